@@ -1,0 +1,34 @@
+"""Errors are one line of cause and mend, and find the name that was meant."""
+
+import pickle
+
+from vitreous.support.errors import InputError, nearest, unknown
+
+
+def test_an_error_is_cause_and_mend_on_one_line():
+    assert str(InputError("no such folder", "make it")) == "no such folder; make it"
+    assert str(InputError("no such folder")) == "no such folder"
+    assert isinstance(InputError("x"), ValueError)
+
+
+def test_names_quoted_in_an_error_cannot_break_the_line_or_colour_the_terminal():
+    text = str(InputError("bad name a\nb\x1b[31m\u202e"))
+    assert text == "bad name a\\nb\\x1b[31m\\u202e"
+
+
+def test_an_error_survives_the_way_out_of_a_worker_process():
+    error = pickle.loads(pickle.dumps(InputError("cause", "mend")))
+    assert (error.cause, error.mend, str(error)) == ("cause", "mend", "cause; mend")
+
+
+def test_the_nearest_name_is_found_whatever_its_case():
+    assert nearest("LRR", ["lr", "weight_decay"]) == "lr"
+    assert nearest("b/16", ["B/16", "L/16"]) == "B/16"
+    assert nearest("nothing like it", ["lr"]) is None
+
+
+def test_an_unknown_name_lists_what_there_is():
+    error = unknown("recipe key", "lrr", ["lr", "epochs"])
+    assert str(error) == "there is no recipe key 'lrr'; did you mean 'lr'? there are: lr, epochs"
+    assert "did you mean" not in str(unknown("recipe key", "zzz", ["lr"]))
+    assert "there are none" in str(unknown("recipe key", "lrr", []))

@@ -1,0 +1,78 @@
+"""Names from elsewhere are inert in terminals, CSV and HTML."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vitreous.support.text import csv_cell, html_text, natural_key, printable
+
+ANY_TEXT = st.text(st.characters(codec=None, categories=None))  # lone surrogates too, as in undecodable file names
+
+
+@given(ANY_TEXT)
+def test_printable_text_prints_on_one_line_and_is_stable(text):
+    shown = printable(text)
+    assert shown.isprintable()
+    assert printable(shown) == shown
+    shown.encode("utf-8")
+    assert (shown == text) == text.isprintable()
+
+
+def test_hostile_names_are_shown_as_escapes():
+    assert printable("a\n\x1b[2Jb") == "a\\n\\x1b[2Jb"
+    assert printable("gpj.\u202eexe") == "gpj.\\u202eexe"
+    assert printable("caf\udce9") == "caf\\udce9"
+    assert printable("crème brûlée 寿司") == "crème brûlée 寿司"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", " =", "\uff1d", "\r@"])
+def test_no_cell_of_text_starts_a_formula(start):
+    cell = csv_cell(f"{start}cmd|' /C calc'!A0")
+    assert cell.lstrip()[0] in "'\\"
+
+
+@given(ANY_TEXT)
+def test_a_cell_stays_one_cell_on_one_line(text):
+    file = io.StringIO(newline="")
+    csv.writer(file).writerow([csv_cell(text), "next"])
+    (row,) = csv.reader(io.StringIO(file.getvalue(), newline=""))
+    assert row == [csv_cell(text), "next"]
+    assert file.getvalue().count("\n") == 1
+
+
+def test_numbers_are_cells_as_they_are():
+    assert [csv_cell(v) for v in (-1.5, 3, np.float32(0.5), np.int64(-2), None)] == [
+        "-1.5",
+        "3",
+        "0.5",
+        "-2",
+        "",
+    ]
+
+
+@given(ANY_TEXT)
+def test_html_text_holds_no_markup(text):
+    shown = html_text(text)
+    assert not set(shown) & set("<>\"'")
+    assert shown.isprintable()
+
+
+def test_html_text_keeps_the_words():
+    assert html_text("<script>alert('x')</script> & co") == (
+        "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; co"
+    )
+
+
+def test_names_sort_as_people_count():
+    names = ["class10", "class2", "b", "A", "class2b", "10", "9", "class02"]
+    assert sorted(names, key=natural_key) == ["9", "10", "A", "b", "class02", "class2", "class2b", "class10"]
+    assert sorted(["a" + "9" * 5000, "a1" + "0" * 5000], key=natural_key)[0] == "a" + "9" * 5000
+
+
+@given(ANY_TEXT, ANY_TEXT)
+def test_the_order_of_names_is_total(one, other):
+    assert (natural_key(one) < natural_key(other)) + (natural_key(other) < natural_key(one)) == (one != other)

@@ -1,0 +1,214 @@
+"""Who may import whom, and what a start may cost."""
+
+import ast
+import os
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from vitreous.cli.app import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "vitreous"
+ANYTHING = ("",)
+START = ("cli", "support.errors", "support.text", "__init__")  # what `vitreous --help` may import
+
+# What each part of the package may import of ours; the longest matching row counts.
+OURS = {
+    "support": ("support",),
+    "model": ("model",),
+    "model.config": (),
+    "data": ("data", "support"),
+    "evaluation": ("evaluation", "support"),
+    "checkpoints": ("checkpoints", "support", "model", "data.preprocessing"),
+    "explain": ("explain", "support", "model", "data.preprocessing", "data.images"),
+    "training": ("training", "support", "model", "checkpoints", "data", "evaluation"),
+    "deployment": (
+        *("deployment", "support", "model", "checkpoints", "explain"),
+        *("data.images", "data.preprocessing"),
+    ),
+    "classifier": ("support", "model", "checkpoints", "data.images", "data.preprocessing"),
+    "cli": START,
+    "__main__": ("cli.app",),
+    "__init__": (),
+}
+# What it may import besides, inside functions and for type checkers.
+OURS_LATER = {"classifier": ("deployment", "training"), "cli": ANYTHING, "__init__": ANYTHING}
+
+# The parts that may import only some packages of others besides the standard library.
+OUTSIDE = {
+    "model": {"torch", "jaxtyping"},
+    "model.config": set(),
+    "support.errors": set(),
+    "support.files": set(),
+    "support.text": set(),
+    "cli": {"typer"},
+    "__main__": set(),
+    "__init__": set(),
+}
+SLOW = ("torch", "numpy", "rich", "pydantic", "matplotlib")
+
+
+class Import(NamedTuple):
+    """One module that a file imports."""
+
+    name: str  # in full: vitreous.data.images
+    later: bool  # inside a function or for type checkers
+    line: int
+
+
+def package_modules() -> list[str]:
+    """The modules of the package, such as model.vit and data.__init__."""
+    return sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
+
+
+def imports(node: ast.AST, module: str, later: bool = False) -> Iterator[Import]:
+    """Every import at or below a node, at any depth."""
+    for name in imported_names(node, module):
+        yield Import(name, later, getattr(node, "lineno", 0))
+    later |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    later |= isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    for child in ast.iter_child_nodes(node):
+        yield from imports(child, module, later)
+
+
+def imported_names(node: ast.AST, module: str) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        base = ".".join(["vitreous", *module.split(".")][: -node.level] + ([base] if base else []))
+    # `from vitreous.data import images` names a module if there is such a file, else something in data.
+    below = [f"{base}.{alias.name}" for alias in node.names if alias.name != "__version__"]
+    return [name if is_our_module(name) else base for name in below]
+
+
+def is_our_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def within(name: str, parts: tuple[str, ...]) -> bool:
+    return any(part == "" or name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def complaints(source: str, module: str) -> list[str]:
+    """The imports of a file that break a rule."""
+    part = max((part for part in OURS if within(module, (part,))), key=len)
+    place = max((place for place in OUTSIDE if within(module, (place,))), key=len, default=None)
+
+    def allowed(item: Import) -> bool:
+        top, _, below = item.name.partition(".")
+        later = OURS_LATER.get(part, ()) if item.later else ()
+        if top == "vitreous":
+            return within(below or "__init__", OURS[part] + later)
+        return top in sys.stdlib_module_names or place is None or top in OUTSIDE[place] or later == ANYTHING
+
+    found = imports(ast.parse(source), module)
+    return [f"line {item.line}: {module} imports {item.name}" for item in found if not allowed(item)]
+
+
+@pytest.mark.parametrize("module", package_modules())
+def test_a_module_imports_only_what_it_may(module: str):
+    path = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+    assert complaints(path.read_text(encoding="utf-8"), module) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("model.vit", "from vitreous.support.errors import InputError"),
+        ("model.vit", "import numpy"),
+        ("model.vit", "def forward():\n    import einops"),
+        ("model.config", "import torch"),
+        ("model.config", "from vitreous.model.shapes import Tokens"),
+        ("data.images", "from ..model import vit"),
+        ("checkpoints.store", "from vitreous.data import images"),
+        ("explain.trace", "import vitreous"),
+        ("classifier", "from vitreous.training.loop import fit"),
+        ("training.loop", "def fit():\n    from vitreous.cli.app import main"),
+        ("support.text", "import torch"),
+        ("cli.train", "import numpy"),
+        ("cli.train", "from vitreous.training.recipe import Recipe"),
+        ("__init__", "from vitreous.model.vit import VisionTransformer"),
+    ],
+)
+def test_a_forbidden_import_is_found(module: str, source: str):
+    assert len(complaints(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("model.vit", "import torch.nn as nn\nfrom .encoder import Encoder"),
+        ("checkpoints.store", "from vitreous import __version__"),
+        ("checkpoints.store", "from vitreous.data import preprocessing"),
+        ("classifier", "def f():\n    from vitreous.training.loop import fit"),
+        ("cli.train", "def command():\n    import torch\n    from vitreous.training import loop"),
+        ("__init__", "if TYPE_CHECKING:\n    from vitreous.model.vit import VisionTransformer"),
+    ],
+)
+def test_an_allowed_import_is_let_through(module: str, source: str):
+    assert complaints(source, module) == []
+
+
+STARTS = [
+    "import vitreous",
+    "import vitreous; vitreous.InputError",
+    "from vitreous.cli.app import run; run(['--help'])",
+    "from vitreous.cli.app import run; run(['--version'])",
+    *(f"from vitreous.cli.app import run; run([{name!r}, '--help'])" for name in COMMANDS),
+]
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_imports_nothing_slow(start: str, fresh_process):
+    done = fresh_process(f"{start}\nimport sys; print(*sys.modules, sep='\\n', file=sys.stderr)")
+    assert done.returncode == 0, done.stderr
+    assert "vitreous" in done.stderr.split()
+    assert {*SLOW} & {*done.stderr.split()} == set()
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_takes_less_than_0_3_seconds(start: str, fresh_process):
+    """Seconds of computing, which are those of the clock where nothing else runs, as other tests do here."""
+    seconds = []
+    for _ in range(7):
+        before = os.times()
+        fresh_process(start)
+        after = os.times()
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))  # user and system time of ended child processes
+    assert statistics.median(seconds) < 0.3, seconds
+
+
+def test_every_public_name_is_there(fresh_process):
+    done = fresh_process(
+        "import vitreous as vt; print([getattr(vt, name).__name__ for name in vt.__all__] == vt.__all__)"
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error(fresh_process):
+    done = fresh_process("import vitreous as vt; assert {*vt.__all__} < {*dir(vt)}; vt.VisionTransfomer")
+    assert "AttributeError: module 'vitreous' has no attribute 'VisionTransfomer'" in done.stderr
+
+
+def test_type_checkers_see_the_public_names():
+    """The names are written three times in vitreous/__init__.py, and agree."""
+    import vitreous
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    typed = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vitreous.")
+        for alias in node.names
+    }
+    assert typed == vitreous._MODULES
+    assert sorted(typed) == sorted(vitreous.__all__)

@@ -1,0 +1,245 @@
+"""What the repository says of itself holds: its documents' commands, its docstrings, its list of versions."""
+
+import ast
+import fnmatch
+import os
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from vitreous.cli import app
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def repository_files() -> list[Path]:
+    """Every file that is not ignored; without git, which a machine may not have."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = [".git", *(line.strip("/") for line in lines if line and not line.startswith("#"))]
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if not matches(name, ignored)]
+        found += [Path(folder, name) for name in names if not matches(name, ignored)]
+    return sorted(found)
+
+
+def matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def text_of(path: Path) -> str:
+    """The text of a file, empty for one that is not text."""
+    content = path.read_bytes()
+    return "" if b"\0" in content else content.decode("utf-8", errors="replace")
+
+
+# --- commands in documents
+
+
+def shell_commands(document: str) -> list[list[str]]:
+    """The commands in the fenced sh blocks of a Markdown document, as words."""
+    commands = []
+    for block in re.findall(r"^```(?:sh|bash|shell|console)\n(.*?)^```", document, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                words = words[1:]  # variables set for the command
+            if words:
+                commands.append(words)
+    return commands
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def command_faults(words: list[str]) -> list[str]:
+    """What does not exist of a `make` or `vitreous` command; other programs are let be."""
+    program = Path(words[0]).name
+    if program == "make":
+        return [word for word in words[1:] if re.fullmatch(r"[a-z-]+", word) and word not in make_targets()]
+    if program.startswith("python") and words[1:3] == ["-m", "vitreous"]:
+        program, words = "vitreous", words[2:]
+    if program != "vitreous":
+        return []
+    group = typer.main.get_command(app.app)
+    names = [word for word in words[1:] if not word.startswith("-")]
+    if names and names[0] not in app.COMMANDS:
+        return [names[0]]
+    options = set(option_names(group))
+    if names:
+        options |= set(option_names(app.LazyCommands().get_command(None, names[0])))
+    return [word for word in words[1:] if word.startswith("-") and word.partition("=")[0] not in options | {"-"}]
+
+
+def option_names(command: Any) -> Iterator[str]:
+    yield from ("--help", "-h")
+    for parameter in command.params:
+        yield from (*parameter.opts, *parameter.secondary_opts)
+
+
+DOCUMENTS = [path for path in repository_files() if path.suffix == ".md"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_exist(path: Path):
+    commands = shell_commands(path.read_text(encoding="utf-8"))
+    assert [(words, faults) for words in commands if (faults := command_faults(words))] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "faults"),
+    [
+        ("make test", []),
+        ("make tset", ["tset"]),
+        ("make demo PYTHON=x # a comment", []),
+        ("vitreous list models --json", []),
+        ("$ .venv/bin/vitreous lsit", ["lsit"]),
+        ("OMP_NUM_THREADS=1 .venv/bin/python -m vitreous list \\\n  models --jsn=1", ["--jsn=1"]),
+        ("vitreous --version -v", []),
+        ("pip install something --upgrade", []),
+    ],
+)
+def test_a_command_that_does_not_exist_is_found(line: str, faults: list[str]):
+    [words] = shell_commands(f"text\n```sh\n{line}\n```\ntext\n")
+    assert command_faults(words) == faults
+
+
+# --- paths and hosts
+
+# Absolute folders of one machine, and addresses of a package index; written so as not to match itself.
+OF_ONE_MACHINE = re.compile(r"(?<![\w.~-])/(?:work|root|home|farm|Users)/|index[-_]url|find[-_]links|:/{2}\S*/simple\b")
+
+
+def test_no_path_of_a_machine_and_no_package_index():
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in repository_files()
+        for line in text_of(path).splitlines()
+        if OF_ONE_MACHINE.search(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("parts", [("see /", "home/me/x"), ("--index", "-url x"), ("https://host", "/simple")])
+def test_a_path_of_a_machine_is_found(parts: tuple[str, str]):
+    assert OF_ONE_MACHINE.search("".join(parts))
+
+
+# --- packages
+
+
+def test_constraints_are_exact_versions():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    versions = [line for line in lines if not line.startswith("#")]
+    assert [line for line in versions if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][\w.!]*", line)] == []
+    assert len(versions) == len({package(line) for line in versions})
+
+
+def test_every_requirement_has_a_constraint():
+    requirements = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
+    needed = {package(line) for line in requirements}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert needed - {package(line) for line in lines} == set()
+
+
+def test_every_package_that_is_imported_is_required():
+    imported = set()
+    for path in (ROOT / "vitreous").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    required = {package(line) for line in PROJECT["dependencies"]}
+    providers = metadata.packages_distributions()
+    others = imported - sys.stdlib_module_names - {"vitreous"}
+    assert [name for name in others if not required & {*map(package, providers.get(name, []))}] == []
+
+
+def package(line: str) -> str:
+    """The package of a requirement or constraint; "-", "_" and "." in its name are the same, as are cases."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", line, maxsplit=1)[0]).lower()
+
+
+# --- docstrings
+
+
+def documented_arguments(docstring: str) -> list[str]:
+    """The names under `Args:` of a Google docstring, without the stars of *args and **kwargs."""
+    section = re.search(r"^( *)Args:\n(.*?)(?=^\1\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
+    if not section:
+        return []
+    entries = re.findall(rf"^{section[1]}    (\S[^:\n]*?)(?: \(.*?\))?:", section[2], re.MULTILINE)
+    return [name.strip().lstrip("*") for entry in entries for name in entry.split(",")]
+
+
+def parameters(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """The names that a function, or a class when it is made, takes."""
+    if isinstance(node, ast.ClassDef):
+        makers = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+        fields = {
+            part.target.id
+            for part in node.body
+            if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+        }
+        return parameters(makers[0]) if makers else fields
+    a = node.args
+    return {one.arg for one in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg] if one}
+
+
+def docstring_faults(source: str) -> list[str]:
+    """Documented arguments that are no parameters."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [
+        f"{node.name}: {name}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, kinds)
+        for name in documented_arguments(ast.get_docstring(node) or "")
+        if name not in parameters(node)
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "vitreous").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_documented_arguments_exist(path: Path):
+    assert docstring_faults(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_documented_argument_that_does_not_exist_is_found():
+    source = '''
+class Box:
+    """A box.
+
+    Args:
+        width: in pixels:
+            many of them.
+        height, depth (int): the others.
+        *rest: more.
+
+    Raises:
+        ValueError: never.
+    """
+
+    def __init__(self, width, height, *rest):
+        """Makes it."""
+
+def area(a):
+    """The area.
+
+    Args:
+        b: a side.
+    """
+'''
+    assert docstring_faults(source) == ["Box: depth", "area: b"]

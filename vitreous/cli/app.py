@@ -1,0 +1,151 @@
+"""The command `vitreous`: which commands there are, and how a mistake is told."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from vitreous import __version__
+from vitreous.support.errors import InputError, unknown
+from vitreous.support.text import printable
+
+# A command is a file of this folder with a function `command`. The text is the first line of that function's
+# docstring, repeated here so that `vitreous --help` imports no command.
+COMMANDS = {
+    "train": "Train a model on your images.",
+    "inspect": "Show what goes into and out of every stage of a model, from image to class.",
+    "list": "Show the models, recipes and data sources there are.",
+}
+
+BAD_INPUT = 2
+STOPPED = 128 + signal.SIGINT  # as a shell counts a process that a signal ended
+NOBODY_READS = 128 + 13  # SIGPIPE, which Windows does not name
+
+
+class LazyCommands(typer.core.TyperGroup):
+    """A group whose commands are imported when they are called or asked for their help."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(cmd_name)(import_module(f"vitreous.cli.{cmd_name}").command)
+        return typer.main.get_command(app)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        if args[0] not in COMMANDS:
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False  # for None, typer would import pydantic to make it a bool
+        return option
+
+    def invoke(self, ctx: Any) -> Any:
+        if ctx.params["version"]:
+            return print_version(ctx.params["verbose"])
+        return super().invoke(ctx)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = typer.Typer(
+    cls=LazyCommands,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With --version: also what this machine has.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error comes from.")] = False,
+) -> None:
+    """Vision Transformers to see through: train them, use them, look inside."""
+
+
+def print_version(verbose: bool) -> None:
+    """Prints our version and, if asked for, what results depend on besides: the machine and the packages."""
+    print(f"vitreous {__version__}")
+    if verbose:
+        from vitreous.support.host import describe_host
+
+        for name, value in describe_host().items():
+            print(f"{name}: {value}")
+
+
+def main() -> None:
+    """Runs the command line on the process's arguments and ends the process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command.
+
+    Bad input ends in one line of cause and, where there is one, one of mend on the standard error stream.
+
+    Args:
+        arguments: the command line after the program's name.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 when interrupted, 141 when the reader of a pipe is gone.
+    """
+    traceback = False
+    try:
+        with typer.main.get_command(app).make_context("vitreous", list(arguments) or ["--help"]) as context:
+            traceback = context.params["traceback"]
+            context.command.invoke(context)
+        sys.stdout.flush()  # here, where a reader that is gone can still be handled
+    except typer.Exit as end:
+        return end.exit_code
+    except BrokenPipeError:
+        # What is still in the buffer has nowhere to go; Python would complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return STOPPED
+    except (typer.TyperException, ValueError, OSError) as error:
+        if traceback:
+            raise
+        tell(*cause_and_mend(error))
+        return BAD_INPUT
+    return 0
+
+
+def cause_and_mend(error: Exception) -> tuple[str, str]:
+    """What is wrong and what would mend it; the second is empty where nothing is known to."""
+    if isinstance(error, InputError):
+        return error.cause, error.mend
+    if isinstance(error, typer.TyperException):  # a misspelt option, a missing argument
+        message = " ".join(error.format_message().split())
+        context = getattr(error, "ctx", None)
+        return message[:1].lower() + message[1:], f"{context.command_path} --help" if context else ""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {str(error.filename)!r}: {error.strerror}", ""
+    return str(error) or type(error).__name__, ""
+
+
+def tell(cause: str, mend: str) -> None:
+    """Prints an error for a person."""
+    print(f"error: {printable(cause)}", file=sys.stderr)
+    if mend:
+        print(f"  try: {printable(mend)}", file=sys.stderr)

@@ -1,0 +1,89 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from vitreous.support.errors import InputError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a write itself can run into
+
+
+@contextmanager
+def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[IO[Any], None, None]:
+    """A file to write that takes the place of `path` when the block ends, or leaves no trace where it fails.
+
+    Written under a temporary name in the same folder, flushed to the disk, renamed, and the folder flushed:
+    after a crash at any moment `path` holds its old content or the new one. Text is UTF-8, with the line ends
+    it is given.
+
+    Raises:
+        InputError: the folder is missing or cannot be written, the disk is full, `path` is no ordinary file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # renaming would replace even /dev/null
+        raise InputError(f"cannot write {str(path)!r}: it is not a file", "give the name of a file")
+    # A name of its own, not the target's and a suffix: that may have the longest name there can be.
+    temporary = path.parent / f".vitreous-{secrets.token_hex(8)}.tmp"
+    try:
+        with _create(temporary, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        if error.errno in DISK_ERRORS or error.filename == str(temporary):
+            cause = f"cannot write {str(path)!r}: {error.strerror}"
+            raise InputError(cause, "give a folder with room and permission to write") from error
+        raise
+    _flush_folder(path.parent)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes the bytes as the whole file, atomically."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes the text as the whole file, atomically, as UTF-8."""
+    with atomic_file(path, "w") as file:
+        file.write(text)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Writes the value as indented JSON, atomically. Raises ValueError for NaN and infinity."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _create(path: Path, mode: str) -> IO[Any]:
+    r"""A new file. Undecodable bytes of names do not stop a report: they become \udcff, as JSON spells it."""
+    if mode == "wb":
+        return path.open("xb")
+    return path.open("x", encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename last: the name is in the folder, and the folder is written later than the file."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # file systems that cannot, network ones above all
+            raise
+    finally:
+        os.close(descriptor)

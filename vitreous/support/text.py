@@ -1,0 +1,44 @@
+"""Text that came from elsewhere (file names, class names, metadata), made inert for where it is shown."""
+
+import html
+import re
+from numbers import Real
+
+# A spreadsheet reads a cell that starts so as a formula; the full-width twins of the four signs too.
+FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def printable(text: str) -> str:
+    r"""The text on one line, for a terminal: what does not print becomes an escape (`\n`, `\x1b`, `\u202e`).
+
+    So newlines, ANSI codes, marks that turn the reading direction and the undecodable bytes of a file name
+    are seen and do nothing. Idempotent; printable text, of any script, is returned as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def csv_cell(value: object) -> str:
+    """A value as the text of a CSV cell that no spreadsheet runs as a formula; `csv.writer` does the quoting.
+
+    Text is made printable, and a leading `'` is set before what would start a formula. Numbers are untouched,
+    so that -1.5 stays a number; None is an empty cell.
+    """
+    if value is None or isinstance(value, Real):
+        return "" if value is None else str(value)
+    text = printable(str(value))
+    return f"'{text}" if text.lstrip().startswith(FORMULA_STARTS) else text
+
+
+def html_text(text: str) -> str:
+    """The text for an HTML element or a quoted attribute: escaped and printable."""
+    return html.escape(printable(text), quote=True)
+
+
+def natural_key(name: str) -> tuple[tuple[str | tuple[int, str], ...], str]:
+    """A key to sort as people count: class2 before class10, a before B. Different names differ."""
+    # Text and numbers in turn, so that equal places hold equal types. Of two numbers the one with more digits
+    # is larger; int() would refuse more than 4,300 of them.
+    parts = re.split(r"0*([0-9]+)", name.casefold())
+    return tuple((len(part), part) if i % 2 else part for i, part in enumerate(parts)), name
