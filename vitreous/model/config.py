@@ -1,0 +1,234 @@
+"""Every architectural choice of a Vision Transformer, in one frozen, validated place."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+PositionKind = Literal["none", "learned", "learned_2d", "sincos_2d", "relative"]
+PositionSite = Literal["stem", "every_layer", "shared"]
+SincosExponent = Literal["big_vision", "mae"]
+Resampling = Literal[
+    "bilinear_aligned", "bilinear", "bilinear_antialias", "bicubic_aligned", "bicubic", "bicubic_antialias"
+]
+Pooling = Literal["class_token", "mean", "attention"]
+Gelu = Literal["tanh", "exact", "quick"]
+MLPKind = Literal["mlp", "swiglu"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "position_embedding": get_args(PositionKind),
+    "position_site": get_args(PositionSite),
+    "sincos_exponent": get_args(SincosExponent),
+    "position_resampling": get_args(Resampling),
+    "pooling": get_args(Pooling),
+    "gelu": get_args(Gelu),
+    "mlp": get_args(MLPKind),
+}
+PAIRS = ("image_size", "patch_size")  # (height, width); one number stands for a square
+POSITIVE = ("width", "depth", "mlp_dim", "num_heads", "channels", "stem_width")
+NOT_NEGATIVE = ("num_classes", "registers")
+RATES = ("dropout", "stochastic_depth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """The shape and the switches of one Vision Transformer; the defaults are ViT-B/16 as the paper's code has it.
+
+    Sizes are (height, width) in pixels; a single number is taken for both.
+
+    Raises:
+        ValueError: a value is out of range, or two of them contradict; the message names what is valid.
+    """
+
+    # The Transformer (Table 1).
+    width: int = 768  # D
+    depth: int = 12  # L
+    mlp_dim: int = 3072
+    num_heads: int = 12  # k
+    mlp: MLPKind = "mlp"
+    gelu: Gelu = "tanh"  # the authors' code; PyTorch ports use "exact", CLIP "quick"
+    norm_eps: float = 1e-6
+    layer_scale: float | None = None  # initial value of LayerScale (arXiv 2103.17239), None: no LayerScale
+    pre_norm: bool = False  # a norm before the first block (CLIP)
+
+    # Image to tokens (equation 1).
+    image_size: tuple[int, int] = (224, 224)  # the size the positions were made for; others are resampled
+    patch_size: tuple[int, int] = (16, 16)  # P, on the image or, in a hybrid, on the stem's feature map
+    channels: int = 3  # C
+    patch_bias: bool = True
+    stem_blocks: tuple[int, ...] | None = None  # hybrid: bottleneck units per ResNet stage, () for the root alone
+    stem_width: int = 64
+    class_token: bool = True
+    distillation_token: bool = False  # DeiT (arXiv 2012.12877), with a head of its own
+    registers: int = 0  # arXiv 2309.16588
+
+    # Positions (equation 1 and appendix D.4).
+    position_embedding: PositionKind = "learned"
+    position_site: PositionSite = "stem"
+    position_class_slot: bool = True  # class and distillation tokens have positions; registers never do
+    position_resampling: Resampling = "bilinear_aligned"  # the authors' scipy.ndimage.zoom(order=1)
+    sincos_exponent: SincosExponent = "big_vision"  # i / (D/4 - 1), where "mae" is i / (D/4)
+
+    # The head.
+    num_classes: int = 1000  # K; 0 for no classifier
+    pooling: Pooling = "class_token"
+    norm_after_pooling: bool = False  # the final norm stands behind the pooling (MAE's and timm's fc_norm)
+    hidden_dim: int | None = None  # width of the head's tanh hidden layer (pre-training), None for no such layer
+    classifier_bias: bool = True
+
+    # Regularisation in training.
+    dropout: float = 0.0  # after the positions, attention's projection, and both dense layers of the MLP (B.1)
+    stochastic_depth: float = 0.0  # of the last block; the first block has 0, linear in between
+
+    def __post_init__(self) -> None:
+        for name in PAIRS:
+            object.__setattr__(self, name, as_pair(name, getattr(self, name)))
+        if self.stem_blocks is not None:
+            object.__setattr__(self, "stem_blocks", tuple(self.stem_blocks))
+        self._check_values()
+        self._check_sizes()
+        self._check_tokens()
+
+    @property
+    def head_dim(self) -> int:
+        """D_h = D / k."""
+        return self.width // self.num_heads
+
+    @property
+    def stem_stride(self) -> int:
+        """Image pixels for each cell of the stem's feature map; 1 without a stem."""
+        return 1 if self.stem_blocks is None else 4 * 2 ** max(0, len(self.stem_blocks) - 1)
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels that the patch embedding sees."""
+        if self.stem_blocks is None:
+            return self.channels
+        return self.stem_width * 4 * 2 ** (len(self.stem_blocks) - 1) if self.stem_blocks else self.stem_width
+
+    @property
+    def token_stride(self) -> tuple[int, int]:
+        """Image pixels for each patch token, (height, width)."""
+        return self.patch_size[0] * self.stem_stride, self.patch_size[1] * self.stem_stride
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches of an image of `image_size`, (rows, columns); their product is N."""
+        return grid_of(self.image_size, self.token_stride)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens in front of the patches: class, distillation, registers, in this order."""
+        return self.class_token + self.distillation_token + self.registers
+
+    @property
+    def num_tokens(self) -> int:
+        """T, the length of the sequence in the encoder."""
+        return self.prefix_tokens + self.grid[0] * self.grid[1]
+
+    def replace(self, **changes: Any) -> Self:
+        """Returns a copy with some fields changed, validated anew."""
+        return type(self).from_dict(dataclasses.asdict(self) | changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON values."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Builds a config from `to_dict`'s fields.
+
+        Raises:
+            ValueError: a key that is no field, or a value that is not valid.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in fields:
+            if key not in known:
+                raise ValueError(f"{key!r} is no field of ViTConfig{did_you_mean(key, known)}")
+        return cls(**fields)
+
+    def _check_values(self) -> None:
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}; it can be {', '.join(choices)}")
+        for names, least in ((POSITIVE, 1), (NOT_NEGATIVE, 0)):
+            for name in names:
+                value = getattr(self, name)
+                if not is_integer(value) or value < least:
+                    raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+        for name in RATES:
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be at least 0 and below 1")
+        if self.hidden_dim is not None and (not is_integer(self.hidden_dim) or self.hidden_dim < 1):
+            raise ValueError(f"hidden_dim is {self.hidden_dim!r}; it must be None or an integer of at least 1")
+        if self.stem_blocks is not None and not all(is_integer(n) and n > 0 for n in self.stem_blocks):
+            raise ValueError(f"stem_blocks is {self.stem_blocks!r}; each stage needs at least 1 unit")
+        if not self.norm_eps > 0:
+            raise ValueError(f"norm_eps is {self.norm_eps!r}; it must be above 0")
+
+    def _check_sizes(self) -> None:
+        grid_of(self.image_size, self.token_stride)
+        if self.width % self.num_heads:
+            divisors = [k for k in range(1, self.width + 1) if self.width % k == 0]
+            nearest = sorted(sorted(divisors, key=lambda k: abs(k - self.num_heads))[:3])
+            raise ValueError(
+                f"num_heads is {self.num_heads}, which does not divide width {self.width}; "
+                f"the nearest that do are {', '.join(map(str, nearest))}"
+            )
+        if self.position_embedding == "sincos_2d" and (self.width % 4 or self.width < 8):
+            raise ValueError(f"width is {self.width}; sincos_2d positions need a multiple of 4, 8 or more")
+        if self.position_embedding == "learned_2d" and self.width % 2:
+            raise ValueError(f"width is {self.width}; learned_2d positions need an even width")
+        if self.stem_blocks is not None and self.stem_width % 32:
+            raise ValueError(f"stem_width is {self.stem_width}; group norm with 32 groups needs a multiple of 32")
+
+    def _check_tokens(self) -> None:
+        if self.pooling == "class_token" and not self.class_token:
+            raise ValueError("pooling is 'class_token' but class_token is False; pool by 'mean' or 'attention'")
+        if self.distillation_token and (self.pooling != "class_token" or self.hidden_dim is not None):
+            raise ValueError("a distillation token needs pooling 'class_token' and no hidden layer in the head")
+        if self.position_embedding == "relative" and self.position_site == "stem":
+            raise ValueError("relative positions act inside attention; position_site is 'every_layer' or 'shared'")
+
+
+def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
+    """Counts the patches of an image, (rows, columns).
+
+    Raises:
+        ValueError: the patch does not divide the image; names the nearest sizes that work.
+    """
+    (height, width), (patch_height, patch_width) = image_size, stride
+    if height % patch_height or width % patch_width or not height or not width:
+        below = max(1, height // patch_height) * patch_height, max(1, width // patch_width) * patch_width
+        above = (
+            max(1, -(-height // patch_height)) * patch_height,
+            max(1, -(-width // patch_width)) * patch_width,
+        )
+        sizes = " and ".join(f"{h}×{w}" for h, w in dict.fromkeys((below, above)))
+        raise ValueError(
+            f"an image of {height}×{width} is not made of whole patches of {patch_height}×{patch_width}; "
+            f"the nearest sizes that are: {sizes}"
+        )
+    return height // patch_height, width // patch_width
+
+
+def as_pair(name: str, value: Any) -> tuple[int, int]:
+    """Reads a size: one positive integer for a square, or (height, width)."""
+    pair = (value, value) if is_integer(value) else value
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(is_integer(n) and n > 0 for n in pair):
+        raise ValueError(f"{name} is {value!r}; it must be a positive integer or (height, width)")
+    return pair[0], pair[1]
+
+
+def is_integer(value: Any) -> bool:
+    """Tells whether a value is an int; True and False are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """The tail of an error message: the nearest known name, or all of them."""
+    folded = {other.casefold(): other for other in reversed(known)}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    return f"; did you mean {folded[near[0]]!r}?" if near else f"; there are {', '.join(known)}"

@@ -1,0 +1,81 @@
+"""What a model costs: parameters, and multiply-adds both nominal (the formula) and executed (the pass that runs).
+
+A multiply-add counts as two FLOPs, the way PyTorch's counter and the scaling papers count.
+"""
+
+import math
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitreous.model.config import ViTConfig, grid_of
+from vitreous.model.vit import VisionTransformer
+
+
+def on_meta(config: ViTConfig) -> VisionTransformer:
+    """Builds the model without memory for its weights."""
+    with torch.device("meta"):
+        return VisionTransformer(config).eval()
+
+
+def parameter_count(config: ViTConfig) -> int:
+    """Counts the parameters; every block has as many as the next, so two depths tell all."""
+    one, two = (sum(p.numel() for p in on_meta(config.replace(depth=depth)).parameters()) for depth in (1, 2))
+    return one + (config.depth - 1) * (two - one)
+
+
+def nominal_multiply_adds(config: ViTConfig, image_size: tuple[int, int] | None = None) -> int:
+    """Counts the multiply-adds of one image by the formula, every token through every block.
+
+    N P²C D + L (4 T D² + 2 T² D + 2 T D M) + D K, with T tokens of which N are patches, and M the MLP's width;
+    where the config has them, also SwiGLU's third matrix, a hidden layer, attention pooling, a second classifier
+    and the hybrid's convolutions.
+
+    Args:
+        config: of the model.
+        image_size: (height, width); the config's own if None.
+    """
+    c = config
+    rows, columns = grid_of(image_size or c.image_size, c.token_stride)
+    n, d, m, k = rows * columns, c.width, c.mlp_dim, c.num_classes
+    t = n + c.prefix_tokens
+    matrices = 3 if c.mlp == "swiglu" else 2
+    patches = n * math.prod(c.patch_size) * c.stem_channels * d
+    blocks = c.depth * (4 * t * d**2 + 2 * t**2 * d + matrices * t * d * m)
+    features = c.hidden_dim or d
+    head = (c.hidden_dim or 0) * d + features * k * (1 + c.distillation_token)
+    if c.pooling == "attention":
+        head += 2 * d**2 + 2 * t * d**2 + 2 * t * d + 2 * d * m
+    return stem_multiply_adds(c, image_size or c.image_size) + patches + blocks + head
+
+
+def stem_multiply_adds(config: ViTConfig, image_size: tuple[int, int]) -> int:
+    """Counts the multiply-adds of the hybrid's convolutions; 0 without a stem."""
+    if config.stem_blocks is None:
+        return 0
+    pixels = image_size[0] * image_size[1] // 4
+    total = pixels * 7 * 7 * config.channels * config.stem_width
+    pixels, channels = pixels // 4, config.stem_width
+    for stage, units in enumerate(config.stem_blocks):
+        features = config.stem_width * 2**stage
+        for unit in range(units):
+            before = pixels
+            if stage and unit == 0:
+                pixels //= 4
+            total += before * channels * features + pixels * (9 * features**2 + 4 * features**2)
+            if unit == 0:
+                total += pixels * channels * 4 * features
+            channels = 4 * features
+    return total
+
+
+def executed_multiply_adds(config: ViTConfig, image_size: tuple[int, int] | None = None) -> int:
+    """Counts the multiply-adds of the matrix products and convolutions that one image's forward pass runs.
+
+    Less than the nominal count where the last block computes only the tokens that the head reads.
+    """
+    height, width = image_size or config.image_size
+    model = on_meta(config)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, config.channels, height, width, device="meta"))
+    return counter.get_total_flops() // 2

@@ -1,0 +1,194 @@
+"""The Transformer encoder: blocks of attention and MLP, each behind a norm and beside a skip connection."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitreous.model.attention import PositionBias, SelfAttention
+from vitreous.model.config import Gelu, MLPKind
+from vitreous.model.mlp import MLP, SwiGLU
+from vitreous.model.shapes import AttentionMap, Queries, Tokens
+
+# For positions given inside the encoder: (block, its input) -> (input with positions added, bias of its attention).
+BlockPositions = Callable[[int, Tensor], tuple[Tensor, PositionBias | None]]
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a residual branch (arXiv 2103.17239)."""
+
+    def __init__(self, width: int, initial: float) -> None:
+        super().__init__()
+        self.initial = initial
+        self.gamma = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets every factor to its initial value."""
+        nn.init.constant_(self.gamma, self.initial)
+
+    def forward(self, x: Queries) -> Queries:
+        """Scales each channel."""
+        return x * self.gamma
+
+
+class StochasticDepth(nn.Module):
+    """Drops a whole residual branch for some images of a batch, in training (arXiv 1603.09382).
+
+    Kept branches are divided by the share that is kept, so that the expectation stays.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Queries) -> Queries:
+        """Drops or scales the branch of each image."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = torch.empty(x.shape[0], 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)
+        return x * (kept / (1 - self.rate))
+
+    def extra_repr(self) -> str:
+        """Shows the rate."""
+        return f"rate={self.rate}"
+
+
+class EncoderBlock(nn.Module):
+    """One pre-norm block of the Transformer encoder (equations 2 and 3).
+
+    Args:
+        width: D, numbers in each token.
+        num_heads: k, attention heads.
+        mlp_dim: numbers in the MLP's hidden layer.
+        dropout: rate after each dense layer but qkv, in training (appendix B.1).
+        stochastic_depth: rate of dropping either branch, in training.
+        mlp: "mlp" or "swiglu".
+        gelu: the MLP's GELU.
+        norm_eps: added to the variance in both norms.
+        layer_scale: initial value of LayerScale, None for none.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        mlp_dim: int,
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        mlp: MLPKind = "mlp",
+        gelu: Gelu = "tanh",
+        norm_eps: float = 1e-6,
+        layer_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=norm_eps)
+        self.attention = SelfAttention(width, num_heads, dropout)
+        self.attention_scale = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
+        self.mlp_norm = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = SwiGLU(width, mlp_dim, dropout) if mlp == "swiglu" else MLP(width, mlp_dim, dropout, gelu)
+        self.mlp_scale = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
+        self.drop_path = StochasticDepth(stochastic_depth)
+
+    def forward(self, x: Tokens, position_bias: PositionBias | None = None, read: int | None = None) -> Queries:
+        """Maps z_{l-1} to z_l.
+
+        Args:
+            x: all tokens.
+            position_bias: relative positions, for the attention.
+            read: compute only the first so many tokens (they attend to all); None computes all.
+        """
+        normed = self.attention_norm(x)
+        queries = None
+        if read is not None:
+            x, queries = x[:, :read], normed[:, :read]
+        attended = self.attention(normed, queries, position_bias)
+        x = x + self.drop_path(self.attention_scale(attended))  # equation 2
+        return x + self.drop_path(self.mlp_scale(self.mlp(self.mlp_norm(x))))  # equation 3
+
+    def attention_weights(self, x: Tokens, position_bias: PositionBias | None = None) -> AttentionMap:
+        """Computes where each token of the block's input looks (equation 6)."""
+        return self.attention.weights(self.attention_norm(x), position_bias)
+
+
+class Encoder(nn.Module):
+    """L blocks, one after the other, and the final norm (equations 2 to 4).
+
+    Args:
+        width: D.
+        depth: L.
+        num_heads: k.
+        mlp_dim: numbers in the MLP's hidden layer.
+        dropout: see EncoderBlock.
+        stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
+        mlp: see EncoderBlock.
+        gelu: see EncoderBlock.
+        norm_eps: see EncoderBlock.
+        layer_scale: see EncoderBlock.
+        pre_norm: a norm before the first block.
+        final_norm: a norm after the last.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_dim: int,
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        mlp: MLPKind = "mlp",
+        gelu: Gelu = "tanh",
+        norm_eps: float = 1e-6,
+        layer_scale: float | None = None,
+        pre_norm: bool = False,
+        final_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.pre_norm = nn.LayerNorm(width, eps=norm_eps) if pre_norm else nn.Identity()
+        rates = [stochastic_depth * i / max(1, depth - 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(
+            EncoderBlock(width, num_heads, mlp_dim, dropout, rate, mlp, gelu, norm_eps, layer_scale) for rate in rates
+        )
+        self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
+        self.checkpoint_activations = False
+
+    def forward(self, x: Tokens, positions: BlockPositions | None = None, read: int | None = None) -> Queries:
+        """Maps z_0 to LN(z_L); of the last block only the first `read` tokens, if given."""
+        last = len(self.blocks) - 1
+        x = self.pre_norm(x)
+        for i, block in enumerate(self.blocks):
+            x, bias = (x, None) if positions is None else positions(i, x)
+            x = self._run(block, x, bias, read if i == last else None)
+        return self.norm(x)
+
+    def watch(
+        self, x: Tokens, positions: BlockPositions | None = None
+    ) -> Iterator[tuple[int, Callable[[], AttentionMap], Tokens]]:
+        """Walks through the blocks; yields for each its index, a call that computes its attention map, its output."""
+        x = self.pre_norm(x)
+        for i, block in enumerate(cast("list[EncoderBlock]", self.blocks)):
+            x, bias = (x, None) if positions is None else positions(i, x)
+            weights = partial(block.attention_weights, x, bias)
+            x = self._run(block, x, bias, None)
+            yield i, weights, x
+
+    def block_indices(self, blocks: Sequence[int]) -> list[int]:
+        """Reads block numbers, negative ones from the end.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        depth = len(self.blocks)
+        for i in blocks:
+            if not -depth <= i < depth:
+                raise ValueError(f"there is no block {i}; this encoder has blocks 0 to {depth - 1}")
+        return [i % depth for i in blocks]
+
+    def _run(self, block: nn.Module, x: Tensor, bias: PositionBias | None, read: int | None) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            return checkpoint(block, x, bias, read, use_reentrant=False)
+        return block(x, bias, read)

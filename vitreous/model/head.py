@@ -1,0 +1,137 @@
+"""From tokens to classes: pooling and the MLP head (equation 4 and section 3.1)."""
+
+import torch
+from torch import nn
+
+from vitreous.model import initialization
+from vitreous.model.attention import SelfAttention
+from vitreous.model.config import Gelu
+from vitreous.model.mlp import MLP
+from vitreous.model.shapes import Logits, Queries, Representation, Tokens
+
+
+class ClassTokenPooling(nn.Module):
+    """Takes the class token, z_L^0 (equation 4)."""
+
+    def forward(self, x: Queries) -> Representation:
+        """Returns the first token."""
+        return x[:, 0]
+
+
+class MeanPooling(nn.Module):
+    """Takes the mean of the patches, without the tokens in front of them (appendix D.3)."""
+
+    def __init__(self, prefix_tokens: int = 0) -> None:
+        super().__init__()
+        self.prefix_tokens = prefix_tokens
+
+    def forward(self, x: Tokens) -> Representation:
+        """Averages over the patches."""
+        return x[:, self.prefix_tokens :].mean(dim=1)
+
+
+class AttentionPooling(nn.Module):
+    """A learned probe attends to all tokens, then an MLP beside a skip connection (arXiv 2106.04560, MAP head).
+
+    Args:
+        width: D.
+        num_heads: k.
+        mlp_dim: numbers in the MLP's hidden layer.
+        gelu: the MLP's GELU.
+        norm_eps: of the norm before the MLP.
+    """
+
+    def __init__(self, width: int, num_heads: int, mlp_dim: int, gelu: Gelu = "tanh", norm_eps: float = 1e-6) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.empty(1, 1, width))
+        self.attention = SelfAttention(width, num_heads)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = MLP(width, mlp_dim, gelu=gelu)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the first probe."""
+        nn.init.xavier_uniform_(self.probe)
+
+    def forward(self, x: Tokens) -> Representation:
+        """Asks the tokens one question and returns the answer."""
+        x = self.attention(x, queries=self.probe.to(x.dtype).expand(len(x), -1, -1))
+        x = x + self.mlp(self.norm(x))
+        return x[:, 0]
+
+
+class Head(nn.Module):
+    """Pools the tokens, then a hidden layer with tanh (pre-training only), then the linear classifier.
+
+    Args:
+        pooling: tokens to one vector.
+        width: D.
+        num_classes: K; 0 leaves the classifier away.
+        norm_eps: if given, the final norm stands here, behind the pooling.
+        hidden_dim: width of the tanh hidden layer, None for none.
+        bias: whether the classifier has one.
+        distillation: a second classifier that reads the second token (arXiv 2012.12877).
+    """
+
+    def __init__(
+        self,
+        pooling: nn.Module,
+        width: int,
+        num_classes: int,
+        norm_eps: float | None = None,
+        hidden_dim: int | None = None,
+        bias: bool = True,
+        distillation: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
+        self.hidden = None if hidden_dim is None else nn.Linear(width, hidden_dim)
+        features = hidden_dim or width
+        self.classifier = nn.Linear(features, num_classes, bias=bias) if num_classes else None
+        with_second = distillation and num_classes
+        self.distillation = nn.Linear(features, num_classes, bias=bias) if with_second else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets the classifiers to zero, and draws the hidden layer."""
+        for classifier in (self.classifier, self.distillation):
+            if classifier is not None:
+                for parameter in classifier.parameters():
+                    nn.init.zeros_(parameter)
+        if self.hidden is not None:
+            initialization.dense_(self.hidden)
+
+    @property
+    def read(self) -> int | None:
+        """How many of the first tokens are read; None if all are."""
+        if not isinstance(self.pooling, ClassTokenPooling):
+            return None
+        return 1 if self.distillation is None else 2
+
+    def representation(self, x: Queries) -> Representation:
+        """Computes y (equation 4)."""
+        return self.norm(self.pooling(x))
+
+    def forward(self, x: Queries) -> Logits:
+        """Computes the logits; with a distillation token, the mean of both classifiers.
+
+        Without a classifier, returns what it would have read.
+        """
+        if self.distillation is not None:
+            first, second = self.both(x)
+            return (first + second) / 2
+        y = self.representation(x)
+        if self.hidden is not None:
+            y = torch.tanh(self.hidden(y))
+        return y if self.classifier is None else self.classifier(y)
+
+    def both(self, x: Queries) -> tuple[Logits, Logits]:
+        """Computes the logits of the class token and those of the distillation token.
+
+        Raises:
+            ValueError: there is no distillation token.
+        """
+        if self.classifier is None or self.distillation is None:
+            raise ValueError("this head has no distillation token; set distillation_token=True in the config")
+        return self.classifier(self.representation(x)), self.distillation(self.norm(x[:, 1]))

@@ -1,0 +1,71 @@
+"""Every initialiser, in one place: what the paper's code draws its first weights from.
+
+Linear and convolution weights are stored output-first here and input-first in the authors' code;
+the distributions below are stated for the layer and hold for either layout.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+POSITION_STD = 0.02  # the original model's, class slot included
+MLP_BIAS_STD = 1e-6
+REGISTER_STD = 1e-6  # arXiv 2309.16588's code
+TRUNCATED_STD = 0.87962566103423978  # standard deviation of a unit normal cut at two standard deviations
+
+
+def lecun_normal_(weight: Tensor) -> None:
+    """Fills with a normal of variance 1 / fan-in, cut at two standard deviations."""
+    std = math.sqrt(1 / weight[0].numel()) / TRUNCATED_STD
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def dense_(layer: nn.Linear | nn.Conv2d) -> None:
+    """Default dense layer and convolution: LeCun-normal weight, zero bias."""
+    lecun_normal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def mlp_(layer: nn.Linear) -> None:
+    """Dense layer of the MLP: Xavier-uniform weight, bias N(0, 1e-6)."""
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.normal_(layer.bias, std=MLP_BIAS_STD)
+
+
+def stacked_(layer: nn.Linear, parts: int) -> None:
+    """Several dense layers stored as one (q, k, v): each part Xavier-uniform by itself, zero bias."""
+    for part in layer.weight.chunk(parts):
+        nn.init.xavier_uniform_(part)
+    nn.init.zeros_(layer.bias)
+
+
+def position_(table: Tensor, class_slot: bool) -> None:
+    """Learned positions: N(0, 0.02) with a class slot (the paper's code), N(0, 1/√D) without (big_vision)."""
+    nn.init.normal_(table, std=POSITION_STD if class_slot else 1 / math.sqrt(table.shape[-1]))
+
+
+@torch.no_grad()
+def fill_at_random(model: nn.Module, seed: int = 0) -> None:
+    """Fills every parameter at random, so that a test of equality cannot pass on zeros.
+
+    Matrices get variance 1 / fan-in, vectors that scale are near one, all others are of size 0.1 to 0.5:
+    activations keep a norm around one per channel, and logits vary across images.
+
+    Args:
+        model: any module; parameters are changed in place, in the order of their names.
+        seed: of the generator, which is not torch's global one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    norms = (nn.LayerNorm, nn.GroupNorm)
+    scales = {id(m.weight) for m in model.modules() if isinstance(m, norms) and m.weight is not None}
+    for name, parameter in sorted(model.named_parameters()):
+        noise = torch.randn(parameter.shape, generator=generator)
+        if id(parameter) in scales or name.endswith("gamma"):
+            filled = 1 + 0.2 * noise
+        elif name.endswith("weight") and parameter.ndim > 1:
+            filled = noise / math.sqrt(parameter[0].numel())
+        else:
+            filled = 0.3 * noise
+        parameter.copy_(filled)

@@ -1,0 +1,84 @@
+"""The MLP of an encoder block: two dense layers with a GELU between them (equation 3)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vitreous.model import initialization
+from vitreous.model.config import CHOICES, Gelu
+from vitreous.model.shapes import Queries
+
+
+class QuickGELU(nn.Module):
+    """CLIP's approximation of GELU: x · sigmoid(1.702 x)."""
+
+    def forward(self, x: Queries) -> Queries:
+        """Applies it to every element."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+def activation(gelu: Gelu) -> nn.Module:
+    """Returns the GELU of that flavour: "tanh" (the authors' code), "exact" (PyTorch ports) or "quick" (CLIP).
+
+    Raises:
+        ValueError: there is no such flavour.
+    """
+    if gelu not in CHOICES["gelu"]:
+        raise ValueError(f"gelu is {gelu!r}; it can be {', '.join(CHOICES['gelu'])}")
+    return QuickGELU() if gelu == "quick" else nn.GELU(approximate="tanh" if gelu == "tanh" else "none")
+
+
+class MLP(nn.Module):
+    """Two dense layers with a GELU between, each token by itself (equation 3; dropout as in appendix B.1).
+
+    Args:
+        width: D, numbers in each token.
+        mlp_dim: numbers in the hidden layer, 4 D in Table 1.
+        dropout: rate after each dense layer, in training.
+        gelu: "tanh" as in the authors' code, "exact" or "quick".
+    """
+
+    def __init__(self, width: int, mlp_dim: int, dropout: float = 0.0, gelu: Gelu = "tanh") -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, mlp_dim)
+        self.activation = activation(gelu)
+        self.fc2 = nn.Linear(mlp_dim, width)
+        self.dropout = nn.Dropout(dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the first weights."""
+        initialization.mlp_(self.fc1)
+        initialization.mlp_(self.fc2)
+
+    def forward(self, x: Queries) -> Queries:
+        """Maps each token; the shape stays."""
+        x = self.dropout(self.activation(self.fc1(x)))
+        return self.dropout(self.fc2(x))
+
+
+class SwiGLU(nn.Module):
+    """The gated MLP of DINOv2's giant: fc2(silu(a) · b), where fc1 gives a and b (arXiv 2002.05202).
+
+    Args:
+        width: D, numbers in each token.
+        mlp_dim: numbers in the hidden layer; fc1 gives twice as many.
+        dropout: rate after each dense layer, in training.
+    """
+
+    def __init__(self, width: int, mlp_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 2 * mlp_dim)
+        self.fc2 = nn.Linear(mlp_dim, width)
+        self.dropout = nn.Dropout(dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the first weights."""
+        initialization.stacked_(self.fc1, parts=2)
+        initialization.mlp_(self.fc2)
+
+    def forward(self, x: Queries) -> Queries:
+        """Maps each token; the shape stays."""
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        return self.dropout(self.fc2(self.dropout(F.silu(gate) * value)))

@@ -1,0 +1,113 @@
+"""The ResNet in front of a hybrid (section 3.1): BiT's, with weight-standardised convolutions and group norm."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitreous.model import initialization
+from vitreous.model.shapes import FeatureMap, Images
+
+GROUPS = 32
+NORM_EPS = 1e-6  # the authors' code; PyTorch's default is 1e-5
+STANDARD_EPS = 1e-5  # added to the standard deviation of a filter
+
+
+def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """Pads as TensorFlow's SAME: ceil(size / stride) outputs, the odd pixel below and to the right."""
+    height, width = ((-(-n // stride) - 1) * stride + kernel - n for n in x.shape[2:])
+    height, width = max(0, height), max(0, width)
+    if not height and not width:
+        return x
+    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2), value=value)
+
+
+class StandardizedConv(nn.Conv2d):
+    """A convolution whose filters have mean 0 and standard deviation 1 (arXiv 1903.10520), padded as SAME."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draws the first filters."""
+        initialization.dense_(self)
+
+    def forward(self, input: FeatureMap) -> Tensor:
+        """Standardises the filters and convolves."""
+        std, mean = torch.std_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
+        weight = (self.weight - mean) / (std + STANDARD_EPS)
+        padded = pad_same(input, self.kernel_size[0], self.stride[0])
+        return F.conv2d(padded, weight, stride=self.stride)
+
+
+class Bottleneck(nn.Module):
+    """A residual unit of 1×1, 3×3 and 1×1 convolutions; the 3×3 one strides, the last widens fourfold."""
+
+    EXPANSION = 4
+
+    def __init__(self, in_channels: int, features: int, stride: int) -> None:
+        super().__init__()
+        out_channels = features * self.EXPANSION
+        self.conv1 = StandardizedConv(in_channels, features, 1)
+        self.norm1 = nn.GroupNorm(GROUPS, features, eps=NORM_EPS)
+        self.conv2 = StandardizedConv(features, features, 3, stride)
+        self.norm2 = nn.GroupNorm(GROUPS, features, eps=NORM_EPS)
+        self.conv3 = StandardizedConv(features, out_channels, 1)
+        self.norm3 = nn.GroupNorm(GROUPS, out_channels, eps=NORM_EPS)
+        self.shortcut = nn.Identity()
+        if in_channels != out_channels or stride != 1:
+            self.shortcut = nn.Sequential()
+            self.shortcut.conv = StandardizedConv(in_channels, out_channels, 1, stride)
+            self.shortcut.norm = nn.GroupNorm(GROUPS, out_channels, eps=NORM_EPS)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Starts the unit as its shortcut: the last norm's scale is zero."""
+        nn.init.zeros_(self.norm3.weight)
+
+    def forward(self, x: FeatureMap) -> Tensor:
+        """Adds the unit's branch to its shortcut."""
+        y = F.relu(self.norm1(self.conv1(x)))
+        y = F.relu(self.norm2(self.conv2(y)))
+        return F.relu(self.shortcut(x) + self.norm3(self.conv3(y)))
+
+
+class ResNetStem(nn.Module):
+    """The root (a 7×7 convolution and a pooling, stride 4) and stages of bottleneck units.
+
+    Args:
+        blocks: units in each stage; every stage but the first halves the map. () is the root alone.
+        width: features of the root; each stage has twice the last one's.
+        channels: C, channels of the image.
+    """
+
+    def __init__(self, blocks: Sequence[int], width: int = 64, channels: int = 3) -> None:
+        super().__init__()
+        self.conv = StandardizedConv(channels, width, 7, stride=2)
+        self.norm = nn.GroupNorm(GROUPS, width, eps=NORM_EPS)
+        stages = [width, *(width * 2**s * Bottleneck.EXPANSION for s in range(len(blocks)))]
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    Bottleneck(before if unit == 0 else after, width * 2**s, 2 if s and unit == 0 else 1)
+                    for unit in range(blocks[s])
+                )
+            )
+            for s, (before, after) in enumerate(itertools.pairwise(stages))
+        )
+
+    def forward(self, images: Images) -> FeatureMap:
+        """Turns images into a feature map.
+
+        Raises:
+            ValueError: the number of channels differs.
+        """
+        if images.shape[1] != self.conv.in_channels:
+            raise ValueError(f"the image has {images.shape[1]} channels; this model takes {self.conv.in_channels}")
+        x = F.relu(self.norm(self.conv(images)))
+        x = F.max_pool2d(pad_same(x, 3, 2, value=-torch.inf), kernel_size=3, stride=2)
+        for stage in self.stages:
+            x = stage(x)
+        return x

@@ -1,0 +1,16 @@
+"""The shapes of the tensors, in words; test runs check every one of them."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+Images = Float[Tensor, "batch channels image_height image_width"]
+FeatureMap = Float[Tensor, "batch features map_height map_width"]
+Patches = Float[Tensor, "batch patches values"]  # values = P² C: a patch, flattened
+Tokens = Float[Tensor, "batch tokens width"]
+Queries = Float[Tensor, "batch queries width"]  # the tokens that are read: all, or the first few
+Heads = Float[Tensor, "batch heads tokens head_dim"]
+QueryHeads = Float[Tensor, "batch heads queries head_dim"]
+AttentionMap = Float[Tensor, "batch heads queries tokens"]
+Representation = Float[Tensor, "batch width"]
+Logits = Float[Tensor, "batch classes"]
+Grid = tuple[int, int]  # (rows, columns) of patches

@@ -1,0 +1,164 @@
+"""The Vision Transformer (Figure 1): patches, positions, encoder, head."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from vitreous.model import head
+from vitreous.model.config import ViTConfig, grid_of
+from vitreous.model.encoder import BlockPositions, Encoder
+from vitreous.model.patch_embedding import PatchEmbedding
+from vitreous.model.position_embedding import (
+    Learned2DPosition,
+    LearnedPosition,
+    PositionEmbedding,
+    RelativePosition,
+    SinCos2DPosition,
+)
+from vitreous.model.resnet_stem import ResNetStem
+from vitreous.model.shapes import AttentionMap, Grid, Images, Logits, Queries, Representation, Tokens
+from vitreous.model.variants import variant
+
+
+class VisionTransformer(nn.Module):
+    """A Vision Transformer, put together from the boxes of Figure 1 as its config says.
+
+    Args:
+        config: the shape and the switches.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.stem = nn.Identity()
+        if c.stem_blocks is not None:
+            self.stem = ResNetStem(c.stem_blocks, c.stem_width, c.channels)
+        self.patch_embedding = PatchEmbedding(c.patch_size, c.width, c.stem_channels, c.patch_bias)
+        self.class_token = token(c.class_token, c.width)
+        self.distillation_token = token(c.distillation_token, c.width)
+        self.registers = token(c.registers, c.width)
+        self.position_embedding = position_embedding(c)
+        self.dropout = nn.Dropout(c.dropout)
+        self.encoder = Encoder(
+            *(c.width, c.depth, c.num_heads, c.mlp_dim, c.dropout, c.stochastic_depth),
+            *(c.mlp, c.gelu, c.norm_eps, c.layer_scale, c.pre_norm),
+            final_norm=not c.norm_after_pooling,
+        )
+        self.head = head.Head(
+            pooling(c), c.width, c.num_classes, c.norm_eps if c.norm_after_pooling else None,
+            c.hidden_dim, c.classifier_bias, c.distillation_token,
+        )  # fmt: skip
+        self.reset_parameters()
+
+    @classmethod
+    def from_variant(cls, name: str, **overrides: Any) -> Self:
+        """Builds a model from a name such as "B/16", with fresh weights; see `variant`."""
+        return cls(variant(name, **overrides))
+
+    def reset_parameters(self) -> None:
+        """Draws the first class token and its like; each layer has drawn its own."""
+        if self.class_token is not None:
+            nn.init.zeros_(self.class_token)
+        if self.distillation_token is not None:
+            nn.init.trunc_normal_(self.distillation_token, std=0.02)
+        if self.registers is not None:
+            nn.init.normal_(self.registers, std=1e-6)
+
+    def forward(self, images: Images) -> Logits:
+        """Classifies images of any size that the patch divides.
+
+        Args:
+            images: pixels as the weights expect them ([-1, 1] in the paper's code).
+
+        Raises:
+            ValueError: the patch does not divide the image; names the nearest sizes that work.
+        """
+        return self.head(self.encode(images))
+
+    def representation(self, images: Images) -> Representation:
+        """Computes y = LN(z_L^0) (equation 4), or what another pooling makes of the tokens."""
+        return self.head.representation(self.encode(images))
+
+    def encode(self, images: Images) -> Queries:
+        """Computes the encoder's output, of those tokens that the head reads."""
+        return self.encoder(self.embed(images), self._block_positions(images), self.head.read)
+
+    def embed(self, images: Images) -> Tokens:
+        """Computes z_0 = [x_class; x_p1 E; …; x_pN E] + E_pos (equation 1)."""
+        grid = self.grid(images)
+        x = self.patch_embedding(self.stem(images))
+        prefix = [t for t in (self.class_token, self.distillation_token, self.registers) if t is not None]
+        if prefix:
+            x = torch.cat([*(t.to(x.dtype).expand(len(x), -1, -1) for t in prefix), x], dim=1)
+        return self.dropout(self.position_embedding(x, grid))
+
+    def tokens(self, images: Images, blocks: Sequence[int]) -> list[Tokens]:
+        """Returns all tokens after each of those blocks (z_l before any final norm), in the order asked for.
+
+        Args:
+            images: as for `forward`.
+            blocks: numbers from 0; negative ones count from the end.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        wanted = self.encoder.block_indices(blocks)
+        steps = self.encoder.watch(self.embed(images), self._block_positions(images))
+        found = {i: x for i, _, x in steps if i in wanted}
+        return [found[i] for i in wanted]
+
+    def attention_weights(self, images: Images, blocks: Sequence[int] | None = None) -> dict[int, AttentionMap]:
+        """Computes the attention maps A of some blocks, or of all, beside the pass and without changing it.
+
+        Returns:
+            For each block its map, "batch heads tokens tokens"; every row sums to 1.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        wanted = self.encoder.block_indices(range(self.config.depth) if blocks is None else blocks)
+        steps = self.encoder.watch(self.embed(images), self._block_positions(images))
+        found = {i: weights() for i, weights, _ in steps if i in wanted}
+        return {i: found[i] for i in wanted}
+
+    def grid(self, images: Images) -> Grid:
+        """Counts the patches of these images, (rows, columns)."""
+        return grid_of((images.shape[2], images.shape[3]), self.config.token_stride)
+
+    def _block_positions(self, images: Images) -> BlockPositions | None:
+        return self.position_embedding.for_blocks(self.grid(images))
+
+
+def token(count: int, width: int) -> nn.Parameter | None:
+    """Makes room for learned tokens in front of the patches; None for none."""
+    return nn.Parameter(torch.empty(1, count, width)) if count else None
+
+
+def position_embedding(c: ViTConfig) -> PositionEmbedding:
+    """Builds the position embedding that the config asks for."""
+    slots = c.class_token + c.distillation_token if c.position_class_slot else 0
+    learned = (c.grid, c.width, slots, c.position_resampling, c.depth, c.position_site, c.prefix_tokens)
+    match c.position_embedding:
+        case "learned":
+            return LearnedPosition(*learned)
+        case "learned_2d":
+            return Learned2DPosition(*learned)
+        case "sincos_2d":
+            return SinCos2DPosition(c.width, c.sincos_exponent, c.position_site, c.prefix_tokens)
+        case "relative":
+            return RelativePosition(c.grid, c.width, c.num_heads, c.depth, c.position_site, c.prefix_tokens)
+        case "none":
+            return PositionEmbedding()
+
+
+def pooling(c: ViTConfig) -> nn.Module:
+    """Builds the pooling that the config asks for."""
+    match c.pooling:
+        case "class_token":
+            return head.ClassTokenPooling()
+        case "mean":
+            return head.MeanPooling(c.prefix_tokens)
+        case "attention":
+            return head.AttentionPooling(c.width, c.num_heads, c.mlp_dim, c.gelu, c.norm_eps)
