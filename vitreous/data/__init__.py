@@ -1,0 +1,1 @@
+"""From files to batches: bounded decoding, sources and their splits, preprocessing, augmentation, loading."""

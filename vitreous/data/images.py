@@ -1,0 +1,192 @@
+"""Images from files nobody vouches for: bounded, of few formats, made RGB and upright."""
+
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vitreous.support.errors import InputError
+from vitreous.support.text import printable
+
+# MPO, what some phones call a JPEG that holds several pictures, is a JPEG here; its first is read.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif")
+NOT_AN_IMAGE = "is not a JPEG, PNG, WebP, BMP or GIF image"
+SAVE_AGAIN = "open and save it again as JPEG or PNG, or remove it"
+
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
+
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What one image may cost: bytes of its file, pixels in all, and pixels of a side."""
+
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 2**26  # a phone's 50 megapixels are 8192 x 6144
+    max_side: int = 65_535  # also the most that a JPEG can say
+
+
+class BadImage(InputError):
+    """One image that cannot be used: `name` says which, `reason` goes on with the sentence, on one line."""
+
+    def __init__(self, name: str, reason: str, mend: str = SAVE_AGAIN) -> None:
+        self.name = name
+        self.reason = printable(reason)[:300]
+        super().__init__(f"{name!r} {self.reason}", mend)
+        self.args = (name, reason, mend)  # what unpickling calls the class with
+
+
+def is_image_name(path: str | Path) -> bool:
+    """Whether a file's name is that of an image we read; hidden files, such as `._cat.jpg`, are none."""
+    name = str(path).rpartition(os.sep)[2].lower()  # a million times, so without a Path
+    return not name.startswith(".") and name.endswith(SUFFIXES)
+
+
+def decode_image(source: str | Path | bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
+    """Decodes an image into mode "RGB", upright as its EXIF orientation says.
+
+    Transparency is laid on white, 16 bits are scaled to 8, of an animation the first frame is read. The
+    header's size is checked before a pixel is decoded. Colour profiles are not applied: the field's weights
+    never saw them applied.
+
+    Args:
+        source: a file, or the bytes of one.
+        limits: what the image may cost.
+
+    Raises:
+        BadImage: missing, not a regular file, too large, of another format, truncated or broken.
+    """
+    name, content = _content(source, limits)
+    image = _open(name, content, limits)
+    # Pillow meets hostile bytes with errors of many kinds (OSError, SyntaxError, struct.error, IndexError,
+    # zlib.error, MemoryError, ...), and the list grows with its versions. All of them mean that this image
+    # cannot be read.
+    try:
+        image.load()
+        turn = UPRIGHT.get(_orientation(image))
+        image = to_rgb(image)
+    except Exception as error:
+        raise BadImage(name, _reason(error)) from error
+    upright = image if turn is None else image.transpose(turn)
+    upright.info = {}  # or the next reader of its EXIF would turn it again
+    return upright
+
+
+def header_size(source: str | Path | bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int]:
+    """The (height, width) that the header tells, upright, undecoded. Raises BadImage as `decode_image`."""
+    name, content = _content(source, limits)
+    image = _open(name, content, limits)
+    sideways = "exif" in image.info and _orientation(image) in SIDEWAYS  # looking further would decode a PNG
+    return image.size if sideways else (image.height, image.width)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in mode "RGB", from any mode that files hold: 16 bits scaled, transparency laid on white."""
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        transparent = image.convert("RGBA")
+        image = Image.new("RGB", image.size, "white")
+        image.paste(transparent, mask=transparent)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scales 16 bits to 8: v / 257, rounded, so 65535 becomes 255. Floats are taken to be in 0..255."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
+    scaled = ((values.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
+    scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may name one grey as transparent
+    return Image.fromarray(scaled)
+
+
+def _content(source: str | Path | bytes, limits: ImageLimits) -> tuple[str, bytes]:
+    """The name to speak of and the bytes, at most `max_bytes` of them. Only regular files are opened."""
+    if isinstance(source, bytes):
+        name, content = "the image", source
+    else:
+        name, content = str(source), _read(Path(source), limits.max_bytes + 1)
+    if not content:
+        raise BadImage(name, "is empty", "remove it or copy it again")
+    if len(content) > limits.max_bytes:
+        raise BadImage(name, f"has more than {limits.max_bytes:,} bytes", "make it smaller")
+    return name, content
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The first bytes of a regular file."""
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):  # opening a FIFO waits for ever, and a device may never end
+            with path.open("rb") as file:
+                return file.read(min(status.st_size, most))  # a buffer of `most` would be made first
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise BadImage(str(path), f"cannot be read: {reason}", "check its name and permissions") from error
+    raise BadImage(str(path), "is not a file", "give an image file")
+
+
+def _open(name: str, content: bytes, limits: ImageLimits) -> Image.Image:
+    """Reads the header and checks what it promises."""
+    try:
+        with _quiet():
+            image = Image.open(BytesIO(content), formats=FORMATS)
+        width, height = image.size
+    except UnidentifiedImageError as error:
+        raise BadImage(name, NOT_AN_IMAGE) from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit is above ours
+        raise BadImage(name, f"has more than {limits.max_pixels:,} pixels", "make it smaller") from error
+    except Exception as error:  # see decode_image
+        raise BadImage(name, _reason(error)) from error
+    if width * height > limits.max_pixels or max(width, height) > limits.max_side:
+        allowed = f"{limits.max_pixels:,} pixels and {limits.max_side:,} a side are allowed"
+        raise BadImage(name, f"is too large: {width} x {height} pixels, {allowed}", "make it smaller")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, where there is none or it is broken: the pixels are still good."""
+    try:
+        with _quiet():
+            value = image.getexif().get(ORIENTATION, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Keeps Pillow's warnings on strange metadata to itself, so that no filter decides which image is usable.
+
+    The filters belong to the whole process, so threads take turns; the slow part, decoding, runs outside.
+    """
+    with _one_at_a_time, warnings.catch_warnings(action="ignore"):
+        yield
+
+
+def _reason(error: Exception) -> str:
+    """What Pillow says is wrong, in one line."""
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    return f"is broken: {str(error) or type(error).__name__}"

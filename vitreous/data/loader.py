@@ -1,0 +1,122 @@
+"""Batches of a split: the same bits whatever the number of workers, and nothing lost in silence."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vitreous.data.augmentation import Augmentation
+from vitreous.data.images import BadImage
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.sampling import epoch_order, sample_generator
+from vitreous.data.sources import Split
+
+
+@dataclass(eq=False)
+class Batch:
+    """Samples of one step, as bytes: a quarter of what floats cost on the way to the device.
+
+    Training calls `preprocessing.normalize(batch.images.to(device))`. A batch whose images are all broken has
+    length 0: there is nothing to compute, and `bad` still says what happened.
+
+    Args:
+        images: the pixels.
+        labels: class numbers.
+        indices: places in the split.
+        bad: name and reason of every image that was skipped.
+    """
+
+    images: UInt8[Tensor, "batch channels height width"]
+    labels: Int64[Tensor, " batch"]
+    indices: Int64[Tensor, " batch"]
+    bad: list[tuple[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pin_memory(self) -> "Batch":
+        """The same in pinned memory, from which a copy to a GPU does not stop the program."""
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.bad)
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[Batch]):
+    """One epoch's batches by number: each depends on these fields alone, so any worker may make it."""
+
+    split: Split
+    preprocessing: Preprocessing
+    augmentation: Augmentation | None
+    seed: int
+    epoch: int
+    order: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Batch:
+        pixels, good, bad = [], [], []
+        for place in self.order[index].tolist():
+            try:
+                pixels.append(self.pixels(place))
+                good.append(place)
+            except BadImage as error:
+                bad.append((self.split.names[place], error.reason))
+        height, width = self.preprocessing.image_size
+        images = torch.empty(len(good), self.preprocessing.channels, height, width, dtype=torch.uint8)
+        if pixels:
+            torch.stack(pixels, out=images)
+        indices = torch.tensor(good, dtype=torch.int64)
+        return Batch(images, torch.from_numpy(self.split.labels)[indices], indices, bad)
+
+    def pixels(self, place: int) -> UInt8[Tensor, "channels height width"]:
+        """One sample's view."""
+        image = self.split.load(place)
+        if self.augmentation is None:
+            return self.preprocessing.pixels(image)
+        generator = sample_generator(self.seed, self.epoch, place)
+        return self.augmentation.pixels(image, self.preprocessing, generator)
+
+
+def batches(
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    epoch: int = 0,
+    workers: int = 0,
+    drop_last: bool = False,
+) -> "DataLoader[Batch]":
+    """One epoch over a split: an iterable of `Batch` with a length, the same for any number of workers.
+
+    Args:
+        split: where samples come from.
+        preprocessing: what the model expects.
+        batch_size: samples of a batch. Broken images leave their batch smaller; no others move up.
+        shuffle: whether the order is a permutation drawn for this (seed, epoch), or the split's own.
+        augmentation: random views, drawn for each (seed, epoch, sample); None for evaluation.
+        seed: of the order and the views.
+        epoch: of the order and the views.
+        workers: processes that load; 0 loads in this one.
+        drop_last: whether a last batch that is smaller is left out; a split smaller than one batch never is.
+    """
+    if batch_size < 1 or workers < 0:
+        raise ValueError(f"batch_size is {batch_size}, workers is {workers}: from 1 and from 0")
+    count = len(split)
+    order = epoch_order(seed, epoch, count) if shuffle else np.arange(count)
+    chunks = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    if drop_last and len(chunks) > 1 and len(chunks[-1]) < batch_size:
+        chunks.pop()
+    return DataLoader(
+        Batches(split, preprocessing, augmentation, seed, epoch, chunks),
+        batch_size=None,  # our batches are made already
+        num_workers=workers,  # each with one thread, so that they do not wait for each other
+        pin_memory=torch.cuda.is_available(),
+        # It draws a number for its workers: from torch's own generator, that would move the model's dropout.
+        generator=torch.Generator(),
+    )

@@ -1,0 +1,196 @@
+"""What a model's weights expect of an image: size, crop, interpolation, mean and standard deviation."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from vitreous.data.images import to_rgb
+from vitreous.support.errors import InputError, unknown
+
+RESIZES = ("squash", "crop")
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")
+Box = tuple[int | float, int | float, int | float, int | float]  # left, top, right, bottom
+MAX_SIDE = 8192  # of a model's input; a file may claim anything
+MAX_RESIZED = 2**26  # pixels, before the middle is cut out
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image to what the weights expect: the geometry gives bytes, which become floats on the device.
+
+    Args:
+        image_size: (height, width) of the result, in pixels.
+        resize: "squash" resizes to `image_size` whatever the shape; "crop" keeps the shape, resizes to cover
+            `image_size / crop_fraction` and cuts the middle.
+        crop_fraction: in (0, 1]; 0.875 is the field's 224 of 256. Only for "crop".
+        interpolation: one of Pillow's filters, by name.
+        antialias: whether a filter widens when it makes the image smaller. The paper's own pipeline did not.
+        mean: one per channel, of values in [0, 1].
+        std: one per channel, of values in [0, 1].
+        channels: 3 (RGB) or 1 (grey).
+
+    Raises:
+        InputError: naming the field, its value and what is valid.
+    """
+
+    image_size: tuple[int, int]
+    resize: Literal["squash", "crop"] = "squash"
+    crop_fraction: float = 1.0
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        _check(vars(self))
+
+    def pixels(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+        """The geometry: the image, of any mode and any size from 1x1, resized and cropped, as bytes."""
+        image = self.convert(image)
+        return self.to_tensor(self.resized(image) if self.resize == "squash" else self._cropped(image))
+
+    def normalize(
+        self, images: UInt8[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """(x / 255 - mean) / std in float32, on the device of the images, as one multiply-add."""
+        scale, shift = _scale_and_shift(self.mean, self.std, images.device)
+        return images.float().mul_(scale).add_(shift)  # in place: no further buffers
+
+    def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch channels height width"]:
+        """A batch for the model."""
+        height, width = self.image_size
+        pixels = torch.empty(len(images), self.channels, height, width, dtype=torch.uint8)
+        for place, image in zip(pixels, images, strict=True):
+            place.copy_(self.pixels(image))
+        return self.normalize(pixels)
+
+    def convert(self, image: Image.Image) -> Image.Image:
+        """The image in mode "RGB", or "L" for one channel."""
+        if self.channels == 3:
+            return to_rgb(image)
+        return image if image.mode == "L" else to_rgb(image).convert("L")
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The whole image, resized to `image_size` whatever its shape."""
+        height, width = self.image_size
+        return self._resample(image, (width, height), (0, 0, image.width, image.height))
+
+    def to_tensor(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+        """The bytes of an image in mode "RGB" or "L"."""
+        values = torch.from_numpy(np.array(image))  # height width [channels]
+        return values.permute(2, 0, 1).contiguous() if self.channels == 3 else values.unsqueeze(0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON holds them."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`. Raises InputError for missing or unknown keys and invalid values."""
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("preprocessing key", name, names)
+        missing = [name for name in names if name not in values]
+        if missing:
+            raise InputError(f"the preprocessing has no {', '.join(missing)}", "save the model again")
+        _check(values)
+        height, width = values["image_size"]
+        return cls(
+            image_size=(height, width),
+            resize=values["resize"],
+            crop_fraction=float(values["crop_fraction"]),
+            interpolation=values["interpolation"],
+            antialias=values["antialias"],
+            mean=tuple(map(float, values["mean"])),
+            std=tuple(map(float, values["std"])),
+            channels=values["channels"],
+        )
+
+    def _cropped(self, image: Image.Image) -> Image.Image:
+        """The image resized to cover `image_size / crop_fraction`, its middle cut out; torchvision's bits."""
+        height, width = self.image_size
+        # A hair more, since 224 / (224 / 232) must be 232.
+        cover_height, cover_width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.image_size)
+        if image.height * cover_width <= image.width * cover_height:  # the height is the tighter side
+            rows, columns = cover_height, cover_height * image.width // image.height
+        else:
+            rows, columns = cover_width * image.height // image.width, cover_width
+        top, left = round((rows - height) / 2), round((columns - width) / 2)
+        if rows * columns > MAX_RESIZED:  # a strip, 1 x 60000: only the middle is computed, on the same grid
+            y, x = image.height / rows, image.width / columns
+            box = (left * x, top * y, (left + width) * x, (top + height) * y)
+            return self._resample(image, (width, height), box)
+        resized = self._resample(image, (columns, rows), (0, 0, image.width, image.height))
+        return resized.crop((left, top, left + width, top + height))
+
+    def _resample(self, image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
+        """The box of the image on a grid of `size`, (width, height)."""
+        method = INTERPOLATIONS[self.interpolation]
+        if self.antialias or image.size == size:
+            return image.resize(size, method, box)
+        return image.transform(size, Image.Transform.EXTENT, box, method)
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raises InputError for the first field whose value, of whatever type, is not valid."""
+    if values["interpolation"] not in tuple(INTERPOLATIONS):  # a file may say [], which a dict cannot look up
+        raise unknown("interpolation", str(values["interpolation"]), INTERPOLATIONS)
+    channels, fraction, antialias = values["channels"], values["crop_fraction"], values["antialias"]
+    unsmoothed = antialias is False and values["interpolation"] in WITHOUT_ANTIALIAS
+    each = f"a list of {channels} finite numbers, one per channel"
+    rules = (
+        ("channels", _is_whole(channels) and channels in (1, 3), "3 (RGB) or 1 (grey)"),
+        ("image_size", _is_size(values["image_size"]), f"(height, width), each from 1 to {MAX_SIDE}"),
+        ("resize", values["resize"] in RESIZES, " or ".join(RESIZES)),
+        ("crop_fraction", _are_numbers([fraction]) and 0 < fraction <= 1, "in (0, 1]"),
+        ("antialias", antialias is True or unsmoothed, f"true, or false with {', '.join(WITHOUT_ANTIALIAS)}"),
+        ("mean", _are_numbers(values["mean"]) and len(values["mean"]) == channels, each),
+        ("std", _are_positive(values["std"]) and len(values["std"]) == channels, f"{each}, above 0"),
+    )
+    for name, holds, valid in rules:
+        if not holds:
+            raise InputError(f"the preprocessing's {name} is {values[name]!r}", f"valid is {valid}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_size(value: object) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and all(_is_whole(side) and 1 <= side <= MAX_SIDE for side in value)
+
+
+def _are_numbers(values: object) -> bool:
+    is_list = isinstance(values, list | tuple)
+    return is_list and all(isinstance(v, float) or _is_whole(v) for v in values) and all(map(math.isfinite, values))
+
+
+def _are_positive(values: object) -> bool:
+    return isinstance(values, list | tuple) and _are_numbers(values) and all(value > 0 for value in values)
+
+
+@lru_cache(maxsize=16)
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift, each "channels 1 1": x * scale + shift == (x / 255 - mean) / std."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(-1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(-1, 1, 1)
+    return scale, shift
