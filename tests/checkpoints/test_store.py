@@ -1,0 +1,131 @@
+"""One file is the model: everything comes back, and nothing is loaded in part."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from tests.model.models import SWITCHES, images_for, small_model
+from vitreous.checkpoints.resolve import is_variant, resolve
+from vitreous.checkpoints.store import HEADER, load_model, save_model
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.support.errors import InputError
+
+NAMES = [f"class {i}" for i in range(7)]
+PREPROCESSING = Preprocessing((32, 32), mean=(0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_everything_comes_back(switch, tmp_path):
+    model = small_model(switch)
+    names = NAMES if model.config.num_classes else None
+    save_model(tmp_path / "m.safetensors", model, PREPROCESSING, names, {"licence": "Apache-2.0"})
+    stored = load_model(tmp_path / "m.safetensors")
+    assert stored.model.config == model.config
+    assert stored.preprocessing == PREPROCESSING
+    assert stored.class_names == (tuple(NAMES) if names else None)
+    assert stored.metadata == {"licence": "Apache-2.0"}
+    assert not stored.model.training
+    assert all(p.requires_grad for p in stored.model.parameters())
+    images = images_for(model.config)
+    assert torch.equal(stored.model(images), model(images))
+
+
+def test_other_tools_can_read_the_file(tmp_path):
+    model = small_model()
+    save_model(tmp_path / "m.safetensors", model, PREPROCESSING, NAMES)
+    assert load_file(tmp_path / "m.safetensors").keys() == model.state_dict().keys()
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()[HEADER])["class_names"] == NAMES
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(path, small_model(), PREPROCESSING, NAMES)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        save_model(path, small_model(), PREPROCESSING, NAMES, {"accuracy": float("nan")})
+    with pytest.raises(InputError, match="there are 2 class names for 7 classes"):
+        save_model(path, small_model(), PREPROCESSING, ["a", "b"])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def edited(path, change_tensors=lambda t: t, change_header=lambda h: h):
+    """Writes the file again, changed."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+    metadata = change_header(header)
+    save_file(change_tensors(load_file(path)), path, None if metadata is None else {HEADER: json.dumps(metadata)})
+
+
+def without(key):
+    return lambda tensors: {k: v for k, v in tensors.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"change_tensors": without("class_token")}, "class_token is missing"),
+        ({"change_tensors": lambda t: t | {"extra": torch.zeros(1)}}, "extra has no place"),
+        ({"change_tensors": lambda t: t | {"class_token": torch.zeros(2)}}, r"class_token has shape \[2\]"),
+        ({"change_header": lambda h: None}, "has weights but no config"),
+        ({"change_header": lambda h: {}}, "header of .* is damaged"),
+        ({"change_header": lambda h: h | {"config": h["config"] | {"depht": 3}}}, "did you mean 'depth'"),
+        ({"change_header": lambda h: h | {"config": h["config"] | {"depth": 4}}}, "blocks.3.* is missing"),
+        ({"change_header": lambda h: h | {"class_names": ["a"]}}, "1 class names for 7"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_that_does_not_fit_is_refused(change, reason, tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(path, small_model(), PREPROCESSING, NAMES)
+    edited(path, **change)
+    with pytest.raises(ValueError, match=reason):
+        load_model(path)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(path, small_model(), PREPROCESSING, NAMES)
+    content = path.read_bytes()
+    for length in (0, 7, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="not a readable safetensors file"):
+            load_model(path)
+
+
+def test_half_precision_files_become_float32(tmp_path):
+    model = small_model()
+    save_model(tmp_path / "m.safetensors", model.half(), PREPROCESSING, NAMES)
+    stored = load_model(tmp_path / "m.safetensors")
+    assert {p.dtype for p in stored.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nothing", "there is no model at .*nothing"),
+        ("S/16", "S/16 is the name of a shape, not of weights; train it first"),
+        ("empty", "has no model.safetensors"),
+        ("notes.txt", "is no model file"),
+    ],
+)
+def test_what_is_no_model_says_why(name, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=reason):
+        resolve(name)
+
+
+def test_a_run_folder_holds_its_model(tmp_path):
+    save_model(tmp_path / "model.safetensors", small_model(), PREPROCESSING, NAMES)
+    assert resolve(tmp_path).class_names == tuple(NAMES)
+
+
+def test_variants_are_told_from_files():
+    assert is_variant("B/16")
+    assert not is_variant("runs/16")

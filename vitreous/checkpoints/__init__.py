@@ -1,0 +1,1 @@
+"""Weights in and out of every family: a table of invertible rules each, and one engine that applies them."""

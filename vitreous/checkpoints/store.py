@@ -1,0 +1,115 @@
+"""Our format: one safetensors file holds weights, config, preprocessing and class names, so nothing gets separated."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vitreous.checkpoints.key_map import listed
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.config import ViTConfig
+from vitreous.model.cost import on_meta
+from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError
+from vitreous.support.files import atomic_file
+
+FORMAT = 1
+HEADER = "vitreous"  # our key in the file's metadata; its value is JSON
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model with all that belongs to its weights.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        preprocessing: what the weights expect of an image.
+        class_names: in the order of the logits; None for a model without a head, or whose classes have no names.
+        metadata: whatever else is known: source, licence, accuracy.
+    """
+
+    model: VisionTransformer
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_model(
+    path: str | Path,
+    model: VisionTransformer,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the one complete file, atomically.
+
+    Args:
+        path: of the file, model.safetensors by custom.
+        model: its parameters are written in their own type.
+        preprocessing: what the weights expect of an image.
+        class_names: one for each logit, or None.
+        metadata: JSON values to keep beside the weights.
+
+    Raises:
+        InputError: the class names do not fit the model, or the file cannot be written; nothing is left behind.
+    """
+    _check_names(class_names, model.config)
+    header = {
+        "format": FORMAT,
+        "config": model.config.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
+        "class_names": None if class_names is None else list(class_names),
+        "metadata": dict(metadata or {}),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_file(path) as file:
+        save_file(tensors, file.name, {"format": "pt", HEADER: json.dumps(header, allow_nan=False)})
+
+
+def load_model(path: str | Path) -> StoredModel:
+    """Reads a file that `save_model` wrote. Weights are memory-mapped and converted to float32 where they are not.
+
+    Raises:
+        InputError: not such a file, damaged, or its weights do not fit its own config; nothing is loaded in part.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            if header is None:
+                raise InputError(f"{path} is not a file of vitreous: it has weights but no config", "")
+            header = json.loads(header)
+            config = ViTConfig.from_dict(header["config"])
+            preprocessing = Preprocessing.from_dict(header["preprocessing"])
+            names, metadata = header["class_names"], header["metadata"]
+            _check_names(names, config)
+            model, keys = on_meta(config), list(file.keys())
+            _check_keys(path, {key: file.get_slice(key).get_shape() for key in keys}, model)
+            state = {key: file.get_tensor(key).float() for key in keys}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}", "save or copy it again") from error
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"the header of {path} is damaged: {error!r}", "save or copy it again") from error
+    model.load_state_dict(state, assign=True)
+    return StoredModel(model, preprocessing, None if names is None else tuple(names), metadata)
+
+
+def _check_names(names: Sequence[str] | None, config: ViTConfig) -> None:
+    if names is not None and len(names) != config.num_classes:
+        raise InputError(f"there are {len(names)} class names for {config.num_classes} classes", "give one for each")
+
+
+def _check_keys(path: str | Path, shapes: Mapping[str, list[int]], model: VisionTransformer) -> None:
+    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    problems = [f"{key} is missing" for key in wanted if key not in shapes]
+    problems += [f"{key} has no place" for key in shapes if key not in wanted]
+    problems += [
+        f"{key} has shape {shape} and not {wanted[key]}"
+        for key, shape in shapes.items()
+        if key in wanted and shape != wanted[key]
+    ]
+    if problems:
+        raise InputError(f"the weights of {path} do not fit its config: {listed(problems)}", "nothing was loaded")

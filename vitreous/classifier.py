@@ -1,0 +1,215 @@
+"""Classifier: a model together with its preprocessing and its class names."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.store import StoredModel, save_model
+from vitreous.data.images import BadImage, decode_image, to_rgb
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError
+from vitreous.support.host import best_device, usable_cores
+from vitreous.support.text import html_text
+
+AnyImage = str | Path | bytes | Image.Image
+BATCH_SIZE = 32
+TOP = 5  # classes that a prediction lists
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one image.
+
+    Args:
+        image: its name, or its number in the list where it came without one.
+        top: the likeliest classes and their probabilities, best first, five at most.
+    """
+
+    image: str
+    top: tuple[tuple[str, float], ...]
+
+    @property
+    def class_name(self) -> str:
+        """The likeliest class."""
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        """The likeliest class's probability, in [0, 1]."""
+        return self.top[0][1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        return {
+            "image": self.image,
+            "class_name": self.class_name,
+            "probability": self.probability,
+            "top": [{"class_name": name, "probability": p} for name, p in self.top],
+        }
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{html_text(name)}</td><td>{p:.1%}</td></tr>" for name, p in self.top)
+        return f"<table><caption>{html_text(self.image)}</caption>{rows}</table>"
+
+
+class Classifier:
+    """A model with all that belongs to it: call it with photos, get class names and probabilities.
+
+    Args:
+        model: in whatever state; it is put into evaluation mode.
+        preprocessing: what the weights expect of an image.
+        class_names: in the order of the logits; None if the model has no head or its classes no names.
+        metadata: source, licence and the like, kept with the file.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        preprocessing: Preprocessing,
+        class_names: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.preprocessing = preprocessing
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.metadata = dict(metadata or {})
+
+    @classmethod
+    def from_stored(cls, stored: StoredModel) -> Self:
+        """Wraps what a file held."""
+        return cls(stored.model, stored.preprocessing, stored.class_names, stored.metadata)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves the model, in place."""
+        self.model.to(device)
+        return self
+
+    def __call__(self, images: AnyImage | Sequence[AnyImage]) -> list[Prediction]:
+        """Classifies photos.
+
+        Args:
+            images: paths, bytes of image files, or PIL images: one, or a list.
+
+        Returns:
+            One prediction for each, in their order.
+
+        Raises:
+            InputError: the model has no head.
+            BadImage: an image cannot be read; `each` goes on to the next.
+        """
+        predictions = []
+        for prediction in self.each(as_list(images)):
+            if isinstance(prediction, BadImage):
+                raise prediction
+            predictions.append(prediction)
+        return predictions
+
+    def each(self, images: Sequence[AnyImage], batch_size: int = BATCH_SIZE) -> Iterator[Prediction | BadImage]:
+        """Classifies any number of photos, a batch at a time; an image that cannot be read comes back as its error.
+
+        Raises:
+            InputError: the model has no head.
+        """
+        names = self._names()
+        for labels, pixels in self._batches(images, batch_size):
+            rows = iter(self._probabilities(pixels, len(names)) if pixels else ())
+            for label in labels:
+                if isinstance(label, BadImage):
+                    yield label
+                    continue
+                values, indices = next(rows)
+                yield Prediction(label, tuple((names[i], p) for i, p in zip(indices, values, strict=True)))
+
+    def features(self, images: AnyImage | Sequence[AnyImage]) -> Float[Tensor, "images width"]:
+        """Computes the representations y (equation 4) of photos, on the CPU.
+
+        Raises:
+            BadImage: an image cannot be read.
+        """
+        parts = [torch.empty(0, self.model.config.width)]
+        for labels, pixels in self._batches(as_list(images), BATCH_SIZE):
+            for label in labels:
+                if isinstance(label, BadImage):
+                    raise label
+            with torch.inference_mode():
+                parts.append(self.model.representation(self._inputs(pixels)).float().cpu())
+        return torch.cat(parts)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the one complete file, atomically; `vitreous.load` reads it."""
+        save_model(path, self.model, self.preprocessing, self.class_names, self.metadata)
+
+    def __repr__(self) -> str:
+        c = self.model.config
+        size = "×".join(map(str, self.preprocessing.image_size))
+        classes = "no head" if not c.num_classes else f"{c.num_classes} classes"
+        return f"Classifier({c.depth} blocks of width {c.width}, {size} pixels, {classes})"
+
+    def _repr_html_(self) -> str:
+        return f"<code>{html_text(repr(self))}</code><br>{html_text(', '.join(self.class_names or ()))}"
+
+    def _names(self) -> tuple[str, ...]:
+        count = self.model.config.num_classes
+        if not count:
+            raise InputError(
+                "this model has no head: it gives features, not classes",
+                "train a head first: vitreous train photos/",
+            )
+        return self.class_names or tuple(f"class {i}" for i in range(count))
+
+    def _batches(
+        self, images: Sequence[AnyImage], batch_size: int
+    ) -> Iterator[tuple[list[str | BadImage], list[Tensor]]]:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for start in range(0, len(images), batch_size):
+                chunk = images[start : start + batch_size]
+                read = list(pool.map(self._read, chunk, range(start, start + len(chunk))))
+                yield [label for label, _ in read], [pixels for _, pixels in read if pixels is not None]
+
+    def _read(self, image: AnyImage, index: int) -> tuple[str | BadImage, Tensor | None]:
+        try:
+            decoded = to_rgb(image) if isinstance(image, Image.Image) else decode_image(image)
+        except BadImage as error:
+            return error, None
+        name = str(image) if isinstance(image, str | Path) else f"image {index}"
+        return name, self.preprocessing.pixels(decoded)
+
+    def _inputs(self, pixels: list[Tensor]) -> Tensor:
+        return self.preprocessing.normalize(torch.stack(pixels).to(self.device))
+
+    @torch.inference_mode()
+    def _probabilities(self, pixels: list[Tensor], classes: int) -> Iterator[tuple[list[float], list[int]]]:
+        top = self.model(self._inputs(pixels)).float().softmax(dim=-1).topk(min(TOP, classes))
+        return zip(top.values.tolist(), top.indices.tolist(), strict=True)
+
+
+def as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
+    """One image as a list of one; a list as it is."""
+    return [images] if isinstance(images, str | Path | bytes | Image.Image) else images
+
+
+def load(source: str | Path, device: str | None = None) -> Classifier:
+    """Loads a classifier: weights with the preprocessing and the class names that belong to them.
+
+    Args:
+        source: a run's folder, a file of ours (.safetensors), or a Google or big_vision file (.npz).
+        device: "cuda", "mps", "cpu"; the best there is if None.
+
+    Raises:
+        InputError: there is no model there, or not one that can be read.
+    """
+    return Classifier.from_stored(resolve(source)).to(device or best_device())
