@@ -13,7 +13,7 @@ PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --constraint
 CORE := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: help install install-dev demo test check format help-files clean
+.PHONY: help install install-dev demo test check format help-files pictures equality clean
 
 help: ## show these lines
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -39,6 +39,12 @@ format: $(DEV) ## format the code and mend what ruff can
 
 help-files: $(DEV) ## freeze the command line's help anew, after a change on purpose
 	@$(PYTHON) -m tests.cli.help_files
+
+pictures: $(CORE) ## draw the pictures of the documents anew
+	@$(PYTHON) -m docs.draw_architecture
+
+equality: $(CORE) ## measure the distance to the authors' own code
+	@$(PYTHON) -m benchmarks.equality
 
 clean: ## remove .venv and the caches; runs/ stays
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

@@ -33,6 +33,7 @@ OURS = {
     ),
     "classifier": ("support", "model", "checkpoints", "data.images", "data.preprocessing"),
     "cli": START,
+    "cli.report": ANYTHING,
     "__main__": ("cli.app",),
     "__init__": (),
 }
@@ -47,6 +48,7 @@ OUTSIDE = {
     "support.files": set(),
     "support.text": set(),
     "cli": {"typer"},
+    "cli.report": {"jaxtyping", "numpy", "PIL", "torch"},
     "__main__": set(),
     "__init__": set(),
 }

@@ -1,6 +1,7 @@
 """One file is the model: everything comes back, and nothing is loaded in part."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -39,6 +40,17 @@ def test_other_tools_can_read_the_file(tmp_path):
     assert load_file(tmp_path / "m.safetensors").keys() == model.state_dict().keys()
     with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()[HEADER])["class_names"] == NAMES
+
+
+def test_the_file_is_flushed_and_readable_as_any_new_file(tmp_path, monkeypatch):
+    flushed = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (flushed.append(os.fstat(fd).st_ino), fsync(fd))[1])
+    save_model(tmp_path / "m.safetensors", small_model(), PREPROCESSING, NAMES)
+    (tmp_path / "any").touch()
+    found = (tmp_path / "m.safetensors").stat()
+    assert found.st_mode == (tmp_path / "any").stat().st_mode
+    assert found.st_ino in flushed  # the writer puts a file of its own in place of the one it was given
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):

@@ -9,7 +9,6 @@ from vitreous.model.config import ViTConfig
 from vitreous.model.cost import executed_multiply_adds, nominal_multiply_adds, on_meta, parameter_count
 from vitreous.model.variants import HYBRIDS, NAMES, SIZES, variant
 
-
 # Parameters at 224 px: without a head, with 1,000 classes, with 21,843 classes.
 COUNTS = {
     "Ti/16": (5_524_416, 5_717_416, 9_740_115),

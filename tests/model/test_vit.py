@@ -171,6 +171,18 @@ def test_dropout_follows_the_positions_and_is_off_in_evaluation():
     assert not torch.equal(model(images), model(images))
 
 
+@switches
+def test_it_learns_after_a_look_in_inference_mode(switch):
+    """What a pass keeps for the next one (the sincos table) must not carry inference mode along."""
+    model = small_model(switch)
+    images = images_for(model.config)
+    with torch.inference_mode():
+        before = model(images)
+    logits = model(images)
+    logits.sum().backward()
+    torch.testing.assert_close(logits, before.clone(), rtol=1e-5, atol=1e-5)
+
+
 COMPILED = """
 import sys, json, torch
 from tests.model.models import SWITCHES, images_for, small_model

@@ -49,7 +49,7 @@ def test_a_device_that_is_really_full_is_one_clear_line(tmp_path, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with Path("/dev/full").open("wb", buffering=0) as full:
-        monkeypatch.setattr("vitreous.support.files._create", lambda path, mode: full)
+        monkeypatch.setattr("vitreous.support.files._open", lambda path, mode: full)
         with pytest.raises(InputError, match="No space left"):
             write_bytes(tmp_path / "model", b"x")
 

@@ -15,7 +15,7 @@ from vitreous.model.config import ViTConfig
 from vitreous.model.cost import on_meta
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.support.files import atomic_file
+from vitreous.support.files import atomic_path
 
 FORMAT = 1
 HEADER = "vitreous"  # our key in the file's metadata; its value is JSON
@@ -66,8 +66,12 @@ def save_model(
         "metadata": dict(metadata or {}),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_file(path) as file:
-        save_file(tensors, file.name, {"format": "pt", HEADER: json.dumps(header, allow_nan=False)})
+    text = json.dumps(header, allow_nan=False)
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"format": "pt", HEADER: text})
+    except SafetensorError as error:  # it hides the system's own error, a full disk for one
+        raise InputError(f"cannot write {str(path)!r}: {error}", "give a folder with room to write") from error
 
 
 def load_model(path: str | Path) -> StoredModel:

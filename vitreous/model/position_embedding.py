@@ -111,13 +111,17 @@ class LearnedPosition(PositionEmbedding):
     ) -> None:
         super().__init__(site, prefix_tokens)
         self.grid, self.slots, self.resampling = grid, slots, resampling
-        tables = depth if site == "every_layer" else 1
-        self.embedding = nn.Parameter(torch.empty(tables, slots + grid[0] * grid[1], width))
+        self.make_tables(depth if site == "every_layer" else 1, width)
         self.reset_parameters()
 
+    def make_tables(self, count: int, width: int) -> None:
+        """Makes room for so many tables."""
+        self.embedding = nn.Parameter(torch.empty(count, self.slots + self.grid[0] * self.grid[1], width))
+
     def reset_parameters(self) -> None:
-        """Draws the first table."""
-        initialization.position_(self.embedding, class_slot=self.slots > 0)
+        """Draws the first tables."""
+        for table in self.parameters():
+            initialization.position_(table, class_slot=self.slots > 0)
 
     def table(self, grid: Grid, layer: int = 0, device: torch.device | None = None) -> Table:
         """Returns the learned table; its patches are resampled if the grid is another, its slots are kept."""
@@ -128,35 +132,14 @@ class LearnedPosition(PositionEmbedding):
         return self._with_prefix(patches, embedding[: self.slots] if self.slots else None)
 
 
-class Learned2DPosition(PositionEmbedding):
-    """Learned vectors of D/2 for each column (X) and each row (Y), joined, X first (2-D in appendix D.4).
+class Learned2DPosition(LearnedPosition):
+    """Learned vectors of D/2 for each column (X) and each row (Y), joined, X first (2-D in appendix D.4)."""
 
-    Args: as LearnedPosition.
-    """
-
-    def __init__(
-        self,
-        grid: Grid,
-        width: int,
-        slots: int = 1,
-        resampling: Resampling = "bilinear_aligned",
-        depth: int = 1,
-        site: PositionSite = "stem",
-        prefix_tokens: int = 1,
-    ) -> None:
-        super().__init__(site, prefix_tokens)
-        self.grid, self.slots, self.resampling = grid, slots, resampling
-        tables = depth if site == "every_layer" else 1
-        self.x = nn.Parameter(torch.empty(tables, grid[1], width // 2))
-        self.y = nn.Parameter(torch.empty(tables, grid[0], width // 2))
-        self.class_slot = nn.Parameter(torch.empty(tables, slots, width)) if slots else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws the first tables."""
-        for table in (self.x, self.y, self.class_slot):
-            if table is not None:
-                initialization.position_(table, class_slot=self.slots > 0)
+    def make_tables(self, count: int, width: int) -> None:
+        """Makes room for so many tables of columns, of rows, and of slots."""
+        self.x = nn.Parameter(torch.empty(count, self.grid[1], width // 2))
+        self.y = nn.Parameter(torch.empty(count, self.grid[0], width // 2))
+        self.class_slot = nn.Parameter(torch.empty(count, self.slots, width)) if self.slots else None
 
     def table(self, grid: Grid, layer: int = 0, device: torch.device | None = None) -> Table:
         """Returns one row for each token; row r, column c holds [X_c; Y_r]."""

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,12 +16,13 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a wri
 
 
 @contextmanager
-def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[IO[Any], None, None]:
-    """A file to write that takes the place of `path` when the block ends, or leaves no trace where it fails.
+def atomic_path(path: str | Path) -> Generator[Path, None, None]:
+    """A path to write to that takes the place of `path` when the block ends, or leaves no trace where it fails.
 
-    Written under a temporary name in the same folder, flushed to the disk, renamed, and the folder flushed:
-    after a crash at any moment `path` holds its old content or the new one. Text is UTF-8, with the line ends
-    it is given.
+    For writers that take a name and not a file; where one opens a file itself, `atomic_file` is simpler. What
+    lies there is a temporary name in the same folder, flushed to the disk, renamed, and the folder flushed:
+    after a crash at any moment `path` holds its old content or the new one. The writer may replace what it was
+    given; permissions are those of any new file.
 
     Raises:
         InputError: the folder is missing or cannot be written, the disk is full, `path` is no ordinary file.
@@ -31,10 +33,12 @@ def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[
     # A name of its own, not the target's and a suffix: that may have the longest name there can be.
     temporary = path.parent / f".vitreous-{secrets.token_hex(8)}.tmp"
     try:
-        with _create(temporary, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.touch(exist_ok=False)
+        permissions = stat.S_IMODE(temporary.stat().st_mode)
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(permissions)
         temporary.replace(path)
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to tell
@@ -46,6 +50,16 @@ def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[
             raise InputError(cause, "give a folder with room and permission to write") from error
         raise
     _flush_folder(path.parent)
+
+
+@contextmanager
+def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[IO[Any], None, None]:
+    """A file to write that takes the place of `path` when the block ends, or leaves no trace; see `atomic_path`.
+
+    Text is UTF-8, with the line ends it is given.
+    """
+    with atomic_path(path) as temporary, _open(temporary, mode) as file:
+        yield file
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -65,11 +79,11 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _create(path: Path, mode: str) -> IO[Any]:
-    r"""A new file. Undecodable bytes of names do not stop a report: they become \udcff, as JSON spells it."""
+def _open(path: Path, mode: str) -> IO[Any]:
+    r"""The file to write. Undecodable bytes of names do not stop a report: they become \udcff, as JSON spells it."""
     if mode == "wb":
-        return path.open("xb")
-    return path.open("x", encoding="utf-8", errors="backslashreplace", newline="")
+        return path.open("wb")
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,0 +1,67 @@
+"""`vitreous train`."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from vitreous.cli.app import run
+
+QUICK = [
+    *("--set", "epochs=2", "--set", "batch_size=512", "--set", "depth=1", "--set", "warmup_epochs=0"),
+    *("--set", "threads=1"),
+]
+
+
+def test_trains_on_the_digits(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", "digits", *QUICK]) == 0
+    printed = capsys.readouterr().out
+    assert "digits: 10 classes" in printed
+    assert "epoch 2/2" in printed
+    assert (tmp_path / "runs/digits/model.safetensors").is_file()
+    assert run(["train", "digits", *QUICK]) == 2
+    assert "is used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause", "mend"),
+    [
+        (["digits", "--set", "lrr=1"], "there is no recipe key 'lrr'", "did you mean 'lr'?"),
+        (["digits", "--set", "lr"], "--set 'lr' is not KEY=VALUE", "write it as in --set lr=1e-3"),
+        (["digits", "--set", "lr=-1"], "the recipe's optimizer.lr is -1", "it should be greater than 0"),
+        (["digits", "--model", "Tii/2"], "there is no variant 'Tii/2'", ""),
+        (["digits", "--recipe", "palin"], "there is no recipe 'palin'", "did you mean 'plain'?"),
+        (["no/such/folder"], "'no/such/folder' does not exist", "FOLDER/CLASS/IMAGE"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, cause, mend):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert cause in told
+    assert mend in told
+    assert len(told.splitlines()) <= 2
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_an_interrupt_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "vitreous", "train", "digits", *QUICK, "--set", "epochs=1000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        for line in process.stdout:
+            if line.startswith("epoch"):
+                process.send_signal(signal.SIGINT)
+                break
+        told = process.stderr.read()
+    assert process.returncode == 130
+    assert told.startswith("stopped")
+    assert len(told.splitlines()) == 1
+    assert (tmp_path / "runs/digits/model.safetensors").is_file()

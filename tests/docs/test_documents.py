@@ -1,0 +1,51 @@
+"""The documents' tables are what the code computes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import equality
+from vitreous.model.cost import nominal_multiply_adds, parameter_count
+from vitreous.model.variants import NAMES, variant
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows(document: str, name: str) -> list[list[str]]:
+    """The cells of the table between a document's marks."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    [table] = re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
+    return lines[2:]
+
+
+def test_the_table_of_models():
+    expected = []
+    for name in NAMES:
+        c = variant(name)
+        gflops = 2e-9 * nominal_multiply_adds(c)
+        numbers = (c.width, c.depth, c.mlp_dim, c.num_heads, parameter_count(c))
+        expected.append([f"`{name}`", *(f"{n:,}" for n in numbers), f"{gflops:.2f}"])
+    assert rows("README.md", "models") == expected
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/equality.md"])
+def test_the_table_of_equality(document):
+    table = rows(document, "equality")
+    assert len(table) == len(equality.JUDGES) + len(equality.TOLERANCES) - 1
+    for cells, judge in zip(table, equality.JUDGES, strict=False):
+        assert cells[0] == judge.code
+        assert f"`{judge.name}`" in cells[1]
+    for _, _, difference, tolerance in table:
+        assert 0 < float(difference) < float(tolerance)
+
+
+def test_both_documents_show_the_same_table_of_equality():
+    assert rows("README.md", "equality") == rows("docs/equality.md", "equality")
+
+
+def test_links_between_documents_lead_somewhere():
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"

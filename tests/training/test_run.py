@@ -1,0 +1,244 @@
+import json
+import math
+import tomllib
+
+import pytest
+import torch
+
+from vitreous.checkpoints.store import load_model
+from vitreous.data.sources import open_data
+from vitreous.support.errors import InputError
+from vitreous.training import loop
+from vitreous.training.recipe import Recipe, built_in
+from vitreous.training.run import train
+
+FILES = {
+    "recipe.toml", "environment.json", "metrics.jsonl", "results.csv", "results.png", "confusion_matrix.csv",
+    "confusion_matrix.png", "per_class.csv", "bad_files.csv", "model.safetensors",
+}  # fmt: skip
+
+
+def rows_of(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_folder(photos, tmp_path, quick):
+    run = train(photos, out=tmp_path / "out", settings=quick)
+    assert {path.name for path in run.folder.iterdir()} == FILES
+    *epochs, test = rows_of(run.folder)
+    assert epochs == run.rows
+    assert [(row["epoch"], row["step"]) for row in epochs] == [(1, 3), (2, 6)]
+    assert set(epochs[0]) == {
+        "epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second",
+        "seconds",
+    }  # fmt: skip
+    assert all(0 <= row[key] <= 1 for row in epochs for key in ("train_accuracy", "val_accuracy"))
+    assert test["test_accuracy"] == run.outcome.accuracy
+    assert len(run.outcome.labels) == 12
+
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["classes"] == ["blue", "green", "red"]
+    assert environment["images"] == {"train": 33, "validation": 3, "test": 12}
+
+
+def test_the_file_is_the_whole_model(photos, tmp_path, quick):
+    run = train(photos, out=tmp_path / "out", settings=quick | {"epochs": 8, "lr": 3e-3})
+    stored = load_model(run.folder / "model.safetensors")
+    assert stored.class_names == ("blue", "green", "red")
+    split = open_data(photos).test
+    images = stored.preprocessing([split.load(i) for i in range(len(split))])
+    predictions = stored.model(images).argmax(1)
+    assert predictions.tolist() == run.outcome.predictions.tolist()
+    assert run.outcome.accuracy > 0.9, "the colours are learned"
+    assert stored.metadata["epoch"] == run.best["epoch"]
+
+
+def test_its_recipe_does_the_same_again(photos, tmp_path, quick):
+    first = train(photos, out=tmp_path / "first", settings=quick)
+    recipe = tomllib.loads((first.folder / "recipe.toml").read_text())
+    assert Recipe.from_dict(recipe) == first.recipe
+    again = train(photos, recipe=first.folder / "recipe.toml", out=tmp_path / "again")
+    assert same_weights(first, again)
+
+
+def same_weights(one, other) -> bool:
+    a, b = (load_model(run.folder / "model.safetensors").model.state_dict() for run in (one, other))
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path, quick):
+    settings = quick | {"dropout": 0.1, "batch_size": 256}
+    runs = []
+    for number, (workers, seed) in enumerate([(0, 0), (2, 0), (0, 1)]):
+        torch.manual_seed(number)  # what the caller drew before must not matter
+        changed = settings | {"workers": workers, "seed": seed}
+        runs.append(train("digits", recipe="digits", out=tmp_path / str(number), settings=changed, quiet=True))
+    assert same_weights(runs[0], runs[1])
+    assert not same_weights(runs[0], runs[2])
+    timed = ("images_per_second", "seconds")
+    numbers = [[{k: v for k, v in row.items() if k not in timed} for row in run.rows] for run in runs]
+    assert numbers[0] == numbers[1]
+    assert numbers[0] != numbers[2]
+
+
+def test_the_callers_random_numbers_are_left_alone(photos, tmp_path, quick):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(photos, out=tmp_path / "out", settings=quick, quiet=True)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_a_built_in_recipe_runs(name: str, photos, tmp_path, quick):
+    quick = {key: quick[key] for key in ("threads", "workers")}
+    data = "digits" if name == "digits" else photos
+    settings = quick | {"epochs": 1, "warmup_epochs": 0, "batch_size": 700 if data == "digits" else 17}
+    run = train(data, recipe=name, out=tmp_path / "out", settings=settings, quiet=True)
+    assert run.rows[-1]["step"] == 2
+
+
+def test_the_best_on_validation_is_kept(photos, tmp_path, quick, monkeypatch):
+    """Of equal accuracies the one with the lower loss; test is read once, by that model."""
+    accuracies = iter([(0.5, 1.0), (0.75, 0.9), (0.75, 0.8), (0.75, 0.85), (0.7, 0.1)])
+    saved, splits = [], []
+    evaluate, save_model = loop.evaluate, loop.save_model
+
+    class Pretended:
+        def __init__(self, accuracy: float, loss: float) -> None:
+            self.accuracy, self.loss = accuracy, loss
+
+    def pretend(model, task, split, bad_files):
+        splits.append(split.name)
+        if split.name == "test":
+            return evaluate(model, task, split, bad_files)
+        return Pretended(*next(accuracies))
+
+    def save(path, model, preprocessing, class_names, metadata):
+        saved.append(metadata["epoch"])
+        save_model(path, model, preprocessing, class_names, metadata)
+
+    monkeypatch.setattr(loop, "evaluate", pretend)
+    monkeypatch.setattr(loop, "save_model", save)
+    run = train(photos, out=tmp_path / "out", settings=quick | {"epochs": 5}, quiet=True)
+    assert saved == [1, 2, 3]
+    assert run.best["epoch"] == 3
+    assert splits == ["validation"] * 5 + ["test"]
+
+
+def test_without_a_test_split_validation_is_told(photos, tmp_path, quick, capsys):
+    run = train(photos / "train", out=tmp_path / "out", settings=quick)
+    assert run.split == "validation"
+    assert len(rows_of(run.folder)) == 2
+    assert "validation accuracy" in capsys.readouterr().out
+
+
+def test_broken_images_are_skipped_and_listed(photos, tmp_path, quick, capsys):
+    (photos / "train/red/0.png").write_bytes(b"no image")
+    (photos / "test/blue/0.png").write_bytes(b"")
+    run = train(photos, out=tmp_path / "out", settings=quick | {"max_bad_fraction": 0.2})
+    listed = (run.folder / "bad_files.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in listed[1:]] == ["test/blue/0.png", "train/red/0.png"]
+    assert len(run.outcome.labels) == 11
+    assert "2 broken images were skipped" in capsys.readouterr().out
+
+
+def test_too_many_broken_images_stop_the_run(photos, tmp_path, quick):
+    (photos / "train/red/0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"train images are broken so far.*max_bad_fraction"):
+        train(photos, out=tmp_path / "out", settings=quick, quiet=True)
+    assert "train/red/0.png" in (tmp_path / "out/bad_files.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"settings": {"lrr": 1}},
+        {"settings": {"crop_scale": [0.9, 0.5]}},
+        {"settings": {"mean": [0.5]}},
+        {"settings": {"device": "warp"}},
+        {"settings": {"device": "meta"}},
+        {"settings": {"validation_fraction": 1.5}},
+        {"model": "Tii/8"},
+        {"recipe": "palin"},
+        {"data": "nowhere"},
+    ],
+    ids=str,
+)
+def test_bad_input_makes_no_folder(photos, tmp_path, arguments: dict):
+    with pytest.raises(InputError):
+        train(**{"data": photos, "out": tmp_path / "out"} | arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_used_folder_is_left_as_it_is(photos, tmp_path, quick):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="is used"):
+        train(photos, out=tmp_path / "out", settings=quick)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_the_folder_is_named_after_the_data(photos, tmp_path, quick, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(train("photos/", settings=quick, quiet=True).folder) == "runs/photos"
+
+
+def test_an_interrupt_leaves_whole_files(photos, tmp_path, quick, monkeypatch):
+    steps = iter(range(4))
+
+    def interrupted_step(*arguments, **options):
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return train_step(*arguments, **options)
+
+    train_step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", interrupted_step)
+    with pytest.raises(KeyboardInterrupt):
+        train(photos, out=tmp_path / "out", settings=quick, quiet=True)
+    assert len(rows_of(tmp_path / "out")) == 1
+    assert load_model(tmp_path / "out/model.safetensors").metadata["epoch"] == 1
+    assert (tmp_path / "out/bad_files.csv").is_file()
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_a_run_that_learns_nothing_says_so(photos, tmp_path, quick):
+    with pytest.raises(InputError, match="no update of epoch 1 had a finite loss and gradient; try a lower lr"):
+        train(photos, out=tmp_path / "out", settings=quick | {"std": [1e-40] * 3}, quiet=True)
+
+
+def test_a_skipped_step_is_told_and_the_run_goes_on(photos, tmp_path, quick, monkeypatch, capsys):
+    def step(model, optimizer, objective, images, labels, **options):
+        taken.append(len(labels))
+        images = images * torch.nan if len(taken) == 2 else images
+        return train_step(model, optimizer, objective, images, labels, **options)
+
+    taken: list[int] = []
+    train_step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", step)
+    run = train(photos, out=tmp_path / "out", settings=quick)
+    assert "epoch 1: loss or gradient not finite, weights left as they were, at steps 2\n" in capsys.readouterr().out
+    assert [row["step"] for row in run.rows] == [3, 6]
+    assert all(math.isfinite(row["train_loss"]) for row in run.rows)
+
+
+def test_lines_where_there_is_no_terminal(photos, tmp_path, quick, capsys):
+    train(photos, out=tmp_path / "out", settings=quick)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("3 classes, 33 images to learn from, 3 to validate, 12 to test")
+    assert "8×8 pixels in 2×2 patches, flipped, batches of 16, 2 epochs on cpu" in lines[1]
+    assert [line.split()[:2] for line in lines[2:4]] == [["epoch", "1/2"], ["epoch", "2/2"]]
+    assert lines[4].startswith("test accuracy ")
+    assert "95 % interval" in lines[4]
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_quiet_is_quiet(photos, tmp_path, quick, capsys):
+    train(photos, out=tmp_path / "out", settings=quick, quiet=True)
+    printed = capsys.readouterr()
+    assert printed.out + printed.err == ""
+
+
+def test_a_flipped_digit_is_refused(tmp_path):
+    with pytest.raises(InputError, match="flipped digits are other ones"):
+        train("digits", out=tmp_path / "out", settings={"flip": True})

@@ -1,0 +1,51 @@
+"""`vitreous train`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitreous.support.errors import InputError
+
+INTERRUPTED = 130
+
+
+def command(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help='"digits", or a folder of images in one folder per class, or of train/ and test/ with these.'
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="A variant such as Ti/8 or S/16; auto fits the images.")] = "auto",
+    recipe: Annotated[
+        str | None, typer.Option(help="A built-in recipe (vitreous list recipes) or a TOML file.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A value of the recipe to change, such as lr=1e-3; repeatable."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/ and the data's name by default.")] = None,
+) -> None:
+    """Train a model on your images."""
+    from vitreous.training.run import train
+
+    try:
+        train(data, model, recipe, out, read_settings(settings or []))
+    except KeyboardInterrupt:
+        print("stopped; what the run's folder holds is whole", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def read_settings(pairs: list[str]) -> dict[str, str]:
+    """Reads `lr=1e-3` and the like. Raises InputError for what has no "="."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair!r} is not KEY=VALUE", "write it as in --set lr=1e-3")
+        settings[key.strip()] = value.strip()
+    return settings

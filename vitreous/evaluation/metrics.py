@@ -1,0 +1,89 @@
+"""Accuracy with its interval, the confusion matrix, and what follows from it for each class."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+
+Z_95 = 1.959963984540054  # a unit normal lies within this with 95 % probability
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model made of a split.
+
+    Args:
+        labels: the true class numbers.
+        predictions: the classes with the largest logits.
+        loss: mean cross-entropy over the samples, in nats.
+    """
+
+    labels: Int64[ndarray, " samples"]
+    predictions: Int64[ndarray, " samples"]
+    loss: float
+
+    @property
+    def correct(self) -> int:
+        """Samples whose prediction is right."""
+        return int((self.labels == self.predictions).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of samples whose prediction is right; nan without samples."""
+        return self.correct / len(self.labels) if len(self.labels) else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The accuracy's 95 % interval."""
+        return wilson_interval(self.correct, len(self.labels))
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well one class is told from the others; None where nothing was to be counted.
+
+    Args:
+        precision: of the samples predicted as this class, the share that are.
+        recall: of the samples of this class, the share that were predicted.
+        f1: the harmonic mean of both.
+        support: samples of this class.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927), which holds for few samples and near 0 and 1 too."""
+    if count == 0:
+        return 0.0, 1.0
+    share, z2 = correct / count, Z_95**2
+    centre = share + z2 / (2 * count)
+    half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return max(0.0, (centre - half) / (1 + z2 / count)), min(1.0, (centre + half) / (1 + z2 / count))
+
+
+def confusion_matrix(
+    labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"], num_classes: int
+) -> Int64[ndarray, "classes classes"]:
+    """Counts the samples of each true class (row) and predicted class (column)."""
+    flat = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    return flat.reshape(num_classes, num_classes)
+
+
+def per_class(matrix: Int64[ndarray, "classes classes"]) -> list[ClassScore]:
+    """Precision, recall and F1 of each class, from the confusion matrix."""
+    hits, truths, predicted = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
+    return [
+        ClassScore(share(hit, p), share(hit, truth), share(2 * hit, p + truth), truth)
+        for hit, truth, p in zip(hits, truths, predicted, strict=True)
+    ]
+
+
+def share(part: int, whole: int) -> float | None:
+    """The quotient; None of nothing."""
+    return part / whole if whole else None

@@ -1,0 +1,158 @@
+"""The training loop: epochs of updates, a look at validation after each, the test once at the end."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from vitreous.checkpoints.store import load_model, save_model
+from vitreous.data.sources import Split
+from vitreous.evaluation.metrics import Outcome
+from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError
+from vitreous.training.display import Display
+from vitreous.training.folder import BadFiles, RunFolder
+from vitreous.training.objective import CrossEntropy
+from vitreous.training.optimizer import adamw
+from vitreous.training.schedule import warmup_cosine
+from vitreous.training.step import Totals, train_step
+from vitreous.training.task import Task
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run.
+
+    Args:
+        rows: of metrics.jsonl, one for each epoch.
+        best: the row of the epoch whose model was kept.
+        outcome: of the kept model on the test split, or on validation where there is no test.
+        split: which of the two, "test" or "validation".
+    """
+
+    rows: list[dict[str, Any]]
+    best: dict[str, Any]
+    outcome: Outcome
+    split: str
+
+
+def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadFiles, display: Display) -> Trained:
+    """Trains a model, keeping the weights that do best on validation in the folder's model.safetensors.
+
+    The best has the highest accuracy and, among equals, the lowest loss. Metrics are written after each
+    epoch. The test split is read once, by the model that the file holds.
+
+    Args:
+        model: on the task's device; changed in place.
+        task: what to learn.
+        folder: where to write.
+        bad_files: takes note of broken images.
+        display: shows the progress.
+
+    Raises:
+        InputError: too many broken images, or no update of an epoch had a finite loss.
+    """
+    optimization, schedule = task.recipe.optimizer, task.recipe.schedule
+    objective = CrossEntropy(task.recipe.objective.label_smoothing)
+    optimizer = adamw(
+        model, lr=optimization.lr, weight_decay=optimization.weight_decay,
+        betas=optimization.betas, eps=optimization.eps,
+    )  # fmt: skip
+    total_steps = schedule.epochs * task.steps_per_epoch
+    warmup_steps = round(schedule.warmup_epochs * task.steps_per_epoch)
+
+    rows: list[dict[str, Any]] = []
+    best: dict[str, Any] | None = None
+    begun, step = time.perf_counter(), 0
+    for epoch in range(1, schedule.epochs + 1):
+        display.begin_epoch(epoch)
+        epoch_begun, totals = time.perf_counter(), Totals()
+        model.train()
+        for batch in task.training_batches(epoch):
+            bad_files.add(task.data.train, batch.bad)
+            lr = optimization.lr * warmup_cosine(step, total_steps, warmup_steps)
+            step += 1
+            if len(batch):
+                images, labels = task.tensors(batch)
+                result = train_step(
+                    model, optimizer, objective, images, labels, lr=lr, clip_norm=optimization.clip_norm
+                )
+                totals.add(step, result)
+            display.step(step, totals)
+        loss, accuracy, count = totals.read()
+        report_skipped(totals.skipped_steps(), count, epoch, display)
+        images_per_second = count / (time.perf_counter() - epoch_begun)
+
+        validation = evaluate(model, task, task.data.validation, bad_files)
+        row = {
+            "epoch": epoch, "step": step, "lr": lr,
+            "train_loss": loss, "train_accuracy": accuracy,
+            "val_loss": validation.loss, "val_accuracy": validation.accuracy,
+            "images_per_second": images_per_second, "seconds": time.perf_counter() - begun,
+        }  # fmt: skip
+        if best is None or is_better(row, best):
+            best = row
+            kept = {"data": Path(task.data.name).name, "epoch": epoch, "val_accuracy": validation.accuracy}
+            save_model(folder.model, model, task.preprocessing, task.data.class_names, kept)
+        rows.append(row)
+        folder.append_metrics(row)
+        display.end_epoch(row)
+
+    assert best is not None
+    outcome, split = final_outcome(task, folder, bad_files)
+    if split == "test":
+        test = {"test_loss": outcome.loss, "test_accuracy": outcome.accuracy}
+        folder.append_metrics({key: best[key] for key in ("epoch", "step", "val_accuracy")} | test)
+    return Trained(rows, best, outcome, split)
+
+
+def final_outcome(task: Task, folder: RunFolder, bad_files: BadFiles) -> tuple[Outcome, str]:
+    """What the kept model makes of the test split, or of validation where there is no test."""
+    split = task.data.validation if task.data.test is None else task.data.test
+    model = load_model(folder.model).model.to(task.device)
+    return evaluate(model, task, split, bad_files), split.name
+
+
+@torch.inference_mode()
+def evaluate(model: VisionTransformer, task: Task, split: Split, bad_files: BadFiles) -> Outcome:
+    """Classifies every readable image of a split.
+
+    Raises:
+        InputError: too many of them are broken.
+    """
+    model.eval()
+    labels, predictions, losses = [], [], []
+    for batch in task.plain_batches(split):
+        bad_files.add(split, batch.bad)
+        if len(batch):
+            images, truth = task.tensors(batch)
+            logits = model(images).float()
+            labels.append(batch.labels)
+            predictions.append(logits.argmax(dim=1))
+            losses.append(F.cross_entropy(logits, truth, reduction="none"))
+    if not labels:
+        raise InputError(f"none of the {split.name} images can be read", "check the files")
+    return Outcome(
+        torch.cat(labels).numpy(),
+        torch.cat(predictions).cpu().numpy(),
+        torch.cat(losses).double().mean().item(),
+    )
+
+
+def is_better(row: dict[str, Any], best: dict[str, Any]) -> bool:
+    """Whether an epoch did better on validation: more accurate, or as accurate with a lower loss."""
+    return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])
+
+
+def report_skipped(steps: list[int], count: int, epoch: int, display: Display) -> None:
+    """Tells which updates were skipped. Raises InputError if none of the epoch were left."""
+    if not count:
+        raise InputError(
+            f"no update of epoch {epoch} had a finite loss and gradient", "try a lower lr, or a longer warmup"
+        )
+    if steps:
+        some = ", ".join(map(str, steps[:5])) + (", …" if len(steps) > 5 else "")
+        display.say(f"epoch {epoch}: loss or gradient not finite, weights left as they were, at steps {some}")

@@ -1,0 +1,105 @@
+"""One update of the weights."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+
+class StepResult(NamedTuple):
+    """What one update saw: sums over its samples, as scalars on the device, so that nobody waits for them.
+
+    A skipped step counts no samples.
+    """
+
+    loss: Tensor  # sum
+    correct: Tensor
+    count: Tensor
+    grad_norm: Tensor  # before clipping
+    skipped: Tensor  # True where the loss or a gradient was not finite
+
+
+class Totals:
+    """Sums over the updates of an epoch, kept on the device."""
+
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
+        self.skipped: list[tuple[int, Tensor]] = []
+
+    def add(self, step: int, result: StepResult) -> None:
+        """Adds one update."""
+        sums = torch.stack([result.loss.double(), result.correct.double(), result.count.double()])
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.skipped.append((step, result.skipped))
+
+    def read(self) -> tuple[float, float, int]:
+        """The mean loss and the accuracy over the samples so far, and their count; waits for the device."""
+        if self.sums is None:
+            return math.nan, math.nan, 0
+        loss, correct, count = self.sums.tolist()
+        return (loss / count, correct / count, int(count)) if count else (math.nan, math.nan, 0)
+
+    def skipped_steps(self) -> list[int]:
+        """The steps that were skipped; waits for the device."""
+        return [step for step, skipped in self.skipped if skipped]
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    objective: Callable[[Tensor, Tensor], Tensor],
+    images: Float[Tensor, "batch channels height width"],
+    labels: Int64[Tensor, " batch"],
+    *,
+    lr: float,
+    clip_norm: float,
+) -> StepResult:
+    """Moves the weights once along the clipped gradient of the mean loss.
+
+    Where the loss or the gradient is not finite, weights and optimizer stay as they were, to the bit.
+
+    Args:
+        model: in training mode.
+        optimizer: a fused one.
+        objective: (logits, labels) to the summed loss.
+        images: normalised, on the model's device.
+        labels: class numbers.
+        lr: the learning rate of this step.
+        clip_norm: the largest norm of all gradients together; inf for no clipping.
+
+    Raises:
+        ValueError: the optimizer is not fused.
+    """
+    logits = model(images)
+    loss = objective(logits, labels)
+    (loss / len(labels)).backward()
+
+    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    healthy = norm.isfinite() & loss.isfinite()
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    update(optimizer, divisor=(norm / clip_norm).clamp(min=1), healthy=healthy)
+    optimizer.zero_grad()
+
+    correct = (logits.argmax(dim=1) == labels).sum()
+    return StepResult(
+        loss=torch.where(healthy, loss.detach(), 0),
+        correct=correct * healthy,
+        count=healthy * len(labels),
+        grad_norm=norm,
+        skipped=~healthy,
+    )
+
+
+def update(optimizer: torch.optim.Optimizer, divisor: Tensor, healthy: Tensor) -> None:
+    """Steps with the gradients divided, or not at all; the device decides, and the host does not wait for it.
+
+    Fused optimizers take both numbers from these attributes, by which torch.amp.GradScaler talks to them.
+    """
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise ValueError(f"{type(optimizer).__name__} is not fused; make it with fused=True")
+    vars(optimizer).update(grad_scale=divisor, found_inf=(~healthy).float())
+    optimizer.step()

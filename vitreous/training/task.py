@@ -1,0 +1,97 @@
+"""A task: images, how the model gets to see them, and on which device."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vitreous.data.augmentation import Augmentation
+from vitreous.data.loader import Batch, batches
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.sources import ImageData, Split
+from vitreous.model.config import ViTConfig
+from vitreous.support.errors import InputError
+from vitreous.support.host import best_device, usable_cores
+from vitreous.training.recipe import Recipe
+
+MOST_WORKERS = 16
+ABSENT = (RuntimeError, AssertionError)  # what torch says of a device that it does not have
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned, and where.
+
+    Args:
+        data: the images.
+        recipe: resolved.
+        preprocessing: what the model expects.
+        augmentation: the random views of training.
+        device: of the model.
+        workers: processes that load.
+    """
+
+    data: ImageData
+    recipe: Recipe
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    device: torch.device
+    workers: int
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch."""
+        assert isinstance(self.recipe.data.batch_size, int), "the recipe is not resolved"
+        return self.recipe.data.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates of an epoch; the last batch may be smaller than the others."""
+        return math.ceil(len(self.data.train) / self.batch_size)
+
+    def training_batches(self, epoch: int) -> "DataLoader[Batch]":
+        """The random views of one epoch, in its order."""
+        return batches(
+            self.data.train, self.preprocessing, batch_size=self.batch_size, workers=self.workers,
+            augmentation=self.augmentation, shuffle=True, seed=self.recipe.run.seed, epoch=epoch,
+        )  # fmt: skip
+
+    def plain_batches(self, split: Split) -> "DataLoader[Batch]":
+        """The images of a split as they are, each once."""
+        return batches(split, self.preprocessing, batch_size=self.batch_size, workers=self.workers, shuffle=False)
+
+    def tensors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Normalised images and labels, on the device."""
+        images = batch.images.to(self.device, non_blocking=True)
+        return self.preprocessing.normalize(images), batch.labels.to(self.device, non_blocking=True)
+
+
+def make_task(recipe: Recipe, data: ImageData, config: ViTConfig) -> Task:
+    """Puts together what a resolved recipe says about the images, and where to work. Raises InputError."""
+    images, views = recipe.data, recipe.augmentation
+    assert isinstance(images.mean, tuple)  # the recipe is resolved
+    assert isinstance(images.std, tuple)
+    assert isinstance(views.flip, bool)
+    preprocessing = Preprocessing(
+        config.image_size, images.resize, images.crop_fraction, images.interpolation,
+        mean=images.mean, std=images.std, channels=data.channels,
+    )  # fmt: skip
+    augmentation = Augmentation(views.flip, views.crop_scale, views.crop_ratio)
+    device = choose_device(recipe.run.device)
+    workers = recipe.run.workers
+    if workers == "auto":  # on a CPU, the cores have enough to do with the model
+        workers = 0 if device.type == "cpu" else min(usable_cores(), MOST_WORKERS)
+    return Task(data, recipe, preprocessing, augmentation, device, workers)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, or the fastest there is for "auto". Raises InputError if it does not work."""
+    try:
+        device = torch.device(best_device() if name == "auto" else name)
+        torch.zeros(1, device=device).item()
+    except ABSENT as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the device {name!r} cannot be used: {reason}", "set device=auto") from error
+    return device
