@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vitreous.classifier import Classifier, load
+    from vitreous.classifier import Classifier, load, train
     from vitreous.explain.compare import compare
     from vitreous.explain.trace import inspect
     from vitreous.model.attention import SelfAttention
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from vitreous.model.vit import VisionTransformer
     from vitreous.support.errors import InputError
     from vitreous.training.recipe import Recipe
-    from vitreous.training.run import train
 
 __version__ = "0.1.0"
 
@@ -86,7 +85,7 @@ _MODULES = {
     "compare": "vitreous.explain.compare",
     "inspect": "vitreous.explain.trace",
     "load": "vitreous.classifier",
-    "train": "vitreous.training.run",
+    "train": "vitreous.classifier",
     "variant": "vitreous.model.variants",
 }
 

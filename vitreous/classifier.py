@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,9 @@ from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.support.host import best_device, usable_cores
 from vitreous.support.text import html_text
+
+if TYPE_CHECKING:
+    from vitreous.training.recipe import Recipe
 
 AnyImage = str | Path | bytes | Image.Image
 BATCH_SIZE = 32
@@ -213,3 +216,30 @@ def load(source: str | Path, device: str | None = None) -> Classifier:
         InputError: there is no model there, or not one that can be read.
     """
     return Classifier.from_stored(resolve(source)).to(device or best_device())
+
+
+def train(
+    data: str | Path,
+    model: str = "auto",
+    recipe: "str | Path | Recipe | None" = None,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Classifier:
+    """Trains a classifier, as `vitreous train` does, and leaves a run's folder.
+
+    Args:
+        data: "digits", or a folder of images in one folder per class.
+        model: a variant such as "Ti/8"; "auto" leaves it to the recipe, and that to the data.
+        recipe: a TOML file, the name of a built-in one, or a Recipe; by default "digits" or "plain".
+        out: the run's folder, new or empty; by default runs/ and the name of the data.
+        settings: values that differ from the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
+
+    Returns:
+        The best on validation, as the run's folder holds it.
+
+    Raises:
+        InputError: anything of these is not usable; the folder is not made then.
+    """
+    from vitreous.training.run import train as run
+
+    return load(run(data, model, recipe, out, settings).folder)

@@ -18,7 +18,9 @@ from vitreous.support.text import printable
 # A command is a file of this folder with a function `command`. The text is the first line of that function's
 # docstring, repeated here so that `vitreous --help` imports no command.
 COMMANDS = {
+    "demo": "Train a small model on handwritten digits, and leave a report to look at.",
     "train": "Train a model on your images.",
+    "predict": "Name the classes of images.",
     "inspect": "Show what goes into and out of every stage of a model, from image to class.",
     "list": "Show the models, recipes and data sources there are.",
 }
@@ -94,6 +96,9 @@ def print_version(verbose: bool) -> None:
 
 def main() -> None:
     """Runs the command line on the process's arguments and ends the process."""
+    # OpenMP reads this when torch is imported. By default a thread that waits for another spins, which on cores
+    # shared with other work keeps the other from running: see docs/experiments.md.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(run(sys.argv[1:]))
 
 

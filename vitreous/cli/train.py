@@ -1,5 +1,6 @@
 """`vitreous train`."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vitreous.support.errors import InputError
+from vitreous.support.text import printable
 
 INTERRUPTED = 130
 
@@ -31,13 +33,20 @@ def command(
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/ and the data's name by default.")] = None,
 ) -> None:
     """Train a model on your images."""
+    from vitreous.classifier import load
+    from vitreous.cli.report import write_report
+    from vitreous.data.sources import open_data
     from vitreous.training.run import train
 
     try:
-        train(data, model, recipe, out, read_settings(settings or []))
+        run = train(data, model, recipe, out, read_settings(settings or []))
+        images = open_data(data, run.recipe.data.validation_fraction)
+        report = write_report(run.folder, load(run.folder), images)
     except KeyboardInterrupt:
         print("stopped; what the run's folder holds is whole", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+    print(printable(f"report: {report}"))
+    print(printable(f"next: vitreous predict {shlex.quote(str(run.folder))} photo.jpg"))
 
 
 def read_settings(pairs: list[str]) -> dict[str, str]:

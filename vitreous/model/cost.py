@@ -6,7 +6,6 @@ A multiply-add counts as two FLOPs, the way PyTorch's counter and the scaling pa
 import math
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.vit import VisionTransformer
@@ -74,6 +73,8 @@ def executed_multiply_adds(config: ViTConfig, image_size: tuple[int, int] | None
 
     Less than the nominal count where the last block computes only the tokens that the head reads.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # its import is slow, and loading a model needs only on_meta
+
     height, width = image_size or config.image_size
     model = on_meta(config)
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -153,7 +153,7 @@ def introduce(display: Display, task: Task, model: VisionTransformer) -> None:
 
 
 def conclude(display: Display, trained: Trained, folder: RunFolder, bad_files: BadFiles) -> None:
-    """Says how good it got, where everything is, and what to do next."""
+    """Says how good it got and where everything is."""
     outcome = trained.outcome
     low, high = outcome.interval
     if bad_files.count:
@@ -164,4 +164,3 @@ def conclude(display: Display, trained: Trained, folder: RunFolder, bad_files: B
         f"after {duration(trained.rows[-1]['seconds'])}"
     )
     display.say(f"model: {folder.model}; curves and tables beside it")
-    display.say(f"next: vitreous predict {folder.path} photo.jpg")

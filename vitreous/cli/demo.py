@@ -1,0 +1,142 @@
+"""`vitreous demo`."""
+
+import json
+import secrets
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitreous.support.errors import InputError
+from vitreous.support.text import printable
+
+if TYPE_CHECKING:
+    from vitreous.data.sources import Split
+    from vitreous.evaluation.metrics import Outcome
+
+OUT = Path("runs/demo")
+MARK = "demo.json"  # lists what the demo wrote; a folder that holds anything else is not replaced
+IMAGES = "held_out"
+REPORT = "report.html"
+TARGET = 0.97  # test accuracy; a demo below it has failed
+FAILED = 1
+SHOWN = 5  # held-out images that are predicted
+SETTINGS: dict[str, Any] = {"epochs": 30}  # the recipe has 40; these are done in a minute on a busy machine too
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="The run's folder; an earlier demo's is replaced, any other is not.")] = OUT,
+) -> None:
+    """Train a small model on handwritten digits, and leave a report to look at."""
+    with replacing(out):
+        accuracy = demonstrate(out)
+    images = sorted((out / IMAGES).iterdir())
+    print(f"\nreport: {printable(str(out / REPORT))}\nnext:")
+    for words in (
+        ("predict", out, out / IMAGES),
+        ("inspect", out, "--image", images[0]),
+        ("train", "photos/"),
+    ):
+        print(printable(f"  vitreous {shlex.join(map(str, words))}"))
+    if accuracy < TARGET:
+        print(f"error: the test accuracy is below {TARGET:.0%}", file=sys.stderr)
+        raise typer.Exit(FAILED)
+
+
+def demonstrate(out: Path) -> float:
+    """Does it all in a new folder; returns the test accuracy."""
+    from vitreous.classifier import load
+    from vitreous.cli.report import write_report
+    from vitreous.data.sources import DIGITS, open_data
+    from vitreous.training.run import train
+
+    print("A small Vision Transformer learns to read handwritten digits, from nothing, on this machine.\n")
+    run = train(DIGITS, recipe=DIGITS, out=out, settings=SETTINGS)
+    data, classifier = open_data(DIGITS), load(out)
+    assert data.test is not None, "the digits have a test split"
+    print("\nWhat it takes the test images for (rows: the digit, columns: the answer)\n")
+    print(confusion_table(run.outcome, data.class_names))
+    save_images(data.test, data.class_names, out / IMAGES)
+    images = sorted((out / IMAGES).iterdir())
+    print("\nSome of them (the name begins with the digit)\n")
+    for prediction in classifier(images[:: max(1, len(images) // SHOWN)]):
+        others = ", ".join(f"{name} {p:.1%}" for name, p in prediction.top[1:3])
+        print(f"  {Path(prediction.image).name}  {prediction.class_name}  {prediction.probability:6.1%}  ({others})")
+    write_report(out, classifier, data)
+    return run.outcome.accuracy
+
+
+def confusion_table(outcome: "Outcome", class_names: Sequence[str]) -> str:
+    """The confusion matrix as aligned text; a dot stands for none."""
+    from vitreous.evaluation.metrics import confusion_matrix
+
+    matrix = confusion_matrix(outcome.labels, outcome.predictions, len(class_names))
+    rows = [["", *class_names]]
+    rows += [[name, *(f"{count or '·'}" for count in counts)] for name, counts in zip(class_names, matrix, strict=True)]
+    return "\n".join("".join(f"{cell:>5}" for cell in row) for row in rows)
+
+
+def save_images(split: "Split", class_names: Sequence[str], folder: Path) -> None:
+    """Writes the first image of each class as a PNG, so that there are images to try the model on."""
+    folder.mkdir()
+    for label, name in enumerate(class_names):
+        place = split.labels.tolist().index(label)
+        split.load(place).save(folder / f"{name}-{Path(split.names[place]).name}.png")
+
+
+# ---- the folder
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[None]:
+    """Makes way for a new demo: an earlier one's folder is removed when the block has done, or put back if it fails.
+
+    Raises:
+        InputError: there is a folder that holds anything else than what a demo wrote.
+    """
+    from vitreous.support.files import write_json
+
+    before, was_empty = None, folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
+    if not was_empty and (folder.exists() or folder.is_symlink()):
+        check_is_demo(folder)
+        before = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+        folder.rename(before)
+    try:
+        yield
+        write_json(folder / MARK, {"files": files_below(folder)})
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # all in it was made by the block
+        if before is not None:
+            before.rename(folder)
+        elif was_empty:
+            folder.mkdir(exist_ok=True)
+        raise
+    if before is not None:
+        shutil.rmtree(before)
+
+
+def check_is_demo(folder: Path) -> None:
+    """Raises InputError unless the folder holds what a demo wrote, and nothing else."""
+    refused = InputError(f"{str(folder)!r} is not the folder of an earlier demo", "give another with --out")
+    if folder.is_symlink() or not (folder / MARK).is_file():
+        raise refused
+    try:
+        written = {MARK, *json.loads((folder / MARK).read_text(encoding="utf-8"))["files"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise refused from error
+    others = [name for name in files_below(folder) if name not in written]
+    if others:
+        cause = f"the folder of the earlier demo, {str(folder)!r}, now holds {others[0]!r} too"
+        raise InputError(cause, "move that out of it, or give another folder with --out")
+
+
+def files_below(folder: Path) -> list[str]:
+    """What is in a folder but folders, relative to it."""
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    )
