@@ -5,6 +5,8 @@ from difflib import get_close_matches
 
 from vitreous.support.text import printable
 
+FEW = 12  # choices that an error lists although it knows the one that was meant
+
 
 class InputError(ValueError):
     """Something a person gave is not usable: what is wrong, and what would mend it.
@@ -38,4 +40,6 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
     choices = list(choices)
     meant = nearest(name, choices)
     there_are = f"there are: {', '.join(choices)}" if choices else "there are none"
-    return InputError(f"there is no {kind} {name!r}", f"did you mean {meant!r}? {there_are}" if meant else there_are)
+    if meant:
+        there_are = f"did you mean {meant!r}? {there_are if len(choices) <= FEW else ''}".rstrip()
+    return InputError(f"there is no {kind} {name!r}", there_are)

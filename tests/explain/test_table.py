@@ -1,0 +1,62 @@
+import torch
+from torch import nn
+
+from vitreous.explain.table import lay_out, plain_table
+from vitreous.explain.trace import inspect
+
+
+def text(trace, width=120, fold=True):
+    return plain_table(lay_out(trace, width, fold)).splitlines()
+
+
+def test_no_line_is_wider_than_asked():
+    for name in ("B/16", "R26+B/32"):
+        trace = inspect(name)
+        for width in (80, 100, 140):
+            for level in (1, 2, 3):
+                lines = text(trace.at_level(level), width)
+                assert max(len(line) for line in lines if not line.endswith(".")) <= width
+
+
+def test_wide_tables_show_the_equations():
+    trace = inspect("mu/16")
+    narrow, wide = "\n".join(text(trace, 80)), "\n".join(text(trace, 120))
+    assert "softmax" not in narrow
+    assert "MSA(LN(zℓ₋₁)) + zℓ₋₁ (2)" in wide  # noqa: RUF001
+    assert "(2)" not in narrow
+
+
+def test_equal_blocks_become_one_line_that_adds_up():
+    trace = inspect("B/16")
+    lines = text(trace)
+    folded = next(line for line in lines if "blocks 1–10, as 0" in line)
+    assert "70,878,720" in folded
+    assert sum("MLP(LN" in line for line in lines) == 4  # in block 0, and the last with its single token
+    assert sum("MLP(LN" in line for line in text(trace, fold=False)) == 24
+    assert "86,567,656" in next(line for line in lines if line.startswith("total"))
+
+
+def test_with_values_every_block_keeps_its_line():
+    trace = inspect("mu/16", torch.randn(1, 3, 32, 32), level=2)
+    lines = text(trace, 80)
+    assert any("token norm" in line for line in lines)
+    assert sum(line.lstrip().startswith("block 0") for line in lines) == 2  # costs above, values below
+    assert sum("token norm" in line for line in text(trace, 200)) == 1
+
+
+def test_names_from_elsewhere_are_inert():
+    model = nn.Sequential()
+    model.add_module("<b>\x1b[31m", nn.Linear(2, 2))
+    model.add_module("second", nn.Linear(2, 2))
+    trace = inspect(model, torch.randn(1, 2))
+    assert "\x1b" not in str(trace)
+    html = trace._repr_html_()
+    assert "<b>\\x1b" not in html
+    assert "&lt;b&gt;\\x1b[31m" in html
+
+
+def test_html_holds_every_row():
+    trace = inspect("mu/16", level=3)
+    html = trace._repr_html_()
+    assert html.count("<tr>") == len(lay_out(trace, None).lines) + 1
+    assert "x ∈ ℝ" in html  # noqa: RUF001

@@ -1,0 +1,117 @@
+"""`vitreous inspect`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import nn
+
+    from vitreous.data.preprocessing import Preprocessing
+    from vitreous.explain.table import Table
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="A variant such as B/16, a run's folder, or a weights file.")],
+    image: Annotated[
+        Path | None, typer.Option(help="A photo to send through the model: adds the values of each stage.")
+    ] = None,
+    level: Annotated[
+        int,
+        typer.Option(
+            min=1, help="1: the boxes of Figure 1, 2: each block, 3: inside the blocks, 4: inside their parts."
+        ),
+    ] = 3,
+    all_blocks: Annotated[
+        bool, typer.Option("--all", help="Open every block, also those that are like the one before.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show what goes into and out of every stage of a model, from image to class."""
+    from vitreous.explain.table import lay_out, plain_table
+    from vitreous.explain.trace import inspect
+    from vitreous.support.host import tune_host
+
+    tune_host()
+    network, preprocessing, fresh = open_model(model, with_weights=image is not None)
+    pixels = [] if image is None else [preprocessing([decode(image)]).to(device_of(network))]
+    trace = inspect(network, *pixels, level=level, values=image is not None)
+    if as_json:
+        told = {"name": model, "fresh_weights": fresh, **trace.to_dict()}
+        print(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    table = lay_out(trace, fold=not all_blocks)
+    if fresh and image is not None:
+        table.notes.append("The weights are fresh and random: the values say nothing about a trained model.")
+    if not show(table):
+        print(plain_table(table))
+
+
+def open_model(model: str, with_weights: bool) -> "tuple[nn.Module, Preprocessing, bool]":
+    """Finds the model, what it expects of an image, and whether its weights are fresh.
+
+    Args:
+        model: the name of a variant, or where there are weights.
+        with_weights: whether a variant gets weights; else it has shapes and costs, and no memory.
+
+    Raises:
+        InputError: there is neither such a variant nor such a file.
+    """
+    from vitreous.data.preprocessing import Preprocessing
+    from vitreous.explain.trace import named
+    from vitreous.model.variants import NAMES, variant
+    from vitreous.support.errors import InputError, nearest
+
+    if Path(model).exists() or ":" in model:
+        from vitreous.classifier import load
+
+        classifier = load(model)
+        return classifier.model, classifier.preprocessing, False
+    try:
+        config = variant(model)
+    except ValueError as error:
+        meant = nearest(model, NAMES)
+        names = f"a variant such as {meant or 'B/16'}; `vitreous list models` shows them all"
+        raise InputError(f"{model!r} is neither a file nor a variant", names) from error
+    return named(model, on_meta=not with_weights), Preprocessing(image_size=config.image_size), True
+
+
+def device_of(network: "nn.Module") -> "torch.device":
+    """Where the weights are."""
+    return next(network.parameters()).device
+
+
+def decode(path: Path) -> "Image":
+    """Reads the photo."""
+    from vitreous.data.images import decode_image
+
+    return decode_image(path)
+
+
+def show(table: "Table") -> bool:
+    """Prints the table in colour if the output is a terminal; tells whether it is."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    from vitreous.support.text import printable
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        return False
+    console.print(Text(table.title, style="bold"))
+    for columns in table.grids:
+        grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        for column in columns:
+            grid.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
+        for line, cells in zip(table.lines, zip(*(c.cells for c in columns), strict=True), strict=True):
+            heading = not line.stages or line.name == "total"
+            grid.add_row(*map(Text, cells), style="bold" if heading else None)
+        console.print(grid)
+    for note in table.notes:
+        console.print(Text(printable(note), style="dim"))
+    return True

@@ -1,0 +1,176 @@
+"""Why two models differ, found by experiment: the mistake whose copy gives what the other model gives."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from vitreous.explain.matching import Value, error_of, same
+from vitreous.explain.mistakes import mistakes_in
+from vitreous.explain.mistakes.mistake import Mistake, copy_sharing_weights
+from vitreous.explain.passes import Alignment, Pass, output_of, record
+from vitreous.explain.recording import Shape, tensors_in
+
+EXPLAINED = 100  # a mistake explains a difference if it makes it so many times smaller
+CLEARLY = 5  # and even within the tolerance so many times
+SIMILAR = 10  # of two mistakes with errors as near as this, the commoner one
+
+
+class Finding(NamedTuple):
+    """A mistake that explains the difference, or the first of several."""
+
+    mistake: Mistake
+    site: str  # the only place where it was made, empty for everywhere
+    complete: bool  # whether nothing else differs
+
+
+def find_mistake(
+    known: Pass, other: Pass, inputs: Sequence[Any], alignment: Alignment, tolerance: float
+) -> Finding | None:
+    """Tries the mistakes, kind by kind, in all places at once; then each only in the block of the first difference.
+
+    Args:
+        known: the model in which mistakes can be made, on the inputs.
+        other: the model to be explained.
+        inputs: of both.
+        alignment: of `known` as the reference.
+        tolerance: relative error that counts as none.
+    """
+    trial = Trial(known, other, inputs, alignment, tolerance)
+    kinds = list(mistakes_in(known.model, trial.first.path))
+    for kind in kinds:
+        finding = trial.best(kind)
+        if finding is not None:
+            return finding
+    block = block_of(trial.first.path)
+    for kind in kinds if block else ():
+        mistake = trial.by_output(kind, block)
+        if mistake is not None:
+            return Finding(mistake, block, complete=True)
+    return None
+
+
+class Trial:
+    """Makes mistakes in copies of a model, and looks whether they explain another one.
+
+    Args: as find_mistake.
+    """
+
+    def __init__(self, known: Pass, other: Pass, inputs: Sequence[Any], alignment: Alignment, tolerance: float) -> None:
+        self.known, self.other, self.inputs, self.tolerance = known, other, inputs, tolerance
+        match = alignment.matches[min(alignment.start, len(alignment.matches) - 1)]
+        self.first = match.stage
+        self.comparable = known.output.shape == other.output.shape
+        before = alignment.matches[: alignment.start]
+        seen = [Value(m.stage.value) for m in before if m.stage.value is not None]
+        self.fresh = [
+            value for value in other.values[alignment.passed :] if not any(same(old, value, tolerance) for old in seen)
+        ]
+        if alignment.by_path and match.value is None:
+            self.fresh = []  # a stage that the other does not have has no values to explain
+
+    def best(self, kind: Sequence[Mistake]) -> Finding | None:
+        """The mistake of a kind that explains the output, else one that explains the first differing stage."""
+        mistake = self.by_output(kind)
+        if mistake is not None:
+            return Finding(mistake, "", complete=True)
+        partial = [mistake for mistake in kind if self.explains_stage(mistake)]
+        block = block_of(self.first.path)
+        mistake = self.by_output(partial, block) if block else None
+        if mistake is not None:
+            return Finding(mistake, block, complete=True)
+        return Finding(partial[0], "", complete=False) if partial else None
+
+    def by_output(self, mistakes: Sequence[Mistake], site: str = "") -> Mistake | None:
+        """The mistake with which the known model returns what the other returns."""
+        if not self.comparable:
+            return None
+        before = error_of(self.other.output, self.known.output).relative
+        tried: list[tuple[float, Mistake]] = []
+        for mistake in mistakes:
+            model = made(mistake, self.known.model, site)
+            output = None if model is None else attempt(model, self.inputs)
+            if output is None or output.shape != self.other.output.shape:
+                continue
+            after = error_of(self.other.output, output).relative
+            if after <= max(self.tolerance, before / EXPLAINED) and after <= before / CLEARLY:
+                tried.append((after, mistake))
+        least = min((error for error, _ in tried), default=0.0)
+        return next((mistake for error, mistake in tried if error <= SIMILAR * least), None)
+
+    def explains_stage(self, mistake: Mistake) -> bool:
+        """Tells whether with the mistake the first differing stage becomes one of the other model's tensors."""
+        model = made(mistake, self.known.model) if self.fresh else None
+        value = None if model is None else value_at(model, self.first.path, self.inputs)
+        before = self.first.value
+        if value is None or before is None or value.shape != before.shape:
+            return False
+        changed = error_of(before, value).relative > self.tolerance
+        wanted = Value(value)
+        return changed and any(same(wanted, candidate, self.tolerance) for candidate in self.fresh)
+
+
+def value_at(model: nn.Module, path: str, inputs: Sequence[Any]) -> Tensor | None:
+    """What the stage of some path gives; None if there is no such stage, or the pass fails."""
+    module = dict(model.named_modules()).get(path) if path else None
+    if module is not None:
+        seen: list[Any] = []
+        with module.register_forward_hook(lambda module, args, result: seen.append(result)):
+            attempt(model, inputs)
+        return next(tensors_in(seen), None)
+    if attempt(model, inputs) is None:
+        return None
+    return next((stage.value for stage in record(model, inputs).stages if stage.path == path), None)
+
+
+def made(mistake: Mistake, model: nn.Module, site: str = "") -> nn.Module | None:
+    """A copy of the model with a mistake, at or below a path; None where there is nothing to do wrong."""
+    copied = copy_sharing_weights(model).eval()
+    modules = [(p, m) for p, m in copied.named_modules() if not site or f"{p}.".startswith(f"{site}.")]
+    return copied if mistake.change(modules) else None
+
+
+def attempt(model: nn.Module, inputs: Sequence[Any]) -> Tensor | None:
+    """Runs a copy; None if its mistake does not fit these shapes, as where there are too few tokens."""
+    try:
+        return output_of(model, inputs)
+    except (RuntimeError, ValueError):
+        return None
+
+
+def block_of(path: str) -> str:
+    """The block that a stage is in, encoder.blocks.3; empty if it is in none."""
+    parts = path.partition(":")[0].split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[: numbers[-1] + 1]) if numbers else ""
+
+
+def shape_cause(reference: Shape, mine: Shape) -> str | None:
+    """What a difference in shape usually means."""
+    if len(reference) != len(mine):
+        return None
+    differ = [i for i, (a, b) in enumerate(zip(reference, mine, strict=True)) if a != b]
+    if len(reference) == 2 and differ == [1]:
+        return f"The last axis has {mine[1]} numbers, not {reference[1]}: compare the number of classes, or the width."
+    if len(reference) == 3 and 2 in differ:
+        return f"The width differs: your tokens have {mine[2]} numbers, those of the reference {reference[2]}."
+    if len(reference) == 3 and differ == [1]:
+        more = mine[1] - reference[1]
+        if abs(more) == 1:
+            change = "one token more than" if more > 0 else "one token less than"
+            return f"You have {change} the reference: look where the class token is added."
+        return f"You have {mine[1]} tokens, the reference {reference[1]}: compare patch size, image size and stride."
+    return None
+
+
+def stack_of(model: nn.Module) -> tuple[str, int]:
+    """The path and the length of the longest row of equal blocks; ("", 0) if there is none."""
+    stacks = [
+        (path, len(module))
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential)
+        and len(module)
+        and len({type(child) for child in module}) == 1
+        and any(True for _ in module[0].children())
+    ]
+    return max(stacks, key=lambda stack: stack[1], default=("", 0))

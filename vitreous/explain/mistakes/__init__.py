@@ -1,0 +1,36 @@
+"""What usually goes wrong when a Vision Transformer is written again: each mistake, made on purpose in a copy.
+
+A mistake explains another model if the copy that has it gives what the other model gives.
+"""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from vitreous.explain.mistakes.attention import attentions, head_counts
+from vitreous.explain.mistakes.blocks import blocks
+from vitreous.explain.mistakes.image import patches, poolings, tokens
+from vitreous.explain.mistakes.layers import epsilons, gelus, outputs, transposed, without
+from vitreous.explain.mistakes.mistake import Mistake
+
+KINDS = {  # the commonest first, with the stages that they are likely at
+    gelus: "encoder.blocks",
+    epsilons: "encoder",
+    attentions: "encoder.blocks",
+    blocks: "encoder",
+    head_counts: "encoder.blocks",
+    patches: "patch_embedding",
+    tokens: ("class_token", "position_embedding"),
+    poolings: "head",
+    transposed: "encoder.blocks",
+    without: "encoder.blocks",
+    outputs: "output",
+}
+
+
+def mistakes_in(model: nn.Module, near: str = "encoder.blocks") -> Iterator[list[Mistake]]:
+    """Every mistake that can be made in a model, kind by kind; first those likely at the stage of path `near`."""
+    modules = list(model.named_modules())
+    place = near or "output"
+    for kind in sorted(KINDS, key=lambda kind: not place.startswith(KINDS[kind])):
+        yield list(kind(modules))

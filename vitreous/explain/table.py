@@ -1,0 +1,254 @@
+"""A trace as a table that a learner can read: from the image to the class, line by line."""
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from vitreous.explain.recording import Shape
+from vitreous.explain.stages import Stage
+from vitreous.support.text import html_text, printable
+
+if TYPE_CHECKING:
+    from vitreous.explain.trace import Trace
+
+GAP = 2  # spaces between columns
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a stage, a heading above a stage's parts, or several stages alike."""
+
+    name: str
+    depth: int
+    stages: tuple[Stage, ...]  # none for a heading
+
+    @property
+    def parameters(self) -> int:
+        """Of all its stages."""
+        return sum(stage.parameters for stage in self.stages)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all its stages."""
+        return sum(stage.multiply_adds for stage in self.stages)
+
+
+class Column(NamedTuple):
+    """One column: its heading, its cells, and whether they stand to the right."""
+
+    title: str
+    cells: list[str]
+    right: bool
+
+    @property
+    def width(self) -> int:
+        """Characters of the widest cell."""
+        return max(len(text) for text in (self.title, *self.cells))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A trace laid out: one grid of columns, or two below each other where it is narrow; and footnotes."""
+
+    title: str
+    lines: list[Line]
+    grids: list[list[Column]]
+    notes: list[str] = field(default_factory=list)
+
+
+def lay_out(trace: "Trace", width: int | None = 0, fold: bool = True) -> Table:
+    """Chooses lines and columns.
+
+    Args:
+        trace: what to show, to its level.
+        width: characters there are; None for no limit, 0 for those of the terminal.
+        fold: whether blocks that are the same as the one before become one line.
+    """
+    if width == 0:
+        width = shutil.get_terminal_size((120, 24)).columns
+    values = any(stage.statistics for stage in trace.stages)
+    lines = list(lines_of(trace.boxes, trace.level, 0, fold, separate=values))
+    total = Stage("", "total", "", "", parameters=trace.total_parameters, multiply_adds=trace.total_multiply_adds)
+    lines.append(Line("total", 0, (total,)))
+    names = Column("stage", ["  " * line.depth + printable(line.name) for line in lines], right=False)
+    costs = cost_columns(lines, trace)
+    extra = [
+        column_of("in", lines, lambda line: shape_text(line.stages[0].input_shape, trace.images)),
+        column_of("equation", lines, lambda line: line.stages[0].equation),
+        column_of("what it is", lines, lambda line: line.stages[0].what),
+        column_of("path", lines, lambda line: path_text(line)),
+    ]
+    statistics = value_columns(lines) if values else []
+    out = column_of("out", lines, lambda line: shape_text(line.stages[0].output_shape, trace.images))
+    grids = [[names, out, *costs, *statistics]]
+    if width is not None and total_width(grids[0]) > width:
+        grids = [[names, out, *costs], [names, *statistics]] if values else [[names, out, *costs]]
+    for column, place in zip(extra, (1, 3, len(grids[0]) + 2, len(grids[0]) + 3), strict=True):
+        wider = [*grids[0][:place], column, *grids[0][place:]]
+        if any(column.cells) and (width is None or total_width(wider) <= width):
+            grids[0] = wider
+    return Table(title_of(trace), lines, grids, trace.notes)
+
+
+def title_of(trace: "Trace") -> str:
+    """What was run, on what."""
+    given = trace.boxes[0].output_shape if trace.boxes else None
+    return f"{printable(trace.model)} on {'×'.join(map(str, given))}" if given else printable(trace.model)
+
+
+def lines_of(stages: Sequence[Stage], level: int, depth: int, fold: bool, separate: bool) -> Iterator[Line]:
+    """The lines for some stages and, down to the level, their parts.
+
+    Args:
+        stages: neighbours.
+        level: how many levels of them to show.
+        depth: indentation.
+        fold: whether stages that are the same as the one before are not opened.
+        separate: whether these keep a line each, since their values differ.
+    """
+    for _, run in itertools.groupby(stages, key=signature):
+        same = list(run)
+        opened = level > 1 and same[0].parts
+        shown = same[:1] if fold and stages_are_numbered(same) else same
+        for stage in shown:
+            if opened:
+                yield Line(stage.name, depth, ())
+                yield from lines_of(stage.parts, level - 1, depth + 1, fold, separate)
+            else:
+                yield Line(stage.name, depth, (stage,))
+        rest = same[len(shown) :]
+        if len(rest) == 1 or separate:
+            for stage in rest:
+                yield Line(f"{stage.name}, as {numbers(same[:1])}", depth, (stage,))
+        elif rest:
+            yield Line(f"{plural(rest[0].name)} {numbers(rest)}, as {numbers(same[:1])}", depth, tuple(rest))
+
+
+def stages_are_numbered(stages: Sequence[Stage]) -> bool:
+    """Tells blocks 0, 1, 2 from stages that only look the same."""
+    return all(stage.name[-1:].isdigit() for stage in stages)
+
+
+def signature(stage: Stage) -> tuple[object, ...]:
+    """What two stages share that need not both be opened: everything but their numbers, paths and values."""
+    return (
+        *(stage.name.rstrip("0123456789"), stage.kind, stage.input_shape, stage.output_shape, stage.note),
+        *(stage.parameters, stage.multiply_adds, tuple(map(signature, stage.parts))),
+    )
+
+
+def numbers(stages: Sequence[Stage]) -> str:
+    """The last words of the stages' names: 1–10."""
+    words = [stage.name.rpartition(" ")[2] for stage in stages]
+    return words[0] if len(words) == 1 else f"{words[0]}–{words[-1]}"
+
+
+def plural(name: str) -> str:
+    """The words before a stage's number, of several: blocks."""
+    return f"{name.rpartition(' ')[0] or name}s"
+
+
+def column_of(title: str, lines: Sequence[Line], cell: Callable[[Line], str], right: bool = False) -> Column:
+    """A column with a cell for each line; headings have none."""
+    return Column(title, [printable(cell(line)) if line.stages else "" for line in lines], right)
+
+
+def cost_columns(lines: Sequence[Line], trace: "Trace") -> list[Column]:
+    """Parameters and multiply-adds, with the share of each."""
+    parameters, work = trace.total_parameters, trace.total_multiply_adds
+    return [
+        column_of("parameters", lines, lambda line: f"{line.parameters:,}" if line.parameters else "", True),
+        column_of("share", lines, lambda line: share(line.parameters, parameters), True),
+        column_of("mult-adds", lines, lambda line: short(line.multiply_adds), True),
+        column_of("share", lines, lambda line: share(line.multiply_adds, work), True),
+    ]
+
+
+def value_columns(lines: Sequence[Line]) -> list[Column]:
+    """The statistics of each stage's output."""
+
+    def of(name: str) -> Callable[[Line], str]:
+        def cell(line: Line) -> str:
+            statistics = line.stages[0].statistics
+            value = None if statistics is None else getattr(statistics, name)
+            return "" if value is None else f"{value:.3g}"
+
+        return cell
+
+    def broken(line: Line) -> str:
+        statistics = line.stages[0].statistics
+        return f"{statistics.non_finite:.1%}" if statistics and statistics.non_finite else ""
+
+    columns = [column_of(name, lines, of(name), True) for name in ("mean", "std", "min", "max")]
+    columns.append(column_of("token norm", lines, of("token_norm"), True))
+    not_finite = column_of("NaN, ∞", lines, broken, True)
+    return [*columns, not_finite] if any(not_finite.cells) else columns
+
+
+def shape_text(shape: Shape | None, images: int | None) -> str:
+    """A shape, without the batch where it is known."""
+    if shape is None:
+        return ""
+    if images is not None and shape and shape[0] == images:
+        shape = shape[1:]
+    return "×".join(map(str, shape)) or "number"
+
+
+def path_text(line: Line) -> str:
+    """Where in the model the stages are."""
+    paths = [stage.path for stage in line.stages]
+    return paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]}"
+
+
+def short(count: int) -> str:
+    """A count in four digits and a unit: 115.6 M."""
+    for size, unit in UNITS:
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return str(count) if count else ""
+
+
+def share(part: int, whole: int) -> str:
+    """A share in per cent, empty for nothing."""
+    if not part or not whole:
+        return ""
+    return f"{part / whole:.1%}" if part / whole >= 0.0005 else "<0.1%"
+
+
+def total_width(columns: Sequence[Column]) -> int:
+    """Characters of a grid of columns."""
+    return sum(column.width for column in columns) + GAP * (len(columns) - 1)
+
+
+def plain_table(table: Table) -> str:
+    """The table as aligned text."""
+    text = [table.title]
+    for columns in table.grids:
+        text.append("")
+        for row in [[c.title for c in columns], *zip(*(c.cells for c in columns), strict=True)]:
+            cells = zip(row, columns, strict=True)
+            line = (" " * GAP).join(f"{cell:{'>' if c.right else '<'}{c.width}}" for cell, c in cells)
+            text.append(line.rstrip())
+    return "\n".join([*text, "", *map(printable, table.notes)])
+
+
+def html_table(table: Table) -> str:
+    """The table for a notebook; every text in it is escaped."""
+    rows = []
+    for columns in table.grids:
+        rows.append("<table><thead><tr>" + "".join(f"<th>{html_text(c.title)}</th>" for c in columns))
+        rows.append("</tr></thead><tbody>")
+        for cells in zip(*(c.cells for c in columns), strict=True):
+            rows.append("<tr>" + "".join(map(html_cell, cells, columns)) + "</tr>")
+        rows.append("</tbody></table>")
+    notes = "".join(f"<p>{html_text(note)}</p>" for note in table.notes)
+    return f"<p><b>{html_text(table.title)}</b></p>{''.join(rows)}{notes}"
+
+
+def html_cell(cell: str, column: Column) -> str:
+    """One cell; the indentation of names is kept."""
+    side = "right" if column.right else "left"
+    return f'<td style="text-align: {side}; white-space: pre">{html_text(cell)}</td>'

@@ -1,0 +1,200 @@
+"""What goes into and out of every stage of a model, on one real pass."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitreous.explain.recording import Recorder, tensors_in
+from vitreous.explain.stages import Stage, build_stages, measure
+from vitreous.explain.table import html_table, lay_out, plain_table
+from vitreous.model.variants import variant
+from vitreous.model.vit import VisionTransformer
+
+DEFAULT_LEVEL = 3  # for a VisionTransformer: 1 the boxes of Figure 1, 2 blocks, 3 inside them, 4 inside their parts
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One pass of a model, stage by stage; print it, or show it in a notebook.
+
+    Attributes:
+        model: class of what was inspected.
+        boxes: the outermost stages in order of execution, each with its parts.
+        output: what the pass returned.
+        images: images in the batch; `total_multiply_adds` and those of the stages are for one of them.
+            None where the input is no batch of images or tokens: then they are for the whole pass.
+        training: whether the model was in training mode and has layers, such as dropout, that mind.
+        level: how deep the rows go.
+    """
+
+    model: str
+    boxes: tuple[Stage, ...]
+    output: Any = field(repr=False, compare=False)
+    images: int | None
+    training: bool
+    level: int = DEFAULT_LEVEL
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The rows of this level; their parameters and multiply-adds sum to the totals."""
+        return tuple(row for box in self.boxes for row in box.at(self.level - 1))
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters of the model, each once."""
+        return sum(box.parameters for box in self.boxes)
+
+    @property
+    def total_multiply_adds(self) -> int:
+        """Executed multiply-adds of matrix products and convolutions; a FLOP count is twice that."""
+        return sum(box.multiply_adds for box in self.boxes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know when reading the table."""
+        per = "the whole pass" if self.images is None else "one image" if self.images == 1 else "each image"
+        notes = [f"Multiply-adds are those of {per}, in matrix products and convolutions; FLOPs are twice that."]
+        rows = [row for level in range(1, self.level + 1) for row in replace(self, level=level).stages]
+        noted = dict.fromkeys(f"{row.path or row.name}: {row.note}." for row in rows if row.note)
+        notes += noted
+        if self.training:
+            notes.append(
+                "The model is in training mode, so dropout and the like are at work; model.eval() turns them off."
+            )
+        return notes
+
+    def at_level(self, level: int) -> "Trace":
+        """The same pass, shown deeper or less deep.
+
+        Raises:
+            ValueError: the level is below 1.
+        """
+        if level < 1:
+            raise ValueError(f"level is {level}; it must be 1 (outermost) or more")
+        return replace(self, level=level)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the output, all levels of it, as JSON holds it."""
+        return {
+            "model": self.model,
+            "images": self.images,
+            "training": self.training,
+            "total_parameters": self.total_parameters,
+            "total_multiply_adds": self.total_multiply_adds,
+            "stages": [with_shares(box, self) for box in self.boxes],
+            "notes": self.notes,
+        }
+
+    def __str__(self) -> str:
+        return plain_table(lay_out(self))
+
+    def _repr_html_(self) -> str:
+        return html_table(lay_out(self, width=None))
+
+
+def inspect(model: nn.Module | str, *inputs: Any, level: int = DEFAULT_LEVEL, values: bool = True) -> Trace:
+    """Runs a model or a single layer, and tells what went into and out of every stage.
+
+    The pass is a real one, without gradients, in the mode (training or evaluation) that the model is in; the
+    model is as before when it is over. Only shapes, costs and statistics are kept, not the tensors.
+
+    Args:
+        model: any module, or the name of a variant such as "B/16", built with fresh weights.
+        inputs: what the model is called with. Without any, a VisionTransformer gets a random image of its
+            size; a variant by name is then run without memory or arithmetic, for its shapes and costs.
+        level: how deep the rows go at first; see `Trace.at_level`.
+        values: whether to compute statistics of each stage's values.
+
+    Raises:
+        ValueError: no input for something that is no VisionTransformer, a variant that does not exist, or
+            what the model itself refuses.
+    """
+    if isinstance(model, str):
+        model = named(model, on_meta=not inputs)
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper hides the modules
+    inputs = inputs or (random_image(model),)
+    recorder = Recorder(model, observe=measure if values else None)
+    output = recorder.run(*inputs)
+    trace = Trace(type(model).__name__, build_stages(recorder), output, None, minds_training(model))
+    return per_image(trace, model, inputs).at_level(level)
+
+
+def minds_training(model: nn.Module) -> bool:
+    """Tells whether some layer does now what it would not do in evaluation mode."""
+    rates = ("p", "rate", "dropout")  # of nn.Dropout, StochasticDepth and nn.MultiheadAttention
+    return any(
+        m.training
+        and (
+            isinstance(m, nn.modules.batchnorm._BatchNorm)
+            or any(isinstance(rate := getattr(m, name, 0), float) and rate > 0 for name in rates)
+        )
+        for m in model.modules()
+    )
+
+
+def named(name: str, on_meta: bool) -> VisionTransformer:
+    """Builds a variant by name, in evaluation mode; its fresh weights are the same each time."""
+    config = variant(name)
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
+        torch.manual_seed(0)
+        return VisionTransformer(config).eval()
+
+
+def random_image(model: nn.Module) -> Tensor:
+    """One image of noise in [-1, 1], of the size that the model was made for; the same each time.
+
+    Raises:
+        ValueError: the model is no VisionTransformer, so that its input is not known.
+    """
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(f"{type(model).__name__} needs an input: inspect(layer, x)")
+    parameter = next(model.parameters())
+    shape = (1, model.config.channels, *model.config.image_size)
+    if parameter.is_meta:
+        return torch.empty(shape, dtype=parameter.dtype, device="meta")
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return noise.to(parameter.device, parameter.dtype)
+
+
+def per_image(trace: Trace, model: nn.Module, inputs: Sequence[Any]) -> Trace:
+    """Divides the multiply-adds by the number of images, where the input is a batch of images or of tokens."""
+    given = next(tensors_in(list(inputs)), None)
+    ours = type(model).__module__.startswith("vitreous.")
+    if given is None or not (given.ndim == 4 or (ours and given.ndim == 3)):
+        return trace
+    count = len(given)
+    if count == 0 or not all(divisible(box, count) for box in trace.boxes):
+        return trace
+    return replace(trace, boxes=tuple(divided(box, count) for box in trace.boxes), images=count)
+
+
+def divisible(stage: Stage, count: int) -> bool:
+    """Tells whether every row's multiply-adds are a multiple of the count."""
+    return stage.multiply_adds % count == 0 and all(divisible(part, count) for part in stage.parts)
+
+
+def divided(stage: Stage, count: int) -> Stage:
+    """The stage, for one of so many images."""
+    parts = tuple(divided(part, count) for part in stage.parts)
+    return replace(stage, multiply_adds=stage.multiply_adds // count, parts=parts)
+
+
+def with_shares(stage: Stage, trace: Trace) -> dict[str, Any]:
+    """A stage as JSON holds it, with its shares of the totals; values that are no JSON numbers are null."""
+    fields = stage.to_dict()
+    for name, total in (
+        ("parameters", trace.total_parameters),
+        ("multiply_adds", trace.total_multiply_adds),
+    ):
+        fields[f"{name}_share"] = fields[name] / total if total else 0.0
+    if fields["statistics"]:
+        fields["statistics"] = {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in fields["statistics"].items()
+        }
+    fields["parts"] = [with_shares(part, trace) for part in stage.parts]
+    return fields
