@@ -45,6 +45,23 @@ def test_both_documents_show_the_same_table_of_equality():
     assert rows("README.md", "equality") == rows("docs/equality.md", "equality")
 
 
+PYTHON = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if "photos" not in block])
+def test_the_python_of_the_readme_runs(block, fresh_process):
+    done = fresh_process(block)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_names_a_real_cause(fresh_process):
+    """What it compares differs in the GELU, and so it is said."""
+    [block] = [block for block in PYTHON if "vt.compare" in block]
+    assert "GELU" in fresh_process(block).stdout.partition("Different.")[2]
+
+
 def test_links_between_documents_lead_somewhere():
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):

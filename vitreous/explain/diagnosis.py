@@ -12,6 +12,7 @@ from vitreous.explain.passes import Alignment, Pass, output_of, record
 from vitreous.explain.recording import Shape, tensors_in
 
 EXPLAINED = 100  # a mistake explains a difference if it makes it so many times smaller
+EXACT = 1e-6  # so near that there is no need to try further mistakes
 CLEARLY = 5  # and even within the tolerance so many times
 SIMILAR = 10  # of two mistakes with errors as near as this, the commoner one
 
@@ -95,6 +96,8 @@ class Trial:
             after = error_of(self.other.output, output).relative
             if after <= max(self.tolerance, before / EXPLAINED) and after <= before / CLEARLY:
                 tried.append((after, mistake))
+                if after <= min(EXACT, before / EXPLAINED):
+                    break
         least = min((error for error, _ in tried), default=0.0)
         return next((mistake for error, mistake in tried if error <= SIMILAR * least), None)
 

@@ -13,24 +13,24 @@ from vitreous.explain.mistakes.image import patches, poolings, tokens
 from vitreous.explain.mistakes.layers import epsilons, gelus, outputs, transposed, without
 from vitreous.explain.mistakes.mistake import Mistake
 
-KINDS = {  # the commonest first, with the stages that they are likely at
-    gelus: "encoder.blocks",
-    epsilons: "encoder",
-    attentions: "encoder.blocks",
-    blocks: "encoder",
-    head_counts: "encoder.blocks",
-    patches: "patch_embedding",
+KINDS = {  # the commonest first, with words in the paths of the stages where they show first
+    gelus: ("activation",),
+    epsilons: ("norm",),
+    attentions: ("scaled_dot", "qkv", "out"),
+    blocks: ("norm", "add", "mlp"),
+    head_counts: ("scaled_dot",),
+    patches: ("patch_embedding",),
     tokens: ("class_token", "position_embedding"),
-    poolings: "head",
-    transposed: "encoder.blocks",
-    without: "encoder.blocks",
-    outputs: "output",
+    poolings: ("head",),
+    transposed: ("qkv", "out"),
+    without: ("qkv", "out", "fc", "norm", "projection", "classifier"),
+    outputs: ("output",),
 }
 
 
-def mistakes_in(model: nn.Module, near: str = "encoder.blocks") -> Iterator[list[Mistake]]:
+def mistakes_in(model: nn.Module, near: str = "") -> Iterator[list[Mistake]]:
     """Every mistake that can be made in a model, kind by kind; first those likely at the stage of path `near`."""
     modules = list(model.named_modules())
     place = near or "output"
-    for kind in sorted(KINDS, key=lambda kind: not place.startswith(KINDS[kind])):
+    for kind in sorted(KINDS, key=lambda kind: not any(word in place for word in KINDS[kind])):
         yield list(kind(modules))
