@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tests.classifiers import CLASSES, small_classifier
-from vitreous.classifier import TOP, load
+from vitreous.classifier import TOP, Classifier, load
 from vitreous.data.images import BadImage
 from vitreous.support.errors import InputError
 
@@ -142,3 +142,31 @@ def test_a_model_in_training_is_put_to_use(photos):
     classifier = small_classifier(dropout=0.5)
     assert not classifier.model.training
     assert classifier(photos) == classifier(photos)
+
+
+def test_a_picture_is_turned_as_its_file_is(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    classifier = small_classifier()
+    opened = Image.open(tmp_path / "turned.png")
+    [of_file], [of_picture] = classifier(tmp_path / "turned.png"), classifier(opened)
+    assert of_file.top == of_picture.top
+    assert opened.size == (40, 24), "it stays as it is"
+    [upright] = classifier(image)
+    assert upright.top != of_file.top
+
+
+def test_a_truncated_picture_is_a_bad_image(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:1500])
+    [result] = small_classifier().each([Image.open(tmp_path / "cut.jpg")])
+    assert isinstance(result, BadImage)
+
+
+def test_there_is_one_name_for_each_class():
+    classifier = small_classifier()
+    with pytest.raises(InputError, match="there are 1 class names for"):
+        Classifier(classifier.model, classifier.preprocessing, ["one"])

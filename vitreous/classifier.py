@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitreous.checkpoints.resolve import resolve
 from vitreous.checkpoints.store import StoredModel, save_model
-from vitreous.data.images import BadImage, decode_image, to_rgb
+from vitreous.data.images import BadImage, decode_image, upright_rgb
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
@@ -72,6 +72,9 @@ class Classifier:
         preprocessing: what the weights expect of an image.
         class_names: in the order of the logits; None if the model has no head or its classes no names.
         metadata: source, licence and the like, kept with the file.
+
+    Raises:
+        InputError: there is not one name for each class.
     """
 
     def __init__(
@@ -81,6 +84,9 @@ class Classifier:
         class_names: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
+        if class_names is not None and len(class_names) != model.config.num_classes:
+            cause = f"there are {len(class_names)} class names for {model.config.num_classes} classes"
+            raise InputError(cause, "give one for each")
         self.model = model.eval()
         self.preprocessing = preprocessing
         self.class_names = None if class_names is None else tuple(class_names)
@@ -184,11 +190,11 @@ class Classifier:
                 yield [label for label, _ in read], [pixels for _, pixels in read if pixels is not None]
 
     def _read(self, image: AnyImage, index: int) -> tuple[str | BadImage, Tensor | None]:
+        name = str(image) if isinstance(image, str | Path) else f"image {index}"
         try:
-            decoded = to_rgb(image) if isinstance(image, Image.Image) else decode_image(image)
+            decoded = upright_rgb(image, name) if isinstance(image, Image.Image) else decode_image(image)
         except BadImage as error:
             return error, None
-        name = str(image) if isinstance(image, str | Path) else f"image {index}"
         return name, self.preprocessing.pixels(decoded)
 
     def _inputs(self, pixels: list[Tensor]) -> Tensor:

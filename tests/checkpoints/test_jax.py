@@ -3,6 +3,8 @@
 That the loaded models equal the authors' is in tests/test_equality.py.
 """
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,48 @@ def test_nothing_is_loaded_in_part(tmp_path):
     assert "Transformer/encoderblock_1/LayerNorm_0/bias is missing" in message
     assert "decoder/kernel has no place" in message
     assert "encoder.blocks.2.mlp.fc2.weight would have shape (48, 5) and not (48, 96)" in message
+
+
+def test_half_precision_becomes_float32(tmp_path):
+    half = {k: v.half() for k, v in jax.read_npz(WEIGHTS["vit_class_token"]).items()}
+    jax.write_npz(tmp_path / "half.npz", half)
+    model, _ = jax.load_npz(tmp_path / "half.npz")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_damaged_files_are_one_line(tmp_path):
+    content = WEIGHTS["vit_class_token"].read_bytes()
+    path = tmp_path / "damaged.npz"
+    for length in range(0, len(content), len(content) // 20):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="not a readable npz file"):
+            jax.load_npz(path)
+    for place in range(100, len(content), len(content) // 40):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :])
+        with pytest.raises(InputError) as caught:  # the archive's checksums find every flipped bit
+            jax.load_npz(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["MultiHeadDotProductAttention_1/query/bias", "MlpBlock_3/Dense_0/bias"])
+def test_a_key_that_the_shape_is_read_from_is_named_when_missing(key, tmp_path):
+    source = jax.read_npz(WEIGHTS["vit_class_token"])
+    del source[f"Transformer/encoderblock_0/{key}"]
+    jax.write_npz(tmp_path / "m.npz", source)
+    with pytest.raises(InputError, match=f"Transformer/encoderblock_0/{key}' is missing"):
+        jax.load_npz(tmp_path / "m.npz")
+
+
+def test_bombs_and_lying_headers_are_refused_before_they_unpack(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(2**26, np.uint8))
+    with pytest.raises(InputError, match="would unpack into"):
+        jax.read_npz(tmp_path / "bomb.npz")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"shape": (2**40,), "fortran_order": False, "descr": "<f4"})
+    with zipfile.ZipFile(tmp_path / "lie.npz", "w") as archive:
+        archive.writestr("a.npy", header.getvalue() + bytes(16))
+    with pytest.raises(InputError, match="not the array of numbers that its header promises"):
+        jax.read_npz(tmp_path / "lie.npz")
 
 
 def test_files_that_are_none_are_refused(tmp_path):

@@ -22,10 +22,12 @@ PREPROCESSING = Preprocessing((32, 32), mean=(0.1, 0.2, 0.3))
 def test_everything_comes_back(switch, tmp_path):
     model = small_model(switch)
     names = NAMES if model.config.num_classes else None
-    save_model(tmp_path / "m.safetensors", model, PREPROCESSING, names, {"licence": "Apache-2.0"})
+    grey = Preprocessing((32, 32), mean=(0.1,), std=(0.5,), channels=1)
+    preprocessing = grey if model.config.channels == 1 else PREPROCESSING
+    save_model(tmp_path / "m.safetensors", model, preprocessing, names, {"licence": "Apache-2.0"})
     stored = load_model(tmp_path / "m.safetensors")
     assert stored.model.config == model.config
-    assert stored.preprocessing == PREPROCESSING
+    assert stored.preprocessing == preprocessing
     assert stored.class_names == (tuple(NAMES) if names else None)
     assert stored.metadata == {"licence": "Apache-2.0"}
     assert not stored.model.training
@@ -73,6 +75,9 @@ def edited(path, change_tensors=lambda t: t, change_header=lambda h: h):
     save_file(change_tensors(load_file(path)), path, None if metadata is None else {HEADER: json.dumps(metadata)})
 
 
+GREY = {"channels": 1, "mean": [0.5], "std": [0.5]}
+
+
 def without(key):
     return lambda tensors: {k: v for k, v in tensors.items() if k != key}
 
@@ -88,6 +93,17 @@ def without(key):
         ({"change_header": lambda h: h | {"config": h["config"] | {"depht": 3}}}, "did you mean 'depth'"),
         ({"change_header": lambda h: h | {"config": h["config"] | {"depth": 4}}}, "blocks.3.* is missing"),
         ({"change_header": lambda h: h | {"class_names": ["a"]}}, "1 class names for 7"),
+        ({"change_header": lambda h: h | {"class_names": "abcdefg"}}, "no list of texts"),
+        ({"change_header": lambda h: h | {"class_names": [1, ["q"]]}}, "no list of texts"),
+        ({"change_header": lambda h: h | {"format": 99}}, "has format 99, this version reads 1; update"),
+        ({"change_header": lambda h: h | {"metadata": 3}}, "header of .* is damaged"),
+        ({"change_header": lambda h: h | {"config": h["config"] | {"depth": 10**6}}}, "more blocks than the file"),
+        ({"change_header": lambda h: h | {"config": 3}}, "header of .* is damaged"),
+        ({"change_header": lambda h: h | {"preprocessing": h["preprocessing"] | {"image_size": [33, 33]}}}, "33×33"),
+        (
+            {"change_header": lambda h: h | {"preprocessing": h["preprocessing"] | GREY}},
+            "gives 1 channels, the model takes 3",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

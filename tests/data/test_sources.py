@@ -211,17 +211,22 @@ def test_links_are_followed_to_files_inside_only(tmp_path):
     (root / "a" / "dangling.png").symlink_to(root / "nothing.png")
     (root / "a" / "folder").symlink_to(tmp_path / "secret")
     (root / "a" / "loop").symlink_to(root)
-    (root / "linked class").symlink_to(tmp_path / "secret")
     data = open_data(root)
     assert names_of(data.train) | names_of(data.validation) == {
         *("a/1.png", "a/2.png", "a/inside.png", "b/1.png", "b/2.png")
     }
     assert data.ignored == {
         "link out of the folder, to a folder or to nothing": 4,
-        "file outside the class folders": 1,
     }
     (tmp_path / "link").symlink_to(root)
     assert open_data(tmp_path / "link").class_names == ("a", "b")  # the source itself may be a link
+
+
+def test_a_class_that_is_a_link_is_told_and_not_left_out(tmp_path):
+    root = make(tmp_path / "photos", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    make(tmp_path, "elsewhere/1.png")
+    (root / "c").symlink_to(tmp_path / "elsewhere")
+    assert "links to folders are not followed" in line(root)
 
 
 def test_what_is_wrong_with_a_folder_is_one_line(tmp_path):

@@ -8,7 +8,7 @@ from vitreous.model.initialization import fill_at_random
 
 
 def random_head(pooling, **switches):
-    layer = Head(pooling, 8, 5, **switches)
+    layer = Head(8, 5, pooling, **switches)
     fill_at_random(layer)
     return layer
 
@@ -61,12 +61,12 @@ def test_without_a_distillation_token_there_is_only_one():
 
 def test_without_a_classifier_the_representation_is_given():
     x = torch.randn(2, 4, 8)
-    layer = Head(ClassTokenPooling(), 8, 0)
+    layer = Head(8, 0)
     assert torch.equal(layer(x), x[:, 0])
     assert not list(layer.parameters())
 
 
 def test_a_new_classifier_is_zero_and_can_lack_its_bias():
-    layer = Head(ClassTokenPooling(), 8, 5, bias=False)
+    layer = Head(8, 5, bias=False)
     assert layer.classifier.bias is None
     assert (layer.classifier.weight == 0).all()

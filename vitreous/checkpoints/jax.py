@@ -7,6 +7,7 @@ are numbered, and in where positions stand; a Dialect holds that, so that export
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from vitreous.checkpoints.key_map import (
     TRANSPOSED,
     Layout,
     Rule,
+    first_line,
     heads_bias,
     heads_in,
     heads_out,
@@ -40,6 +42,7 @@ PREFIXES = ("opt/target/", "params/img/", "params/", "")
 POSITIONS = ("Transformer/posembed_input/pos_embedding", "pos_embedding")
 BLOCK = "Transformer/encoderblock_{}/"
 MAP_HEAD = "MAPHead_0/"
+SLACK, INFLATION = 2**24, 4  # bytes that any file may unpack into, and how many times its own size besides
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,18 @@ def recognize(source: Mapping[str, Tensor], image_size: tuple[int, int] | None =
     if prefix is None or f"{first}LayerNorm_0/scale" not in source:
         raise InputError("these are not the keys of a Google or big_vision ViT", "there is no embedding/kernel")
     inner = {key.removeprefix(prefix): tensor for key, tensor in source.items() if key.startswith(prefix)}
-    linen = f"{first}LayerNorm_1/scale" in source
+    try:
+        return _recognize(inner, prefix, image_size)
+    except KeyError as error:
+        raise InputError(f"the file's key {error.args[0]!r} is missing", "nothing was loaded") from error
+    except (IndexError, ValueError) as error:
+        raise InputError(f"the file's shapes make no ViT: {first_line(error)}", "nothing was loaded") from error
+
+
+def _recognize(
+    inner: Mapping[str, Tensor], prefix: str, image_size: tuple[int, int] | None
+) -> tuple[ViTConfig, Dialect]:
+    linen = f"{BLOCK.format(0)}LayerNorm_1/scale" in inner
     positions = next((key for key in POSITIONS if key in inner), None)
     gn_root = inner.get("gn_root/scale")
     dialect = Dialect(
@@ -266,16 +280,52 @@ def _head_rules(c: ViTConfig) -> Iterator[Rule]:
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:
-    """Reads the arrays of an npz file; never anything but arrays.
+    """Reads the arrays of an npz file; never anything but arrays, and never much more than the file's own size.
 
     Raises:
-        InputError: not an npz file, damaged, or it holds objects.
+        InputError: not an npz file, damaged, it holds objects, or it is small and would unpack into much.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in file.files}
-    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise InputError(f"{path} is not a readable npz file: {error}", "download it again") from error
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            unpacked, allowed = sum(e.file_size for e in entries), SLACK + INFLATION * path.stat().st_size
+            if unpacked > allowed:
+                raise InputError(
+                    f"{path} would unpack into {unpacked:,} bytes", f"{allowed:,} are allowed for its size"
+                )
+            return {entry.filename.removesuffix(".npy"): read_array(archive, entry) for entry in entries}
+    except InputError:
+        raise
+    # What damaged archives raise: the last three are an encrypted entry, an unknown compression, broken data.
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        NotImplementedError,
+        zlib.error,
+    ) as error:
+        raise InputError(
+            f"{path} is not a readable npz file: {first_line(error)}", "copy or download it again"
+        ) from error
+
+
+def read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Tensor:
+    """Reads one array, after a look at whether its header promises what the entry holds.
+
+    Raises:
+        ValueError: it does not, or the array is of objects.
+    """
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
+            raise ValueError(f"{entry.filename} is not the array of numbers that its header promises")
+    with archive.open(entry) as file:
+        return torch.from_numpy(np.ascontiguousarray(np.lib.format.read_array(file, allow_pickle=False)))
 
 
 def write_npz(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -287,7 +337,7 @@ def write_npz(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_npz(path: Path, image_size: tuple[int, int] | None = None) -> tuple[VisionTransformer, Dialect]:
-    """Loads a model from a Google or big_vision npz file.
+    """Loads a model from a Google or big_vision npz file, in float32 whatever the file has.
 
     Args:
         path: of the file.
@@ -301,7 +351,7 @@ def load_npz(path: Path, image_size: tuple[int, int] | None = None) -> tuple[Vis
     model = on_meta(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     state = to_ours(source, rules(config, dialect), shapes, str(path))
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return model, dialect
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from vitreous.checkpoints.key_map import listed
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.model.config import ViTConfig
+from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.cost import on_meta
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
@@ -57,7 +57,7 @@ def save_model(
     Raises:
         InputError: the class names do not fit the model, or the file cannot be written; nothing is left behind.
     """
-    _check_names(class_names, model.config)
+    _check_belongings(class_names, preprocessing, model.config)
     header = {
         "format": FORMAT,
         "config": model.config.to_dict(),
@@ -86,24 +86,39 @@ def load_model(path: str | Path) -> StoredModel:
             if header is None:
                 raise InputError(f"{path} is not a file of vitreous: it has weights but no config", "")
             header = json.loads(header)
+            if header["format"] != FORMAT:
+                raise InputError(
+                    f"{path} has format {header['format']!r}, this version reads {FORMAT}", "update vitreous"
+                )
             config = ViTConfig.from_dict(header["config"])
             preprocessing = Preprocessing.from_dict(header["preprocessing"])
-            names, metadata = header["class_names"], header["metadata"]
-            _check_names(names, config)
-            model, keys = on_meta(config), list(file.keys())
+            names, metadata = header["class_names"], dict(header["metadata"])
+            _check_belongings(names, preprocessing, config)
+            keys = list(file.keys())
+            if config.depth + sum(config.stem_blocks or ()) > len(keys):  # before so many are built
+                raise InputError(f"the config of {path} has more blocks than the file has tensors", "save it again")
+            model = on_meta(config)
             _check_keys(path, {key: file.get_slice(key).get_shape() for key in keys}, model)
             state = {key: file.get_tensor(key).float() for key in keys}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}", "save or copy it again") from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"the header of {path} is damaged: {error!r}", "save or copy it again") from error
     model.load_state_dict(state, assign=True)
     return StoredModel(model, preprocessing, None if names is None else tuple(names), metadata)
 
 
-def _check_names(names: Sequence[str] | None, config: ViTConfig) -> None:
-    if names is not None and len(names) != config.num_classes:
-        raise InputError(f"there are {len(names)} class names for {config.num_classes} classes", "give one for each")
+def _check_belongings(names: Any, preprocessing: Preprocessing, config: ViTConfig) -> None:
+    if names is not None:
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise InputError("the class names are no list of texts", "give one text for each class")
+        if len(names) != config.num_classes:
+            cause = f"there are {len(names)} class names for {config.num_classes} classes"
+            raise InputError(cause, "give one for each")
+    grid_of(preprocessing.image_size, config.token_stride)
+    if config.channels in (1, 3) and preprocessing.channels != config.channels:
+        cause = f"the preprocessing gives {preprocessing.channels} channels, the model takes {config.channels}"
+        raise InputError(cause, "give the preprocessing that belongs to the model")
 
 
 def _check_keys(path: str | Path, shapes: Mapping[str, list[int]], model: VisionTransformer) -> None:

@@ -111,6 +111,9 @@ def images_at(path: str, chosen: bool = True) -> Iterator[str]:
             yield path
         return
     for folder, folders, files in os.walk(path, onerror=fail):
+        for name in folders:
+            if Path(folder, name).is_symlink():
+                print(f"passed over: {printable(f'{folder}/{name}')} is a link to a folder", file=sys.stderr)
         folders[:] = sorted((name for name in folders if not name.startswith((".", "__MACOSX"))), key=natural_key)
         for name in sorted(filter(is_image_name, files), key=natural_key):
             yield f"{folder.rstrip('/')}/{name}"

@@ -77,17 +77,27 @@ def decode_image(source: str | Path | bytes, limits: ImageLimits = ImageLimits()
         BadImage: missing, not a regular file, too large, of another format, truncated or broken.
     """
     name, content = _content(source, limits)
-    image = _open(name, content, limits)
+    return upright_rgb(_open(name, content, limits), name)
+
+
+def upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
+    """Decodes an opened image, as `decode_image` does with a file; the image that is given stays as it is.
+
+    Raises:
+        BadImage: it is truncated or broken.
+    """
     # Pillow meets hostile bytes with errors of many kinds (OSError, SyntaxError, struct.error, IndexError,
     # zlib.error, MemoryError, ...), and the list grows with its versions. All of them mean that this image
     # cannot be read.
     try:
         image.load()
         turn = UPRIGHT.get(_orientation(image))
-        image = to_rgb(image)
+        rgb = to_rgb(image)
     except Exception as error:
         raise BadImage(name, _reason(error)) from error
-    upright = image if turn is None else image.transpose(turn)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    if upright is image:
+        upright = image.copy()
     upright.info = {}  # or the next reader of its EXIF would turn it again
     return upright
 

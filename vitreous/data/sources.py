@@ -285,6 +285,11 @@ def _list_classes(root: str, split_folder: str, source: str, ignored: Counter[st
     classes: dict[str, list[str]] = {}
     loose = 0
     for entry in _entries(folder):
+        if entry.is_symlink() and entry.is_dir():
+            raise InputError(
+                f"the class folder {entry.path!r} is a link, and links to folders are not followed",
+                "put the folder itself there",
+            )
         if entry.is_dir(follow_symlinks=False):
             others: Counter[str] = Counter()
             prefix = f"{split_folder}/{entry.name}/".lstrip("/")

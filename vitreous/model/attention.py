@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitreous.model import initialization
+from vitreous.model.config import check_heads
 from vitreous.model.shapes import AttentionMap, Heads, Queries, QueryHeads, Tokens
 
 # Gives what relative positions add to the logits q kᵀ / √D_h, of shape "batch heads queries tokens".
@@ -29,8 +30,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        if width % num_heads:
-            raise ValueError(f"num_heads is {num_heads}, which does not divide width {width}")
+        check_heads(width, num_heads)
         self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width)  # U_qkv; rows: q of all heads, then k, then v
         self.out = nn.Linear(width, width)  # U_msa

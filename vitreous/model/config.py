@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
@@ -28,6 +29,10 @@ PAIRS = ("image_size", "patch_size")  # (height, width); one number stands for a
 POSITIVE = ("width", "depth", "mlp_dim", "num_heads", "channels", "stem_width")
 NOT_NEGATIVE = ("num_classes", "registers")
 RATES = ("dropout", "stochastic_depth")
+FLAGS = (
+    *("pre_norm", "patch_bias", "class_token", "distillation_token"),
+    *("position_class_slot", "norm_after_pooling", "classifier_bias"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,7 @@ class ViTConfig:
     def __post_init__(self) -> None:
         for name in PAIRS:
             object.__setattr__(self, name, as_pair(name, getattr(self, name)))
-        if self.stem_blocks is not None:
+        if isinstance(self.stem_blocks, list):
             object.__setattr__(self, "stem_blocks", tuple(self.stem_blocks))
         self._check_values()
         self._check_sizes()
@@ -148,35 +153,29 @@ class ViTConfig:
         return cls(**fields)
 
     def _check_values(self) -> None:
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}; it can be {', '.join(choices)}")
+        for name in CHOICES:
+            check_choice(name, getattr(self, name))
         for names, least in ((POSITIVE, 1), (NOT_NEGATIVE, 0)):
             for name in names:
-                value = getattr(self, name)
-                if not is_integer(value) or value < least:
-                    raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+                check_count(name, getattr(self, name), least)
         for name in RATES:
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be at least 0 and below 1")
-        if self.hidden_dim is not None and (not is_integer(self.hidden_dim) or self.hidden_dim < 1):
-            raise ValueError(f"hidden_dim is {self.hidden_dim!r}; it must be None or an integer of at least 1")
-        if self.stem_blocks is not None and not all(is_integer(n) and n > 0 for n in self.stem_blocks):
-            raise ValueError(f"stem_blocks is {self.stem_blocks!r}; each stage needs at least 1 unit")
-        if not self.norm_eps > 0:
-            raise ValueError(f"norm_eps is {self.norm_eps!r}; it must be above 0")
+            check_rate(name, getattr(self, name))
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be True or False")
+        if self.hidden_dim is not None:
+            check_count("hidden_dim", self.hidden_dim)
+        if not is_number(self.norm_eps) or self.norm_eps <= 0:
+            raise ValueError(f"norm_eps is {self.norm_eps!r}; it must be a finite number above 0")
+        if self.layer_scale is not None and not is_number(self.layer_scale):
+            raise ValueError(f"layer_scale is {self.layer_scale!r}; it must be a finite number")
+        stages = self.stem_blocks
+        if stages is not None and not (isinstance(stages, tuple) and all(is_integer(n) and n > 0 for n in stages)):
+            raise ValueError(f"stem_blocks is {stages!r}; it must be None or hold the units of each stage, 1 or more")
 
     def _check_sizes(self) -> None:
         grid_of(self.image_size, self.token_stride)
-        if self.width % self.num_heads:
-            divisors = [k for k in range(1, self.width + 1) if self.width % k == 0]
-            nearest = sorted(sorted(divisors, key=lambda k: abs(k - self.num_heads))[:3])
-            raise ValueError(
-                f"num_heads is {self.num_heads}, which does not divide width {self.width}; "
-                f"the nearest that do are {', '.join(map(str, nearest))}"
-            )
+        check_heads(self.width, self.num_heads)
         if self.position_embedding == "sincos_2d" and (self.width % 4 or self.width < 8):
             raise ValueError(f"width is {self.width}; sincos_2d positions need a multiple of 4, 8 or more")
         if self.position_embedding == "learned_2d" and self.width % 2:
@@ -220,6 +219,42 @@ def as_pair(name: str, value: Any) -> tuple[int, int]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(is_integer(n) and n > 0 for n in pair):
         raise ValueError(f"{name} is {value!r}; it must be a positive integer or (height, width)")
     return pair[0], pair[1]
+
+
+def check_choice(name: str, value: Any) -> None:
+    """Raises ValueError if a field of CHOICES has none of its values."""
+    if value not in CHOICES[name]:
+        raise ValueError(f"{name} is {value!r}; it can be {', '.join(CHOICES[name])}")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises ValueError if a value is no integer, or too small."""
+    if not is_integer(value) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Raises ValueError if a value is no rate: at least 0 and below 1."""
+    if not is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be at least 0 and below 1")
+
+
+def check_heads(width: int, num_heads: int) -> None:
+    """Raises ValueError if a width cannot be split over so many heads; names the nearest numbers that can."""
+    check_count("width", width)
+    check_count("num_heads", num_heads)
+    if width % num_heads:
+        divisors = [k for k in range(1, width + 1) if width % k == 0]
+        nearest = sorted(sorted(divisors, key=lambda k: abs(k - num_heads))[:3])
+        raise ValueError(
+            f"num_heads is {num_heads}, which does not divide width {width}; "
+            f"the nearest that do are {', '.join(map(str, nearest))}"
+        )
+
+
+def is_number(value: Any) -> bool:
+    """Tells whether a value is a finite int or float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_integer(value: Any) -> bool:

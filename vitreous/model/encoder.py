@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitreous.model.attention import PositionBias, SelfAttention
-from vitreous.model.config import Gelu, MLPKind
+from vitreous.model.config import Gelu, MLPKind, check_choice, check_rate
 from vitreous.model.mlp import MLP, SwiGLU
 from vitreous.model.shapes import AttentionMap, Queries, Tokens
 
@@ -43,6 +43,7 @@ class StochasticDepth(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
+        check_rate("stochastic_depth", rate)
         self.rate = rate
 
     def forward(self, x: Queries) -> Queries:
@@ -85,6 +86,7 @@ class EncoderBlock(nn.Module):
         layer_scale: float | None = None,
     ) -> None:
         super().__init__()
+        check_choice("mlp", mlp)
         self.attention_norm = nn.LayerNorm(width, eps=norm_eps)
         self.attention = SelfAttention(width, num_heads, dropout)
         self.attention_scale = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
@@ -154,7 +156,7 @@ class Encoder(nn.Module):
             EncoderBlock(width, num_heads, mlp_dim, dropout, rate, mlp, gelu, norm_eps, layer_scale) for rate in rates
         )
         self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
-        self.checkpoint_activations = False
+        self.checkpoint_activations = False  # set it to trade a second forward pass for memory in training
 
     def forward(self, x: Tokens, positions: BlockPositions | None = None, read: int | None = None) -> Queries:
         """Maps z_0 to LN(z_L); of the last block only the first `read` tokens, if given."""

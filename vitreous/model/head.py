@@ -64,9 +64,9 @@ class Head(nn.Module):
     """Pools the tokens, then a hidden layer with tanh (pre-training only), then the linear classifier.
 
     Args:
-        pooling: tokens to one vector.
         width: D.
         num_classes: K; 0 leaves the classifier away.
+        pooling: tokens to one vector; the class token if None.
         norm_eps: if given, the final norm stands here, behind the pooling.
         hidden_dim: width of the tanh hidden layer, None for none.
         bias: whether the classifier has one.
@@ -75,16 +75,16 @@ class Head(nn.Module):
 
     def __init__(
         self,
-        pooling: nn.Module,
         width: int,
         num_classes: int,
+        pooling: nn.Module | None = None,
         norm_eps: float | None = None,
         hidden_dim: int | None = None,
         bias: bool = True,
         distillation: bool = False,
     ) -> None:
         super().__init__()
-        self.pooling = pooling
+        self.pooling = ClassTokenPooling() if pooling is None else pooling
         self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
         self.hidden = None if hidden_dim is None else nn.Linear(width, hidden_dim)
         features = hidden_dim or width

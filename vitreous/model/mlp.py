@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitreous.model import initialization
-from vitreous.model.config import CHOICES, Gelu
+from vitreous.model.config import Gelu, check_choice
 from vitreous.model.shapes import Queries
 
 
@@ -23,8 +23,7 @@ def activation(gelu: Gelu) -> nn.Module:
     Raises:
         ValueError: there is no such flavour.
     """
-    if gelu not in CHOICES["gelu"]:
-        raise ValueError(f"gelu is {gelu!r}; it can be {', '.join(CHOICES['gelu'])}")
+    check_choice("gelu", gelu)
     return QuickGELU() if gelu == "quick" else nn.GELU(approximate="tanh" if gelu == "tanh" else "none")
 
 

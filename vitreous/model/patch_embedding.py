@@ -3,7 +3,7 @@
 from torch import nn
 
 from vitreous.model import initialization
-from vitreous.model.config import as_pair, grid_of
+from vitreous.model.config import as_pair, check_count, grid_of
 from vitreous.model.shapes import FeatureMap, Grid, Patches, Tokens
 
 
@@ -20,6 +20,8 @@ class PatchEmbedding(nn.Module):
     def __init__(self, patch_size: int | tuple[int, int], width: int, channels: int = 3, bias: bool = True) -> None:
         super().__init__()
         self.patch_size = as_pair("patch_size", patch_size)
+        check_count("width", width)
+        check_count("channels", channels)
         # E: (P² C) × D, stored D × (P² C) as every nn.Linear
         self.projection = nn.Linear(channels * self.patch_size[0] * self.patch_size[1], width, bias=bias)
         self.channels = channels

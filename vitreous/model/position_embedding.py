@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vitreous.model import initialization
 from vitreous.model.attention import PositionBias
-from vitreous.model.config import PositionSite, Resampling, SincosExponent
+from vitreous.model.config import PositionSite, Resampling, SincosExponent, check_choice, check_heads
 from vitreous.model.encoder import BlockPositions
 from vitreous.model.shapes import Grid, Tokens
 
@@ -50,6 +50,7 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, site: PositionSite = "stem", prefix_tokens: int = 0) -> None:
         super().__init__()
+        check_choice("position_site", site)
         self.site = site
         self.prefix_tokens = prefix_tokens
 
@@ -110,6 +111,9 @@ class LearnedPosition(PositionEmbedding):
         prefix_tokens: int = 1,
     ) -> None:
         super().__init__(site, prefix_tokens)
+        check_choice("position_resampling", resampling)
+        if slots > prefix_tokens:
+            raise ValueError(f"slots is {slots}, but there are only {prefix_tokens} prefix tokens")
         self.grid, self.slots, self.resampling = grid, slots, resampling
         self.make_tables(depth if site == "every_layer" else 1, width)
         self.reset_parameters()
@@ -186,6 +190,9 @@ class SinCos2DPosition(PositionEmbedding):
         prefix_tokens: int = 0,
     ) -> None:
         super().__init__(site, prefix_tokens)
+        check_choice("sincos_exponent", exponent)
+        if width % 4 or width < 8:
+            raise ValueError(f"width is {width}; sincos_2d positions need a multiple of 4, 8 or more")
         self.width, self.exponent = width, exponent
         self._cached: tuple[tuple[Grid, torch.device | None], Tensor] | None = None
 
@@ -228,6 +235,9 @@ class RelativePosition(PositionEmbedding):
         prefix_tokens: int = 1,
     ) -> None:
         super().__init__(site, prefix_tokens)
+        if site == "stem":
+            raise ValueError("relative positions act inside attention; site is 'every_layer' or 'shared'")
+        check_heads(width, num_heads)
         self.num_heads = num_heads
         tables = depth if site == "every_layer" else 1
         offsets = 2 * grid[0] * grid[1] - 1

@@ -76,10 +76,10 @@ def variant(name: str, **overrides: Any) -> ViTConfig:
             "patch_size": hybrid.patch_size,
         }
     else:
-        match = re.fullmatch(r"([A-Za-z0-9]+)/([1-9]\d{0,3})", name)
+        match = re.fullmatch(r"([A-Za-z0-9]+)/([1-9]\d{0,3})", name if isinstance(name, str) else "")
         if not match or match[1] not in SIZES:
             raise ValueError(
-                f"there is no variant {name!r}{did_you_mean(name, list(NAMES))} "
+                f"there is no variant {name!r}{did_you_mean(str(name), list(NAMES))} "
                 f"(sizes {', '.join(SIZES)} with any patch size, as in B/16; hybrids {', '.join(HYBRIDS)})"
             )
         fields = SIZES[match[1]]._asdict() | {"patch_size": int(match[2])}

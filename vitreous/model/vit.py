@@ -47,7 +47,7 @@ class VisionTransformer(nn.Module):
             final_norm=not c.norm_after_pooling,
         )
         self.head = head.Head(
-            pooling(c), c.width, c.num_classes, c.norm_eps if c.norm_after_pooling else None,
+            c.width, c.num_classes, pooling(c), c.norm_eps if c.norm_after_pooling else None,
             c.hidden_dim, c.classifier_bias, c.distillation_token,
         )  # fmt: skip
         self.reset_parameters()

@@ -1,0 +1,49 @@
+"""Each box works alone, and refuses what it cannot do."""
+
+import pytest
+
+import vitreous as vt
+
+# In a process without beartype, which would refuse some of these first.
+REFUSED = {
+    "vt.SelfAttention(768, 0)": "num_heads is 0; it must be an integer of at least 1",
+    "vt.SelfAttention(768, -12)": "num_heads is -12",
+    "vt.PatchEmbedding(16, 768, 0)": "channels is 0",
+    "vt.EncoderBlock(8, 2, 16, mlp='foo')": "mlp is 'foo'; it can be mlp, swiglu",
+    "vt.EncoderBlock(8, 2, 16, stochastic_depth=1.0)": "stochastic_depth is 1.0",
+    "vt.LearnedPosition((2, 2), 8, slots=1, prefix_tokens=0)": "there are only 0 prefix tokens",
+    "vt.LearnedPosition((2, 2), 8, site='foo')": "position_site is 'foo'",
+    "vt.LearnedPosition((2, 2), 8, resampling='foo')": "position_resampling is 'foo'",
+    "vt.SinCos2DPosition(8, exponent='foo')": "sincos_exponent is 'foo'",
+    "vt.SinCos2DPosition(4)": "need a multiple of 4, 8 or more",
+    "vt.RelativePosition((2, 2), 8, 2, site='stem')": "relative positions act inside attention",
+    "vt.variant(None)": "there is no variant None",
+}
+
+
+def test_nonsense_is_refused_by_every_layer(fresh_process):
+    code = "import vitreous as vt\n"
+    for call in REFUSED:
+        code += f"try:\n    {call}\nexcept ValueError as error:\n    print(error)\nelse:\n    print('nothing')\n"
+    told = fresh_process(code).stdout.splitlines()
+    assert len(told) == len(REFUSED)
+    for line, (call, reason) in zip(told, REFUSED.items(), strict=True):
+        assert reason in line, call
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: vt.PatchEmbedding(16, 768),
+        lambda: vt.SelfAttention(768, 12),
+        lambda: vt.MLP(768, 3072),
+        lambda: vt.SwiGLU(768, 2048),
+        lambda: vt.EncoderBlock(768, 12, 3072),
+        lambda: vt.LearnedPosition((14, 14), 768),
+        lambda: vt.SinCos2DPosition(768),
+        lambda: vt.Head(768, 1000),
+        lambda: vt.AttentionPooling(768, 12, 3072),
+    ],
+)
+def test_plain_numbers_are_enough(make):
+    assert isinstance(make(), vt.PatchEmbedding.__mro__[1])
