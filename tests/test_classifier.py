@@ -150,10 +150,10 @@ def test_a_picture_is_turned_as_its_file_is(tmp_path):
     exif[0x0112] = 6
     image.save(tmp_path / "turned.png", exif=exif)
     classifier = small_classifier()
-    opened = Image.open(tmp_path / "turned.png")
-    [of_file], [of_picture] = classifier(tmp_path / "turned.png"), classifier(opened)
-    assert of_file.top == of_picture.top
-    assert opened.size == (40, 24), "it stays as it is"
+    with Image.open(tmp_path / "turned.png") as opened:
+        [of_file], [of_picture] = classifier(tmp_path / "turned.png"), classifier(opened)
+        assert of_file.top == of_picture.top
+        assert opened.size == (40, 24), "it stays as it is"
     [upright] = classifier(image)
     assert upright.top != of_file.top
 
@@ -162,7 +162,8 @@ def test_a_truncated_picture_is_a_bad_image(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:1500])
-    [result] = small_classifier().each([Image.open(tmp_path / "cut.jpg")])
+    with Image.open(tmp_path / "cut.jpg") as opened:
+        [result] = small_classifier().each([opened])
     assert isinstance(result, BadImage)
 
 
