@@ -237,14 +237,15 @@ def train(
         data: "digits", or a folder of images in one folder per class.
         model: a variant such as "Ti/8"; "auto" leaves it to the recipe, and that to the data.
         recipe: a TOML file, the name of a built-in one, or a Recipe; by default "digits" or "plain".
-        out: the run's folder, new or empty; by default runs/ and the name of the data.
+        out: the run's folder, new or empty, and outside the data; by default runs/ and the name of the data.
         settings: values that differ from the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
 
     Returns:
         The best on validation, as the run's folder holds it.
 
     Raises:
-        InputError: anything of these is not usable; the folder is not made then.
+        InputError: anything of these is not usable, and no folder is made; or training cannot go on, as with
+            too many broken images or no finite loss.
     """
     from vitreous.training.run import train as run
 

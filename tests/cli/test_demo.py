@@ -144,6 +144,17 @@ def test_what_is_not_the_demos_is_left_alone(change, told, earlier):
     assert {path: path.stat().st_ino for path in earlier.parent.rglob("*")} == before
 
 
+def test_the_folder_we_are_in_is_not_replaced(earlier, monkeypatch, capsys):
+    monkeypatch.chdir(earlier / "held_out")
+    for folder in ("..", str(earlier)):
+        assert run(["demo", "--out", folder]) == 2
+        assert "is the one you are in" in capsys.readouterr().err
+    monkeypatch.chdir(earlier)
+    assert run(["demo", "--out", "."]) == 2
+    assert "try: go to another with cd, or give another with --out" in capsys.readouterr().err
+    assert (earlier / "report.html").read_text() == "first"
+
+
 def test_a_folder_in_use_is_told_before_the_work(quick, capsys):
     (quick / "photos").mkdir()
     (quick / "photos/cat.jpg").write_text("precious")

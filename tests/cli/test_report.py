@@ -1,5 +1,6 @@
 """The page that a run leaves."""
 
+import dataclasses
 import json
 from html.parser import HTMLParser
 
@@ -10,11 +11,13 @@ from PIL import Image
 
 from tests.classifiers import small_classifier
 from vitreous.classifier import Classifier
-from vitreous.cli.report import Answers, choose, patch_attention, write_report
+from vitreous.cli.report import choose, patch_attention, write_report
 from vitreous.cli.report.charts import Line, axis, line_chart, runs
 from vitreous.cli.report.page import cell
 from vitreous.cli.report.pictures import heat, photo
-from vitreous.data.sources import ImageData, open_data
+from vitreous.data.loader import batches
+from vitreous.data.sources import ImageData, Split, open_data
+from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
 from vitreous.training.recipe import Recipe
 
@@ -93,9 +96,26 @@ def classifier(**overrides) -> Classifier:
     return made
 
 
+def report(folder, model: Classifier, source: ImageData):
+    """The report of a run with that model."""
+    return write_report(folder, model, source, outcome_of(model, source.test or source.validation))
+
+
+def outcome_of(model: Classifier, split: Split) -> Outcome:
+    """What the model makes of a split."""
+    [batch] = batches(split, model.preprocessing, batch_size=len(split), shuffle=False)
+    with torch.inference_mode():
+        top = model.model(model.preprocessing.normalize(batch.images)).softmax(1).topk(3)
+    return Outcome(batch.indices.numpy(), batch.labels.numpy(), top.indices.numpy(), top.values.numpy(), 1.0)
+
+
+def outcome_by_hand(labels, classes, probabilities) -> Outcome:
+    return Outcome(np.arange(len(labels)), labels, classes[:, None], probabilities[:, None], 1.0)
+
+
 def test_the_page_tells_the_result_and_how_it_came(source, tmp_path):
     model = classifier()
-    path = write_report(make_run(tmp_path / "run"), model, source)
+    path = report(make_run(tmp_path / "run"), model, source)
     assert path == tmp_path / "run/report.html"
     page = Page(path.read_text(encoding="utf-8"))
     split = source.test
@@ -118,8 +138,33 @@ def test_the_page_tells_the_result_and_how_it_came(source, tmp_path):
     assert page.text.index(first[0]) < page.text.index(first[-1]) or len(first) == 1
 
 
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("runs/d 3", "--recipe 'runs/d 3/recipe.toml' --out 'runs/d 3-again'"),
+        (".", "--recipe recipe.toml --out ../{here}-again"),
+    ],
+)
+def test_the_same_again_can_be_typed(folder, expected, source, tmp_path, monkeypatch):
+    make_run(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here/runs").mkdir()
+    if folder != ".":
+        make_run(tmp_path / "here" / folder)
+    text = Page(report(folder, classifier(), source).read_text(encoding="utf-8")).text
+    assert f"vitreous train {source.name} {expected.format(here='here')}" in text
+
+
+def test_only_what_is_shown_is_loaded(source, tmp_path):
+    model, loaded = classifier(), []
+    outcome = outcome_of(model, source.test)
+    split = dataclasses.replace(source.test, load=lambda i: loaded.append(i) or source.test.load(i))
+    write_report(make_run(tmp_path / "run"), model, dataclasses.replace(source, test=split), outcome)
+    assert len(loaded) == len({*loaded}) == 12
+
+
 def test_it_is_one_small_file_that_asks_for_nothing(source, tmp_path):
-    path = write_report(make_run(tmp_path / "run"), classifier(), source)
+    path = report(make_run(tmp_path / "run"), classifier(), source)
     assert path.stat().st_size < 200_000
     page = Page(path.read_text(encoding="utf-8"))
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
@@ -131,14 +176,14 @@ def test_it_is_one_small_file_that_asks_for_nothing(source, tmp_path):
 
 
 def test_names_do_nothing_in_it(source, tmp_path):
-    html = write_report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8")
+    html = report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8")
     assert "<script" not in html
     assert 'onload="y' not in html
     assert Page(html).text.count(EVIL) >= 6, "as text it is there: in both tables, the cards, the recipe, the machine"
 
 
 def test_it_can_be_heard_and_reached_by_keyboard(source, tmp_path):
-    page = Page(write_report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8"))
+    page = Page(report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8"))
     assert all(a["alt"] for a in page.all("img"))
     assert all(a["aria-label"] for tag, a in page.elements if a.get("role") == "img")
     assert len(page.all("caption")) == len(page.all("table")) == 2
@@ -164,7 +209,7 @@ def test_it_can_be_heard_and_reached_by_keyboard(source, tmp_path):
     ids=str,
 )
 def test_it_works_for_every_model(overrides, source, tmp_path):
-    html = write_report(make_run(tmp_path / "run", epochs=1), classifier(**overrides), source).read_text("utf-8")
+    html = report(make_run(tmp_path / "run", epochs=1), classifier(**overrides), source).read_text("utf-8")
     page = Page(html)
     heads = 12 * 3
     assert len(page.all("img")) == 12 + heads
@@ -174,14 +219,14 @@ def test_it_works_for_every_model(overrides, source, tmp_path):
 
 def test_without_a_test_split_the_doubt_is_told(tmp_path):
     source = make_source(tmp_path, splits=("train",))
-    page = Page(write_report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8"))
+    page = Page(report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8"))
     assert f"of {len(source.validation)} held-out" in page.text
     assert "There is no test split" in page.text
 
 
 def test_broken_images_are_left_out(source, tmp_path):
     (tmp_path / "photos/test/a/0.png").write_bytes(b"no image")
-    page = Page(write_report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8"))
+    page = Page(report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8"))
     assert "of 14 held-out images" in page.text
 
 
@@ -190,7 +235,7 @@ def test_many_classes_have_no_matrix(tmp_path):
     names = tuple(f"class {i}" for i in range(120))
     fields = {name: getattr(data, name) for name in ImageData.__dataclass_fields__}
     data = ImageData(**fields | {"class_names": names})
-    path = write_report(make_run(tmp_path / "run"), small_classifier(names, channels=1), data)
+    path = report(make_run(tmp_path / "run"), small_classifier(names, channels=1), data)
     page = Page(path.read_text(encoding="utf-8"))
     assert len(page.all("table")) == 1
     assert len(page.all("tr")) == 1 + 100
@@ -201,10 +246,10 @@ def test_many_classes_have_no_matrix(tmp_path):
 def test_what_is_no_run_is_told_and_nothing_is_written(source, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="give the folder of a finished run"):
-        write_report(tmp_path / "empty", classifier(), source)
+        report(tmp_path / "empty", classifier(), source)
     assert [*(tmp_path / "empty").iterdir()] == []
     with pytest.raises(InputError, match="the model has other classes"):
-        write_report(make_run(tmp_path / "run"), small_classifier(), source)
+        report(make_run(tmp_path / "run"), small_classifier(), source)
 
 
 # ---- its parts
@@ -214,9 +259,9 @@ def test_wrong_ones_come_first_the_surest_at_the_top():
     labels = np.repeat([0, 1], 20)
     classes = labels.copy()
     classes[[3, 8, 25]] = 1 - classes[[3, 8, 25]]
-    probabilities = np.full((40, 1), 0.5, np.float32)
+    probabilities = np.full(40, 0.5, np.float32)
     probabilities[25], probabilities[3] = 0.9, 0.7
-    chosen = choose(labels, Answers(np.arange(40), classes[:, None], probabilities))
+    chosen = choose(outcome_by_hand(labels, classes, probabilities))
     assert chosen[:3] == [25, 3, 8]
     assert len(chosen) == len({*chosen}) == 12
     assert sum(labels[chosen[3:]]) in (4, 5), "right ones of all classes"
@@ -225,10 +270,10 @@ def test_wrong_ones_come_first_the_surest_at_the_top():
 @pytest.mark.parametrize(("right", "wrong", "shown"), [(40, 40, 6), (2, 40, 10), (0, 3, 3), (40, 0, 0)])
 def test_a_dozen_is_shown_as_far_as_there_are(right, wrong, shown):
     labels = np.zeros(right + wrong, np.int64)
-    classes = np.repeat([0, 1], [right, wrong])[:, None]
-    chosen = choose(labels, Answers(np.arange(len(labels)), classes, np.ones((len(labels), 1), np.float32)))
+    classes = np.repeat([0, 1], [right, wrong])
+    chosen = choose(outcome_by_hand(labels, classes, np.ones(len(labels), np.float32)))
     assert len(chosen) == min(12, right + wrong)
-    assert sum(classes[chosen, 0]) == shown
+    assert sum(classes[chosen]) == shown
 
 
 def test_the_attention_is_that_of_the_class_token():

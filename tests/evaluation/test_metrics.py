@@ -28,7 +28,8 @@ def test_agrees_with_scikit_learn(sample: tuple[np.ndarray, np.ndarray, int]):
     for score, *theirs in zip(per_class(matrix), *expected, strict=True):
         ours = (score.precision, score.recall, score.f1, score.support)
         np.testing.assert_allclose([math.nan if value is None else value for value in ours], theirs)
-    assert Outcome(labels, predicted, 0.0).accuracy == sklearn.accuracy_score(labels, predicted)
+    outcome = Outcome(np.arange(len(labels)), labels, predicted[:, None], np.ones((len(labels), 1), np.float32), 0.0)
+    assert outcome.accuracy == sklearn.accuracy_score(labels, predicted)
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -56,4 +57,4 @@ def test_a_class_that_never_occurs_has_no_scores():
 
 def test_no_samples_have_no_accuracy():
     none = np.array([], dtype=np.int64)
-    assert math.isnan(Outcome(none, none, math.nan).accuracy)
+    assert math.isnan(Outcome(none, none, none[:, None], np.ones((0, 1)), math.nan).accuracy)

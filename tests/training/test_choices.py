@@ -54,6 +54,12 @@ def test_a_chosen_grid_is_neither_coarse_nor_costly(native: tuple[int, int]):
         ({"variant": "S/8", "patch_size": [4, 16]}, "S/8", (64, 128)),
         ({"image_size": 48}, "mu/4", 48),
         ({"image_size": [64, 128]}, "mu/8", (64, 128)),
+        ({"image_size": 100}, "mu/10", 100),
+        ({"image_size": [60, 100]}, "mu/4", (60, 100)),
+        ({"image_size": 13}, "mu/1", 13),
+        ({"image_size": 62}, "mu/2", 62),
+        ({"image_size": 384}, "mu/16", 384),
+        ({"image_size": 97, "patch_size": 97}, "mu/8", 97),
         ({"variant": "S/32", "image_size": 224}, "S/32", 224),
     ],
 )
@@ -98,7 +104,34 @@ def test_grey_images_have_one_mean():
     assert resolve(Recipe(), data_of((8, 8))).data.std == (0.5, 0.5, 0.5)
 
 
+@given(st.integers(1, 256))
+def test_a_chosen_patch_divides_the_image(side: int):
+    recipe = Recipe().with_settings({"image_size": side})
+    if any(side % patch == 0 and 8 <= side // patch <= 32 for patch in range(1, 17)) or side < 8:
+        assert min(8, side) <= resolve(recipe, data_of((64, 64))).config(2, 3).grid[0] <= 32
+    else:
+        with pytest.raises(InputError, match="has no good patches"):
+            resolve(recipe, data_of((64, 64)))
+
+
+def test_the_warmup_leaves_epochs_to_come_down_in():
+    def warmup(**settings: float) -> float:
+        return resolve(Recipe.load("plain").with_settings(settings), data_of((64, 64))).schedule.warmup_epochs
+
+    assert (warmup(), warmup(epochs=3), warmup(epochs=30), warmup(epochs=100)) == (5, 0.6, 5, 5)
+    assert warmup(epochs=3, warmup_epochs=2) == 2
+    assert Recipe.from_dict({"schedule": {"epochs": 10}}).schedule.warmup_epochs == 2
+    assert Recipe.from_dict({"schedule": {"epochs": 10, "warmup_epochs": 5.0}}).schedule.warmup_epochs == 5
+    with pytest.raises(InputError, match="warmup_epochs is 3 of 3 epochs"):
+        warmup(epochs=3, warmup_epochs=3)
+
+
 def test_a_model_that_cannot_be_is_refused():
+    with pytest.raises(InputError, match=r"an image of 97×97 pixels has no good patches.* such as 96×96"):
+        resolve(Recipe().with_settings({"image_size": 97}), data_of((64, 64)))
+    with pytest.raises(InputError, match="'Ti/257': they are too large") as error:
+        resolve(Recipe().with_model("Ti/257"), data_of((64, 64)))
+    assert len(str(error.value)) < 200
     with pytest.raises(InputError, match="there is no variant"):
         resolve(Recipe().with_settings({"variant": "Tiny"}), data_of((64, 64)))
     with pytest.raises(InputError, match="does not divide width"):

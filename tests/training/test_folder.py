@@ -66,6 +66,31 @@ def test_too_many_bad_files_stop_the_run(folder):
         bad.add(split(200), [("c.png", "is empty")])
 
 
+def test_one_or_two_of_few_may_be_broken(folder):
+    bad = BadFiles(folder, max_fraction=0.01)
+    bad.add(split(22), [("a.png", "is empty"), ("b.png", "is empty")])
+    with pytest.raises(InputError, match="3 of the 22 train images"):
+        bad.add(split(22), [("c.png", "is empty")])
+
+
+def test_only_the_list_of_a_stopped_run_is_written_anew(folder):
+    BadFiles(folder, 0.5).write()
+    assert RunFolder.create(folder.path).path == folder.path
+    (folder.path / "bad_files.csv").write_text("mine")
+    with pytest.raises(InputError, match="is used"):
+        RunFolder.create(folder.path)
+
+
+def test_clearing_leaves_what_was_there(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name, remains in (("there", True), ("new", False)):
+        folder = RunFolder.create(tmp_path / name)
+        folder.append_metrics({"epoch": 1})
+        folder.clear()
+        assert folder.path.exists() is remains
+    assert [*(tmp_path / "there").iterdir()] == []
+
+
 def test_none_may_be_broken(folder):
     bad = BadFiles(folder, max_fraction=0.0)
     bad.add(split(200), [])

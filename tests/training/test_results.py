@@ -17,7 +17,8 @@ def trained(classes: int, samples: int = 40) -> Trained:
         {"epoch": e, "train_loss": 1 / e, "val_loss": 2 / e, "train_accuracy": 0.4, "val_accuracy": 0.1 * e}
         for e in (1, 2, 3)
     ]
-    return Trained(rows, rows[2], Outcome(labels, predictions, 0.5), "test")
+    sure = np.ones((samples, 1), np.float32)
+    return Trained(rows, rows[2], Outcome(np.arange(samples), labels, predictions[:, None], sure, 0.5), "test")
 
 
 @pytest.mark.parametrize(

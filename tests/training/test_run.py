@@ -1,12 +1,14 @@
 import json
 import math
 import tomllib
+from pathlib import Path
 
 import pytest
 import torch
 
 from vitreous.checkpoints.store import load_model
-from vitreous.data.sources import open_data
+from vitreous.data.images import decode_image
+from vitreous.data.sources import FileLoader, open_data
 from vitreous.support.errors import InputError
 from vitreous.training import loop
 from vitreous.training.recipe import Recipe, built_in
@@ -143,11 +145,77 @@ def test_broken_images_are_skipped_and_listed(photos, tmp_path, quick, capsys):
     assert "2 broken images were skipped" in capsys.readouterr().out
 
 
-def test_too_many_broken_images_stop_the_run(photos, tmp_path, quick):
+def test_one_broken_image_of_few_stops_nothing(photos, tmp_path, quick, capsys):
     (photos / "train/red/0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"train images are broken so far.*max_bad_fraction"):
-        train(photos, out=tmp_path / "out", settings=quick, quiet=True)
+    train(photos, out=tmp_path / "out", settings=quick)
+    assert "1 broken image was skipped" in capsys.readouterr().out
+
+
+def test_too_many_broken_images_stop_the_run(photos, tmp_path, quick):
+    """What they are stays in the folder, and does not keep the next run out of it."""
+    for number in range(6):
+        (photos / f"train/red/{number}.png").write_bytes(b"no image")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"train images are broken so far.*max_bad_fraction"):
+            train(photos, out=tmp_path / "out", settings=quick, quiet=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["bad_files.csv"]
     assert "train/red/0.png" in (tmp_path / "out/bad_files.csv").read_text()
+    train(photos, out=tmp_path / "out", settings=quick | {"max_bad_fraction": 0.5}, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [((0.5, 0.6), (0.5, math.nan)), ((0.5, 0.6), (0.9, math.inf)), ((0.6, 9.0), (0.5, 0.1)), ((0.5, 0.5), (0.5, 0.6))],
+)
+def test_which_epoch_is_better(better, worse):
+    good, bad = ({"val_accuracy": accuracy, "val_loss": loss} for accuracy, loss in (better, worse))
+    assert loop.is_better(good, bad)
+    assert not loop.is_better(bad, good)
+    assert not loop.is_better(good, good)
+    assert loop.is_better(bad, None) is math.isfinite(worse[1])
+
+
+def test_no_model_is_kept_whose_loss_is_not_finite(photos, tmp_path, quick):
+    with pytest.raises(InputError, match="had a finite loss"):
+        train(photos, out=tmp_path / "out", settings=quick | {"lr": 1e30, "epochs": 1, "warmup_epochs": 0}, quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_does_not_go_into_its_data(photos, quick, monkeypatch):
+    monkeypatch.chdir(photos)
+    for data, out in ((".", None), (photos, photos), (photos, "train/../new")):
+        with pytest.raises(InputError, match=r"would lie inside the data.*--out ") as error:
+            train(data, out=out, settings=quick)
+        assert sorted(path.name for path in photos.iterdir()) == ["test", "train"]
+        assert not Path(error.value.mend.split()[-1]).resolve().is_relative_to(photos)
+    assert (train(".", out="../out", settings=quick, quiet=True).folder / "model.safetensors").is_file()
+
+
+def test_every_test_image_is_read_once(photos, tmp_path, quick, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        FileLoader, "__call__", lambda self, i: read.append(self.names[i]) or decode_image(self.path(i))
+    )
+    run = train(photos, out=tmp_path / "out", settings=quick, quiet=True)
+    assert sorted(name for name in read if name.startswith("test/")) == sorted(run.data.test.names)
+    outcome = run.outcome
+    assert (outcome.labels == run.data.test.labels[outcome.places]).all()
+    assert outcome.classes.shape == outcome.probabilities.shape == (12, 3)
+    assert outcome.probabilities.sum(1) == pytest.approx(1.0)
+
+
+def test_digits_may_be_a_path(tmp_path, quick, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train(Path("digits"), settings=quick, quiet=True).recipe.model.width == 64, "as its own recipe says"
+
+
+def test_one_patch_is_warned_of(tmp_path, quick, capsys):
+    settings = quick | {"variant": "mu/16", "image_size": 16}
+    train("digits", out=tmp_path / "out", settings=settings | {"depth": 1, "epochs": 1, "warmup_epochs": 0})
+    out = capsys.readouterr().out
+    assert "warning: one patch is the whole image" in out
+    assert "1 block of width" in out
+    assert "1 epoch on cpu" in out
 
 
 @pytest.mark.parametrize(
@@ -159,6 +227,7 @@ def test_too_many_broken_images_stop_the_run(photos, tmp_path, quick):
         {"settings": {"device": "warp"}},
         {"settings": {"device": "meta"}},
         {"settings": {"validation_fraction": 1.5}},
+        {"settings": {"epochs": 3, "warmup_epochs": 3}},
         {"model": "Tii/8"},
         {"recipe": "palin"},
         {"data": "nowhere"},
@@ -203,8 +272,9 @@ def test_an_interrupt_leaves_whole_files(photos, tmp_path, quick, monkeypatch):
 
 
 def test_a_run_that_learns_nothing_says_so(photos, tmp_path, quick):
-    with pytest.raises(InputError, match="no update of epoch 1 had a finite loss and gradient; try a lower lr"):
+    with pytest.raises(InputError, match="no update of epoch 1 had a finite loss and gradient; set a lower lr"):
         train(photos, out=tmp_path / "out", settings=quick | {"std": [1e-40] * 3}, quiet=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_skipped_step_is_told_and_the_run_goes_on(photos, tmp_path, quick, monkeypatch, capsys):
@@ -226,7 +296,7 @@ def test_lines_where_there_is_no_terminal(photos, tmp_path, quick, capsys):
     train(photos, out=tmp_path / "out", settings=quick)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("3 classes, 33 images to learn from, 3 to validate, 12 to test")
-    assert "8×8 pixels in 2×2 patches, flipped, batches of 16, 2 epochs on cpu" in lines[1]
+    assert "8×8 pixels in 4×4-pixel patches (a grid of 2×2), flipped, batches of 16, 2 epochs on cpu" in lines[1]
     assert [line.split()[:2] for line in lines[2:4]] == [["epoch", "1/2"], ["epoch", "2/2"]]
     assert lines[4].startswith("test accuracy ")
     assert "95 % interval" in lines[4]

@@ -52,23 +52,25 @@ def demonstrate(out: Path) -> float:
     """Does it all in a new folder; returns the test accuracy."""
     from vitreous.classifier import load
     from vitreous.cli.report import write_report
-    from vitreous.data.sources import DIGITS, open_data
+    from vitreous.data.sources import DIGITS
     from vitreous.training.run import train
 
     print("A small Vision Transformer learns to read handwritten digits, from nothing, on this machine.\n")
     run = train(DIGITS, recipe=DIGITS, out=out, settings=SETTINGS)
-    data, classifier = open_data(DIGITS), load(out)
+    data, outcome = run.data, run.outcome
     assert data.test is not None, "the digits have a test split"
     print("\nWhat it takes the test images for (rows: the digit, columns: the answer)\n")
-    print(confusion_table(run.outcome, data.class_names))
-    save_images(data.test, data.class_names, out / IMAGES)
-    images = sorted((out / IMAGES).iterdir())
+    print(confusion_table(outcome, data.class_names))
+    saved = save_images(data.test, data.class_names, out / IMAGES)
     print("\nSome of them (the name begins with the digit)\n")
-    for prediction in classifier(images[:: max(1, len(images) // SHOWN)]):
-        others = ", ".join(f"{name} {p:.1%}" for name, p in prediction.top[1:3])
-        print(f"  {Path(prediction.image).name}  {prediction.class_name}  {prediction.probability:6.1%}  ({others})")
-    write_report(out, classifier, data)
-    return run.outcome.accuracy
+    rows = {place: row for row, place in enumerate(outcome.places.tolist())}
+    for name, place in saved[:: max(1, len(saved) // SHOWN)]:
+        classes, probabilities = outcome.classes[rows[place]], outcome.probabilities[rows[place]]
+        likeliest = [(data.class_names[i], p) for i, p in zip(classes, probabilities.tolist(), strict=True)]
+        others = ", ".join(f"{other} {p:.1%}" for other, p in likeliest[1:])
+        print(f"  {name}  {likeliest[0][0]}  {likeliest[0][1]:6.1%}  ({others})")
+    write_report(out, load(out), data, outcome)
+    return outcome.accuracy
 
 
 def confusion_table(outcome: "Outcome", class_names: Sequence[str]) -> str:
@@ -81,12 +83,16 @@ def confusion_table(outcome: "Outcome", class_names: Sequence[str]) -> str:
     return "\n".join("".join(f"{cell:>5}" for cell in row) for row in rows)
 
 
-def save_images(split: "Split", class_names: Sequence[str], folder: Path) -> None:
-    """Writes the first image of each class as a PNG, so that there are images to try the model on."""
+def save_images(split: "Split", class_names: Sequence[str], folder: Path) -> list[tuple[str, int]]:
+    """Writes the first image of each class as a PNG, to try the model on; returns their names and places."""
     folder.mkdir()
+    saved = []
     for label, name in enumerate(class_names):
         place = split.labels.tolist().index(label)
-        split.load(place).save(folder / f"{name}-{Path(split.names[place]).name}.png")
+        file = f"{name}-{Path(split.names[place]).name}.png"
+        split.load(place).save(folder / file)
+        saved.append((file, place))
+    return saved
 
 
 # ---- the folder
@@ -97,13 +103,16 @@ def replacing(folder: Path) -> Iterator[None]:
     """Makes way for a new demo: an earlier one's folder is removed when the block has done, or put back if it fails.
 
     Raises:
-        InputError: there is a folder that holds anything else than what a demo wrote.
+        InputError: there is a folder that holds anything else than what a demo wrote, or we are in it.
     """
     from vitreous.support.files import write_json
 
     before, was_empty = None, folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
     if not was_empty and (folder.exists() or folder.is_symlink()):
         check_is_demo(folder)
+        if Path.cwd().is_relative_to(folder.resolve()):  # the shell would go on in what is removed
+            cause = f"the folder of the earlier demo, {str(folder)!r}, is the one you are in"
+            raise InputError(cause, "go to another with cd, or give another with --out")
         before = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
         folder.rename(before)
     try:

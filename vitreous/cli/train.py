@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
+from vitreous.cli.app import STOPPED
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
-
-INTERRUPTED = 130
 
 
 def command(
@@ -35,16 +34,14 @@ def command(
     """Train a model on your images."""
     from vitreous.classifier import load
     from vitreous.cli.report import write_report
-    from vitreous.data.sources import open_data
     from vitreous.training.run import train
 
     try:
         run = train(data, model, recipe, out, read_settings(settings or []))
-        images = open_data(data, run.recipe.data.validation_fraction)
-        report = write_report(run.folder, load(run.folder), images)
+        report = write_report(run.folder, load(run.folder), run.data, run.outcome)
     except KeyboardInterrupt:
         print("stopped; what the run's folder holds is whole", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(STOPPED) from None
     print(printable(f"report: {report}"))
     print(printable(f"next: vitreous predict {shlex.quote(str(run.folder))} photo.jpg"))
 

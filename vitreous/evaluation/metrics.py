@@ -4,25 +4,34 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from numpy import ndarray
 
 Z_95 = 1.959963984540054  # a unit normal lies within this with 95 % probability
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a model made of a split.
+    """What a model made of a split: all that is told of it later, so that its images are read once.
 
     Args:
+        places: of the samples in the split; broken images have none here.
         labels: the true class numbers.
-        predictions: the classes with the largest logits.
-        loss: mean cross-entropy over the samples, in nats.
+        classes: the likeliest few for each sample, best first.
+        probabilities: of these.
+        loss: mean cross-entropy over the samples, in nats; nan if a logit is not finite.
     """
 
+    places: Int64[ndarray, " samples"]
     labels: Int64[ndarray, " samples"]
-    predictions: Int64[ndarray, " samples"]
+    classes: Int64[ndarray, "samples likeliest"]
+    probabilities: Float[ndarray, "samples likeliest"]
     loss: float
+
+    @property
+    def predictions(self) -> Int64[ndarray, " samples"]:
+        """The likeliest class of each sample."""
+        return self.classes[:, 0]
 
     @property
     def correct(self) -> int:

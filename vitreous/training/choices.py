@@ -8,6 +8,7 @@ from vitreous.support.errors import InputError
 from vitreous.training.recipe import ModelSection, Recipe
 
 SMALLEST_GRID = 8  # patches along a side; fewer see too little, more than twice as many cost too much
+LARGEST_GRID = 32  # patches along the smaller side that are chosen for an image size that has no better divisors
 LARGEST_SIDE = 224  # pixels
 LARGEST_PATCH = 16
 LARGEST_BATCH, SMALLEST_BATCH = 128, 8
@@ -28,8 +29,13 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
     Where a run takes place (device, threads, workers) stays open: it is chosen anew on each machine.
 
     Raises:
-        InputError: the model's fields contradict each other, or images would be flipped that must not be.
+        InputError: the model's fields contradict each other, no patch fits the image size, the warmup takes all
+            epochs, or images would be flipped that must not be.
     """
+    schedule = recipe.schedule
+    if schedule.warmup_epochs >= schedule.epochs:
+        cause = f"warmup_epochs is {schedule.warmup_epochs:g} of {schedule.epochs} epochs: the rate would only climb"
+        raise InputError(cause, "give fewer, or only epochs: warmup is a fifth of them then, or less")
     tables = recipe.model_dump(exclude_none=True)
     tables["model"] = choose_shape(recipe.model, data)
     if recipe.data.batch_size == "auto":
@@ -50,12 +56,15 @@ def choose_shape(model: ModelSection, data: ImageData) -> dict[str, Any]:
     """The model's table with variant and image size filled in, where they are open.
 
     An image keeps its own size, up to 224 pixels. The patch is the largest power of two that leaves 8
-    patches along a side; where a patch is asked for, the image is at least 8 of them.
+    patches along a side; where a size is asked for, it divides that; where a
+    patch is asked for, the image is at least 8 of them.
     """
     native = min(*data.native_size, LARGEST_SIDE)
     if model.variant == "auto":
-        side = native if model.image_size == "auto" else smaller_side(model.image_size)
-        patch = min(LARGEST_PATCH, 2 ** int(math.log2(max(1, side // SMALLEST_GRID))))
+        if model.image_size != "auto" and model.patch_size is None:
+            patch = dividing_patch(model.image_size)
+        else:
+            patch = min(LARGEST_PATCH, 2 ** int(math.log2(max(1, native // SMALLEST_GRID))))
         size, shape = next((size, shape) for least, size, shape in SIZES if len(data.train) >= least)
         given = model.model_dump(exclude_none=True)
         model = model.model_copy(update=shape | given | {"variant": f"{size}/{patch}"})
@@ -63,7 +72,13 @@ def choose_shape(model: ModelSection, data: ImageData) -> dict[str, Any]:
     if model.image_size != "auto":
         return chosen
     any_size = model.model_copy(update={"image_size": ANY_SIDE})
-    strides = Recipe(model=any_size).config(len(data.class_names), data.channels).token_stride
+    try:
+        strides = Recipe(model=any_size).config(len(data.class_names), data.channels).token_stride
+    except InputError as error:
+        if str(ANY_SIDE) not in error.cause:
+            raise
+        cause = f"no image size can be chosen for the patches of {model.variant!r}: they are too large"
+        raise InputError(cause, "give smaller ones, or image_size too") from error
     sides = tuple(max(native // stride, SMALLEST_GRID) * stride for stride in strides)
     return chosen | {"image_size": sides}
 
@@ -74,6 +89,21 @@ def choose_batch_size(images: int) -> int:
     return min(max(fitting, SMALLEST_BATCH), LARGEST_BATCH)
 
 
-def smaller_side(size: int | tuple[int, int]) -> int:
-    """The smaller of height and width."""
-    return size if isinstance(size, int) else min(size)
+def dividing_patch(size: int | tuple[int, int]) -> int:
+    """The side of the square patch for an image of that size: one that divides it and leaves 8 along each side.
+
+    The largest power of two that does not leave fewer if it divides the image, else the largest number.
+
+    Raises:
+        InputError: only patches so small do that they would cost too much, as of a prime number of pixels.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    side, common = min(height, width), math.gcd(height, width)
+    largest = min(LARGEST_PATCH, max(1, side // SMALLEST_GRID))
+    step = 2 ** int(math.log2(largest))
+    patch = next(patch for patch in (step, *range(largest, 0, -1)) if common % patch == 0)
+    if side // patch > LARGEST_GRID and patch < LARGEST_PATCH // 2:
+        near = "×".join(str(round(pixels / step) * step) for pixels in (height, width))
+        cause = f"an image of {height}×{width} pixels has no good patches: the largest that fit are {patch}×{patch}"
+        raise InputError(cause, f"set another image_size, such as {near}, or give a variant with its patch")
+    return patch

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,10 @@ from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
 from vitreous.support.text import csv_cell
 
+RECIPE, ENVIRONMENT, METRICS, BAD_FILES = "recipe.toml", "environment.json", "metrics.jsonl", "bad_files.csv"
+BAD_FILES_HEADER = ("split", "file", "reason")
+FEW = 3  # broken images of a split that never stop a run are fewer, unless none may be broken
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -22,27 +27,32 @@ class RunFolder:
 
     Args:
         path: of the folder.
+        is_new: it was not there before the run.
     """
 
     path: Path
+    is_new: bool = False
 
     @classmethod
     def create(cls, path: Path) -> Self:
         """Makes the folder and those above it.
 
+        The list of broken images that a stopped run left may be in it; this run writes it anew.
+
         Raises:
-            InputError: it holds something already, or cannot be made.
+            InputError: it holds something else already, or cannot be made.
         """
         try:
+            is_new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
-            used = any(path.iterdir())
+            used = any(not is_bad_files(inside) for inside in path.iterdir())
         except OSError as error:
             raise InputError(
                 f"cannot make the folder {str(path)!r}: {error.strerror}", "give another with --out"
             ) from error
         if used:
             raise InputError(f"the folder {str(path)!r} is used", "give a new one with --out, or remove it")
-        return cls(path)
+        return cls(path, is_new)
 
     @property
     def model(self) -> Path:
@@ -52,7 +62,15 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         """A JSON object for each epoch, and a last one for the test."""
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
+
+    def clear(self) -> None:
+        """Takes back what a run wrote that was stopped before there was a model, but the list of broken images."""
+        for name in (RECIPE, ENVIRONMENT, METRICS):
+            (self.path / name).unlink(missing_ok=True)
+        if self.is_new:
+            with suppress(OSError):  # there is something in it: the list, or what another put there
+                self.path.rmdir()
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds a line; what is not finite becomes null, since JSON has no nan."""
@@ -70,6 +88,8 @@ class RunFolder:
 @dataclass
 class BadFiles:
     """The broken images that a run met: skipped, listed in bad_files.csv, and tolerated up to a share.
+
+    One or two of a split are tolerated in any case, unless the share is 0: of few images they are many.
 
     Args:
         folder: of the run.
@@ -93,17 +113,26 @@ class BadFiles:
         """
         found = self.reasons.setdefault(split.name, {})
         found.update(bad)
-        if len(found) > self.max_fraction * len(split):
+        least = FEW if self.max_fraction else 1
+        if len(found) >= least and len(found) > self.max_fraction * len(split):
             raise InputError(
                 f"{len(found)} of the {len(split)} {split.name} images are broken so far, "
                 f"more than max_bad_fraction = {self.max_fraction:g} allows",
-                f"see {self.folder.path / 'bad_files.csv'}; remove them, or set max_bad_fraction higher",
+                f"see {self.folder.path / BAD_FILES}; remove them, or set max_bad_fraction higher",
             )
 
     def write(self) -> None:
         """Writes bad_files.csv."""
         rows = [(split, name, why) for split, found in self.reasons.items() for name, why in found.items()]
-        self.folder.write_csv("bad_files.csv", [("split", "file", "reason"), *sorted(rows)])
+        self.folder.write_csv(BAD_FILES, [BAD_FILES_HEADER, *sorted(rows)])
+
+
+def is_bad_files(path: Path) -> bool:
+    """Whether this is the list that a run writes of broken images."""
+    if path.name != BAD_FILES or path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.readline(100) == ",".join(BAD_FILES_HEADER).encode() + b"\n"
 
 
 def is_not_finite(value: object) -> bool:

@@ -1,5 +1,6 @@
 """The training loop: epochs of updates, a look at validation after each, the test once at the end."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from vitreous.training.optimizer import adamw
 from vitreous.training.schedule import warmup_cosine
 from vitreous.training.step import Totals, train_step
 from vitreous.training.task import Task
+
+LOWER_LR = "set a lower lr, or a longer warmup"
+LIKELIEST = 3  # classes that an outcome keeps for each sample
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class Trained:
 def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadFiles, display: Display) -> Trained:
     """Trains a model, keeping the weights that do best on validation in the folder's model.safetensors.
 
-    The best has the highest accuracy and, among equals, the lowest loss. Metrics are written after each
-    epoch. The test split is read once, by the model that the file holds.
+    The best has the highest accuracy and, among equals, the lowest loss; an epoch whose loss on validation is
+    not finite is never kept. Metrics are written after each epoch. The test split is read once, by the model
+    that the file holds.
 
     Args:
         model: on the task's device; changed in place.
@@ -53,7 +58,7 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         display: shows the progress.
 
     Raises:
-        InputError: too many broken images, or no update of an epoch had a finite loss.
+        InputError: too many broken images, or no update of an epoch or no validation had a finite loss.
     """
     optimization, schedule = task.recipe.optimizer, task.recipe.schedule
     objective = CrossEntropy(task.recipe.objective.label_smoothing)
@@ -82,6 +87,8 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
                 )
                 totals.add(step, result)
             display.step(step, totals)
+        if totals.sums is None:
+            raise InputError("none of the train images can be read", "check the files")
         loss, accuracy, count = totals.read()
         report_skipped(totals.skipped_steps(), count, epoch, display)
         images_per_second = count / (time.perf_counter() - epoch_begun)
@@ -93,7 +100,7 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
             "val_loss": validation.loss, "val_accuracy": validation.accuracy,
             "images_per_second": images_per_second, "seconds": time.perf_counter() - begun,
         }  # fmt: skip
-        if best is None or is_better(row, best):
+        if is_better(row, best):
             best = row
             kept = {"data": Path(task.data.name).name, "epoch": epoch, "val_accuracy": validation.accuracy}
             save_model(folder.model, model, task.preprocessing, task.data.class_names, kept)
@@ -101,7 +108,8 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         folder.append_metrics(row)
         display.end_epoch(row)
 
-    assert best is not None
+    if best is None:
+        raise InputError("no epoch had a finite loss on validation", LOWER_LR)
     outcome, split = final_outcome(task, folder, bad_files)
     if split == "test":
         test = {"test_loss": outcome.loss, "test_accuracy": outcome.accuracy}
@@ -124,35 +132,44 @@ def evaluate(model: VisionTransformer, task: Task, split: Split, bad_files: BadF
         InputError: too many of them are broken.
     """
     model.eval()
-    labels, predictions, losses = [], [], []
+    places, labels, tops, losses = [], [], [], []
     for batch in task.plain_batches(split):
         bad_files.add(split, batch.bad)
         if len(batch):
             images, truth = task.tensors(batch)
             logits = model(images).float()
+            places.append(batch.indices)
             labels.append(batch.labels)
-            predictions.append(logits.argmax(dim=1))
-            losses.append(F.cross_entropy(logits, truth, reduction="none"))
+            tops.append(logits.softmax(1).topk(min(LIKELIEST, logits.shape[1])))
+            loss = F.cross_entropy(logits, truth, reduction="none")
+            losses.append(loss.where(logits.isfinite().all(1), math.nan))
     if not labels:
         raise InputError(f"none of the {split.name} images can be read", "check the files")
     return Outcome(
+        torch.cat(places).numpy(),
         torch.cat(labels).numpy(),
-        torch.cat(predictions).cpu().numpy(),
+        torch.cat([top.indices for top in tops]).cpu().numpy(),
+        torch.cat([top.values for top in tops]).cpu().numpy(),
         torch.cat(losses).double().mean().item(),
     )
 
 
-def is_better(row: dict[str, Any], best: dict[str, Any]) -> bool:
-    """Whether an epoch did better on validation: more accurate, or as accurate with a lower loss."""
+def is_better(row: dict[str, Any], best: dict[str, Any] | None) -> bool:
+    """Whether an epoch did better on validation: more accurate, or as accurate with a lower loss.
+
+    One whose loss is not finite is never better, and any other is better than it, or than none.
+    """
+    if not math.isfinite(row["val_loss"]):
+        return False
+    if best is None or not math.isfinite(best["val_loss"]):
+        return True
     return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])
 
 
 def report_skipped(steps: list[int], count: int, epoch: int, display: Display) -> None:
     """Tells which updates were skipped. Raises InputError if none of the epoch were left."""
     if not count:
-        raise InputError(
-            f"no update of epoch {epoch} had a finite loss and gradient", "try a lower lr, or a longer warmup"
-        )
+        raise InputError(f"no update of epoch {epoch} had a finite loss and gradient", LOWER_LR)
     if steps:
         some = ", ".join(map(str, steps[:5])) + (", …" if len(steps) > 5 else "")
         display.say(f"epoch {epoch}: loss or gradient not finite, weights left as they were, at steps {some}")

@@ -24,6 +24,7 @@ from vitreous.support.errors import InputError, unknown
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MAX_BYTES = 2**20
+LEAST_WARMUPS = 5  # that the epochs are, where only these are given
 
 Auto = Literal["auto"]  # chosen from the data; recipe.toml of a run holds what was chosen
 Count = Annotated[int, Field(gt=0)]
@@ -127,10 +128,17 @@ class OptimizerSection(Section):
 
 
 class ScheduleSection(Section):
-    """How long, and how the learning rate moves: up in a line, down along a cosine."""
+    """How long, and how the learning rate moves: up in a line, down along a cosine.
+
+    Whoever gives epochs without warmup_epochs, in a file or as a setting, gets at most a fifth of them as warmup.
+    """
 
     epochs: Count = 60
     warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+
+    def with_short_warmup(self) -> Self:
+        """The same with a warmup of at most a fifth of the epochs."""
+        return self.model_copy(update={"warmup_epochs": min(self.warmup_epochs, self.epochs / LEAST_WARMUPS)})
 
 
 class RunSection(Section):
@@ -179,9 +187,10 @@ class Recipe(BaseModel):
         for section, table in tables.items():
             check_section(section, table)
         try:
-            return cls.model_validate(as_tuples(tables))
+            recipe = cls.model_validate(as_tuples(tables))
         except ValidationError as error:
             raise invalid(error, tables) from error
+        return recipe if "warmup_epochs" in tables.get("schedule", {}) else recipe.with_short_warmup()
 
     def with_settings(self, settings: Mapping[str, Any]) -> Self:
         """A copy with some values changed.
@@ -197,7 +206,13 @@ class Recipe(BaseModel):
         for key, value in settings.items():
             section, leaf = find(key)
             tables[section][leaf] = read_value(value) if isinstance(value, str) else value
-        return self.from_dict(tables)
+        given = {find(key)[1] for key in settings}
+        changed = self.from_dict(tables)
+        return changed.with_short_warmup() if "epochs" in given and "warmup_epochs" not in given else changed
+
+    def with_short_warmup(self) -> Self:
+        """A copy whose warmup is at most a fifth of the epochs."""
+        return self.model_copy(update={"schedule": self.schedule.with_short_warmup()})
 
     def with_model(self, name: str) -> Self:
         """A copy with another variant, in the variant's own shape."""

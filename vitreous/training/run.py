@@ -1,5 +1,7 @@
 """A run: from the name of a data set to a folder with a trained model and all that is known about it."""
 
+import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,14 +12,15 @@ from typing import Any
 import torch
 
 from vitreous import __version__
-from vitreous.data.sources import DIGITS, open_data
+from vitreous.data.sources import DIGITS, ImageData, open_data
 from vitreous.evaluation.metrics import Outcome
 from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
 from vitreous.training.choices import resolve
 from vitreous.training.display import Display, duration
-from vitreous.training.folder import BadFiles, RunFolder
+from vitreous.training.folder import BAD_FILES, ENVIRONMENT, RECIPE, BadFiles, RunFolder
 from vitreous.training.loop import Trained, fit
 from vitreous.training.recipe import Recipe, RunSection
 from vitreous.training.results import write_results
@@ -32,6 +35,7 @@ class Run:
 
     Args:
         folder: where everything lies; `model.safetensors` in it is the model, best on validation.
+        data: what was learned from, opened and split.
         recipe: resolved, as in recipe.toml.
         rows: of metrics.jsonl, one for each epoch.
         best: the row of the epoch whose model was kept.
@@ -40,6 +44,7 @@ class Run:
     """
 
     folder: Path
+    data: ImageData
     recipe: Recipe
     rows: list[dict[str, Any]]
     best: dict[str, Any]
@@ -65,15 +70,19 @@ def train(
         data: "digits", or a folder of images in one folder per class.
         model: a variant such as "Ti/8"; "auto" leaves it to the recipe, and that to the data.
         recipe: a TOML file, the name of a built-in one, or a Recipe; by default "digits" or "plain".
-        out: the run's folder, new or empty; by default runs/ and the name of the data.
+        out: the run's folder, new or empty, and outside the data; by default runs/ and the name of the data.
         settings: values that differ from the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
         quiet: print nothing.
 
     Raises:
-        InputError: anything of these is not usable; the folder is not made then.
+        InputError: anything of these is not usable, and no folder is made; or training met too many broken
+            images, or no finite loss: then, as when it is interrupted, the folder stays if a model was saved in
+            it, and else at most its bad_files.csv, which does not keep the next run from using the folder.
     """
+    is_folder = isinstance(data, Path) and data.is_dir()  # as `open_data` sees it
+    is_digits = str(data) == DIGITS and not is_folder
     if not isinstance(recipe, Recipe):
-        recipe = Recipe.load(recipe or ("digits" if data == DIGITS else "plain"))
+        recipe = Recipe.load(recipe or ("digits" if is_digits else "plain"))
     if model != "auto":
         recipe = recipe.with_model(model)
     recipe = recipe.with_settings(settings or {})
@@ -81,7 +90,10 @@ def train(
     recipe = resolve(recipe, images)
     config = recipe.config(len(images.class_names), images.channels)
     task = make_task(recipe, images, config)
-    folder = RunFolder.create(Path(out) if out else RUNS / (Path(images.name).resolve().name or "images"))
+    path = Path(out) if out else RUNS / (Path(images.name).resolve().name or "images")
+    if not is_digits:
+        check_is_outside(path, Path(data))
+    folder = RunFolder.create(path)
 
     bad_files = BadFiles(folder, recipe.data.max_bad_fraction)
     epochs = recipe.schedule.epochs
@@ -89,17 +101,39 @@ def train(
         prepared(recipe.run, task.device),
         Display(epochs, epochs * task.steps_per_epoch, quiet) as display,
     ):
-        write_text(folder.path / "recipe.toml", recipe.to_toml())
-        write_json(folder.path / "environment.json", environment(task))
-        network = VisionTransformer(config).to(task.device)
-        introduce(display, task, network)
-        try:
+        with tidied(folder, bad_files):
+            write_text(folder.path / RECIPE, recipe.to_toml())
+            write_json(folder.path / ENVIRONMENT, environment(task))
+            network = VisionTransformer(config).to(task.device)
+            introduce(display, task, network)
             trained = fit(network, task, folder, bad_files, display)
-        finally:
-            bad_files.write()
         write_results(folder, trained, images.class_names)
         conclude(display, trained, folder, bad_files)
-    return Run(folder.path, recipe, trained.rows, trained.best, trained.outcome, trained.split)
+    return Run(folder.path, images, recipe, trained.rows, trained.best, trained.outcome, trained.split)
+
+
+def check_is_outside(folder: Path, data: Path) -> None:
+    """Raises InputError for a run's folder inside the data's, where the next run would see it as a class."""
+    if folder.resolve().is_relative_to(data.resolve()):
+        cause = f"the run's folder {str(folder)!r} would lie inside the data, {str(data)!r}"
+        elsewhere = os.path.normpath(data / ".." / RUNS / (data.resolve().name or "images"))
+        raise InputError(cause, f"give one elsewhere, such as --out {shlex.quote(elsewhere)}")
+
+
+@contextmanager
+def tidied(folder: RunFolder, bad_files: BadFiles) -> Iterator[None]:
+    """Lists the broken images when the block ends; if it fails before a model was saved, clears the folder."""
+    try:
+        yield
+    except BaseException:
+        if folder.model.exists():
+            bad_files.write()
+        else:
+            if bad_files.count:
+                bad_files.write()
+            folder.clear()
+        raise
+    bad_files.write()
 
 
 @contextmanager
@@ -134,22 +168,35 @@ def environment(task: Task) -> dict[str, Any]:
 
 
 def introduce(display: Display, task: Task, model: VisionTransformer) -> None:
-    """Says in two lines what will happen, with what was chosen from the data."""
+    """Says in a few lines what will happen, with what was chosen from the data, and what of it is left out."""
     data, recipe = task.data, task.recipe
     test = f", {len(data.test):,} to test" if data.test else ""
     display.say(
-        f"{data.name}: {len(data.class_names)} classes, {len(data.train):,} images to learn from, "
+        f"{data.name}: {len(data.class_names)} classes, {counted(len(data.train), 'image')} to learn from, "
         f"{len(data.validation):,} to validate{test}"
     )
+    if data.ignored:
+        left_out = ", ".join(f"{count:,} × {what}" for what, count in data.ignored.items())
+        display.say(f"left out: {left_out}")
     height, width = task.preprocessing.image_size
     rows, columns = model.config.grid
     parameters = sum(parameter.numel() for parameter in model.parameters())
     flip = "flipped, " if task.augmentation.flip else ""
     display.say(
-        f"{model.config.depth} blocks of width {model.config.width}, {parameters / 1e6:.2f} M parameters; "
-        f"{height}×{width} pixels in {rows}×{columns} patches, {flip}batches of {task.batch_size}, "
-        f"{recipe.schedule.epochs} epochs on {task.device}"
+        f"{counted(model.config.depth, 'block')} of width {model.config.width}, {parameters / 1e6:.2f} M parameters; "
+        f"{height}×{width} pixels in {'×'.join(map(str, model.config.token_stride))}-pixel patches "
+        f"(a grid of {rows}×{columns}), {flip}batches of {task.batch_size}, "
+        f"{counted(recipe.schedule.epochs, 'epoch')} on {task.device}"
     )
+    if rows * columns == 1:
+        display.say(
+            "warning: one patch is the whole image; smaller patches, or a larger image_size, let it look at parts"
+        )
+
+
+def counted(number: int, noun: str) -> str:
+    """1 block, 2 blocks."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def conclude(display: Display, trained: Trained, folder: RunFolder, bad_files: BadFiles) -> None:
@@ -157,10 +204,11 @@ def conclude(display: Display, trained: Trained, folder: RunFolder, bad_files: B
     outcome = trained.outcome
     low, high = outcome.interval
     if bad_files.count:
-        display.say(f"{bad_files.count} broken images were skipped; {folder.path / 'bad_files.csv'} lists them")
+        skipped = f"{counted(bad_files.count, 'broken image')} {'was' if bad_files.count == 1 else 'were'} skipped"
+        display.say(f"{skipped}; see {folder.path / BAD_FILES}")
     display.say(
         f"{trained.split} accuracy {outcome.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, "
-        f"{len(outcome.labels):,} images), by the model of epoch {trained.best['epoch']}, "
+        f"{counted(len(outcome.labels), 'image')}), by the model of epoch {trained.best['epoch']}, "
         f"after {duration(trained.rows[-1]['seconds'])}"
     )
     display.say(f"model: {folder.model}; curves and tables beside it")

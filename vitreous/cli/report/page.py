@@ -58,6 +58,7 @@ class Report:
 
     Args:
         data: what the model was trained on.
+        folder: of the run.
         split: the name of the split that was classified.
         outcome: what came of it.
         config: the model's.
@@ -69,6 +70,7 @@ class Report:
     """
 
     data: ImageData
+    folder: Path
     split: str
     outcome: Outcome
     config: ViTConfig
@@ -276,7 +278,7 @@ def model_in_numbers(config: ViTConfig) -> str:
         "Parameters": f"{parameter_count(c):,}",
         "Multiply-adds for an image": f"{nominal_multiply_adds(c):,}",
         "Image": "×".join(map(str, c.image_size)) + " pixels",
-        "Patches": f"{rows}×{columns}, of {'×'.join(map(str, c.patch_size))} pixels",
+        "Patches": f"a grid of {rows}×{columns}, each of {'×'.join(map(str, c.token_stride))} pixels",
         "Tokens": f"{rows * columns}{prefix}" + (" (class token)" if c.class_token and c.prefix_tokens == 1 else ""),
         "Width": f"{c.width:,}",
         "Blocks": f"{c.depth}",
@@ -304,13 +306,21 @@ def recipe(report: Report) -> str:
         "Label smoothing": f"{tables['objective']['label_smoothing']:g}",
         "Seed": f"{tables['run']['seed']}",
     }
-    again = f"vitreous train {shlex.quote(printable(report.data.name))} --recipe recipe.toml"
     return section(
         "The recipe",
         f"{definitions(essentials, 'numbers')}<details><summary>All of recipe.toml</summary>\n"
-        f"<p>The same again: <code>{html_text(again)}</code></p>\n"
+        f"<p>The same again: <code>{html_text(same_again(report))}</code></p>\n"
         f"<pre>{preformatted(report.recipe)}</pre>\n</details>\n",
     )
+
+
+def same_again(report: Report) -> str:
+    """A command that does the run once more, from where this one was started, in a folder beside it."""
+    folder = report.folder
+    is_named = folder.name not in ("", "..")
+    again = (folder.parent if is_named else folder / "..") / f"{folder.resolve().name}-again"
+    words = ["vitreous", "train", report.data.name, "--recipe", str(folder / "recipe.toml"), "--out", str(again)]
+    return shlex.join(map(printable, words))
 
 
 def footer(environment: dict[str, Any]) -> str:
