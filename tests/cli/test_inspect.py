@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -32,6 +33,8 @@ def test_a_photo_adds_values_and_the_weights_are_told_to_be_random(photo, capsys
     assert run(["inspect", "mu/16", "--image", photo]) == 0
     shown = capsys.readouterr().out
     assert "token norm" in shown
+    assert "equation" in shown
+    assert "+ zℓ₋₁ (2)" in shown  # noqa: RUF001
     assert "fresh and random" in shown
 
 
@@ -57,6 +60,9 @@ def test_levels_and_all(capsys):
     ("arguments", "words"),
     [
         (["B/1x"], "neither a file nor a variant"),
+        (["X/16"], "neither a file nor a variant"),
+        (["B/0"], "neither a file nor a variant"),
+        (["B/17"], "nearest sizes that are: 221×221 and 238×238"),
         (["Ti/16", "--level", "0"], "level"),
         (["Ti/16", "--image", "no-such.jpg"], "no-such.jpg"),
     ],
@@ -94,5 +100,7 @@ def test_a_terminal_gets_the_same_rows(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "\x1b[1m" in shown
     assert "embedded patches" in shown
-    assert "…" not in shown
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert "[x_class; x_p¹E; …; x_pᴺE]" in plain
+    assert not re.search(r"…\s", plain)  # nothing is cut short
     assert torch.get_num_threads() >= 1

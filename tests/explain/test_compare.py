@@ -13,7 +13,7 @@ from vitreous.model.attention import SelfAttention
 from vitreous.model.config import ViTConfig
 from vitreous.model.encoder import EncoderBlock
 from vitreous.model.initialization import fill_at_random
-from vitreous.model.mlp import MLP
+from vitreous.model.mlp import MLP, SwiGLU
 from vitreous.model.patch_embedding import PatchEmbedding
 from vitreous.model.vit import VisionTransformer
 
@@ -235,6 +235,104 @@ def test_another_width_is_named(foreign):
     assert found.first_difference.kind == "shape"
     assert found.first_difference.stage == "patch_embedding.projection"
     assert "width differs" in found.cause
+
+
+@pytest.mark.parametrize("layer", [MLP, SwiGLU])
+def test_another_hidden_layer_is_not_another_width(layer):
+    found = compare(layer(24, 40), layer(24, 96), torch.randn(2, 5, 24))
+    assert found.first_difference.stage == "fc1"
+    assert "mlp_dim" in found.cause
+    assert "width" not in found.cause
+
+
+def test_another_mlp_dim_of_a_whole_model_is_named():
+    reference, mine = small(), small(mlp_dim=56)
+    state = reference.state_dict()
+    own = mine.state_dict()
+    mine.load_state_dict({k: state[k] if state[k].shape == v.shape else v for k, v in own.items()})
+    found = compare(mine, reference, X)
+    assert found.first_difference.stage == "encoder.blocks.0.mlp.fc1"
+    assert "(mlp_dim): yours has 56 numbers" in found.cause
+
+
+def test_the_output_of_an_mlp_is_not_its_hidden_layer():
+    mine = nn.Sequential(nn.Linear(24, 96), nn.GELU(), nn.Linear(96, 30))
+    found = compare(mine, MLP(24, 96), torch.randn(2, 5, 24))
+    assert "mlp_dim" not in (found.cause or "")
+
+
+def test_nothing_is_said_of_a_width_where_nothing_is_known():
+    found = compare(nn.Linear(24, 40), nn.Linear(24, 96), torch.randn(2, 5, 24))
+    assert found.cause == "The last axis differs: yours has 40 numbers, that of the reference 96."
+
+
+def fresh(**changes):
+    torch.manual_seed(0)
+    return VisionTransformer(ViTConfig(**SMALL | SHAPE | changes))
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_fresh_models_are_compared_before_their_classifiers(images):
+    reference, x = fresh(), X[:images]
+    assert not reference.eval()(x).any()
+    found = compare(fresh(), reference, x)
+    assert found.equal
+    assert "all zero" in str(found)
+    assert "head.pooling" in found.note
+    assert all(match.error is not None for match in found.stages if match.stage.value.any())
+
+    found = compare(fresh(depth=3), reference, x)
+    assert not found.equal
+    assert "3 blocks, the reference 2" in found.cause
+    assert "all zero" in str(found)
+
+    found = compare(fresh(gelu="exact"), reference, x)
+    assert not found.equal
+    assert found.first_difference.stage == "encoder.blocks.0.mlp.activation"
+    assert found.cause.startswith("Yours uses the exact GELU")
+    assert "something else" not in found.cause
+
+    torch.manual_seed(1)
+    found = compare(VisionTransformer(reference.config), reference, x)
+    assert not found.equal
+    assert found.cause is None
+
+
+def test_a_fresh_model_of_a_learner_is_compared_before_its_classifier():
+    reference = fresh()
+    assert compare(learners_copy(reference), reference, X).equal
+    found = compare(learners_copy(reference, "exact gelu"), reference, X)
+    assert not found.equal
+    assert found.cause.startswith("Yours uses the exact GELU")
+    assert compare(reference, learners_copy(reference, "exact gelu"), X).cause.startswith("The reference uses")
+
+
+def test_a_fresh_model_is_not_a_trained_one():
+    reference = small()
+    mine = edited(reference, lambda m: [p.zero_() for p in m.head.classifier.parameters()])
+    for one, other in ((mine, reference), (reference, mine)):
+        found = compare(one, other, X)
+        assert not found.equal
+        assert found.first_difference.stage == "head.classifier"
+        assert found.note == ""
+
+
+def test_logits_that_are_only_a_bias_hide_differences():
+    def biased(**changes):
+        return edited(fresh(**changes), lambda m: m.head.classifier.bias.copy_(torch.arange(7.0) - 3))
+
+    reference = biased(num_classes=7)
+    found = compare(biased(num_classes=7, gelu="exact"), reference, X)
+    assert not found.equal
+    assert "constant" in found.note
+    assert compare(biased(num_classes=7), reference, X).equal
+
+
+def test_zero_throughout_says_little():
+    reference = edited(nn.Linear(24, 24), lambda m: [p.zero_() for p in m.parameters()])
+    found = compare(copy.deepcopy(reference), reference, torch.randn(2, 24))
+    assert found.equal
+    assert "says little" in str(found)
 
 
 def test_a_token_too_few_is_named():

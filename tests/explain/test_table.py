@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -18,12 +19,41 @@ def test_no_line_is_wider_than_asked():
                 assert max(len(line) for line in lines if not line.endswith(".")) <= width
 
 
-def test_wide_tables_show_the_equations():
-    trace = inspect("mu/16")
-    narrow, wide = "\n".join(text(trace, 80)), "\n".join(text(trace, 120))
-    assert "softmax" not in narrow
-    assert "MSA(LN(zℓ₋₁)) + zℓ₋₁ (2)" in wide  # noqa: RUF001
-    assert "(2)" not in narrow
+COLUMNS = ("in", "out", "equation", "parameters", "share", "mult-adds", "share")
+STATISTICS = ("mean", "std", "min", "max", "token norm")
+
+
+def titles(trace, width):
+    return [column.title for grid in lay_out(trace, width).grids for column in grid]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, None])
+@pytest.mark.parametrize("name", ["mu/16", "B/16"])
+def test_no_width_takes_a_stage_s_equation_shapes_or_costs(name, width):
+    trace = inspect(name)
+    found = titles(trace, width)
+    assert [title for title in found if title in COLUMNS] == list(COLUMNS)
+    assert "MSA(LN(zℓ₋₁)) + zℓ₋₁ (2)" in "\n".join(text(trace, width))  # noqa: RUF001
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, None])
+def test_values_come_in_addition(width):
+    trace = inspect("mu/16", torch.randn(1, 3, 32, 32))
+    found = titles(trace, width)
+    assert [title for title in found if title in COLUMNS + STATISTICS] == [*COLUMNS, *STATISTICS]
+    lines = text(trace, width)
+    assert width is None or max(len(line) for line in lines if not line.endswith(".")) <= width
+    grids = lay_out(trace, width).grids
+    assert all(grid[0] == grids[0][0] for grid in grids)  # the stages' names again
+
+
+def test_what_is_left_out_is_said():
+    trace = inspect("mu/16", torch.randn(1, 3, 32, 32))
+    assert "lack of width: path and what it is." in text(trace, 80)[-1]
+    assert "--json" in text(trace, 80)[-1]
+    assert "equation" in text(trace, 40)[-1]
+    assert not any("lack of width" in line for line in text(trace, None))
+    assert {"path", "what it is"} <= set(titles(trace, None))
 
 
 def test_equal_blocks_become_one_line_that_adds_up():
@@ -40,7 +70,7 @@ def test_with_values_every_block_keeps_its_line():
     trace = inspect("mu/16", torch.randn(1, 3, 32, 32), level=2)
     lines = text(trace, 80)
     assert any("token norm" in line for line in lines)
-    assert sum(line.lstrip().startswith("block 0") for line in lines) == 2  # costs above, values below
+    assert sum(line.lstrip().startswith("block 0") for line in lines) == 3  # shapes, costs, values
     assert sum("token norm" in line for line in text(trace, 200)) == 1
 
 
@@ -60,3 +90,8 @@ def test_html_holds_every_row():
     html = trace._repr_html_()
     assert html.count("<tr>") == len(lay_out(trace, None).lines) + 1
     assert "x ∈ ℝ" in html  # noqa: RUF001
+
+
+def test_html_holds_every_column():
+    html = inspect("mu/16", torch.randn(1, 3, 32, 32))._repr_html_()
+    assert [html.count(f"<th>{title}</th>") for title in COLUMNS + STATISTICS] == [1, 1, 1, 1, 2, 1, 2, *[1] * 5]

@@ -60,10 +60,11 @@ def open_model(model: str, with_weights: bool) -> "tuple[nn.Module, Preprocessin
 
     Raises:
         InputError: there is neither such a variant nor such a file.
+        ValueError: the variant's patches do not fit its image.
     """
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.explain.trace import named
-    from vitreous.model.variants import NAMES, variant
+    from vitreous.model.variants import NAMES, SIZES, variant
     from vitreous.support.errors import InputError, nearest
 
     if Path(model).exists() or ":" in model:
@@ -74,6 +75,9 @@ def open_model(model: str, with_weights: bool) -> "tuple[nn.Module, Preprocessin
     try:
         config = variant(model)
     except ValueError as error:
+        size, _, patch = model.partition("/")
+        if size in SIZES and patch.isdecimal() and int(patch):
+            raise  # any patch size is a variant: the name is right, the numbers are not
         meant = nearest(model, NAMES)
         names = f"a variant such as {meant or 'B/16'}; `vitreous list models` shows them all"
         raise InputError(f"{model!r} is neither a file nor a variant", names) from error
@@ -105,6 +109,7 @@ def show(table: "Table") -> bool:
         return False
     console.print(Text(table.title, style="bold"))
     for columns in table.grids:
+        console.print()
         grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
         for column in columns:
             grid.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
@@ -112,6 +117,7 @@ def show(table: "Table") -> bool:
             heading = not line.stages or line.name == "total"
             grid.add_row(*map(Text, cells), style="bold" if heading else None)
         console.print(grid)
+    console.print()
     for note in table.notes:
         console.print(Text(printable(note), style="dim"))
     return True

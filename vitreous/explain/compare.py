@@ -6,10 +6,20 @@ from typing import Any, Literal
 
 from torch import nn
 
-from vitreous.explain.diagnosis import Finding, find_mistake, shape_cause, stack_of
+from vitreous.explain.diagnosis import Finding, find_mistake, module_around, shape_cause, stack_of
 from vitreous.explain.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
-from vitreous.explain.passes import Alignment, Match, Pass, align, is_optional, record
-from vitreous.explain.recording import Shape
+from vitreous.explain.passes import (
+    Alignment,
+    Match,
+    Pass,
+    align,
+    before_flat,
+    is_flat,
+    is_optional,
+    record,
+    tensors_vary,
+)
+from vitreous.explain.recording import Shape, tensors_in
 from vitreous.explain.stages import Stage
 from vitreous.support.text import html_text, printable
 
@@ -58,7 +68,8 @@ class Comparison:
         cause: what probably causes it and how to mend it, None if no experiment tells.
         stages: each stage of the reference with where its values are in your model, up to the first difference.
         tolerance: relative error that counts as none.
-        error: of the outputs, None if their shapes differ.
+        error: of the outputs (of what `note` says, where there is one), None if their shapes differ.
+        note: what was compared instead where both outputs are all zero, or constant, and so hide differences.
     """
 
     equal: bool
@@ -67,6 +78,7 @@ class Comparison:
     stages: tuple[Match, ...]
     tolerance: float
     error: Error | None
+    note: str = ""
 
     def __str__(self) -> str:
         return "\n".join(map(printable, self._lines()))
@@ -74,9 +86,11 @@ class Comparison:
     def _lines(self) -> list[str]:
         matched = [match for match in self.stages if match.error is not None]
         if self.equal and self.error is not None:
-            first = f"Equal: the outputs differ by at most {self.error.relative:.1e} of their largest value"
-            return [f"{first} (tolerance {self.tolerance:g})."]
+            what = "the values compared" if self.note else "the outputs"
+            first = f"Equal: {what} differ by at most {self.error.relative:.1e} of their largest value"
+            return [f"{first} (tolerance {self.tolerance:g}).", *filter(None, [self.note])]
         lines = [f"Different. {len(matched)} stages of the reference are the same in both models."]
+        lines += filter(None, [self.note])
         if matched:
             last = matched[-1]
             lines.append(f"Last that is the same: {last.stage.path} ({last.stage.name}).")
@@ -96,8 +110,9 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
     model, in order of execution and in any layout. Stages that yours need not have are no difference as long as a
     later one is the same. Then the usual mistakes are made in a copy of the model that is ours (the reference, if
     both are), to see which one gives the other model's values. Both models run in evaluation mode, without
-    gradients, and are as before afterwards. All tensors are kept meanwhile: a few images are enough, and should
-    be two or more, since some mistakes cannot be seen on one.
+    gradients, and are as before afterwards. Where both outputs are all zero, as a fresh classifier makes them, or
+    constant, what enters the last stages that make them so is compared instead. All tensors are kept meanwhile:
+    a few images are enough, and should be two or more, since some mistakes cannot be seen on one.
 
     Args:
         mine: your model or layer, with the same weights as the reference.
@@ -111,18 +126,49 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
     if not inputs:
         raise ValueError("there is no input; compare(mine, reference, x)")
     ours, theirs = record(mine, inputs), record(reference, inputs)
+    note = ""
+    varied = tensors_vary(next(tensors_in(list(inputs)), None))
+    if hides(theirs, ours, varied, tolerance):
+        ours, theirs = record(mine, inputs, entering=True), record(reference, inputs, entering=True)
+        my_part, their_part = before_flat(ours, varied), before_flat(theirs, varied)
+        if my_part is None or their_part is None:
+            note = what_is_compared(theirs, None)
+        else:
+            note = what_is_compared(theirs, their_part)
+            ours, theirs = my_part, their_part
     alignment = align(theirs, ours, tolerance)
     error = None
     if ours.output.shape == theirs.output.shape:
         error = error_of(theirs.output, ours.output)
+    if theirs.end:  # whose layout is its model's own business
+        error = same(Value(theirs.output), Value(ours.output), tolerance) or error
     if error is not None and error.relative <= tolerance:
-        return Comparison(True, None, None, tuple(alignment.matches), tolerance, error)
+        return Comparison(True, None, None, tuple(alignment.matches), tolerance, error, note)
     if error is None and same(Value(theirs.output), Value(ours.output), tolerance):
         difference, cause = other_layout(theirs, ours)
         return Comparison(False, difference, cause, tuple(alignment.matches), tolerance, error)
     difference = first_difference(alignment, ours, whole=not stack_of(reference)[1])
     difference, cause = explain(difference, alignment, ours, theirs, inputs, tolerance)
-    return Comparison(False, difference, cause, tuple(alignment.matches[: alignment.start]), tolerance, error)
+    return Comparison(False, difference, cause, tuple(alignment.matches[: alignment.start]), tolerance, error, note)
+
+
+def hides(reference: Pass, mine: Pass, varied: bool, tolerance: float) -> bool:
+    """Tells whether both outputs are the same only since they are zero or constant."""
+    if reference.output.shape != mine.output.shape or not is_flat(reference.output, varied):
+        return False
+    return error_of(reference.output, mine.output).relative <= tolerance
+
+
+def what_is_compared(reference: Pass, shorter: Pass | None) -> str:
+    """The note on outputs that hide differences."""
+    if reference.output.any():
+        told = "Both outputs are constant, whatever the images"
+    else:
+        told = "Both outputs are all zero, as from a fresh classifier"
+    if shorter is None:
+        return f"{told}, and nothing before them varies: this says little; compare with other weights or inputs."
+    last = shorter.stages[-1]
+    return f"{told}: the stages before them were compared, up to {last.path} ({last.name})."
 
 
 def first_difference(alignment: Alignment, mine: Pass, whole: bool) -> Difference:
@@ -194,7 +240,9 @@ def explain(
         cause = f"The depth differs: yours has {my_depth} blocks, the reference {depth}."
         return Difference(path, "blocks", my_path, "shape", (depth,), (my_depth,)), cause
     if difference.kind == "shape":
-        cause = shape_cause(difference.shape, difference.my_shape or ())
+        around = module_around(reference.model, difference.stage) or module_around(mine.model, difference.mine or "")
+        ours = is_ours(reference.model) or is_ours(mine.model)
+        cause = shape_cause(difference.shape, difference.my_shape or (), around, ours)
         if cause is not None:
             return difference, cause
     if is_ours(reference.model) or not is_ours(mine.model):

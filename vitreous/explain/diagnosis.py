@@ -1,5 +1,6 @@
 """Why two models differ, found by experiment: the mistake whose copy gives what the other model gives."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from vitreous.explain.mistakes import mistakes_in
 from vitreous.explain.mistakes.mistake import Mistake, copy_sharing_weights
 from vitreous.explain.passes import Alignment, Pass, output_of, record
 from vitreous.explain.recording import Shape, tensors_in
+from vitreous.model.attention import SelfAttention
+from vitreous.model.mlp import MLP, SwiGLU
 
 EXPLAINED = 100  # a mistake explains a difference if it makes it so many times smaller
 EXACT = 1e-6  # so near that there is no need to try further mistakes
@@ -62,6 +65,7 @@ class Trial:
         match = alignment.matches[min(alignment.start, len(alignment.matches) - 1)]
         self.first = match.stage
         self.comparable = known.output.shape == other.output.shape
+        self.end = known.end
         before = alignment.matches[: alignment.start]
         seen = [Value(m.stage.value) for m in before if m.stage.value is not None]
         self.fresh = [
@@ -90,16 +94,20 @@ class Trial:
         tried: list[tuple[float, Mistake]] = []
         for mistake in mistakes:
             model = made(mistake, self.known.model, site)
-            output = None if model is None else attempt(model, self.inputs)
+            output = None if model is None else self.output_of(model)
             if output is None or output.shape != self.other.output.shape:
                 continue
             after = error_of(self.other.output, output).relative
-            if after <= max(self.tolerance, before / EXPLAINED) and after <= before / CLEARLY:
+            if after <= max(self.tolerance, before / EXPLAINED) < math.inf and after <= before / CLEARLY:
                 tried.append((after, mistake))
                 if after <= min(EXACT, before / EXPLAINED):
                     break
         least = min((error for error, _ in tried), default=0.0)
         return next((mistake for error, mistake in tried if error <= SIMILAR * least), None)
+
+    def output_of(self, model: nn.Module) -> Tensor | None:
+        """What a copy gives where the passes end; None if it fails."""
+        return value_at(model, self.end, self.inputs) if self.end else attempt(model, self.inputs)
 
     def explains_stage(self, mistake: Mistake) -> bool:
         """Tells whether with the mistake the first differing stage becomes one of the other model's tensors."""
@@ -148,15 +156,47 @@ def block_of(path: str) -> str:
     return ".".join(parts[: numbers[-1] + 1]) if numbers else ""
 
 
-def shape_cause(reference: Shape, mine: Shape) -> str | None:
-    """What a difference in shape usually means."""
+def module_around(model: nn.Module, path: str) -> nn.Module | None:
+    """Our MLP or attention inside which a stage is, in tensors that need not have the width of tokens."""
+    parts = path.partition(":")[0].split(".")
+    if path in ("", "output") or parts[-1] in ("fc2", "out"):  # these give tokens again
+        return None
+    for i in range(len(parts) - (":" not in path), -1, -1):
+        try:
+            module = model.get_submodule(".".join(parts[:i]))
+        except AttributeError:  # a path of the other model
+            continue
+        if isinstance(module, MLP | SwiGLU | SelfAttention):
+            return module
+    return None
+
+
+def axis_cause(reference: Shape, mine: Shape, around: nn.Module | None, ours: bool) -> str:
+    """What a difference in the last axis of "batch tokens width" means."""
+    numbers = f"yours has {mine[2]} numbers, that of the reference {reference[2]}"
+    if isinstance(around, MLP | SwiGLU):
+        return f"The hidden layer of the MLP differs (mlp_dim): {numbers}."
+    if around is not None or not ours:
+        return f"The last axis differs: {numbers}."
+    return f"The width differs: your tokens have {mine[2]} numbers, those of the reference {reference[2]}."
+
+
+def shape_cause(reference: Shape, mine: Shape, around: nn.Module | None = None, ours: bool = True) -> str | None:
+    """What a difference in shape usually means.
+
+    Args:
+        reference: the shape there.
+        mine: the shape in your model.
+        around: our MLP or attention inside which the stage is, None if it is in neither.
+        ours: whether a model is ours, so that a stage outside of those is known to hold tokens.
+    """
     if len(reference) != len(mine):
         return None
     differ = [i for i, (a, b) in enumerate(zip(reference, mine, strict=True)) if a != b]
     if len(reference) == 2 and differ == [1]:
         return f"The last axis has {mine[1]} numbers, not {reference[1]}: compare the number of classes, or the width."
     if len(reference) == 3 and 2 in differ:
-        return f"The width differs: your tokens have {mine[2]} numbers, those of the reference {reference[2]}."
+        return axis_cause(reference, mine, around, ours)
     if len(reference) == 3 and differ == [1]:
         more = mine[1] - reference[1]
         if abs(more) == 1:

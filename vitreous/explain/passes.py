@@ -13,6 +13,7 @@ from vitreous.explain.recording import INPUT, PATCHES, Event, Recorder, tensors_
 from vitreous.explain.stages import Stage, build_stages
 from vitreous.model.encoder import Encoder
 
+FLAT = 1e-6  # values that vary by no more, of the largest, say nothing about what they were made of
 SHARED_PATHS = 0.8  # with so many paths of the reference in both, stages are matched by path
 
 
@@ -25,12 +26,14 @@ class Pass:
         output: the first tensor of what it returned.
         stages: that have a value, in the order in which they end; the last is the output.
         values: every tensor that entered or left a module or operation.
+        end: path of the stage that gives `output` where that is not the model's own; see `before_flat`.
     """
 
     model: nn.Module
     output: Tensor
     stages: list[Stage]
     values: list[Value]
+    end: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,22 @@ def first_tensor(result: Any, model: nn.Module) -> Tensor:
     return tensor
 
 
-def record(model: nn.Module, inputs: Sequence[Any]) -> Pass:
-    """Runs a model in evaluation mode and keeps all its tensors."""
+def record(model: nn.Module, inputs: Sequence[Any], entering: bool = False) -> Pass:
+    """Runs a model in evaluation mode and keeps all its tensors.
+
+    Args:
+        model: to run.
+        inputs: of it.
+        entering: whether `values` also holds what enters the outermost modules and no module gave, such as the
+            class token that a model picks for its classifier.
+    """
     recorder = Recorder(model, observe=lambda tensor: tensor.detach().clone(), all_inputs=True)
     with evaluating(model):
         output = first_tensor(recorder.run(*inputs), model)
     last = Stage("", "output", "output", "what the model returns", value=recorder.root.seen)
     stages = [*ended(build_stages(recorder, keep=True)), last]
     values: list[Value] = []
-    for part in (part for part in recorder.root.parts if part.operation != INPUT):
+    for part in (p for p in recorder.root.parts if p.operation != INPUT or (entering and p.path)):
         for event in ending(part):
             if isinstance(event.seen, Tensor) and event.seen.numel():
                 if values and values[-1].is_same_tensor(event.seen):
@@ -119,6 +129,42 @@ def record(model: nn.Module, inputs: Sequence[Any]) -> Pass:
                 values.append(Value(event.seen, label(event)))
     values.append(Value(recorder.root.seen, "output"))
     return Pass(model, output.detach(), stages, values)
+
+
+def before_flat(run: Pass, varied: bool) -> Pass | None:
+    """The pass as if it ended with the last stage whose values vary; None if none does before the output.
+
+    Args:
+        run: the whole pass.
+        varied: whether the images themselves differ.
+    """
+    stages = [i for i, s in enumerate(run.stages[:-1]) if s.value is not None and not is_flat(s.value, varied)]
+    values = [i for i, value in enumerate(run.values[:-1]) if not is_flat(value.tensor, varied)]
+    if not stages or not values:
+        return None
+    last, end = run.values[values[-1]], run.stages[stages[-1]]
+    kept = run.values[: values[-1] + 1]
+    return Pass(run.model, last.tensor, run.stages[: stages[-1] + 1], kept, end.path)
+
+
+def is_flat(tensor: Tensor, varied: bool) -> bool:
+    """Tells values that would hide what comes before them: one number throughout, or the same for each image.
+
+    Args:
+        tensor: the values.
+        varied: whether the images themselves differ.
+    """
+    x = tensor.detach().float()
+    size = x.abs().max().item()
+    if not size or x.numel() == 1:
+        return not size
+    spread = min((x.max() - x.min()).item(), (x - x[:1]).abs().max().item() if varied and len(x) > 1 else size)
+    return spread <= FLAT * size
+
+
+def tensors_vary(tensor: Tensor | None) -> bool:
+    """Tells whether the images (or rows) of a batch differ."""
+    return tensor is not None and tensor.ndim > 1 and not bool((tensor == tensor[:1]).all())
 
 
 def ended(stages: Sequence[Stage]) -> Iterator[Stage]:

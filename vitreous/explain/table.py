@@ -51,7 +51,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A trace laid out: one grid of columns, or two below each other where it is narrow; and footnotes."""
+    """A trace laid out: one grid of columns, or several below each other where it is narrow; and footnotes."""
 
     title: str
     lines: list[Line]
@@ -74,23 +74,59 @@ def lay_out(trace: "Trace", width: int | None = 0, fold: bool = True) -> Table:
     total = Stage("", "total", "", "", parameters=trace.total_parameters, multiply_adds=trace.total_multiply_adds)
     lines.append(Line("total", 0, (total,)))
     names = Column("stage", ["  " * line.depth + printable(line.name) for line in lines], right=False)
-    costs = cost_columns(lines, trace)
-    extra = [
+    shapes = [
         column_of("in", lines, lambda line: shape_text(line.stages[0].input_shape, trace.images)),
-        column_of("equation", lines, lambda line: line.stages[0].equation),
-        column_of("what it is", lines, lambda line: line.stages[0].what),
-        column_of("path", lines, lambda line: path_text(line)),
+        column_of("out", lines, lambda line: shape_text(line.stages[0].output_shape, trace.images)),
     ]
-    statistics = value_columns(lines) if values else []
-    out = column_of("out", lines, lambda line: shape_text(line.stages[0].output_shape, trace.images))
-    grids = [[names, out, *costs, *statistics]]
-    if width is not None and total_width(grids[0]) > width:
-        grids = [[names, out, *costs], [names, *statistics]] if values else [[names, out, *costs]]
-    for column, place in zip(extra, (1, 3, len(grids[0]) + 2, len(grids[0]) + 3), strict=True):
-        wider = [*grids[0][:place], column, *grids[0][place:]]
-        if any(column.cells) and (width is None or total_width(wider) <= width):
-            grids[0] = wider
-    return Table(title_of(trace), lines, grids, trace.notes)
+    equation = column_of("equation", lines, lambda line: line.stages[0].equation)
+    groups = [shapes, [equation], cost_columns(lines, trace), value_columns(lines) if values else []]
+    words = [
+        column_of("path", lines, lambda line: path_text(line)),
+        column_of("what it is", lines, lambda line: line.stages[0].what),
+    ]
+    grids, left_out = pack(names, groups, words, width)
+    notes = trace.notes
+    if left_out:
+        missing = " and ".join(column.title for column in left_out)
+        notes.append(f"Not shown, for lack of width: {missing}. A wider terminal shows more, --json and to_dict() all.")
+    return Table(title_of(trace), lines, grids, notes)
+
+
+def pack(
+    names: Column, groups: Sequence[Sequence[Column]], words: Sequence[Column], width: int | None
+) -> tuple[list[list[Column]], list[Column]]:
+    """Spreads columns over as few grids as there must be, each beginning with the names.
+
+    Args:
+        names: of the stages.
+        groups: columns that stay together, in their order; only those of text can be left out.
+        words: long columns, which are shown where there is room left.
+        width: characters there are; None for no limit.
+
+    Returns:
+        The grids, and the columns that fit nowhere.
+    """
+
+    def fits(columns: Sequence[Column]) -> bool:
+        return width is None or total_width(columns) <= width
+
+    grids, left_out = [[names]], []
+    for group in groups:
+        columns = [column for column in group if any(column.cells)]
+        if not columns or fits([*grids[-1], *columns]):
+            grids[-1] += columns
+        elif fits([names, *columns]) or any(column.right for column in columns) or len(grids[-1]) == 1:
+            grids += [[names, *columns]] if len(grids[-1]) > 1 else []
+            grids[-1] = [names, *columns]
+        else:
+            left_out += columns
+    for column in words:
+        room = next((grid for grid in grids if fits([*grid, column])), None)
+        if room is not None and any(column.cells):
+            room.append(column)
+        elif any(column.cells):
+            left_out.append(column)
+    return grids, left_out
 
 
 def title_of(trace: "Trace") -> str:
