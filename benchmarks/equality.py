@@ -183,18 +183,20 @@ def table() -> str:
     lines = ["| authors' code | judge | largest difference | tolerance |", "|---|---|---:|---:|"]
     for name, code, what in JUDGES:
         ours, theirs = logits_of(name)
-        lines.append(f"| {code} | logits of `{name}`: {what} | {(ours - theirs).abs().max():.1e} | 1e-5 |")
+        lines.append(
+            f"| {code} | logits of `{name}`: {what} | {(ours - theirs).abs().max():.1e} | {TOLERANCES['logits']:g} |"
+        )
     outputs, slopes = layers(), gradients()
     steepest = max(theirs.abs().max().item() for _, theirs in slopes.values())
     sgd, adam = updated("sgd"), updated("adamw")
     rows = (
-        (f"outputs of all {len(outputs)} submodules", largest(outputs), "1e-5"),
-        (f"all {len(slopes)} gradients, relative to the largest", largest(slopes) / steepest, "1e-5"),
-        ("weights and losses of ten updates, SGD with momentum", largest(without_key_biases(sgd)), "1e-5"),
-        ("weights and losses of ten updates, AdamW", largest(without_key_biases(adam)), "2e-5"),
+        (f"outputs of all {len(outputs)} submodules", largest(outputs), "layers"),
+        (f"all {len(slopes)} gradients, relative to the largest", largest(slopes) / steepest, "gradients"),
+        ("weights and losses of ten updates, SGD with momentum", largest(without_key_biases(sgd)), "sgd"),
+        ("weights and losses of ten updates, AdamW", largest(without_key_biases(adam)), "adamw"),
     )
     return "\n".join(
-        [*lines, *(f"| vision_transformer | {what} | {size:.1e} | {limit} |" for what, size, limit in rows)]
+        [*lines, *(f"| vision_transformer | {what} | {size:.1e} | {TOLERANCES[kind]:g} |" for what, size, kind in rows)]
     )
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitreous.checkpoints.resolve import resolve
-from vitreous.checkpoints.store import StoredModel, save_model
+from vitreous.checkpoints.store import StoredModel, check_class_names, save_model
 from vitreous.data.images import BadImage, decode_image, upright_rgb
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.vit import VisionTransformer
@@ -84,9 +84,7 @@ class Classifier:
         class_names: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        if class_names is not None and len(class_names) != model.config.num_classes:
-            cause = f"there are {len(class_names)} class names for {model.config.num_classes} classes"
-            raise InputError(cause, "give one for each")
+        check_class_names(class_names, model.config.num_classes)
         self.model = model.eval()
         self.preprocessing = preprocessing
         self.class_names = None if class_names is None else tuple(class_names)

@@ -84,16 +84,6 @@ def test_evaluation_keeps_the_order_and_the_last_batch(digits):
     assert [i for batch in epoch for i in batch.indices.tolist()] == list(range(len(digits)))
 
 
-def test_the_last_batch_can_be_left_out_but_never_the_only_one(digits):
-    def sizes(batch_size):
-        loader = batches(digits, PREPROCESSING, batch_size=batch_size, shuffle=False, drop_last=True)
-        return [len(batch) for batch in loader]
-
-    assert sizes(100) == [100]
-    assert sizes(len(digits)) == [len(digits)]
-    assert sizes(10_000) == [len(digits)]
-
-
 def test_seed_and_epoch_change_order_and_views(photos):
     split, _ = photos
 

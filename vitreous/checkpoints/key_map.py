@@ -85,10 +85,11 @@ def to_ours(
         InputError: a key is missing, left over, or has another shape; all of them are listed.
     """
     rules = list(rules)
-    wanted = [key for rule in rules for key in rule.theirs]
+    wanted = dict.fromkeys(key for rule in rules for key in rule.theirs)
+    filled = {rule.ours for rule in rules}
     missing = [f"{key} is missing" for key in wanted if key not in source]
-    left_over = [f"{key} has no place" for key in source if key not in set(wanted)]
-    unfilled = [f"{key} is filled by no key" for key in shapes if key not in {rule.ours for rule in rules}]
+    left_over = [f"{key} has no place" for key in source if key not in wanted]
+    unfilled = [f"{key} is filled by no key" for key in shapes if key not in filled]
     state, misshapen = {}, []
     for rule in rules:
         parts = [source[key] for key in rule.theirs if key in source]
@@ -115,8 +116,8 @@ def to_theirs(state: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, T
         InputError: a parameter has no rule, or a rule no parameter; all of them are listed.
     """
     rules = list(rules)
-    names = [rule.ours for rule in rules]
-    differing = [f"{n} has no place there" for n in state if n not in set(names)]
+    names = dict.fromkeys(rule.ours for rule in rules)
+    differing = [f"{n} has no place there" for n in state if n not in names]
     differing += [f"{n} is missing" for n in names if n not in state]
     if differing:
         raise InputError(f"the model does not fit this format: {listed(differing)}", "nothing was written")

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vitreous.checkpoints.key_map import listed
+from vitreous.checkpoints.key_map import SAME, Rule, to_ours
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.cost import on_meta
@@ -98,37 +98,30 @@ def load_model(path: str | Path) -> StoredModel:
             if config.depth + sum(config.stem_blocks or ()) > len(keys):  # before so many are built
                 raise InputError(f"the config of {path} has more blocks than the file has tensors", "save it again")
             model = on_meta(config)
-            _check_keys(path, {key: file.get_slice(key).get_shape() for key in keys}, model)
-            state = {key: file.get_tensor(key).float() for key in keys}
+            shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+            rules = [Rule(name, (name,), SAME) for name in shapes]
+            state = to_ours({key: file.get_tensor(key) for key in keys}, rules, shapes, str(path))
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}", "save or copy it again") from error
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"the header of {path} is damaged: {error!r}", "save or copy it again") from error
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return StoredModel(model, preprocessing, None if names is None else tuple(names), metadata)
 
 
+def check_class_names(names: Any, num_classes: int) -> None:
+    """Raises InputError unless the names are texts, one for each class; None stands for none."""
+    if names is None:
+        return
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise InputError("the class names are no list of texts", "give one text for each class")
+    if len(names) != num_classes:
+        raise InputError(f"there are {len(names)} class names for {num_classes} classes", "give one for each")
+
+
 def _check_belongings(names: Any, preprocessing: Preprocessing, config: ViTConfig) -> None:
-    if names is not None:
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-            raise InputError("the class names are no list of texts", "give one text for each class")
-        if len(names) != config.num_classes:
-            cause = f"there are {len(names)} class names for {config.num_classes} classes"
-            raise InputError(cause, "give one for each")
+    check_class_names(names, config.num_classes)
     grid_of(preprocessing.image_size, config.token_stride)
     if config.channels in (1, 3) and preprocessing.channels != config.channels:
         cause = f"the preprocessing gives {preprocessing.channels} channels, the model takes {config.channels}"
         raise InputError(cause, "give the preprocessing that belongs to the model")
-
-
-def _check_keys(path: str | Path, shapes: Mapping[str, list[int]], model: VisionTransformer) -> None:
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = [f"{key} is missing" for key in wanted if key not in shapes]
-    problems += [f"{key} has no place" for key in shapes if key not in wanted]
-    problems += [
-        f"{key} has shape {shape} and not {wanted[key]}"
-        for key, shape in shapes.items()
-        if key in wanted and shape != wanted[key]
-    ]
-    if problems:
-        raise InputError(f"the weights of {path} do not fit its config: {listed(problems)}", "nothing was loaded")

@@ -90,9 +90,10 @@ def batches(
     seed: int = 0,
     epoch: int = 0,
     workers: int = 0,
-    drop_last: bool = False,
 ) -> "DataLoader[Batch]":
     """One epoch over a split: an iterable of `Batch` with a length, the same for any number of workers.
+
+    Every sample comes once; the last batch may be smaller.
 
     Args:
         split: where samples come from.
@@ -103,15 +104,12 @@ def batches(
         seed: of the order and the views.
         epoch: of the order and the views.
         workers: processes that load; 0 loads in this one.
-        drop_last: whether a last batch that is smaller is left out; a split smaller than one batch never is.
     """
     if batch_size < 1 or workers < 0:
         raise ValueError(f"batch_size is {batch_size}, workers is {workers}: from 1 and from 0")
     count = len(split)
     order = epoch_order(seed, epoch, count) if shuffle else np.arange(count)
     chunks = [order[start : start + batch_size] for start in range(0, count, batch_size)]
-    if drop_last and len(chunks) > 1 and len(chunks[-1]) < batch_size:
-        chunks.pop()
     return DataLoader(
         Batches(split, preprocessing, augmentation, seed, epoch, chunks),
         batch_size=None,  # our batches are made already

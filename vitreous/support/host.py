@@ -126,9 +126,8 @@ def _device() -> str:
     """The accelerator that commands choose by themselves."""
     import torch
 
-    if torch.cuda.is_available():
-        return f"cuda: {torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    device = best_device()
+    return f"cuda: {torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if device == "cuda" else device
 
 
 def _version(package: str) -> str:

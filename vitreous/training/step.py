@@ -44,7 +44,10 @@ class Totals:
 
     def skipped_steps(self) -> list[int]:
         """The steps that were skipped; waits for the device."""
-        return [step for step, skipped in self.skipped if skipped]
+        if not self.skipped:
+            return []
+        steps, flags = zip(*self.skipped, strict=True)
+        return [step for step, skipped in zip(steps, torch.stack(flags).tolist(), strict=True) if skipped]
 
 
 def train_step(
