@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitreous.checkpoints import jax
-from vitreous.checkpoints.key_map import to_theirs
+from vitreous.checkpoints.convert import read_model
+from vitreous.checkpoints.jax import Google, JaxDialect
+from vitreous.checkpoints.key_map import Rule, to_theirs
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objective import CrossEntropy
 from vitreous.training.optimizer import adamw
@@ -48,9 +49,10 @@ JUDGES = (
 TOLERANCES = {"logits": 1e-5, "layers": 1e-5, "gradients": 1e-5, "sgd": 1e-5, "adamw": 2e-5}
 
 
-def load(name: str) -> tuple[VisionTransformer, jax.Dialect]:
-    """The model that a judge's weights make."""
-    return jax.load_npz(REFERENCE / f"{name.removesuffix('_at_48px')}.npz")
+def load(name: str) -> tuple[VisionTransformer, list[Rule]]:
+    """The model that a judge's weights make, and the rules they were read by."""
+    stored = read_model(REFERENCE / f"{name.removesuffix('_at_48px')}.npz")
+    return stored.model, Google().rules(stored.model.config, JaxDialect.from_dict(stored.metadata["dialect"]))
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -141,10 +143,10 @@ def _outputs(model: VisionTransformer, images: Tensor) -> dict[str, Tensor]:
 def gradients() -> dict[str, tuple[Tensor, Tensor]]:
     """Each parameter's gradient, ours and the authors', by the authors' key."""
     judged = study()
-    model, dialect = load(STUDY)
+    model, rules = load(STUDY)
     F.cross_entropy(model(pixels(judged["images"][0])), judged["labels"][0]).backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    ours = to_theirs(found, jax.rules(model.config, dialect))
+    ours = to_theirs(found, rules)
     return {key: (ours[key], judged[f"gradient/{key}"]) for key in ours}
 
 
@@ -155,7 +157,7 @@ def updated(name: str) -> dict[str, tuple[Tensor, Tensor]]:
         name: "sgd" (momentum 0.9) or "adamw" (decay 0.1 on kernels), each clipped at global norm 1.
     """
     judged = study()
-    model, dialect = load(STUDY)
+    model, rules = load(STUDY)
     if name == "adamw":
         optimizer: torch.optim.Optimizer = adamw(model, lr=0.0, weight_decay=0.1)
     else:
@@ -164,7 +166,7 @@ def updated(name: str) -> dict[str, tuple[Tensor, Tensor]]:
     for images, labels, lr in zip(judged["images"], judged["labels"], judged[f"{name}/lr"].tolist(), strict=True):
         result = train_step(model, optimizer, CrossEntropy(0.0), pixels(images), labels, lr=lr, clip_norm=1.0)
         losses.append(result.loss.double() / result.count)
-    ours = to_theirs(model.state_dict(), jax.rules(model.config, dialect)) | {"losses": torch.stack(losses)}
+    ours = to_theirs(model.state_dict(), rules) | {"losses": torch.stack(losses)}
     return {key: (ours[key], judged[f"{name}/{key}"]) for key in ours}
 
 

@@ -116,13 +116,14 @@ def test_saved_and_loaded_it_is_the_same(place, photos, tmp_path):
     [
         ("B/16", "is the name of a shape, not of weights; train it first"),
         ("nowhere", "there is no model at nowhere"),
-        (".", "has no model.safetensors; give the folder of a run"),
+        ("empty", "has no model.safetensors; give the folder of a run"),
         ("notes.txt", "is no model file"),
-        ("fake.safetensors", "is not a readable safetensors file"),
+        ("fake.safetensors", "cannot be read"),
     ],
 )
 def test_what_is_no_model_is_told(source, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("my notes")
     (tmp_path / "fake.safetensors").write_text("my notes")
     with pytest.raises(InputError, match=told):

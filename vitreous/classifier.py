@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -11,14 +12,19 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.adapt import adapt
+from vitreous.checkpoints.convert import export_model
+from vitreous.checkpoints.report import ExportReport, LoadReport
+from vitreous.checkpoints.resolve import MODEL_FILE, resolve
 from vitreous.checkpoints.store import StoredModel, check_class_names, save_model
 from vitreous.data.images import BadImage, decode_image, upright_rgb
 from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.config import Resampling
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
+from vitreous.support.files import write_text
 from vitreous.support.host import best_device, usable_cores
-from vitreous.support.text import html_text
+from vitreous.support.text import html_text, printable
 
 if TYPE_CHECKING:
     from vitreous.training.recipe import Recipe
@@ -72,6 +78,8 @@ class Classifier:
         preprocessing: what the weights expect of an image.
         class_names: in the order of the logits; None if the model has no head or its classes no names.
         metadata: source, licence and the like, kept with the file.
+        report: how the weights were read, where they came from another family's file.
+        changes: what was adapted since, a sentence each.
 
     Raises:
         InputError: there is not one name for each class.
@@ -83,17 +91,73 @@ class Classifier:
         preprocessing: Preprocessing,
         class_names: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        report: LoadReport | None = None,
+        changes: Sequence[str] = (),
     ) -> None:
         check_class_names(class_names, model.config.num_classes)
         self.model = model.eval()
         self.preprocessing = preprocessing
         self.class_names = None if class_names is None else tuple(class_names)
         self.metadata = dict(metadata or {})
+        self.report = report
+        self.changes = list(changes)
 
     @classmethod
     def from_stored(cls, stored: StoredModel) -> Self:
         """Wraps what a file held."""
-        return cls(stored.model, stored.preprocessing, stored.class_names, stored.metadata)
+        return cls(stored.model, stored.preprocessing, stored.class_names, stored.metadata, stored.report)
+
+    @classmethod
+    def from_pretrained(cls, repo_id: str, revision: str | None = None, **fields: Any) -> Self:
+        """Loads a classifier from the hub, as `vitreous.load("hf:owner/name")` does.
+
+        Args:
+            repo_id: owner/name.
+            revision: a branch, tag or commit; the main branch if None.
+            **fields: fields of ViTConfig that the files there do not hold, such as `num_heads=3`.
+
+        Raises:
+            InputError: there is no such repository, it cannot be reached, or its weights do not fit.
+        """
+        return cls.from_stored(resolve(f"hf:{repo_id}" + ("" if revision is None else f"@{revision}"), **fields))
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Puts the one complete file, and a card that says what it is, into a repository of the hub.
+
+        Args:
+            repo_id: owner/name; made if it is not there.
+            private: whether a new repository is.
+            token: of the owner; the one that huggingface_hub has if None.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            InputError: the hub cannot be reached or refuses.
+        """
+        from vitreous.checkpoints.hub import push
+
+        with TemporaryDirectory() as folder:
+            self.save(Path(folder) / MODEL_FILE)
+            write_text(Path(folder) / "README.md", self.card())
+            return push(Path(folder), repo_id, private=private, token=token, message=f"{self!r}")
+
+    def card(self) -> str:
+        """The model's card for the hub: what it is, where it comes from, how to use it."""
+        licence = self.metadata.get("licence")
+        front = ["library_name: vitreous", "pipeline_tag: image-classification", "tags: [vision-transformer, vit]"]
+        told = [f"- {key}: {value}" for key, value in self.metadata.items() if isinstance(value, str | int | float)]
+        return "\n".join(
+            [
+                *("---", *front, *([f"license: {licence}"] if licence else []), "---", ""),
+                f"# {self!r}",
+                "",
+                f"Images are {self.preprocessing.summary()}.",
+                *([f"Classes: {', '.join(map(printable, self.class_names))}."] if self.class_names else []),
+                *(["", *map(printable, told)] if told else []),
+                *("", "```python", "import vitreous as vt", "", 'clf = vt.load("hf:owner/name")', "```", ""),
+            ]
+        )
 
     @property
     def device(self) -> torch.device:
@@ -156,6 +220,71 @@ class Classifier:
                 parts.append(self.model.representation(self._inputs(pixels)).float().cpu())
         return torch.cat(parts)
 
+    def adapt(
+        self,
+        *,
+        image_size: int | tuple[int, int] | None = None,
+        patch_size: int | tuple[int, int] | None = None,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        channels: int | None = None,
+        resampling: Resampling | None = None,
+    ) -> "Classifier":
+        """Makes a classifier for other images or classes; see `vitreous.checkpoints.adapt.adapt`.
+
+        Both share the memory of every parameter that stays: copy one of them before it is trained while the other
+        is still used. `changes` of the new one says what was done.
+
+        Args:
+            image_size: pixels, (height, width) or one number; the preprocessing follows.
+            patch_size: as image_size; images stay as they are.
+            num_classes: of a new head, all zero; 0 for none.
+            class_names: of the new head, one for each class.
+            channels: of the images; for 1 and 3 the preprocessing follows, with the mean of its statistics.
+            resampling: how positions are resampled; the weights' own way if None.
+
+        Raises:
+            InputError: a value is not valid, or does not fit the others.
+        """
+        if class_names is not None and num_classes is None:
+            num_classes = len(class_names)
+        model, changes = adapt(
+            self.model,
+            image_size=image_size,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            channels=channels,
+            resampling=resampling,
+        )
+        if class_names is None and num_classes is None:
+            class_names = self.class_names
+        preprocessing = self.preprocessing.adapted(model.config.image_size, model.config.channels)
+        return Classifier(model, preprocessing, class_names, self.metadata, self.report, [*self.changes, *changes])
+
+    def export(
+        self,
+        out: str | Path,
+        to: str,
+        *,
+        plain: bool = False,
+        dtype: torch.dtype = torch.float32,
+        overwrite: bool = False,
+    ) -> ExportReport:
+        """Writes the model in the format of a family; `vitreous.checkpoints.convert.export_model` says how.
+
+        Args:
+            out: a file or a folder.
+            to: the family, such as "timm"; "vitreous" for our own file.
+            plain: spell the keys as the family usually does, not as the file that the model came from.
+            dtype: of the numbers that are written.
+            overwrite: replace what is there.
+
+        Raises:
+            InputError: the family cannot hold the model, what it lacks is named; or `out` cannot be written.
+        """
+        stored = StoredModel(self.model, self.preprocessing, self.class_names, self.metadata)
+        return export_model(stored, to, out, plain=plain, dtype=dtype, overwrite=overwrite)
+
     def save(self, path: str | Path) -> None:
         """Writes the one complete file, atomically; `vitreous.load` reads it."""
         save_model(path, self.model, self.preprocessing, self.class_names, self.metadata)
@@ -209,17 +338,21 @@ def as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
     return [images] if isinstance(images, str | Path | bytes | Image.Image) else images
 
 
-def load(source: str | Path, device: str | None = None) -> Classifier:
+def load(source: str | Path, device: str | None = None, *, family: str | None = None, **fields: Any) -> Classifier:
     """Loads a classifier: weights with the preprocessing and the class names that belong to them.
 
     Args:
-        source: a run's folder, a file of ours (.safetensors), or a Google or big_vision file (.npz).
+        source: a run's folder; a weights file of ours or of any family (.safetensors, .npz, .pth, .bin); a folder as
+            the hubs keep it; a name: hf:owner/name, timm:name.tag, torchvision:name, google:name, meta:name
+            (`vitreous list models`); or an https address that ends in #sha256= and its checksum.
         device: "cuda", "mps", "cpu"; the best there is if None.
+        family: whose file it is, where its keys fit several.
+        **fields: fields of ViTConfig that the file does not hold, such as `num_heads=3`.
 
     Raises:
         InputError: there is no model there, or not one that can be read.
     """
-    return Classifier.from_stored(resolve(source)).to(device or best_device())
+    return Classifier.from_stored(resolve(source, family=family, **fields)).to(device or best_device())
 
 
 def train(

@@ -8,14 +8,18 @@ from hypothesis import strategies as st
 from vitreous.checkpoints.key_map import (
     HWIO,
     LISTED,
+    QUERY_AND_REST,
     SAME,
     TRANSPOSED,
-    Rule,
     heads_bias,
     heads_in,
     heads_out,
+    joined,
+    patch_convolution,
     patch_kernel,
     reshaped,
+    rule,
+    stacked,
     to_ours,
     to_theirs,
 )
@@ -34,6 +38,10 @@ def test_every_layout_undoes_itself(heads, head_dim, height, width, channels):
         (HWIO, [(height, width, channels, d)]),
         (reshaped((-1,), (1, 1, 1, -1)), [(1, 1, 1, d)]),
         (patch_kernel(height, width, channels), [(height, width, channels, d)]),
+        (patch_convolution(height, width, channels), [(d, channels, height, width)]),
+        (joined(3), [(d, 3)] * 3),
+        (QUERY_AND_REST, [(d, 3), (2 * d, 3)]),
+        (stacked(heads_out(heads), 4), [(4, d, heads, head_dim)] * 3),
         (heads_out(heads), [(d, heads, head_dim)] * 3),
         (heads_bias(heads), [(heads, head_dim)] * 3),
         (heads_in(heads), [(heads, head_dim, d)]),
@@ -47,10 +55,10 @@ def test_every_layout_undoes_itself(heads, head_dim, height, width, channels):
 
 def test_a_dense_kernel_works_as_theirs_does():
     kernel, x = torch.randn(4, 6), torch.randn(2, 4)
-    torch.testing.assert_close(x @ kernel, torch.nn.functional.linear(x, TRANSPOSED.to_ours([kernel])))
+    torch.testing.assert_close(x @ kernel, torch.nn.functional.linear(x, TRANSPOSED.to_ours([kernel])[0]))
 
 
-RULES = [Rule("a.weight", ("x/kernel",), TRANSPOSED), Rule("a.bias", ("x/bias",), SAME)]
+RULES = [rule("a.weight", "x/kernel", layout=TRANSPOSED), rule("a.bias", "x/bias")]
 SHAPES = {"a.weight": torch.Size([3, 2]), "a.bias": torch.Size([3])}
 
 

@@ -4,19 +4,59 @@ import json
 
 import pytest
 
+from vitreous.checkpoints.pretrained import KNOWN
 from vitreous.cli import list as list_command
 from vitreous.cli.app import run
+from vitreous.model.cost import parameter_count
+from vitreous.model.variants import NAMES, variant
 
 
 def test_models_have_the_papers_numbers(monkeypatch, capsys):
     monkeypatch.setattr("vitreous.model.variants.NAMES", ("Ti/16", "B/16"))
     assert run(["list", "models", "--json"]) == 0
     rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)}
-    assert [*rows] == ["Ti/16", "B/16"]
+    assert [name for name, row in rows.items() if row["kind"] == "variant"] == ["Ti/16", "B/16"]
+    assert {row["kind"] for row in rows.values()} == {"variant", "pretrained"}
     base = rows["B/16"]
     assert [base[key] for key in ("width", "depth", "mlp_dim", "heads")] == [768, 12, 3072, 12]  # Table 1
     assert base["parameters"] == 86_567_656
     assert base["GFLOPs"] == pytest.approx(35.13, abs=0.01)  # 17.56 G multiply-adds
+
+
+def test_weights_have_what_their_makers_say(capsys):
+    assert run(["list", "models", "--json"]) == 0
+    rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)}
+    row = rows["torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1"]
+    assert [row[key] for key in ("family", "variant", "image", "classes")] == ["torchvision", "B/16", "384×384", 1000]
+    assert (row["parameters"], row["GFLOPs"], row["top1"]) == (86_859_496, 110.97, 85.304)
+    assert (row["licence"], row["bytes"], row["bytes_are_published"]) == ("CC-BY-NC-4.0", 347_495_989, True)
+    assert (rows["google:ViT-B_16"]["bytes"], rows["google:ViT-B_16"]["bytes_are_published"]) == (
+        4 * 103_186_515,
+        False,
+    )
+    assert rows["google:ViT-B_16"]["top1"] is None
+    assert rows["hf:openai/clip-vit-base-patch32"]["bytes"] is None  # the file has the text tower too
+
+
+def test_models_are_two_tables(capsys):
+    assert run(["list", "models"]) == 0
+    shapes, weights = capsys.readouterr().out.split("\n\n")
+    assert shapes.splitlines()[0].startswith("shapes ")
+    assert shapes.splitlines()[1].split()[:2] == ["model", "width"]
+    heading, columns, *lines = weights.splitlines()
+    assert heading.startswith("weights ")
+    assert columns.split()[:4] == ["family", "variant", "image", "classes"]
+    assert columns.split()[4:] == ["parameters", "GFLOPs", "top1", "licence", "size", "model"]
+    assert len(lines) == len(KNOWN)
+    line = next(line for line in lines if line.endswith("meta:deit_base_patch16_224"))
+    shown = ["deit", "B/16", "224×224", "1,000", "86,567,656", "35.13", "81.80", "Apache-2.0", "about", "346", "MB"]
+    assert line.split()[:-1] == shown
+    assert all(line.split()[-1] in KNOWN for line in lines)
+
+
+@pytest.mark.parametrize("config", [*map(variant, NAMES), *(row.config for row in KNOWN.values())])
+def test_parameters_are_those_of_the_built_model(config):
+    assert list_command.parameters(config) == parameter_count(config)
 
 
 def test_sources_have_the_digits(capsys):
@@ -40,9 +80,9 @@ def test_no_recipes_are_told(monkeypatch, tmp_path, capsys):
 
 
 def test_a_table_aligns_text_left_and_numbers_right():
-    rows = [{"name": "a", "count": 1, "share": 0.5}, {"name": "long", "count": 12345, "share": 10.0}]
+    rows = [{"name": "a", "count": 1, "share": None}, {"name": "long", "count": 12345, "share": 10.0}]
     assert list_command.table(rows).splitlines() == [
         "name   count  share",
-        "a          1   0.50",
+        "a          1",
         "long  12,345  10.00",
     ]

@@ -40,6 +40,13 @@ def test_squash_is_torchvisions_resize(shape):
     assert torch.equal(Preprocessing((32, 48), "squash", interpolation="bicubic").pixels(image), theirs)
 
 
+@pytest.mark.parametrize("shape", [(80, 80), (75, 131), (20, 33), (1, 1)])
+def test_squash_with_a_crop_keeps_the_middle_of_what_was_squashed(shape):
+    image = noise(*shape)
+    theirs = v2.Compose([v2.Resize([64, 48], v2.InterpolationMode.BICUBIC), v2.CenterCrop([32, 24]), v2.PILToTensor()])
+    assert torch.equal(Preprocessing((32, 24), "squash", 0.5, "bicubic").pixels(image), theirs(image))
+
+
 def test_without_antialias_it_is_interpolation_between_neighbours():
     image = noise(64, 64)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()

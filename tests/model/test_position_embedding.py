@@ -34,7 +34,7 @@ def test_the_authors_resampling_is_scipys_zoom(rows, columns, new_rows, new_colu
 
 
 @pytest.mark.parametrize(
-    "method", ["bilinear", "bilinear_antialias", "bicubic", "bicubic_aligned", "bicubic_antialias"]
+    "method", ["bilinear", "bilinear_antialias", "bicubic", "bicubic_aligned", "bicubic_antialias", "bicubic_offset"]
 )
 def test_the_other_resamplings_differ_and_keep_constants(method):
     constant = torch.full((12, 2), 3.0)
@@ -45,6 +45,81 @@ def test_the_other_resamplings_differ_and_keep_constants(method):
         authors = resample_grid(table, (8, 8), size, "bilinear_aligned")
         assert ours.shape == authors.shape
         assert (ours - authors).abs().max() > 0.01
+
+
+def timms(table, old, new):
+    from timm.layers import resample_abs_pos_embed
+
+    return resample_abs_pos_embed(table[None], list(new), list(old))[0]
+
+
+def timms_for_npz(table, old, new):
+    from timm.layers import resample_abs_pos_embed
+
+    return resample_abs_pos_embed(table[None], list(new), list(old), interpolation="bilinear", antialias=False)[0]
+
+
+def transformers_vits(table, old, new):
+    from transformers import ViTConfig, ViTModel
+
+    shape = {"hidden_size": table.shape[1], "num_hidden_layers": 0, "num_attention_heads": 1, "intermediate_size": 2}
+    embeddings = ViTModel(ViTConfig(**shape, image_size=old[0], patch_size=1)).embeddings
+    embeddings.position_embeddings = torch.nn.Parameter(table[None])
+    return embeddings.interpolate_pos_encoding(torch.empty(1, 1 + math.prod(new), table.shape[1]), *new)[0]
+
+
+def torchvisions(table, old, new):
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    return interpolate_embeddings(new[0], 1, {"encoder.pos_embedding": table[None]})["encoder.pos_embedding"][0]
+
+
+def dinos(table, old, new):
+    """DINO's and DINOv2's formula: cubic convolution (A = -0.75) at (i + 0.5) / scale - 0.5, the border repeated."""
+
+    def matrix(there, wanted):
+        resize = np.zeros((wanted, there))
+        for i in range(wanted):
+            place = (i + 0.5) * there / (wanted + 0.1) - 0.5
+            for j in range(math.floor(place) - 1, math.floor(place) + 3):
+                d = abs(place - j)
+                near, far = 1.25 * d**3 - 2.25 * d**2 + 1, -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
+                resize[i, min(max(j, 0), there - 1)] += near if d <= 1 else far
+        return resize
+
+    rows, columns = (matrix(*sides) for sides in zip(old, new, strict=True))
+    image = table[1:].double().numpy().reshape(*old, -1)
+    image = np.einsum("ri,cj,ijd->rcd", rows, columns, image)
+    return torch.cat([table[:1], torch.from_numpy(image).float().flatten(0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("peer", "method", "old", "news"),
+    [
+        (timms, "bicubic_antialias", (8, 8), [(11, 11), (5, 5), (4, 13)]),
+        (timms, "bicubic_antialias", (6, 9), [(9, 6), (12, 3)]),
+        (timms_for_npz, "bilinear", (6, 9), [(9, 9), (4, 4), (12, 3)]),
+        (transformers_vits, "bicubic", (8, 8), [(11, 11), (5, 5), (4, 13)]),
+        (torchvisions, "bicubic_aligned", (8, 8), [(11, 11), (5, 5)]),
+        (dinos, "bicubic_offset", (8, 8), [(11, 11), (5, 5), (4, 13), (16, 4)]),
+        (dinos, "bicubic_offset", (6, 9), [(9, 9), (4, 4), (12, 3)]),
+    ],
+)
+def test_resampled_positions_equal_each_peers(peer, method, old, news):
+    for new in news:
+        layer = LearnedPosition(old, 6, resampling=method)
+        table = torch.nn.init.normal_(layer.embedding, std=0.2)[0].detach()
+        ours = layer.table(new).detach()
+        torch.testing.assert_close(ours, peer(table, old, new).detach(), rtol=0, atol=1e-6)
+        others = {"bilinear_aligned", "bicubic", "bicubic_offset"} - {method}
+        for other in others:  # what is to be told apart differs by far more
+            assert (resample_grid(table[1:], old, new, other) - ours[1:]).abs().max() > 1e-3
+
+
+@settings(deadline=None, max_examples=40)
+@given(old=st.integers(1, 64), new=st.integers(1, 64))
+def test_the_scale_of_dino_gives_the_grid_that_was_asked_for(old, new):
+    assert resample_grid(torch.randn(old, 1), (old, 1), (new, 1), "bicubic_offset").shape == (new, 1)
 
 
 def test_resampling_is_2d_also_where_the_grid_is_not_square():

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
-from vitreous.training.recipe import Recipe, built_in, read_value
+from vitreous.support.text import toml_value
+from vitreous.training.recipe import Recipe, built_in
 
 
 def line(call, *arguments) -> str:
@@ -27,7 +28,7 @@ def test_leaf_names_are_unique():
 
 def test_the_model_section_has_every_choice_of_the_architecture():
     from_data = {"num_classes", "channels"}
-    of_a_later_objective = {"distillation_token"}
+    of_a_later_objective = {"distillation_token", "mask_token"}
     fields = {field.name for field in dataclasses.fields(ViTConfig)}
     section = set(type(Recipe().model).model_fields)
     assert section == fields - from_data - of_a_later_objective | {"variant"}
@@ -106,7 +107,7 @@ def test_what_is_not_there_is_named(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_values_on_the_command_line(text: str, value: object):
-    assert read_value(text) == value
+    assert toml_value(text) == value
 
 
 def test_settings_by_leaf_or_path():

@@ -1,11 +1,11 @@
-"""One invertible rule for each parameter, and the engine that applies a table of them in either direction.
+"""Invertible rules between our parameters and a family's tensors, and the engine that applies a table of them.
 
-A rule says which of a family's tensors make up one of ours, and how they are laid out. Nothing is loaded in part:
+A rule says which of a family's tensors make up which of ours, and how they are laid out. Nothing is loaded in part:
 every source key is used once, every parameter is filled once, every shape is checked, or one error lists all that
 differ.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,96 +17,170 @@ LISTED = 8  # names shown in one error, so that it stays readable
 
 
 class Layout(NamedTuple):
-    """How tensors of a family are laid out in one of ours, and back; each undoes the other bit for bit."""
+    """How tensors of a family are laid out in ours, and back; each undoes the other bit for bit.
 
-    to_ours: Callable[[Sequence[Tensor]], Tensor]
-    to_theirs: Callable[[Tensor], Sequence[Tensor]]
+    Where a family lacks what we keep apart, two tensors are folded into one, and only the function is kept.
+    """
+
+    to_ours: Callable[[Sequence[Tensor]], Sequence[Tensor]]
+    to_theirs: Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 class Rule(NamedTuple):
-    """One parameter of ours, the keys of theirs that make it up, and the layout."""
+    """Parameters of ours, the keys of theirs that make them up, and the layout; most often one of each."""
 
-    ours: str
+    ours: tuple[str, ...]
     theirs: tuple[str, ...]
     layout: Layout
 
 
+SAME = Layout(list, list)
+
+
+def rule(ours: str, *theirs: str, layout: Layout = SAME) -> Rule:
+    """A rule for one parameter of ours."""
+    return Rule((ours,), theirs, layout)
+
+
+def one_to_one(to_ours: Callable[[Tensor], Tensor], to_theirs: Callable[[Tensor], Tensor]) -> Layout:
+    """A layout of one tensor."""
+    return Layout(lambda t: [to_ours(t[0])], lambda t: [to_theirs(t[0])])
+
+
 def reshaped(ours: Sequence[int], theirs: Sequence[int]) -> Layout:
     """The same numbers in the same order."""
-    return Layout(lambda t: t[0].reshape(tuple(ours)), lambda t: [t.reshape(tuple(theirs))])
+    return one_to_one(lambda t: t.reshape(tuple(ours)), lambda t: t.reshape(tuple(theirs)))
 
 
-SAME = Layout(lambda t: t[0], lambda t: [t])
-TRANSPOSED = Layout(lambda t: t[0].T, lambda t: [t.T])  # dense kernels: (in, out) there, (out, in) here
-HWIO = Layout(lambda t: t[0].permute(3, 2, 0, 1), lambda t: [t.permute(2, 3, 1, 0)])  # convolution kernels
+TRANSPOSED = one_to_one(lambda t: t.T, lambda t: t.T)  # dense kernels: (in, out) there, (out, in) here
+HWIO = one_to_one(lambda t: t.permute(3, 2, 0, 1), lambda t: t.permute(2, 3, 1, 0))  # convolution kernels
 
 
 def patch_kernel(height: int, width: int, channels: int) -> Layout:
     """The patch projection: (height, width, channels, D) there, (D, channels · height · width) here."""
-    return Layout(
-        lambda t: t[0].permute(3, 2, 0, 1).flatten(1),
-        lambda t: [t.unflatten(1, (channels, height, width)).permute(2, 3, 1, 0)],
+    return one_to_one(
+        lambda t: t.permute(3, 2, 0, 1).flatten(1),
+        lambda t: t.unflatten(1, (channels, height, width)).permute(2, 3, 1, 0),
     )
+
+
+def patch_convolution(height: int, width: int, channels: int) -> Layout:
+    """The patch projection: (D, channels, height, width) there, (D, channels · height · width) here."""
+    return one_to_one(lambda t: t.flatten(1), lambda t: t.unflatten(1, (channels, height, width)))
+
+
+def joined(parts: int) -> Layout:
+    """Tensors that stand apart there and one below the other here: query, key and value."""
+    return Layout(lambda t: [torch.cat(list(t))], lambda t: t[0].chunk(parts))
+
+
+def both(ours: str, theirs: str, layout: Layout = SAME) -> Iterator[Rule]:
+    """The rules for a weight and a bias of the same names there; the layout is the weight's."""
+    yield rule(f"{ours}.weight", f"{theirs}.weight", layout=layout)
+    yield rule(f"{ours}.bias", f"{theirs}.bias")
 
 
 def heads_out(heads: int) -> Layout:
     """Kernels of query, key and value: (D, heads, head_dim) each there; one (3 D, D) here."""
     return Layout(
-        lambda t: torch.cat([x.flatten(1).T for x in t]),
-        lambda t: [x.T.unflatten(1, (heads, -1)) for x in t.chunk(3)],
+        lambda t: [torch.cat([x.flatten(1).T for x in t])],
+        lambda t: [x.T.unflatten(1, (heads, -1)) for x in t[0].chunk(3)],
     )
+
+
+QUERY_AND_REST = Layout(  # query, and key and value in one: a third and two thirds of the rows
+    lambda t: [torch.cat(list(t))], lambda t: t[0].split([len(t[0]) // 3, len(t[0]) // 3 * 2])
+)
 
 
 def heads_bias(heads: int) -> Layout:
     """Biases of query, key and value: (heads, head_dim) each there; one (3 D) here."""
     return Layout(
-        lambda t: torch.cat([x.flatten() for x in t]),
-        lambda t: [x.unflatten(0, (heads, -1)) for x in t.chunk(3)],
+        lambda t: [torch.cat([x.flatten() for x in t])],
+        lambda t: [x.unflatten(0, (heads, -1)) for x in t[0].chunk(3)],
     )
 
 
 def heads_in(heads: int) -> Layout:
     """Kernel of attention's output: (heads, head_dim, D) there, (D, D) here."""
-    return Layout(lambda t: t[0].flatten(0, 1).T, lambda t: [t.T.unflatten(0, (heads, -1))])
+    return one_to_one(lambda t: t.flatten(0, 1).T, lambda t: t.T.unflatten(0, (heads, -1)))
+
+
+def stacked(layout: Layout, depth: int) -> Layout:
+    """A layout of one block, for tensors that hold all blocks along a leading axis."""
+    return Layout(
+        lambda t: [x for i in range(depth) for x in layout.to_ours([stack[i] for stack in t])],
+        lambda t: [torch.stack(parts) for parts in zip(*(layout.to_theirs([x]) for x in t), strict=True)],
+    )
+
+
+def constant(value: float, *shape: int) -> Layout:
+    """A tensor that the family has and we do not, since it changes nothing: a bias of zeros. For export alone."""
+    return Layout(lambda t: [], lambda t: [torch.full(shape, value)])
 
 
 def to_ours(
-    source: Mapping[str, Tensor], rules: Iterable[Rule], shapes: Mapping[str, torch.Size], what: str
+    source: Mapping[str, Tensor],
+    rules: Iterable[Rule],
+    shapes: Mapping[str, torch.Size],
+    what: str,
+    keys: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Turns a family's tensors into a state dict of ours.
+    """Turns a family's tensors into a state dict of ours, in float32.
+
+    Values are read one rule at a time, once all keys are known to fit.
 
     Args:
         source: their tensors by their keys.
         rules: the table for this model.
         shapes: the shape that each parameter of ours must have.
         what: what is being read, for the error.
+        keys: those of `source` that are to be used, each once; all if None.
 
     Raises:
-        InputError: a key is missing, left over, or has another shape; all of them are listed.
+        InputError: a key is missing, left over, or has another shape, or values are not finite; all are listed.
     """
     rules = list(rules)
-    wanted = dict.fromkeys(key for rule in rules for key in rule.theirs)
-    filled = {rule.ours for rule in rules}
-    missing = [f"{key} is missing" for key in wanted if key not in source]
-    left_over = [f"{key} has no place" for key in source if key not in wanted]
-    unfilled = [f"{key} is filled by no key" for key in shapes if key not in filled]
-    state, misshapen = {}, []
-    for rule in rules:
-        parts = [source[key] for key in rule.theirs if key in source]
-        if len(parts) < len(rule.theirs) or rule.ours not in shapes:
-            continue
+    keys = source.keys() if keys is None else keys
+    problems = differing_keys(keys, rules, shapes)
+    state: dict[str, Tensor] = {}
+    for ours, theirs, layout in rules:
+        if any(key not in keys for key in theirs) or any(name not in shapes for name in ours):
+            continue  # it is listed already
         try:
-            tensor = rule.layout.to_ours(parts)
+            tensors = layout.to_ours([source[key] for key in theirs])
         except (RuntimeError, IndexError) as error:
-            misshapen.append(f"{rule.theirs[0]} has shape {tuple(parts[0].shape)} ({first_line(error)})")
+            problems.append(f"{theirs[0]} has shape {tuple(source[theirs[0]].shape)} ({first_line(error)})")
             continue
-        if tensor.shape != shapes[rule.ours]:
-            expected = tuple(shapes[rule.ours])
-            misshapen.append(f"{rule.ours} would have shape {tuple(tensor.shape)} and not {expected}")
-        state[rule.ours] = tensor
-    if problems := missing + left_over + unfilled + misshapen:
+        for name, tensor in zip(ours, tensors, strict=True):
+            if tensor.shape != shapes[name]:
+                problems.append(f"{name} would have shape {tuple(tensor.shape)} and not {tuple(shapes[name])}")
+            elif not problems:
+                state[name] = tensor.float().contiguous()
+    if problems:
         raise InputError(f"{what} does not fit: {listed(problems)}", "nothing was loaded")
-    return {name: tensor.contiguous() for name, tensor in state.items()}
+    broken = [f"{name} holds values that are not finite" for name, tensor in state.items() if not finite(tensor)]
+    if broken:
+        raise InputError(f"{what} is damaged: {listed(broken)}", "nothing was loaded")
+    return state
+
+
+def differing_keys(keys: Collection[str], rules: Sequence[Rule], shapes: Mapping[str, torch.Size]) -> list[str]:
+    """The keys of theirs that are missing or left over, and the parameters of ours that none of them fills."""
+    wanted = dict.fromkeys(key for rule in rules for key in rule.theirs)
+    filled = {name for rule in rules for name in rule.ours}
+    missing = [f"{key} is missing" for key in wanted if key not in keys]
+    left_over = [f"{key} has no place" for key in keys if key not in wanted]
+    unfilled = [f"{name} is filled by no key" for name in shapes if name not in filled]
+    return missing + left_over + unfilled
+
+
+def finite(tensor: Tensor) -> bool:
+    """Tells whether all values are finite; one pass, and no second tensor."""
+    if not tensor.numel():
+        return True
+    low, high = torch.aminmax(tensor)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def to_theirs(state: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, Tensor]:
@@ -116,22 +190,22 @@ def to_theirs(state: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, T
         InputError: a parameter has no rule, or a rule no parameter; all of them are listed.
     """
     rules = list(rules)
-    names = dict.fromkeys(rule.ours for rule in rules)
+    names = dict.fromkeys(name for rule in rules for name in rule.ours)
     differing = [f"{n} has no place there" for n in state if n not in names]
     differing += [f"{n} is missing" for n in names if n not in state]
     if differing:
         raise InputError(f"the model does not fit this format: {listed(differing)}", "nothing was written")
     exported = {}
-    for rule in rules:
-        parts = rule.layout.to_theirs(state[rule.ours])
-        exported |= zip(rule.theirs, (part.contiguous() for part in parts), strict=True)
+    for ours, theirs, layout in rules:
+        parts = layout.to_theirs([state[name] for name in ours])
+        exported |= zip(theirs, (part.contiguous() for part in parts), strict=True)
     return exported
 
 
-def listed(problems: Sequence[str]) -> str:
+def listed(problems: Sequence[str], most: int = LISTED) -> str:
     """Joins problems into one line, the first few in full."""
-    more = f" … and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-    return ", ".join(problems[:LISTED]) + more
+    more = f" … and {len(problems) - most} more" if len(problems) > most else ""
+    return ", ".join(problems[:most]) + more
 
 
 def first_line(error: Exception) -> str:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from vitreous.checkpoints.key_map import SAME, Rule, to_ours
+from vitreous.checkpoints.files import read_tensors
+from vitreous.checkpoints.key_map import rule, to_ours
+from vitreous.checkpoints.report import LoadReport
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.cost import on_meta
@@ -30,12 +32,14 @@ class StoredModel:
         preprocessing: what the weights expect of an image.
         class_names: in the order of the logits; None for a model without a head, or whose classes have no names.
         metadata: whatever else is known: source, licence, accuracy.
+        report: how it was read, where it came from a file of another family.
     """
 
     model: VisionTransformer
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    report: LoadReport | None = None
 
 
 def save_model(
@@ -80,12 +84,12 @@ def load_model(path: str | Path) -> StoredModel:
     Raises:
         InputError: not such a file, damaged, or its weights do not fit its own config; nothing is loaded in part.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            if header is None:
-                raise InputError(f"{path} is not a file of vitreous: it has weights but no config", "")
-            header = json.loads(header)
+    with read_tensors(path) as tensors:
+        text = tensors.metadata.get(HEADER)
+        if text is None:
+            raise InputError(f"{path} is not a file of vitreous: it has weights but no config", "")
+        try:
+            header = json.loads(text)
             if header["format"] != FORMAT:
                 raise InputError(
                     f"{path} has format {header['format']!r}, this version reads {FORMAT}", "update vitreous"
@@ -94,19 +98,21 @@ def load_model(path: str | Path) -> StoredModel:
             preprocessing = Preprocessing.from_dict(header["preprocessing"])
             names, metadata = header["class_names"], dict(header["metadata"])
             _check_belongings(names, preprocessing, config)
-            keys = list(file.keys())
-            if config.depth + sum(config.stem_blocks or ()) > len(keys):  # before so many are built
-                raise InputError(f"the config of {path} has more blocks than the file has tensors", "save it again")
-            model = on_meta(config)
-            shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-            rules = [Rule(name, (name,), SAME) for name in shapes]
-            state = to_ours({key: file.get_tensor(key) for key in keys}, rules, shapes, str(path))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}", "save or copy it again") from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"the header of {path} is damaged: {error!r}", "save or copy it again") from error
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"the header of {path} is damaged: {error!r}", "save or copy it again") from error
+        if config.depth + sum(config.stem_blocks or ()) > len(tensors):  # before so many are built
+            raise InputError(f"the config of {path} has more blocks than the file has tensors", "save it again")
+        model = on_meta(config)
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        rules = [rule(name, name) for name in shapes]
+        model.load_state_dict(to_ours(tensors, rules, shapes, str(path)), assign=True)
     return StoredModel(model, preprocessing, None if names is None else tuple(names), metadata)
+
+
+def is_ours(path: str | Path) -> bool:
+    """Tells whether a file is one that `save_model` wrote. Raises InputError where it cannot be read."""
+    with read_tensors(path) as tensors:
+        return HEADER in tensors.metadata
 
 
 def check_class_names(names: Any, num_classes: int) -> None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "Train a small model on handwritten digits, and leave a report to look at.",
     "train": "Train a model on your images.",
     "predict": "Name the classes of images.",
+    "export": "Write a model in the format of any family, from the format of any other.",
     "inspect": "Show what goes into and out of every stage of a model, from image to class.",
     "list": "Show the models, recipes and data sources there are.",
 }
@@ -154,3 +155,14 @@ def tell(cause: str, mend: str) -> None:
     print(f"error: {printable(cause)}", file=sys.stderr)
     if mend:
         print(f"  try: {printable(mend)}", file=sys.stderr)
+
+
+def read_settings(pairs: list[str]) -> dict[str, str]:
+    """Reads `lr=1e-3` and the like. Raises InputError for what has no "="."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair!r} is not KEY=VALUE", "write it as in --set lr=1e-3")
+        settings[key.strip()] = value.strip()
+    return settings

@@ -1,14 +1,26 @@
 """`vitreous list`."""
 
 import json
-from typing import Annotated, Any, Literal
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from vitreous.checkpoints.pretrained import Pretrained
+    from vitreous.model.config import ViTConfig
 
 SOURCES = {
     "digits": "scikit-learn's 1,797 handwritten digits, 8×8 pixels, 10 classes; part of the installation",
     "FOLDER": "a folder of images in one folder per class, or of train/, val/ and test/ with these below",
 }
+HEADINGS = {
+    "variant": "shapes to train from scratch and to look into; any size goes with any patch size",
+    "pretrained": "weights by name, fetched when they are used; top-1 is ImageNet's, in percent, as published",
+}
+TOWERS = ("clip", "siglip")  # families whose file holds more than the image tower that we count
 
 
 def command(
@@ -17,31 +29,81 @@ def command(
 ) -> None:
     """Show the models, recipes and data sources there are."""
     rows = {"models": models, "recipes": recipes, "sources": sources}[what]()
-    print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else table(rows))
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else text(rows))
 
 
 def models() -> list[dict[str, Any]]:
-    """The named variants; GFLOPs are those of one image, a multiply-add counted as two."""
-    from vitreous.model.cost import nominal_multiply_adds, parameter_count
-    from vitreous.model.variants import NAMES, variant
+    """The named variants, then the known weights; GFLOPs are of one image, a multiply-add counted as two."""
+    from vitreous.checkpoints.pretrained import KNOWN
+    from vitreous.model.variants import NAMES
 
-    rows = []
-    for name in NAMES:
-        config = variant(name)
-        rows.append(
-            {
-                "model": name,
-                "width": config.width,
-                "depth": config.depth,
-                "mlp_dim": config.mlp_dim,
-                "heads": config.num_heads,
-                "image": "×".join(map(str, config.image_size)),
-                "classes": config.num_classes,
-                "parameters": parameter_count(config),
-                "GFLOPs": round(2 * nominal_multiply_adds(config) / 1e9, 2),
-            }
-        )
-    return rows
+    return [*map(variant_row, NAMES), *map(pretrained_row, KNOWN.values())]
+
+
+def variant_row(name: str) -> dict[str, Any]:
+    """What `list models` tells of a shape."""
+    from vitreous.model.variants import variant
+
+    config = variant(name)
+    return {
+        "kind": "variant",
+        "model": name,
+        "width": config.width,
+        "depth": config.depth,
+        "mlp_dim": config.mlp_dim,
+        "heads": config.num_heads,
+        "image": "×".join(map(str, config.image_size)),
+        "classes": config.num_classes,
+        "parameters": parameters(config),
+        "GFLOPs": gflops(config),
+    }
+
+
+def pretrained_row(row: "Pretrained") -> dict[str, Any]:
+    """What `list models` tells of weights; "bytes" is published, or else four for each parameter."""
+    config = row.config
+    count = parameters(config)
+    return {
+        "kind": "pretrained",
+        "family": row.family,
+        "variant": row.variant,
+        "image": "×".join(map(str, config.image_size)),
+        "classes": row.num_classes,
+        "parameters": count,
+        "GFLOPs": gflops(config),
+        "top1": row.top1,
+        "licence": row.licence,
+        "bytes": None if row.family in TOWERS else row.size or 4 * count,
+        "bytes_are_published": row.size is not None,
+        "model": row.name,
+    }
+
+
+def parameters(config: "ViTConfig") -> int:
+    """Counts a config's parameters; shapes that differ in classes and image size alone are built once.
+
+    Only for what the table has: positions in one learned table, a plain classifier with a bias.
+    """
+    from vitreous.model.config import grid_of
+
+    rows, columns = grid_of(config.image_size, config.token_stride)
+    smallest = config.replace(image_size=config.token_stride, num_classes=0)
+    classifiers = (1 + config.distillation_token) * (1 + (config.hidden_dim or config.width)) * config.num_classes
+    return _built(smallest) + (rows * columns - 1) * config.width + classifiers
+
+
+@lru_cache
+def _built(config: "ViTConfig") -> int:
+    from vitreous.model.cost import parameter_count
+
+    return parameter_count(config)
+
+
+def gflops(config: "ViTConfig") -> float:
+    """Of one image, nominally."""
+    from vitreous.model.cost import nominal_multiply_adds
+
+    return round(2 * nominal_multiply_adds(config) / 1e9, 2)
 
 
 def recipes() -> list[dict[str, Any]]:
@@ -59,13 +121,34 @@ def sources() -> list[dict[str, Any]]:
     return [{"source": name, "what": what} for name, what in SOURCES.items()]
 
 
+def text(rows: list[dict[str, Any]]) -> str:
+    """The rows as one table, or as one for each kind under a heading."""
+    if not rows or "kind" not in rows[0]:
+        return table(rows)
+    kinds = [(row["kind"], columns_of(row)) for row in rows]
+    groups = groupby(kinds, itemgetter(0))
+    return "\n\n".join(f"{HEADINGS[kind]}:\n{table([columns for _, columns in group])}" for kind, group in groups)
+
+
+def columns_of(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of models as the table has it: without its kind, and the bytes in words."""
+    from vitreous.checkpoints.download import bytes_text
+
+    columns = {name: value for name, value in row.items() if name not in ("kind", "bytes", "bytes_are_published")}
+    if "bytes" in row:
+        size = "" if row["bytes"] is None else bytes_text(row["bytes"])
+        columns["size"] = size if row["bytes_are_published"] or not size else f"about {size}"
+        columns["model"] = columns.pop("model")  # last, since names are long
+    return columns
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of the same keys as aligned text, numbers to the right."""
+    """Rows of the same keys as aligned text, numbers to the right, nothing for None."""
     if not rows:
         return "there are none"
     columns = [[name, *(shown(row[name]) for row in rows)] for name in rows[0]]
     widths = [max(map(len, column)) for column in columns]
-    right = [isinstance(value, int | float) for value in rows[0].values()]
+    right = [all(isinstance(row[name], int | float | None) for row in rows) for name in rows[0]]
     lines = zip(*columns, strict=True)
     return "\n".join(
         "  ".join(f"{cell:{'>' if r else '<'}{w}}" for cell, w, r in zip(line, widths, right, strict=True)).rstrip()
@@ -75,6 +158,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def shown(value: object) -> str:
     """A value as a person reads it: 86,567,656 and 17.58."""
+    if value is None:
+        return ""
     if isinstance(value, float):
         return f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

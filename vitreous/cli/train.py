@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitreous.cli.app import STOPPED
-from vitreous.support.errors import InputError
+from vitreous.cli.app import STOPPED, read_settings
 from vitreous.support.text import printable
 
 
@@ -44,14 +43,3 @@ def command(
         raise typer.Exit(STOPPED) from None
     print(printable(f"report: {report}"))
     print(printable(f"next: vitreous predict {shlex.quote(str(run.folder))} photo.jpg"))
-
-
-def read_settings(pairs: list[str]) -> dict[str, str]:
-    """Reads `lr=1e-3` and the like. Raises InputError for what has no "="."""
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"--set {pair!r} is not KEY=VALUE", "write it as in --set lr=1e-3")
-        settings[key.strip()] = value.strip()
-    return settings

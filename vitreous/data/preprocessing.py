@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -36,9 +36,9 @@ class Preprocessing:
 
     Args:
         image_size: (height, width) of the result, in pixels.
-        resize: "squash" resizes to `image_size` whatever the shape; "crop" keeps the shape, resizes to cover
-            `image_size / crop_fraction` and cuts the middle.
-        crop_fraction: in (0, 1]; 0.875 is the field's 224 of 256. Only for "crop".
+        resize: "squash" resizes to `image_size / crop_fraction` whatever the shape, "crop" keeps the shape and resizes
+            to cover that; of what is larger than `image_size` the middle is cut out.
+        crop_fraction: in (0, 1]; 0.875 is the field's 224 of 256.
         interpolation: one of Pillow's filters, by name.
         antialias: whether a filter widens when it makes the image smaller. The paper's own pipeline did not.
         mean: one per channel, of values in [0, 1].
@@ -64,7 +64,7 @@ class Preprocessing:
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
         """The geometry: the image, of any mode and any size from 1x1, resized and cropped, as bytes."""
         image = self.convert(image)
-        return self.to_tensor(self.resized(image) if self.resize == "squash" else self._cropped(image))
+        return self.to_tensor(self._cropped(image))
 
     def normalize(
         self, images: UInt8[Tensor, "batch channels height width"]
@@ -97,6 +97,22 @@ class Preprocessing:
         values = torch.from_numpy(np.array(image))  # height width [channels]
         return values.permute(2, 0, 1).contiguous() if self.channels == 3 else values.unsqueeze(0)
 
+    def adapted(self, image_size: tuple[int, int], channels: int) -> "Preprocessing":
+        """The same for another size, and for 1 or 3 channels: each gets the mean of the statistics there were."""
+        mean, std = self.mean, self.std
+        if channels != self.channels and channels in (1, 3):
+            mean, std = ((sum(values) / self.channels,) * channels for values in (mean, std))
+        return replace(self, image_size=image_size, mean=mean, std=std, channels=len(mean))
+
+    def summary(self) -> str:
+        """What it does, on one line."""
+        size = "×".join(map(str, self.image_size))
+        how = "squashed" if self.resize == "squash" else "resized"
+        if self.resize == "crop" or self.crop_fraction < 1:
+            how += f", the middle {self.crop_fraction:.3g} of it cropped"
+        channels = [f"{tuple(round(v, 3) for v in values)}" for values in (self.mean, self.std)]
+        return f"{how} to {size}, {self.interpolation}, mean {channels[0]}, std {channels[1]}"
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON holds them."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
@@ -125,11 +141,13 @@ class Preprocessing:
         )
 
     def _cropped(self, image: Image.Image) -> Image.Image:
-        """The image resized to cover `image_size / crop_fraction`, its middle cut out; torchvision's bits."""
+        """The middle of the image resized to cover, or to be, `image_size / crop_fraction`; torchvision's bits."""
         height, width = self.image_size
         # A hair more, since 224 / (224 / 232) must be 232.
         cover_height, cover_width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.image_size)
-        if image.height * cover_width <= image.width * cover_height:  # the height is the tighter side
+        if self.resize == "squash":
+            rows, columns = cover_height, cover_width
+        elif image.height * cover_width <= image.width * cover_height:  # the height is the tighter side
             rows, columns = cover_height, cover_height * image.width // image.height
         else:
             rows, columns = cover_width * image.height // image.width, cover_width

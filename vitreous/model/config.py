@@ -10,7 +10,13 @@ PositionKind = Literal["none", "learned", "learned_2d", "sincos_2d", "relative"]
 PositionSite = Literal["stem", "every_layer", "shared"]
 SincosExponent = Literal["big_vision", "mae"]
 Resampling = Literal[
-    "bilinear_aligned", "bilinear", "bilinear_antialias", "bicubic_aligned", "bicubic", "bicubic_antialias"
+    "bilinear_aligned",
+    "bilinear",
+    "bilinear_antialias",
+    "bicubic_aligned",
+    "bicubic",
+    "bicubic_antialias",
+    "bicubic_offset",
 ]
 Pooling = Literal["class_token", "mean", "attention"]
 Gelu = Literal["tanh", "exact", "quick"]
@@ -30,7 +36,7 @@ POSITIVE = ("width", "depth", "mlp_dim", "num_heads", "channels", "stem_width")
 NOT_NEGATIVE = ("num_classes", "registers")
 RATES = ("dropout", "stochastic_depth")
 FLAGS = (
-    *("pre_norm", "patch_bias", "class_token", "distillation_token"),
+    *("pre_norm", "patch_bias", "class_token", "distillation_token", "mask_token"),
     *("position_class_slot", "norm_after_pooling", "classifier_bias"),
 )
 
@@ -66,6 +72,7 @@ class ViTConfig:
     class_token: bool = True
     distillation_token: bool = False  # DeiT (arXiv 2012.12877), with a head of its own
     registers: int = 0  # arXiv 2309.16588
+    mask_token: bool = False  # stands for patches that are hidden in self-supervised training (appendix B.1.2)
 
     # Positions (equation 1 and appendix D.4).
     position_embedding: PositionKind = "learned"

@@ -4,16 +4,29 @@ A multiply-add counts as two FLOPs, the way PyTorch's counter and the scaling pa
 """
 
 import math
+from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.vit import VisionTransformer
 
 
+class Undrawn(TorchFunctionMode):
+    """Draws no random numbers: what has no memory has no values, and torch would import its compiler to say so."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def on_meta(config: ViTConfig) -> VisionTransformer:
     """Builds the model without memory for its weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         return VisionTransformer(config).eval()
 
 

@@ -18,6 +18,7 @@ from vitreous.model.encoder import BlockPositions
 from vitreous.model.shapes import Grid, Tokens
 
 Table = Float[Tensor, "tokens width"]
+OFFSET = 0.1  # patches that "bicubic_offset" adds to each side of the new grid when it computes the scale
 
 
 def resample_grid(
@@ -30,13 +31,19 @@ def resample_grid(
         old: (rows, columns) of the table.
         new: (rows, columns) wanted.
         method: "bilinear_aligned" is the authors' scipy.ndimage.zoom(order=1), "bicubic_aligned" torchvision's,
-            "bicubic_antialias" timm's, "bilinear" timm's for npz files, "bicubic" transformers'.
+            "bicubic_antialias" timm's and that of DINOv2 with registers, "bilinear" timm's for npz files, "bicubic"
+            transformers', "bicubic_offset" that of DINO and of DINOv2 without registers: a scale of
+            (new + 0.1) / old.
     """
     if old == new:
         return table
     mode, _, how = method.partition("_")
     image = table.float().unflatten(0, old).permute(2, 0, 1)[None]  # 1 width rows columns
-    image = F.interpolate(image, size=new, mode=mode, align_corners=how == "aligned", antialias=how == "antialias")
+    if how == "offset":  # the output has floor(old × scale) = new patches, sampled at steps of 1 / scale
+        scale = [(wanted + OFFSET) / there for wanted, there in zip(new, old, strict=True)]
+        image = F.interpolate(image, scale_factor=scale, mode=mode)
+    else:
+        image = F.interpolate(image, size=new, mode=mode, align_corners=how == "aligned", antialias=how == "antialias")
     return image[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 

@@ -18,7 +18,7 @@ from vitreous.model.position_embedding import (
     SinCos2DPosition,
 )
 from vitreous.model.resnet_stem import ResNetStem
-from vitreous.model.shapes import AttentionMap, Grid, Images, Logits, Queries, Representation, Tokens
+from vitreous.model.shapes import AttentionMap, Grid, Images, Logits, PatchMask, Queries, Representation, Tokens
 from vitreous.model.variants import variant
 
 
@@ -39,6 +39,7 @@ class VisionTransformer(nn.Module):
         self.class_token = token(c.class_token, c.width)
         self.distillation_token = token(c.distillation_token, c.width)
         self.registers = token(c.registers, c.width)
+        self.mask_token = token(c.mask_token, c.width)
         self.position_embedding = position_embedding(c)
         self.dropout = nn.Dropout(c.dropout)
         self.encoder = Encoder(
@@ -65,6 +66,8 @@ class VisionTransformer(nn.Module):
             nn.init.trunc_normal_(self.distillation_token, std=0.02)
         if self.registers is not None:
             nn.init.normal_(self.registers, std=1e-6)
+        if self.mask_token is not None:
+            nn.init.zeros_(self.mask_token)
 
     def forward(self, images: Images) -> Logits:
         """Classifies images of any size that the patch divides.
@@ -85,10 +88,22 @@ class VisionTransformer(nn.Module):
         """Computes the encoder's output, of those tokens that the head reads."""
         return self.encoder(self.embed(images), self._block_positions(images), self.head.read)
 
-    def embed(self, images: Images) -> Tokens:
-        """Computes z_0 = [x_class; x_p1 E; …; x_pN E] + E_pos (equation 1)."""
+    def embed(self, images: Images, hidden: PatchMask | None = None) -> Tokens:
+        """Computes z_0 = [x_class; x_p1 E; …; x_pN E] + E_pos (equation 1).
+
+        Args:
+            images: as for `forward`.
+            hidden: True for patches in whose place the mask token stands (appendix B.1.2); None for no patch.
+
+        Raises:
+            ValueError: patches are to be hidden, and the model has no mask token.
+        """
         grid = self.grid(images)
         x = self.patch_embedding(self.stem(images))
+        if hidden is not None:
+            if self.mask_token is None:
+                raise ValueError("this model has no mask token; set mask_token=True in the config")
+            x = torch.where(hidden[:, :, None], self.mask_token.to(x.dtype), x)
         prefix = [t for t in (self.class_token, self.distillation_token, self.registers) if t is not None]
         if prefix:
             x = torch.cat([*(t.to(x.dtype).expand(len(x), -1, -1) for t in prefix), x], dim=1)

@@ -1,8 +1,10 @@
-"""Text that came from elsewhere (file names, class names, metadata), made inert for where it is shown."""
+"""Text that came from elsewhere: file names, class names and metadata made inert for where they are shown; values."""
 
 import html
 import re
+import tomllib
 from numbers import Real
+from typing import Any
 
 # A spreadsheet reads a cell that starts so as a formula; the full-width twins of the four signs too.
 FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -42,3 +44,12 @@ def natural_key(name: str) -> tuple[tuple[str | tuple[int, str], ...], str]:
     # is larger; int() would refuse more than 4,300 of them.
     parts = re.split(r"0*([0-9]+)", name.casefold())
     return tuple((len(part), part) if i % 2 else part for i, part in enumerate(parts)), name
+
+
+def toml_value(text: str) -> Any:
+    """Reads one TOML value, such as 3, 1e-3, true or [0.5, 1]; what is none is text."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return table["value"] if list(table) == ["value"] else text

@@ -21,6 +21,7 @@ from vitreous.model.config import (
 )
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError, unknown
+from vitreous.support.text import toml_value
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MAX_BYTES = 2**20
@@ -205,7 +206,7 @@ class Recipe(BaseModel):
         tables = self.model_dump(exclude_none=True)
         for key, value in settings.items():
             section, leaf = find(key)
-            tables[section][leaf] = read_value(value) if isinstance(value, str) else value
+            tables[section][leaf] = toml_value(value) if isinstance(value, str) else value
         given = {find(key)[1] for key in settings}
         changed = self.from_dict(tables)
         return changed.with_short_warmup() if "epochs" in given and "warmup_epochs" not in given else changed
@@ -304,15 +305,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
         raise InputError(f"the recipe {str(path)!r} is not TOML: {error}", "mend that place") from error
-
-
-def read_value(text: str) -> Any:
-    """Reads one TOML value, such as 3, 1e-3, true or [0.5, 1]; what is none is text."""
-    try:
-        table = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text
-    return table["value"] if list(table) == ["value"] else text
 
 
 def as_tuples(value: Any) -> Any:

@@ -1,0 +1,275 @@
+"""timm's files: equal to timm itself, in and out bit for bit, and what timm cannot hold."""
+
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from tests.checkpoints.peers import (
+    TI,
+    TINY,
+    assert_same_function,
+    assert_same_tensors,
+    filled,
+    images_of,
+    through_a_file,
+)
+from tests.model.models import small_model
+from vitreous.checkpoints.convert import Beside, export_model, read_model
+from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.store import StoredModel
+from vitreous.checkpoints.timm import Timm
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.support.errors import InputError
+
+PLAIN = "vit_base_patch16_224"
+
+
+def peer(size=TINY, architecture=PLAIN, **arguments):
+    """A model of timm's, every parameter at random."""
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": size["width"], "depth": size["depth"]}
+    small |= {"num_heads": size["num_heads"], "mlp_ratio": size["mlp_dim"] / size["width"], "num_classes": 7}
+    return filled(timm.create_model(architecture, **(small | arguments)))
+
+
+# timm's arguments, and what its keys do not say.
+CASES = {
+    "class token": ({}, {}),
+    "mean, norm after": ({"global_pool": "avg"}, {}),
+    "mean, no class token": ({"global_pool": "avg", "class_token": False}, {}),
+    "mean, norm before": ({"global_pool": "avg", "class_token": False, "fc_norm": False}, {}),
+    "mean beside a class token, norm before": ({"global_pool": "avg", "fc_norm": False}, {"pooling": "mean"}),
+    "class token, norm after": ({"fc_norm": True}, {"pooling": "class_token"}),
+    "attention": ({"global_pool": "map", "class_token": False}, {}),
+    "registers": ({"reg_tokens": 4, "no_embed_class": True}, {}),
+    "no row for the class token": ({"no_embed_class": True}, {}),
+    "LayerScale": ({"init_values": 0.1}, {}),
+    "norm before the encoder": ({"architecture": "vit_base_patch16_clip_224"}, {}),
+    "quick GELU": ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, {"gelu": "quick"}),
+    "tanh GELU": ({"act_layer": "gelu_tanh"}, {"gelu": "tanh"}),
+    "SwiGLU": ({"architecture": "vit_giant_patch14_dinov2", "mlp_ratio": 4.0}, {}),
+    "distillation": ({"architecture": "deit_base_distilled_patch16_224"}, {}),
+    "no head": ({"num_classes": 0}, {}),
+    "no positions": ({"pos_embed": "none"}, {"image_size": (32, 32)}),
+    "rectangles": ({"img_size": (32, 48), "patch_size": (8, 16)}, {"image_size": (32, 48)}),
+    "one channel": ({"in_chans": 1}, {}),
+    "three blocks of one kind, Ti": ({"size": TI}, {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_model_of_timm_is_equal_and_goes_out_as_it_came(case, tmp_path):
+    arguments, fields = CASES[case]
+    theirs = peer(**arguments)
+    heads = {} if arguments.get("size") == TI else {"num_heads": 4}
+    read = through_a_file(theirs.state_dict(), tmp_path, **heads, **fields)
+    assert read.metadata["family"] == "timm"
+    assert read.report.dropped == {}
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+    export_model(read, "timm", tmp_path / "out.safetensors")
+    assert_same_tensors(load_file(tmp_path / "out.safetensors"), theirs.state_dict())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_timm_builds_our_folder_by_its_config(case, tmp_path):
+    """Nothing but the folder is told: the config.json says what the keys do not, to timm and to us."""
+    arguments, fields = CASES[case]
+    heads = {} if arguments.get("size") == TI else {"num_heads": 4}
+    read = through_a_file(peer(**arguments).state_dict(), tmp_path, **heads, **fields)
+    export_model(read, "timm", tmp_path / "folder")
+    again = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    assert_same_function(again, read.model, images_of(read.model.config))
+    ours = resolve(tmp_path / "folder")
+    assert ours.model.config == read.model.config
+    assert ours.preprocessing == read.preprocessing
+
+
+def test_rows_of_registers_are_folded_into_them(tmp_path):
+    """Our registers have no rows in the table of positions: adding them to the tokens is the same function."""
+    theirs = peer(reg_tokens=3)
+    read = through_a_file(theirs.state_dict(), tmp_path, num_heads=4)
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+    export_model(read, "timm", tmp_path / "folder")
+    again = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    assert_same_function(again, theirs, images_of(read.model.config))
+
+
+HELD = [
+    *(
+        "exact GELU",
+        "SwiGLU and LayerScale",
+        "distillation",
+        "registers",
+        "registers without class slot",
+        "mean pooling",
+    ),
+    *("mean pooling beside a class token, norm after", "class token, norm after", "attention pooling", "no positions"),
+    *("learned without class slot", "2-D", "sincos", "MAE's sincos with a class token", "rectangles", "one channel"),
+    *("five channels", "no classes", "the paper's"),
+]
+
+
+@pytest.mark.parametrize("switch", HELD)
+def test_timm_computes_what_ours_computes(switch, tmp_path):
+    ours = small_model(switch)
+    channels = ours.config.channels if ours.config.channels in (1, 3) else 3
+    preprocessing = Preprocessing(
+        ours.config.image_size, mean=(0.5,) * channels, std=(0.5,) * channels, channels=channels
+    )
+    export_model(StoredModel(ours, preprocessing), "timm", tmp_path / "folder")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    assert_same_function(theirs, ours, images_of(ours.config))
+    again = resolve(tmp_path / "folder")
+    assert_same_function(again.model, ours, images_of(ours.config))
+
+
+@pytest.mark.parametrize(
+    ("switch", "changes", "named"),
+    [
+        ("hidden layer", {}, "a tanh hidden layer in the head"),
+        ("hybrid", {}, "a ResNet stem"),
+        ("relative", {}, "relative positions, positions inside the encoder"),
+        ("learned at every layer", {}, "positions inside the encoder"),
+        ("the paper's", {"norm_eps": 1e-12}, "eps 1e-12"),
+        ("the paper's", {"norm_eps": 1e-5}, "eps 1e-05"),
+        ("the paper's", {"pre_norm": True, "norm_eps": 1e-5}, "a bias of the patch projection beside a norm before"),
+        ("attention pooling", {"class_token": True}, "attention pooling over a class token"),
+        ("distillation", {"registers": 2}, "registers beside a distillation token"),
+    ],
+)
+def test_what_timm_cannot_hold_is_refused_by_name(switch, changes, named, tmp_path):
+    ours = small_model(switch, **changes)
+    with pytest.raises(InputError, match="timm cannot hold") as caught:
+        export_model(StoredModel(ours, Preprocessing(ours.config.image_size)), "timm", tmp_path / "folder")
+    assert named in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_hubs_config_tells_preprocessing_and_class_names(tmp_path):
+    export_model(through_a_file(peer().state_dict(), tmp_path, num_heads=4), "timm", tmp_path / "folder")
+    path = tmp_path / "folder" / "config.json"
+    config = json.loads(path.read_text())
+    told = {
+        "crop_pct": 0.95,
+        "crop_mode": "center",
+        "interpolation": "bilinear",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [1, 2, 3],
+    }
+    config["pretrained_cfg"] |= told | {"label_names": list("abcdefg")}
+    path.write_text(json.dumps(config))
+    read = resolve(tmp_path / "folder")
+    expected = Preprocessing((32, 32), "crop", 0.95, "bilinear", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
+    assert (read.preprocessing, read.class_names) == (expected, tuple("abcdefg"))
+    config["pretrained_cfg"]["mean"] = "grey"
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="pretrained_cfg makes no preprocessing"):
+        resolve(tmp_path / "folder")
+
+
+def test_every_architecture_is_read_as_timm_builds_it():
+    """What the names say and the keys do not: heads, GELU, eps and pooling of each ViT that we can hold."""
+    wrong, checked = [], 0
+    for name in timm.list_models("*vit_*", module="vision_transformer") + timm.list_models("deit*"):
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        known = {
+            f"blocks.0.{part}"
+            for part in ("norm1.weight", "norm1.bias", "attn.qkv.bias", "attn.proj.bias", "norm2.bias")
+        }
+        if not known <= shapes.keys() or any("q_norm" in key or "embed.norm" in key for key in shapes):
+            continue
+        checked += 1
+        config = read_config(shapes, {"architecture": name, "global_pool": model.global_pool})
+        block = model.blocks[0]
+        gelu = {"GELU": "exact", "GELUTanh": "tanh", "QuickGELU": "quick", "SiLU": config.gelu}[
+            type(block.mlp.act).__name__
+        ]
+        pooling = {"token": "class_token", "avg": "mean", "map": "attention"}[model.global_pool]
+        found = config.num_heads, config.gelu, config.norm_eps, config.pooling
+        if found != (block.attn.num_heads, gelu, block.norm1.eps, pooling):
+            wrong.append((name, found))
+    assert wrong == []
+    assert checked > 100
+
+
+def read_config(shapes, belongings):
+    from vitreous.checkpoints.family import Reading
+
+    family = Timm()
+    reading = Reading(given=family.fields_from(belongings))
+    family.read(shapes, reading)
+    return reading.config()
+
+
+def test_differences_are_all_listed_and_nothing_is_loaded(tmp_path):
+    tensors = peer().state_dict()
+    del tensors["blocks.1.norm2.bias"]
+    tensors |= {"blocks.2.attn.proj.weight": torch.zeros(2, 2), "blocks.0.attn.q_norm.weight": torch.ones(16)}
+    with pytest.raises(InputError) as caught:
+        through_a_file(tensors, tmp_path, num_heads=4)
+    message = str(caught.value)
+    assert "blocks.1.norm2.bias is missing" in message
+    assert "blocks.0.attn.q_norm.weight has no place" in message
+    assert "encoder.blocks.2.attention.out.weight would have shape (2, 2) and not (64, 64)" in message
+    assert "nothing was loaded" in message
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    tensors = peer().state_dict()
+    tensors["blocks.1.mlp.fc1.weight"][3, 4] = float("nan")
+    with pytest.raises(InputError, match=r"encoder.blocks.1.mlp.fc1.weight holds values that are not finite"):
+        through_a_file(tensors, tmp_path, num_heads=4)
+
+
+def test_heads_that_cannot_be_told_are_asked_for(tmp_path):
+    theirs = peer(size=TINY | {"width": 48})
+    with pytest.raises(InputError, match="does not say how many heads share its width of 48; say it: num_heads=3"):
+        through_a_file(theirs.state_dict(), tmp_path)
+    assert through_a_file(theirs.state_dict(), tmp_path, num_heads=4).model.config.num_heads == 4
+
+
+def test_guesses_are_told_and_what_is_given_is_no_guess(tmp_path):
+    tensors = peer(size=TI).state_dict()
+    told = str(through_a_file(tensors, tmp_path).report)
+    for guess in ("num_heads = 3 (as published for Ti)", "gelu = exact", "norm_eps = 1e-06", "image_size = (32, 32)"):
+        assert guess in told
+    told = str(through_a_file(tensors, tmp_path, num_heads=6, gelu="tanh").report)
+    assert "num_heads" not in told
+    assert "gelu" not in told
+
+
+def test_a_model_without_biases_of_query_key_and_value_is_refused(tmp_path):
+    tensors = {key: t for key, t in peer().state_dict().items() if not key.endswith("qkv.bias")}
+    with pytest.raises(InputError, match="no biases of query, key and value"):
+        through_a_file(tensors, tmp_path, num_heads=4)
+
+
+def test_an_unknown_family_is_told_with_the_nearest(tmp_path):
+    tensors = peer().state_dict()
+    renamed = {key.replace("attn.qkv", "attn.in_proj"): tensor for key, tensor in tensors.items()}
+    with pytest.raises(InputError) as caught:
+        through_a_file(renamed, tmp_path)
+    message = str(caught.value)
+    assert "of no family that is known (tried " in message
+    assert "google" in message
+    assert "nearest is timm" in message or "nearest is d" in message
+    assert "blocks.0.attn.qkv.weight" in message
+
+
+def test_fields_that_are_none_are_told(tmp_path):
+    with pytest.raises(InputError, match="'num_head' is no field of a model; did you mean 'num_heads'"):
+        through_a_file(peer().state_dict(), tmp_path, num_head=4)
+
+
+def test_read_model_takes_the_family_it_is_told(tmp_path):
+    through_a_file(peer(size=TI).state_dict(), tmp_path)
+    path = tmp_path / "theirs.safetensors"
+    read = read_model(path, Beside(family="dino"))
+    assert read.metadata["family"] == "dino"
+    assert read.model.config.position_resampling == "bicubic_offset"
+    with pytest.raises(InputError, match="is no file of Google's vision_transformer"):
+        read_model(path, Beside(family="google"))

@@ -1,0 +1,390 @@
+"""Names to local files: `hf:owner/name`, `timm:name.tag`, `torchvision:vit_b_16`, `google:…`, `meta:…`, `https://…`."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from vitreous.checkpoints import pretrained
+from vitreous.checkpoints.download import bytes_text, cache_folder, check_address, download
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.support.errors import InputError, unknown
+from vitreous.support.text import printable
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+INDEX = ".index.json"  # how the file ends that says which shard has which key
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")
+MAX_JSON = 2**24  # bytes of a config or an index
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a name became on this machine.
+
+    Args:
+        path: the weights file, or the index file of sharded ones, whose shards lie beside it.
+        source: the canonical name, with the commit where there is one.
+        licence: SPDX-like, where known.
+        family: whose layout the file has, where the name says it; a repository of `hf:` may have any.
+        config: the hub's config.json.
+        preprocessor: the hub's preprocessor_config.json.
+        class_names: torchvision's, in the order of the logits.
+        preprocessing: torchvision's transforms.
+        fields: fields of ViTConfig that the table knows and the file's keys do not hold.
+    """
+
+    path: Path
+    source: str
+    licence: str | None = None
+    family: str | None = None
+    config: Mapping[str, Any] | None = None
+    preprocessor: Mapping[str, Any] | None = None
+    class_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Repository(NamedTuple):
+    """A revision of a repository of the hub, there or in the cache."""
+
+    repo_id: str
+    commit: str
+    files: Mapping[str, int | None]  # sizes in bytes, by path
+    licence: str | None
+    get: Callable[[str], Path]  # brings a file here
+
+
+def is_remote(name: str) -> bool:
+    """Tells whether a name is one that `fetch` takes; `http:` is among them, to be refused with a reason."""
+    scheme, colon, rest = name.partition(":")
+    return bool(colon) and scheme in SCHEMES and (not scheme.startswith("http") or rest.startswith("//"))
+
+
+def fetch(name: str) -> Fetched:
+    """Brings the weights that a name stands for to this machine, unless they are here.
+
+    Before a download one line on the standard error stream says size and licence.
+
+    Args:
+        name: `hf:owner/name[/file][@revision]`, `timm:name.tag[@revision]`, `torchvision:model[.weights]`,
+            `google:` or `meta:` and a name of the table, or `https://host/file#sha256=<64 hex digits>`.
+
+    Raises:
+        InputError: there is no such thing, it cannot be reached, or it is not what its checksum says. One line tells
+            what was tried and where a copy could be put.
+    """
+    if not is_remote(name):
+        raise InputError(f"{name!r} is no name of a download", f"names begin with {', '.join(SCHEMES)}")
+    return SCHEMES[name.partition(":")[0]](name)
+
+
+def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None = None, message: str) -> str:
+    """Uploads the files of a folder to the hub in one commit; the repository is made if there is none.
+
+    Args:
+        folder: all files in it and below.
+        repo_id: owner/name.
+        private: whether a repository that is made can be seen by its owner only.
+        token: with the right to write; by default the one of HF_TOKEN or of the last login.
+        message: of the commit.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        InputError: no files there, no right to write there, or no network.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise InputError(f"there are no files in a folder {str(folder)!r}", "give the folder with the files to upload")
+    additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
+    instead = "log in with `hf auth login` or set HF_TOKEN, to a token that may write"
+    with _hub_errors(f"hf:{repo_id}", repo_id, instead), _bars_on_a_terminal():
+        api = HfApi(token=token)
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.create_commit(url.repo_id, additions, commit_message=message)
+        return str(url)
+
+
+def choose(files: Iterable[str], name: str) -> str:
+    """The weights file among those of a repository.
+
+    Raises:
+        InputError: there is none, or several and none has a usual name; it lists them.
+    """
+    there = set(files)
+    for usual in WEIGHTS:
+        if usual in there:
+            return usual
+    candidates = sorted(file for file in there if file.endswith(SUFFIXES))
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise InputError(f"{name} has no weights in a file of {', '.join(SUFFIXES)}", "give another repository")
+    base, at, revision = name.partition("@")
+    choices = ", ".join(f"{base}/{file}{at}{revision}" for file in candidates)
+    raise InputError(f"{name} has {len(candidates)} files of weights and none with a usual name", f"give {choices}")
+
+
+def _from_hugging_face(name: str) -> Fetched:
+    """`hf:owner/name[/file][@revision]`; the revision may be a branch, a tag, a commit or refs/pr/1."""
+    place, _, revision = name.removeprefix("hf:").partition("@")
+    parts = place.split("/", 2)
+    if len(parts) < 2 or not all(parts):
+        raise InputError(f"{name!r} names no repository", "write hf:owner/name, or hf:owner/name/file.npz for one file")
+    return _from_repository(name, "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None)
+
+
+def _from_timm(name: str) -> Fetched:
+    """`timm:name.tag[@revision]` is the hub's repository timm/name.tag."""
+    model, _, revision = name.removeprefix("timm:").partition("@")
+    if not model or "/" in model:
+        raise InputError(f"{name!r} names no model of timm", pretrained.suggestion(name))
+    return _from_repository(name, f"timm/{model}", None, revision or None)
+
+
+def _from_repository(name: str, repo_id: str, file: str | None, revision: str | None) -> Fetched:
+    base = name.partition("@")[0]
+    where = f"give the path of a copy of {file or 'its weights, config.json and preprocessor_config.json'}"
+    with _hub_errors(name, repo_id, where):
+        repository = _open(repo_id, revision, file)
+        if file is not None and file not in repository.files:
+            raise unknown(f"file in hf:{repo_id}", file, [path for path in repository.files if path.endswith(SUFFIXES)])
+        file = file or choose(repository.files, name)
+        config = _json(repository.get(CONFIG)) if CONFIG in repository.files else None
+        preprocessor = _json(repository.get(PREPROCESSOR)) if PREPROCESSOR in repository.files else None
+        row = pretrained.KNOWN.get(base)
+        licence = repository.licence or (row.licence if row else None)
+        path = _bring(base, repository, file, licence)
+    family = "timm" if repo_id.startswith("timm/") else None  # others keep files of any family there
+    source = f"{base}@{repository.commit}"
+    return Fetched(path, source, licence, family, config, preprocessor, fields=row.fields if row else {})
+
+
+def _open(repo_id: str, revision: str | None, file: str | None) -> Repository:
+    """The revision as the hub has it or, where the hub cannot be reached, as the cache has it."""
+    from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        timeout = constants.HF_HUB_ETAG_TIMEOUT
+        info = HfApi().model_info(repo_id, revision=revision, files_metadata=True, timeout=timeout)
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
+        raise
+    except (HTTPError, ConnectionError):
+        cached = _cached(repo_id, revision, file)
+        if cached is None:
+            raise
+        return cached
+    commit = info.sha or "main"
+    card = info.card_data.to_dict() if info.card_data else {}
+    licence = card.get("license_name") if card.get("license") == "other" else card.get("license")
+    files = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
+    licence = licence if isinstance(licence, str) else None
+
+    def get(file: str) -> Path:
+        path = hf_hub_download(repo_id, file, revision=commit)
+        if try_to_load_from_cache(repo_id, file, revision=revision) != path:
+            hf_hub_download(repo_id, file, revision=revision)  # so that the branch's name leads there offline too
+        return Path(path)
+
+    return Repository(repo_id, commit, files, licence, get)
+
+
+def _cached(repo_id: str, revision: str | None, file: str | None) -> Repository | None:
+    """What earlier downloads left of a revision, in the layout that huggingface_hub documents; None without weights."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    storage = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type="model")
+    reference = storage / "refs" / (revision or "main")
+    commit = reference.read_text(encoding="ascii", errors="replace") if reference.is_file() else revision or ""
+    folder = storage / "snapshots" / commit
+    if not COMMIT.fullmatch(commit) or not folder.is_dir():
+        return None
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    has_weights = file in files if file else any(path.endswith((*SUFFIXES, INDEX)) for path in files)
+    return Repository(repo_id, commit, dict.fromkeys(files), None, folder.joinpath) if has_weights else None
+
+
+def _bring(name: str, repository: Repository, file: str, licence: str | None) -> Path:
+    """The weights on this machine, with all shards; says what is fetched."""
+    if not file.endswith(INDEX):
+        _announce(name, repository, [file], licence)
+        return repository.get(file)
+    path = repository.get(file)
+    shards = _shards(path, file)
+    missing = [shard for shard in shards if shard not in repository.files]
+    if missing:
+        raise InputError(f"{name} lacks {', '.join(missing)}, which {file} names", "fetch it again")
+    _announce(name, repository, shards, licence)
+    for shard in shards:
+        repository.get(shard)
+    return path
+
+
+def _shards(index: Path, file: str) -> list[str]:
+    """The paths of the shards that an index names, which lie in its folder."""
+    weight_map = _json(index).get("weight_map")
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not names or not all(isinstance(n, str) and n.endswith(SUFFIXES) and not set(n) & set("/\\") for n in names):
+        raise InputError(f"{str(index)!r} is no index of weights in its own folder", "give another file")
+    return sorted({str(PurePosixPath(file).parent / shard) for shard in names})
+
+
+def _announce(name: str, repository: Repository, files: Iterable[str], licence: str | None) -> None:
+    """Says size and licence of what is going to be fetched, if anything is."""
+    from huggingface_hub import try_to_load_from_cache
+
+    here = partial(try_to_load_from_cache, repository.repo_id, revision=repository.commit)
+    new = [file for file in files if not isinstance(here(file), str)]
+    if new:
+        sizes = [repository.files[file] or 0 for file in new]
+        line = f"{name}: {bytes_text(sum(sizes))}, licence {licence or 'not known'}"
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _hub_errors(name: str, repo_id: str, instead: str) -> Generator[None, None, None]:
+    """Turns what huggingface_hub raises into errors of one line."""
+    from huggingface_hub import constants, errors
+
+    at = constants.ENDPOINT
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise InputError(f"{repo_id!r} is no name of a repository", "write owner/name") from error
+    except errors.GatedRepoError as error:
+        mend = f"accept its terms at {at}/{repo_id}, then log in with `hf auth login` or set HF_TOKEN"
+        raise InputError(f"{name} is open only to those who accept its terms", mend) from error
+    except errors.RepositoryNotFoundError as error:
+        mend = f"{pretrained.suggestion(name)}; for a private one, log in with `hf auth login` or set HF_TOKEN"
+        raise InputError(f"{at} shows no {repo_id}: it does not exist or is private", mend) from error
+    except errors.RevisionNotFoundError as error:
+        raise InputError(f"{name} has no such revision", "give a branch, a tag or a commit that it has") from error
+    except errors.HfHubHTTPError as error:
+        raise InputError(f"{at} answered {error.response.status_code} for {name}", instead) from error
+    except errors.OfflineModeIsEnabled as error:
+        cause = f"{name} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set"
+        raise InputError(cause, f"unset it, or {instead}") from error
+    except (errors.HTTPError, errors.LocalEntryNotFoundError, ConnectionError) as error:
+        reason = f"{type(error.__cause__ or error).__name__}"
+        raise InputError(f"cannot reach {at} for {name} ({reason})", instead) from error
+    except RuntimeError as error:  # an upload that failed half-way
+        raise InputError(f"{name}: {error}", "try again; files that are there already are not sent twice") from error
+
+
+@contextmanager
+def _bars_on_a_terminal() -> Generator[None, None, None]:
+    """Keeps the bars of uploads out of logs, unless the environment asks for them."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, of bounded size."""
+    with path.open("rb") as file:
+        text = file.read(MAX_JSON + 1)
+    try:
+        value = json.loads(text) if len(text) <= MAX_JSON else None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{str(path)!r} is no JSON: {error}", "fetch it again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{str(path)!r} holds no JSON object of at most {bytes_text(MAX_JSON)}", "fetch it again")
+    return value
+
+
+def _from_torchvision(name: str) -> Fetched:
+    """`torchvision:model[.weights]`, kept where torchvision keeps its files."""
+    from torch.hub import get_dir
+    from torchvision.models import get_model_weights, list_models
+
+    model, _, member = name.removeprefix("torchvision:").partition(".")
+    models = list_models(include="vit_*")
+    if model not in models:
+        raise unknown("ViT of torchvision", model, models)
+    enum: Any = get_model_weights(model)
+    if member and member not in enum.__members__:
+        raise unknown(f"weights of torchvision:{model}", member, [weights.name for weights in enum])
+    weights = enum[member or "DEFAULT"]
+    source = f"torchvision:{model}.{weights.name}"
+    row = pretrained.KNOWN.get(source)
+    file = PurePosixPath(urlsplit(weights.url).path).name
+    path = Path(get_dir()) / "checkpoints" / file
+    digits = re.search(r"-([0-9a-f]{8,})\.", file)
+    licence = row.licence if row else pretrained.SEE_TORCHVISION
+    checksum = f"sha256:{digits[1]}" if digits else None
+    download(weights.url, path, checksum, name=source, licence=licence)
+    names = tuple(weights.meta["categories"])
+    fields = row.fields if row else {"image_size": tuple(weights.meta["min_size"])}
+    preprocessing = _transforms(weights.transforms())
+    return Fetched(path, source, licence, "torchvision", class_names=names, preprocessing=preprocessing, fields=fields)
+
+
+def _transforms(transforms: Any) -> Preprocessing:
+    """Torchvision's ImageClassification: the shorter side resized, the middle cut out."""
+    (crop,), (resize,) = transforms.crop_size, transforms.resize_size
+    return Preprocessing(
+        image_size=(crop, crop),
+        resize="crop",
+        crop_fraction=crop / resize,
+        interpolation=transforms.interpolation.value,
+        antialias=bool(transforms.antialias),
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )
+
+
+def _from_table(name: str) -> Fetched:
+    """`google:` and `meta:` names."""
+    row = pretrained.find(name)
+    assert row.url is not None, "rows of the table have addresses"
+    scheme, _, file = row.name.partition(":")
+    path = cache_folder() / scheme / f"{file}{row.suffix}"
+    download(row.url, path, row.checksum, name=row.name, licence=row.licence)
+    return Fetched(path, row.name, row.licence, row.family, fields=row.fields)
+
+
+def _from_url(name: str) -> Fetched:
+    """`https://host/file#sha256=…`, kept by its checksum."""
+    address, _, fragment = name.partition("#")
+    check_address(address)
+    match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
+    if match is None:
+        mend = f"write {address}#sha256= and the 64 hex digits that `sha256sum` prints of the file"
+        raise InputError(f"{address} has no checksum", mend)
+    digits = match[1].lower()
+    suffix = PurePosixPath(unquote(urlsplit(address).path)).suffix
+    path = cache_folder() / "sha256" / f"{digits}{suffix if suffix in SUFFIXES else ''}"
+    download(address, path, f"sha256:{digits}")
+    return Fetched(path, f"{address}#sha256={digits}")
+
+
+SCHEMES: dict[str, Callable[[str], Fetched]] = {
+    "hf": _from_hugging_face,
+    "timm": _from_timm,
+    "torchvision": _from_torchvision,
+    "google": _from_table,
+    "meta": _from_table,
+    "https": _from_url,
+    "http": _from_url,
+}
