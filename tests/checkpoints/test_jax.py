@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
-from tests.checkpoints.peers import assert_same_function, assert_same_tensors, images_of
+from tests.checkpoints.peers import TI, assert_same_function, assert_same_tensors, images_of
 from tests.model.models import small_model
 from vitreous.checkpoints.convert import Beside, export_model, read_model
 from vitreous.checkpoints.files import read_tensors, write_tensors
@@ -121,20 +122,34 @@ def test_scanned_blocks_stand_in_one_tensor(prefix, tmp_path):
         ("hidden layer", "google"),
     ],
 )
-def test_timm_reads_what_we_write(switch, family, tmp_path):
+@pytest.mark.parametrize("size", [{}, TI], ids=["tiny", "Ti"])
+def test_timm_reads_what_we_write(switch, family, size, tmp_path):
     """An independent reader of these files: timm's own, which leaves the hidden layer away."""
-    import timm
-
-    model = stored(switch, hidden_dim=None)
+    model = stored(switch, hidden_dim=None, **size)
     c = model.model.config
     export_model(model, family, tmp_path / "model.npz")
     pool = {"class_token": "token", "mean": "avg", "attention": "map"}[c.pooling]
     peer = timm.create_model(
-        "vit_base_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=3, mlp_ratio=2,
-        num_classes=7, global_pool=pool, fc_norm=False, class_token=c.class_token, act_layer="gelu_tanh",
+        "vit_base_patch16_224", img_size=32, patch_size=8, embed_dim=c.width, depth=c.depth, num_heads=c.num_heads,
+        mlp_ratio=c.mlp_dim / c.width, num_classes=7, global_pool=pool, fc_norm=False, class_token=c.class_token,
+        act_layer="gelu_tanh",
     )  # fmt: skip
     peer.load_pretrained(str(tmp_path / "model.npz"))
     assert_same_function(peer.eval(), model.model, images_of(c))
+
+
+def test_newer_files_count_norms_and_attention_apart(tmp_path):
+    """Linen's numbering: LayerNorm_1 where there was LayerNorm_2, MultiHeadDotProductAttention_0, MlpBlock_0."""
+    numbers = {"LayerNorm_2": "LayerNorm_1", "MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0"}
+    numbers |= {"MlpBlock_3": "MlpBlock_0"}
+    newer = dict(read_tensors(WEIGHTS["vit_class_token"]))
+    for old, new in numbers.items():
+        newer = {key.replace(old, new): tensor for key, tensor in newer.items()}
+    write_tensors(tmp_path / "newer.npz", newer)
+    read = read_model(tmp_path / "newer.npz")
+    assert_same_tensors(read.model.state_dict(), read_model(WEIGHTS["vit_class_token"]).model.state_dict())
+    export_model(read, "google", tmp_path / "again.npz")
+    assert_same_tensors(dict(read_tensors(tmp_path / "again.npz")), newer)
 
 
 def test_a_missing_grid_is_asked_for(tmp_path):

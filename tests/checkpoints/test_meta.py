@@ -10,7 +10,7 @@ import timm
 import torch
 from timm.models import vision_transformer as timm_vit
 
-from tests.checkpoints.peers import TINY, assert_same_function, assert_same_tensors, images_of
+from tests.checkpoints.peers import TI, TINY, assert_same_function, assert_same_tensors, images_of
 from tests.checkpoints.test_timm import peer
 from tests.model.models import small_model
 from vitreous.checkpoints.convert import Beside, export_model, read_model
@@ -19,7 +19,7 @@ from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
-HEADS = Beside(fields={"num_heads": TINY["num_heads"]})
+HEADS = {"num_heads": TINY["num_heads"]}
 
 
 def saved(folder, nested):
@@ -27,6 +27,11 @@ def saved(folder, nested):
     path = folder / "checkpoint.pth"
     torch.save(nested, path)
     return path
+
+
+def told(theirs):
+    """What no file says: the heads, but where the width is a published size's."""
+    return Beside(fields={} if theirs.embed_dim == TI["width"] else HEADS)
 
 
 def vit(**arguments):
@@ -110,6 +115,10 @@ CASES = {
         },
     ),
     "MAE, the encoder alone": ("mae", peer(num_classes=0), lambda m: {"model": m.state_dict()}),
+    "DeiT, Ti": ("deit", peer(size=TI), lambda m: {"model": m.state_dict()}),
+    "DINO, Ti": ("dino", peer(size=TI, num_classes=0), lambda m: {"teacher": m.state_dict()}),
+    "DINOv2, Ti": ("dinov2", peer(size=TI, **DINOV2), dinov2),
+    "MAE, Ti": ("mae", peer(size=TI, num_classes=0), lambda m: {"model": m.state_dict()}),
     "MAE, fine-tuned": ("mae", peer(**MAE_HEAD), lambda m: {"model": m.state_dict()}),
 }
 
@@ -118,7 +127,7 @@ CASES = {
 def test_a_published_shape_is_equal_and_goes_out_as_it_came(case, tmp_path):
     family, theirs, nest = CASES[case]
     path = saved(tmp_path, nest(theirs))
-    read = read_model(path, HEADS)
+    read = read_model(path, told(theirs))
     assert read.metadata["family"] == family
     assert_same_function(theirs, read.model, images_of(read.model.config))
     export_model(read, family, tmp_path / "out.pth")
@@ -130,9 +139,9 @@ def test_a_published_shape_is_equal_and_goes_out_as_it_came(case, tmp_path):
 @pytest.mark.parametrize("case", CASES)
 def test_a_safetensors_file_holds_the_same_without_the_nesting(case, tmp_path):
     family, theirs, nest = CASES[case]
-    read = read_model(saved(tmp_path, nest(theirs)), HEADS)
+    read = read_model(saved(tmp_path, nest(theirs)), told(theirs))
     export_model(read, family, tmp_path / "out.safetensors")
-    again = read_model(tmp_path / "out.safetensors", Beside(fields=HEADS.fields, family=family))
+    again = read_model(tmp_path / "out.safetensors", Beside(fields=told(theirs).fields, family=family))
     assert "/" not in "".join(read_tensors(tmp_path / "out.safetensors"))
     assert_same_tensors(again.model.state_dict(), read.model.state_dict())
 
@@ -160,7 +169,7 @@ def test_a_safetensors_file_holds_the_same_without_the_nesting(case, tmp_path):
 )
 def test_what_is_dropped_is_listed_with_its_rule(case, whys, tmp_path):
     _, theirs, nest = CASES[case]
-    read = read_model(saved(tmp_path, nest(theirs)), HEADS)
+    read = read_model(saved(tmp_path, nest(theirs)), told(theirs))
     assert set(read.report.dropped.values()) == whys
     for why in whys:
         assert why in str(read.report)
@@ -207,7 +216,7 @@ def test_positions_are_resampled_as_the_authors_do(tmp_path):
     ways = {}
     for case, (family, theirs, nest) in CASES.items():
         ways.setdefault((family, "registers" in case), set()).add(
-            read_model(saved(tmp_path, nest(theirs)), HEADS).model.config.position_resampling
+            read_model(saved(tmp_path, nest(theirs)), told(theirs)).model.config.position_resampling
         )
     assert ways == {
         ("deit", False): {"bicubic"},
@@ -257,4 +266,4 @@ def test_a_wrapped_file_of_the_wrong_depth_is_refused(tmp_path):
     tensors = {f"model/{key}": tensor for key, tensor in vit().items() if "blocks.1.attn.proj" not in key}
     write_tensors(tmp_path / "m.pth", tensors)
     with pytest.raises(InputError, match=r"model/blocks.1.attn.proj.weight is missing"):
-        read_model(tmp_path / "m.pth", HEADS)
+        read_model(tmp_path / "m.pth", Beside(fields=HEADS))

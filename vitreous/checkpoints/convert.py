@@ -11,6 +11,7 @@ import torch
 from vitreous.checkpoints.family import Family, Guess, Reading, Shapes, checked_fields
 from vitreous.checkpoints.files import KINDS, Tensors, read_tensors, write_tensors
 from vitreous.checkpoints.huggingface import HuggingFace
+from vitreous.checkpoints.imagenet import CLASSES, imagenet_class_names
 from vitreous.checkpoints.jax import BigVision, Google, SigLIP
 from vitreous.checkpoints.key_map import listed, to_ours, to_theirs
 from vitreous.checkpoints.meta import DINO, MAE, DeiT, DINOv2
@@ -124,6 +125,10 @@ def _read(tensors: Tensors, family: Family, beside: Beside, what: str) -> Stored
     if preprocessing is None:
         preprocessing = family.preprocessing(config)
         reading.guesses.append(Guess("preprocessing", preprocessing.summary(), f"{family.title}'s default"))
+    names = beside.class_names or family.class_names_from(beside.config)
+    if names is None and family.imagenet and config.num_classes == CLASSES:
+        names = imagenet_class_names()
+        reading.guesses.append(Guess("class_names", "ImageNet-1k's", f"there are {CLASSES:,} classes"))
     report = LoadReport(
         what,
         family.title,
@@ -133,7 +138,6 @@ def _read(tensors: Tensors, family: Family, beside: Beside, what: str) -> Stored
         dict(reading.dropped) | dict.fromkeys(tensors.ignored, "no tensor"),
         (*notes(model), *family.notes(beside.config)),
     )
-    names = beside.class_names or family.class_names_from(beside.config)
     metadata = {"source": what, "family": family.name, "dialect": dialect.to_dict(), "licence": beside.licence}
     return StoredModel(
         model,
@@ -202,10 +206,10 @@ def export_model(
         dropped["mask_token"] = "it has no place there, and no part in the function"
         config = config.replace(mask_token=False)
     tensors = {key: t.to("cpu", dtype) for key, t in to_theirs(state, family.rules(config, dialect)).items()}
+    beside = family.belongings(config, stored.preprocessing, stored.class_names) if file.parent == out else {}
     if file.parent == out:
         out.mkdir(parents=True, exist_ok=True)
     write_tensors(file, tensors, {"format": "pt"} if kind == "safetensors" else None)
-    beside = family.belongings(config, stored.preprocessing, stored.class_names) if file.parent == out else {}
     for name, content in beside.items():
         write_json(out / name, content)
     files = (str(file), *(str(out / name) for name in beside))

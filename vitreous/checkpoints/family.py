@@ -213,6 +213,7 @@ class Family(ABC):
         title: as it is spoken of.
         kinds: the files it is kept in, the usual one first.
         landmarks: keys that every file has, behind its prefix, in any dialect; "0" stands for the first block.
+        imagenet: whether 1,000 classes without names are taken for ImageNet's.
         mask_token: whether a mask token has a key; it has no part in the function, and is left out where it has none.
         drops: patterns of keys (behind the prefix where they have it) that are no part of the model, and why.
         holds: which models it can hold.
@@ -223,6 +224,7 @@ class Family(ABC):
     title: ClassVar[str]
     kinds: ClassVar[tuple[Kind, ...]] = ("safetensors", "pickle")
     landmarks: ClassVar[tuple[str, ...]]
+    imagenet: ClassVar[bool] = True
     mask_token: ClassVar[bool] = False
     drops: ClassVar[tuple[tuple[str, str], ...]] = ()
     holds: ClassVar[Holds]
