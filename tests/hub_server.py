@@ -9,8 +9,14 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import pytest
+from huggingface_hub import constants
+
+from vitreous.checkpoints import download
 
 TOKEN = "hf_aTokenThatMayReadAndWrite"
 
@@ -77,6 +83,27 @@ def hub_server() -> Generator[Hub, None, None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def hub_of_client(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Generator[Hub, None, None]:
+    """The hub that huggingface_hub talks to while the block runs; its cache and ours are in `folder`, and empty."""
+    with hub_server() as running:
+        template = running.address + "/{repo_id}/resolve/{revision}/{filename}"
+        settings = {"ENDPOINT": running.address, "HUGGINGFACE_CO_URL_TEMPLATE": template}
+        settings |= {"HF_HUB_CACHE": str(folder / "hub"), "HF_TOKEN_PATH": str(folder / "token")}
+        settings |= {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield running
+
+
+def use_addresses_of(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets every address outside lead to the server, with its host as the first folder."""
+    real = download.open_url
+    monkeypatch.setattr(download, "open_url", lambda url: real(url.replace("https:/", server.address)))
 
 
 class Refused(Exception):

@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests.classifiers import CLASSES, small_classifier
+from tests.hub_server import TOKEN, hub_of_client
 from vitreous.classifier import TOP, Classifier, load
 from vitreous.data.images import BadImage
+from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
 
@@ -94,8 +99,9 @@ def test_features_are_the_representation(photos):
 def test_without_a_head_there_are_features_and_no_classes(photos):
     classifier = small_classifier(None)
     assert classifier.features(photos[0]).shape == (1, 24)
-    with pytest.raises(InputError, match=r"no head.*vitreous train"):
-        classifier(photos)
+    for use in (classifier, classifier.each):
+        with pytest.raises(InputError, match=r"no head.*vitreous train"):
+            use(photos)
 
 
 @pytest.mark.parametrize("place", ["cat.safetensors", "run/model.safetensors"])
@@ -172,3 +178,188 @@ def test_there_is_one_name_for_each_class():
     classifier = small_classifier()
     with pytest.raises(InputError, match="there are 1 class names for"):
         Classifier(classifier.model, classifier.preprocessing, ["one"])
+
+
+# ---- adapted to other images and classes
+
+
+def test_adapted_it_says_what_changed_and_keeps_the_rest(photos):
+    classifier = small_classifier()
+    larger = classifier.adapt(image_size=(24, 32))
+    assert larger.changes == [
+        "image size changed from 16×16 to 24×32",
+        "positions resampled from 4×4 to 6×8 (bilinear_aligned)",
+    ]
+    assert larger.preprocessing == Preprocessing((24, 32))
+    assert (larger.class_names, larger.metadata) == (CLASSES, classifier.metadata)
+    assert classifier.changes == []
+    assert classifier.preprocessing.image_size == (16, 16)
+    expected = classifier.model(larger.preprocessing([Image.open(path) for path in photos])).softmax(1)
+    assert [p.probability for p in larger(photos)] == pytest.approx(expected.amax(1).tolist(), abs=1e-5)
+    assert len({p.top for p in larger(photos)}) == 5
+    again = larger.adapt(num_classes=2)
+    assert again.changes == [*larger.changes, "new classifier for 2 classes, all zero"]
+    assert again.class_names is None
+    assert torch.equal(again.features(photos), larger.features(photos))
+
+
+def test_adapted_to_nothing_it_is_the_same(photos):
+    classifier = small_classifier()
+    same = classifier.adapt()
+    assert same.changes == []
+    assert same(photos) == classifier(photos)
+
+
+def test_adapted_to_named_classes():
+    named = small_classifier().adapt(class_names=("hot dog", "not hot dog"))
+    assert named.model.config.num_classes == 2
+    assert named.class_names == ("hot dog", "not hot dog")
+    assert small_classifier().adapt(num_classes=0).class_names is None
+    with pytest.raises(InputError, match="there are 1 class names for 2 classes"):
+        small_classifier().adapt(num_classes=2, class_names=("one",))
+
+
+def test_adapted_to_other_channels_its_images_follow(photos):
+    colour = small_classifier()
+    colour.preprocessing = Preprocessing((16, 16), mean=(0.1, 0.2, 0.3), std=(0.2, 0.4, 0.6))
+    grey = colour.adapt(channels=1)
+    assert grey.preprocessing.channels == 1
+    assert grey.preprocessing.mean == pytest.approx((0.2,))
+    assert grey.preprocessing.std == pytest.approx((0.4,))
+    assert len({p.top for p in grey(photos)}) == 5
+    back = grey.adapt(channels=3)
+    assert back.preprocessing.mean == pytest.approx((0.2, 0.2, 0.2))
+    assert len({p.top for p in back(photos)}) == 5
+    five = colour.adapt(channels=5)
+    assert five.preprocessing == colour.preprocessing
+    with pytest.raises(ValueError, match="the image has 3 channels; this model takes 5"):
+        five(photos)
+
+
+def test_adapted_with_a_distillation_token(photos):
+    distilled = small_classifier(distillation_token=True)
+    new = distilled.adapt(num_classes=2, image_size=32)
+    assert new.changes[-1] == "new classifier and distillation classifier for 2 classes, all zero"
+    assert [round(p.probability, 6) for p in new(photos)] == [0.5] * 5
+    larger = distilled.adapt(image_size=32)
+    assert torch.equal(new.features(photos), larger.features(photos))
+    assert len({p.top for p in larger(photos)}) == 5
+
+
+def test_images_larger_than_the_positions_stay_so():
+    classifier = small_classifier()
+    classifier.preprocessing = Preprocessing((32, 24))
+    assert classifier.adapt(num_classes=2).preprocessing.image_size == (32, 24)
+    assert classifier.adapt(image_size=16).preprocessing.image_size == (16, 16)
+    with pytest.raises(InputError, match=r"the preprocessing gives an image of 32×24 .* patches of 16×16; the nearest"):
+        classifier.adapt(patch_size=16)
+
+
+# ---- to other formats and to the hub
+
+
+def test_exported_it_comes_back_with_a_report(photos, tmp_path):
+    classifier = small_classifier(gelu="exact")
+    report = classifier.export(tmp_path / "out", "timm")
+    assert report.files == (f"{tmp_path}/out/model.safetensors", f"{tmp_path}/out/config.json")
+    back = load(tmp_path / "out", "cpu")
+    assert back(photos) == classifier(photos)
+    assert back.report is not None
+    assert (back.report.family, back.report.tensors) == ("timm", report.tensors)
+    assert back.adapt(image_size=32).report is back.report, "what was read stays known"
+    with pytest.raises(InputError, match="exists already"):
+        classifier.export(tmp_path / "out", "timm")
+    classifier.export(tmp_path / "out", "timm", overwrite=True, dtype=torch.float16)
+    assert {t.dtype for t in load_file(tmp_path / "out/model.safetensors").values()} == {torch.float16}
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """The hub that huggingface_hub talks to, with an empty cache."""
+    with hub_of_client(monkeypatch, tmp_path / "client") as running:
+        yield running
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's call of its own client
+def test_pushed_it_comes_back_bit_for_bit(server, photos, tmp_path, monkeypatch):
+    classifier = small_classifier()
+    classifier.metadata["licence"] = "Apache-2.0"
+    assert classifier.push_to_hub("me/animals", private=True, token=TOKEN) == f"{server.address}/me/animals"
+    made = server.repositories["me/animals"]
+    files = made.commits[made.refs["main"]]
+    assert files.keys() == {".gitattributes", "model.safetensors", "README.md"}
+    card = files["README.md"].decode()
+    assert front_of(card)["license"] == "apache-2.0"
+    assert 'clf = vt.load("hf:me/animals")' in card
+    assert made.private
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    back = Classifier.from_pretrained("me/animals", device="cpu")
+    assert (back.class_names, back.preprocessing, back.metadata) == (
+        CLASSES, classifier.preprocessing, classifier.metadata,
+    )  # fmt: skip
+    for name, tensor in classifier.model.state_dict().items():
+        assert torch.equal(back.model.state_dict()[name], tensor), name
+    assert back(photos) == classifier(photos)
+    first = made.refs["main"]
+    classifier.adapt(num_classes=0).push_to_hub("me/animals")
+    assert Classifier.from_pretrained("me/animals").class_names is None
+    assert Classifier.from_pretrained("me/animals", first).class_names == CLASSES
+
+
+@pytest.mark.parametrize("change", ["missing", "more", "shape", "nan"])
+def test_a_pushed_file_that_does_not_fit_is_refused(change, server, tmp_path):
+    small_classifier().save(tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        header = file.metadata()
+    tensors = load_file(tmp_path / "m.safetensors")
+    key = "encoder.blocks.1.mlp.fc1.bias"
+    values = {
+        "more": {"one.more": torch.ones(1)},
+        "shape": {key: tensors[key][1:]},
+        "nan": {key: tensors[key] * np.nan},
+    }
+    tensors |= values.get(change, {})
+    if change == "missing":
+        del tensors[key]
+    save_file(tensors, tmp_path / "m.safetensors", header)
+    server.add("me/odd", {"model.safetensors": (tmp_path / "m.safetensors").read_bytes()})
+    with pytest.raises(InputError, match=r"one\.more" if change == "more" else key.replace(".", r"\.")):
+        Classifier.from_pretrained("me/odd")
+
+
+def front_of(card: str) -> dict:
+    """The YAML in front of a card."""
+    start, front, _ = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(front)
+
+
+@pytest.mark.parametrize(
+    ("licence", "told"),
+    [
+        ("MIT", {"license": "mit"}),
+        ("CC-BY-NC-4.0", {"license": "cc-by-nc-4.0"}),
+        ("see torchvision", {"license": "other", "license_name": "see torchvision"}),
+        ('a: "b"\n---\n- 🐈 #\x85\u2028', {"license": "other", "license_name": 'a: "b"\\n---\\n- 🐈 #\\x85\\u2028'}),
+        (None, {}),
+        (3, {}),
+    ],
+)
+def test_a_card_is_valid_whatever_the_licence(licence, told):
+    classifier = small_classifier(("a", "b\n---\nlicense: mit", "<script>", "🐈: -", "'\"`#"))
+    classifier.metadata = {"source": "here\n---\n", "deep": {"a": 1}, "accuracy": 0.5, "licence": licence}
+    card = classifier.card()
+    front = front_of(card)
+    assert front == told | {
+        "library_name": "vitreous", "pipeline_tag": "image-classification", "tags": ["vision-transformer", "vit"],
+    }  # fmt: skip
+    assert card.count("\n---\n") == 1, "nothing of what it tells ends the YAML, or starts another"
+    assert "<script>" not in card
+    assert "- accuracy: 0.5" in card
+    assert classifier.preprocessing.summary() in card
+
+
+def test_a_card_of_a_model_without_a_head():
+    card = small_classifier(None).card("me/features")
+    assert front_of(card)["pipeline_tag"] == "image-feature-extraction"
+    assert 'clf = vt.load("hf:me/features")\nclf.features("photo.jpg")' in card

@@ -13,18 +13,20 @@ from PIL import Image
 from torch import Tensor
 
 from vitreous.checkpoints.adapt import adapt
+from vitreous.checkpoints.card import model_card
 from vitreous.checkpoints.convert import export_model
+from vitreous.checkpoints.hub import MODEL_FILE
 from vitreous.checkpoints.report import ExportReport, LoadReport
-from vitreous.checkpoints.resolve import MODEL_FILE, resolve
+from vitreous.checkpoints.resolve import resolve
 from vitreous.checkpoints.store import StoredModel, check_class_names, save_model
 from vitreous.data.images import BadImage, decode_image, upright_rgb
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.model.config import Resampling
+from vitreous.model.config import Resampling, grid_of
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
 from vitreous.support.host import best_device, usable_cores
-from vitreous.support.text import html_text, printable
+from vitreous.support.text import html_text
 
 if TYPE_CHECKING:
     from vitreous.training.recipe import Recipe
@@ -108,18 +110,29 @@ class Classifier:
         return cls(stored.model, stored.preprocessing, stored.class_names, stored.metadata, stored.report)
 
     @classmethod
-    def from_pretrained(cls, repo_id: str, revision: str | None = None, **fields: Any) -> Self:
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        revision: str | None = None,
+        device: str | None = None,
+        *,
+        family: str | None = None,
+        **fields: Any,
+    ) -> Self:
         """Loads a classifier from the hub, as `vitreous.load("hf:owner/name")` does.
 
         Args:
             repo_id: owner/name.
             revision: a branch, tag or commit; the main branch if None.
+            device: as for `load`.
+            family: as for `load`.
             **fields: fields of ViTConfig that the files there do not hold, such as `num_heads=3`.
 
         Raises:
             InputError: there is no such repository, it cannot be reached, or its weights do not fit.
         """
-        return cls.from_stored(resolve(f"hf:{repo_id}" + ("" if revision is None else f"@{revision}"), **fields))
+        name = f"hf:{repo_id}" + ("" if revision is None else f"@{revision}")
+        return cls.from_stored(resolve(name, family=family, **fields)).to(device or best_device())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Puts the one complete file, and a card that says what it is, into a repository of the hub.
@@ -139,25 +152,16 @@ class Classifier:
 
         with TemporaryDirectory() as folder:
             self.save(Path(folder) / MODEL_FILE)
-            write_text(Path(folder) / "README.md", self.card())
+            write_text(Path(folder) / "README.md", self.card(repo_id))
             return push(Path(folder), repo_id, private=private, token=token, message=f"{self!r}")
 
-    def card(self) -> str:
-        """The model's card for the hub: what it is, where it comes from, how to use it."""
-        licence = self.metadata.get("licence")
-        front = ["library_name: vitreous", "pipeline_tag: image-classification", "tags: [vision-transformer, vit]"]
-        told = [f"- {key}: {value}" for key, value in self.metadata.items() if isinstance(value, str | int | float)]
-        return "\n".join(
-            [
-                *("---", *front, *([f"license: {licence}"] if licence else []), "---", ""),
-                f"# {self!r}",
-                "",
-                f"Images are {self.preprocessing.summary()}.",
-                *([f"Classes: {', '.join(map(printable, self.class_names))}."] if self.class_names else []),
-                *(["", *map(printable, told)] if told else []),
-                *("", "```python", "import vitreous as vt", "", 'clf = vt.load("hf:owner/name")', "```", ""),
-            ]
-        )
+    def card(self, repo_id: str = "owner/name") -> str:
+        """The model's card for the hub, in Markdown: what it is, where it comes from, how to use it.
+
+        Args:
+            repo_id: where it will be.
+        """
+        return model_card(self._stored(), f"{self!r}", repo_id)
 
     @property
     def device(self) -> torch.device:
@@ -193,9 +197,13 @@ class Classifier:
         """Classifies any number of photos, a batch at a time; an image that cannot be read comes back as its error.
 
         Raises:
-            InputError: the model has no head.
+            InputError: the model has no head; before the first image is asked for.
         """
-        names = self._names()
+        return self._each(images, batch_size, self._names())
+
+    def _each(
+        self, images: Sequence[AnyImage], batch_size: int, names: Sequence[str]
+    ) -> Iterator[Prediction | BadImage]:
         for labels, pixels in self._batches(images, batch_size):
             rows = iter(self._probabilities(pixels, len(names)) if pixels else ())
             for label in labels:
@@ -258,7 +266,13 @@ class Classifier:
         )
         if class_names is None and num_classes is None:
             class_names = self.class_names
-        preprocessing = self.preprocessing.adapted(model.config.image_size, model.config.channels)
+        size = self.preprocessing.image_size if image_size is None else model.config.image_size
+        try:
+            grid_of(size, model.config.token_stride)
+        except ValueError as error:
+            cause, _, mend = str(error).partition("; ")
+            raise InputError(f"the preprocessing gives {cause}", mend) from error
+        preprocessing = self.preprocessing.adapted(size, model.config.channels)
         return Classifier(model, preprocessing, class_names, self.metadata, self.report, [*self.changes, *changes])
 
     def export(
@@ -282,8 +296,7 @@ class Classifier:
         Raises:
             InputError: the family cannot hold the model, what it lacks is named; or `out` cannot be written.
         """
-        stored = StoredModel(self.model, self.preprocessing, self.class_names, self.metadata)
-        return export_model(stored, to, out, plain=plain, dtype=dtype, overwrite=overwrite)
+        return export_model(self._stored(), to, out, plain=plain, dtype=dtype, overwrite=overwrite)
 
     def save(self, path: str | Path) -> None:
         """Writes the one complete file, atomically; `vitreous.load` reads it."""
@@ -297,6 +310,9 @@ class Classifier:
 
     def _repr_html_(self) -> str:
         return f"<code>{html_text(repr(self))}</code><br>{html_text(', '.join(self.class_names or ()))}"
+
+    def _stored(self) -> StoredModel:
+        return StoredModel(self.model, self.preprocessing, self.class_names, self.metadata, self.report)
 
     def _names(self) -> tuple[str, ...]:
         count = self.model.config.num_classes

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save
 from torchvision.models import ViT_B_16_Weights, ViT_L_16_Weights
 
-from tests.hub_server import TOKEN, Hub, hub_server
+from tests.hub_server import TOKEN, hub_of_client, use_addresses_of
 from vitreous.checkpoints import download, hub
 from vitreous.checkpoints.hub import fetch, is_remote, push
 from vitreous.data.preprocessing import Preprocessing
@@ -25,26 +25,12 @@ CONFIG = {"architecture": "vit_tiny_patch16_224", "num_classes": 3}
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """The hub that huggingface_hub talks to, with an empty cache."""
-    with hub_server() as running:
-        template = running.address + "/{repo_id}/resolve/{revision}/{filename}"
-        settings = {"ENDPOINT": running.address, "HUGGINGFACE_CO_URL_TEMPLATE": template}
-        settings |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_TOKEN_PATH": str(tmp_path / "token")}
-        settings |= {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
-        for name, value in settings.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with hub_of_client(monkeypatch, tmp_path) as running:
         yield running
 
 
 def weights_of(fetched: hub.Fetched) -> bytes:
     return fetched.path.read_bytes()
-
-
-def use_addresses_of(server: Hub, monkeypatch) -> None:
-    """Lets every address outside lead to the server, with its host as the first folder."""
-    real = download.open_url
-    monkeypatch.setattr(download, "open_url", lambda url: real(url.replace("https:/", server.address)))
 
 
 def test_the_names_that_are_downloads():

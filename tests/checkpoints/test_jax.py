@@ -120,19 +120,21 @@ def test_scanned_blocks_stand_in_one_tensor(prefix, tmp_path):
         ("mean pooling", "big_vision"),
         ("attention pooling", "big_vision"),
         ("hidden layer", "google"),
+        ("attention pooling", "siglip"),
+        ("learned without class slot", "big_vision"),
     ],
 )
 @pytest.mark.parametrize("size", [{}, TI], ids=["tiny", "Ti"])
 def test_timm_reads_what_we_write(switch, family, size, tmp_path):
     """An independent reader of these files: timm's own, which leaves the hidden layer away."""
-    model = stored(switch, hidden_dim=None, **size)
+    model = stored(switch, hidden_dim=None, **size, **({"num_classes": 0} if family == "siglip" else {}))
     c = model.model.config
     export_model(model, family, tmp_path / "model.npz")
     pool = {"class_token": "token", "mean": "avg", "attention": "map"}[c.pooling]
     peer = timm.create_model(
         "vit_base_patch16_224", img_size=32, patch_size=8, embed_dim=c.width, depth=c.depth, num_heads=c.num_heads,
-        mlp_ratio=c.mlp_dim / c.width, num_classes=7, global_pool=pool, fc_norm=False, class_token=c.class_token,
-        act_layer="gelu_tanh",
+        mlp_ratio=c.mlp_dim / c.width, num_classes=c.num_classes, global_pool=pool, fc_norm=False,
+        class_token=c.class_token, act_layer="gelu_tanh", no_embed_class=not c.position_class_slot,
     )  # fmt: skip
     peer.load_pretrained(str(tmp_path / "model.npz"))
     assert_same_function(peer.eval(), model.model, images_of(c))

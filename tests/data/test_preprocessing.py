@@ -149,7 +149,7 @@ def test_missing_and_unknown_keys_are_named():
     values = Preprocessing((8, 8)).to_dict()
     with pytest.raises(InputError, match="did you mean 'resize'"):
         Preprocessing.from_dict(values | {"reszie": "crop"})
-    for name in values:
+    for name in values.keys() - {"crop_rounding"}:
         with pytest.raises(InputError, match=f"has no {name}"):
             Preprocessing.from_dict({k: v for k, v in values.items() if k != name})
 
@@ -161,3 +161,20 @@ def test_constructed_values_are_checked_too():
         Preprocessing((8, 8), interpolation="lanczos", antialias=False)
     with pytest.raises(InputError, match="crop_fraction"):
         dataclasses.replace(Preprocessing((8, 8)), crop_fraction=2.0)
+
+
+@pytest.mark.parametrize(("surplus", "even", "down"), [(1, 0, 0), (2, 1, 1), (3, 2, 1), (5, 2, 2), (7, 4, 3)])
+def test_a_middle_at_half_a_pixel_is_rounded_as_the_weights_expect(surplus: int, even: int, down: int):
+    """torchvision rounds half a pixel to even, transformers down."""
+    columns = np.tile(np.arange(8 + surplus, dtype=np.uint8), (8, 1))
+    for rounding, left in (("even", even), ("down", down)):
+        preprocessing = Preprocessing((8, 8), "crop", crop_rounding=rounding)
+        assert preprocessing.pixels(Image.fromarray(columns))[0, 0, 0] == left
+
+
+def test_files_of_the_first_version_round_to_even():
+    told = Preprocessing((8, 8), "crop").to_dict()
+    del told["crop_rounding"]
+    assert Preprocessing.from_dict(told).crop_rounding == "even"
+    with pytest.raises(InputError, match="crop_rounding is 'up'; valid is even or down"):
+        Preprocessing.from_dict(told | {"crop_rounding": "up"})

@@ -50,7 +50,7 @@ PYTHON = re.findall(
 )
 
 
-@pytest.mark.parametrize("block", [block for block in PYTHON if "photos" not in block])
+@pytest.mark.parametrize("block", [block for block in PYTHON if "photos" not in block and "hf:" not in block])
 def test_the_python_of_the_readme_runs(block, fresh_process):
     done = fresh_process(block)
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,21 @@ from typing import Any
 import torch
 
 from vitreous.checkpoints.family import Family, Guess, Reading, Shapes, checked_fields
-from vitreous.checkpoints.files import KINDS, Tensors, read_tensors, write_tensors
+from vitreous.checkpoints.files import INDEX, KINDS, Tensors, read_tensors, write_tensors
 from vitreous.checkpoints.huggingface import HuggingFace
 from vitreous.checkpoints.imagenet import CLASSES, imagenet_class_names
 from vitreous.checkpoints.jax import BigVision, Google, SigLIP
 from vitreous.checkpoints.key_map import listed, to_ours, to_theirs
 from vitreous.checkpoints.meta import DINO, MAE, DeiT, DINOv2
 from vitreous.checkpoints.openai import CLIP
-from vitreous.checkpoints.report import ExportReport, LoadReport
+from vitreous.checkpoints.report import ExportReport, LoadReport, losses
 from vitreous.checkpoints.store import StoredModel, save_model
 from vitreous.checkpoints.timm import Timm
 from vitreous.checkpoints.torchvision import Torchvision
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.cost import on_meta
 from vitreous.support.errors import InputError, unknown
-from vitreous.support.files import write_json
+from vitreous.support.files import atomic_folder, write_json
 
 # Asked in this order whether a file is theirs: the more particular ones first.
 FAMILIES: dict[str, Family] = {
@@ -129,6 +130,11 @@ def _read(tensors: Tensors, family: Family, beside: Beside, what: str) -> Stored
     if names is None and family.imagenet and config.num_classes == CLASSES:
         names = imagenet_class_names()
         reading.guesses.append(Guess("class_names", "ImageNet-1k's", f"there are {CLASSES:,} classes"))
+    told = notes(model)
+    if names is not None and len(names) != config.num_classes:
+        if config.num_classes:
+            told.append(f"left out: the names of {len(names):,} classes, since there are {config.num_classes:,}")
+        names = None
     report = LoadReport(
         what,
         family.title,
@@ -136,13 +142,13 @@ def _read(tensors: Tensors, family: Family, beside: Beside, what: str) -> Stored
         sum(p.numel() for p in model.parameters()),
         tuple(reading.guesses),
         dict(reading.dropped) | dict.fromkeys(tensors.ignored, "no tensor"),
-        (*notes(model), *family.notes(beside.config)),
+        (*told, *family.notes(beside.config)),
     )
     metadata = {"source": what, "family": family.name, "dialect": dialect.to_dict(), "licence": beside.licence}
     return StoredModel(
         model,
         preprocessing,
-        names if names is not None and len(names) == config.num_classes else None,
+        names,
         {key: value for key, value in metadata.items() if value is not None},
         report,
     )
@@ -188,12 +194,13 @@ def export_model(
     if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise InputError(f"{str(out)!r} exists already", "give another name, or --force to replace it")
     if to == OURS:
-        return _export_ours(stored, out)
+        return _export_ours(stored, out, dtype)
     family = family_named(to) if to in FAMILIES else _unknown_target(to)
     config = stored.model.config
     if lacking := family.lacking(config):
         raise InputError(f"{family.title} cannot hold {', '.join(lacking)}", "export to another family")
     file, kind = _weights_file(out, family)
+    _check_folder(out, file)
     dialect = family.plain_dialect(config)
     if not plain and stored.metadata.get("family") == family.name and "dialect" in stored.metadata:
         dialect = family.dialects.from_dict(stored.metadata["dialect"])
@@ -206,28 +213,43 @@ def export_model(
         dropped["mask_token"] = "it has no place there, and no part in the function"
         config = config.replace(mask_token=False)
     tensors = {key: t.to("cpu", dtype) for key, t in to_theirs(state, family.rules(config, dialect)).items()}
-    beside = family.belongings(config, stored.preprocessing, stored.class_names) if file.parent == out else {}
-    if file.parent == out:
-        out.mkdir(parents=True, exist_ok=True)
-    write_tensors(file, tensors, {"format": "pt"} if kind == "safetensors" else None)
-    for name, content in beside.items():
-        write_json(out / name, content)
+    beside = {}
+    if file.parent != out:
+        write_tensors(file, tensors)
+    else:
+        beside = family.belongings(config, stored.preprocessing, stored.class_names)
+        with atomic_folder(out) as folder:
+            write_tensors(folder / file.name, tensors)
+            for name, content in beside.items():
+                write_json(folder / name, content)
     files = (str(file), *(str(out / name) for name in beside))
-    return ExportReport(str(out), family.title, len(tensors), files, dropped)
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    notes = losses(family, config, shapes, beside, stored)
+    return ExportReport(str(out), family.title, len(tensors), files, dropped, tuple(notes))
 
 
 def _unknown_target(name: str) -> Family:
     raise unknown("family", name, [*FAMILIES, OURS])
 
 
-def _export_ours(stored: StoredModel, out: Path) -> ExportReport:
-    file = out if out.suffix else out / f"{WEIGHTS}.safetensors"
+def _export_ours(stored: StoredModel, out: Path, dtype: torch.dtype) -> ExportReport:
+    file = out if out.suffix and not out.is_dir() else out / f"{WEIGHTS}.safetensors"
     if file.suffix != ".safetensors":
         raise InputError(f"our own files are safetensors, not {file.suffix}", "give a name that ends in .safetensors")
-    if file.parent == out:
-        out.mkdir(parents=True, exist_ok=True)
-    save_model(file, stored.model, stored.preprocessing, stored.class_names, stored.metadata)
+    _check_folder(out, file)
+    with atomic_folder(out) if file.parent == out else nullcontext(file.parent) as folder:
+        path = folder / file.name
+        save_model(path, stored.model, stored.preprocessing, stored.class_names, stored.metadata, dtype)
     return ExportReport(str(out), OURS, len(stored.model.state_dict()), (str(file),))
+
+
+def _check_folder(out: Path, file: Path) -> None:
+    """Raises InputError where a reader of the folder could take other weights for those that are to be written."""
+    if file.parent != out or not out.is_dir():
+        return
+    others = sorted(p.name for p in out.iterdir() if p != file and (p.suffix in KINDS or p.name.endswith(INDEX)))
+    if others:
+        raise InputError(f"the folder {str(out)!r} has other weights: {listed(others)}", "give another folder")
 
 
 def _weights_file(out: Path, family: Family) -> tuple[Path, str]:

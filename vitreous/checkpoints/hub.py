@@ -13,15 +13,20 @@ from urllib.parse import unquote, urlsplit
 
 from vitreous.checkpoints import pretrained
 from vitreous.checkpoints.download import bytes_text, cache_folder, check_address, download
+from vitreous.checkpoints.files import INDEX, KINDS
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-INDEX = ".index.json"  # how the file ends that says which shard has which key
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")
-MAX_JSON = 2**24  # bytes of a config or an index
+MODEL_FILE = "model.safetensors"
+# What the weights of a folder or a repository are called, the first that is there: ours and the hub's.
+WEIGHTS = (
+    *(MODEL_FILE, f"{MODEL_FILE}{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
+    *("model.npz", "model.pth"),
+)
+SUFFIXES = tuple(KINDS)
+MAX_JSON = 2**24  # bytes of a config or an index; a config with 21,843 class names has 2 MB
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -161,8 +166,8 @@ def _from_repository(name: str, repo_id: str, file: str | None, revision: str | 
         if file is not None and file not in repository.files:
             raise unknown(f"file in hf:{repo_id}", file, [path for path in repository.files if path.endswith(SUFFIXES)])
         file = file or choose(repository.files, name)
-        config = _json(repository.get(CONFIG)) if CONFIG in repository.files else None
-        preprocessor = _json(repository.get(PREPROCESSOR)) if PREPROCESSOR in repository.files else None
+        config = read_json(repository.get(CONFIG)) if CONFIG in repository.files else None
+        preprocessor = read_json(repository.get(PREPROCESSOR)) if PREPROCESSOR in repository.files else None
         row = pretrained.KNOWN.get(base)
         licence = repository.licence or (row.licence if row else None)
         path = _bring(base, repository, file, licence)
@@ -235,7 +240,7 @@ def _bring(name: str, repository: Repository, file: str, licence: str | None) ->
 
 def _shards(index: Path, file: str) -> list[str]:
     """The paths of the shards that an index names, which lie in its folder."""
-    weight_map = _json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     names = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not names or not all(isinstance(n, str) and n.endswith(SUFFIXES) and not set(n) & set("/\\") for n in names):
         raise InputError(f"{str(index)!r} is no index of weights in its own folder", "give another file")
@@ -300,16 +305,21 @@ def _bars_on_a_terminal() -> Generator[None, None, None]:
         enable_progress_bars()
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, of bounded size."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that lies beside weights.
+
+    Raises:
+        InputError: it is no JSON, no object, or longer than any such file is.
+    """
+    mend = "mend it, or fetch it again"
     with path.open("rb") as file:
         text = file.read(MAX_JSON + 1)
     try:
         value = json.loads(text) if len(text) <= MAX_JSON else None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is no JSON: {error}", "fetch it again") from error
+        raise InputError(f"{str(path)!r} is no JSON: {error}", mend) from error
     if not isinstance(value, dict):
-        raise InputError(f"{str(path)!r} holds no JSON object of at most {bytes_text(MAX_JSON)}", "fetch it again")
+        raise InputError(f"{str(path)!r} holds no JSON object of at most {bytes_text(MAX_JSON)}", mend)
     return value
 
 

@@ -6,7 +6,7 @@ in memory since transformers 5.9 (DeiT has the same), or those of CLIP and SigLI
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from vitreous.checkpoints.family import (
@@ -127,10 +127,9 @@ HOLDS = {
 
 @dataclass(frozen=True)
 class HuggingFaceDialect(Dialect):
-    """How one file spells its keys.
+    """How one file spells its keys; the prefix stands in front of the body and of the classifier.
 
     Args:
-        prefix: in front of the body and of the classifier.
         body: in front of the body alone.
         in_memory: whether ViT and DeiT have the names that they have in memory; else those on disk.
     """
@@ -253,9 +252,11 @@ class HuggingFace(Family):
         size = config.image_size
         match model_of(config):
             case "deit":  # transformers squashes to 256 × 256 before it cuts out 224 × 224
-                return Preprocessing(size, "squash", 0.875, "bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+                squash = Preprocessing(size, "squash", 0.875, "bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+                return replace(squash, crop_rounding="down")
             case "clip_vision_model":
-                return Preprocessing(size, "crop", 1.0, "bicubic", mean=CLIP_MEAN, std=CLIP_STD)
+                crop = Preprocessing(size, "crop", 1.0, "bicubic", mean=CLIP_MEAN, std=CLIP_STD)
+                return replace(crop, crop_rounding="down")
             case "siglip_vision_model":
                 return Preprocessing(size, interpolation="bicubic")
             case _:

@@ -135,6 +135,7 @@ def preprocessing_of(belongings: Mapping[str, Any], preprocessor: Mapping[str, A
             mean=tuple(value / scale for value in mean),
             std=tuple(value / scale for value in std),
             channels=channels,
+            crop_rounding="down" if resize == "crop" or fraction < 1 else "even",
         )
     except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
         cause = f"{PREPROCESSOR} says what our preprocessing cannot do: {error}"

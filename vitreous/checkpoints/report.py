@@ -1,12 +1,22 @@
 """What happened to every tensor on its way in or out: nothing is lost silently."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vitreous.checkpoints.family import Guess
+from vitreous.checkpoints.family import Family, Guess, Reading, Shapes
+from vitreous.checkpoints.hub import CONFIG, PREPROCESSOR
+from vitreous.checkpoints.imagenet import CLASSES, imagenet_class_names
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.config import ViTConfig
+from vitreous.support.errors import InputError
+
+if TYPE_CHECKING:
+    from vitreous.checkpoints.store import StoredModel
 
 SHOWN = 3  # keys named of a group
+UNSAID = ("num_heads", "gelu", "norm_eps", "pooling", "image_size")  # choices that few files hold
 
 
 @dataclass(frozen=True)
@@ -97,3 +107,57 @@ def left_out(dropped: Mapping[str, str]) -> list[str]:
         f"left out: {', '.join(keys[:SHOWN])}{f' and {len(keys) - SHOWN:,} more' if len(keys) > SHOWN else ''} ({why})"
         for why, keys in groups.items()
     ]
+
+
+def losses(
+    family: Family, config: ViTConfig, shapes: Shapes, beside: Mapping[str, Any], stored: "StoredModel"
+) -> list[str]:
+    """Tells, a sentence each, what belongs to a model and what a reader of its files would not find there.
+
+    Args:
+        family: whose files they are.
+        config: of the model that was written.
+        shapes: of the tensors that were written.
+        beside: the JSON files that were written beside them, by name.
+        stored: what was to be written.
+    """
+    told, preprocessor = beside.get(CONFIG, {}), beside.get(PREPROCESSOR, {})
+    lost = []
+    unsaid = [f"{name}={value}" for name, value in untold_fields(family, config, shapes, told).items()]
+    if unsaid:
+        lost.append(f"not said in the file, to be given when it is read: {', '.join(unsaid)}")
+    preprocessing = family.preprocessing_from(told, preprocessor) or family.preprocessing(config)
+    if effect(preprocessing) != effect(stored.preprocessing):
+        lost.append(f"not said in the file: images are {stored.preprocessing.summary()}")
+    by_count = imagenet_class_names() if family.imagenet and config.num_classes == CLASSES else None
+    if stored.class_names not in (None, family.class_names_from(told) or by_count):
+        lost.append(f"not said in the file: the names of the {config.num_classes:,} classes")
+    if "licence" in stored.metadata:
+        lost.append(f"not said in the file: the licence, {stored.metadata['licence']}")
+    return lost
+
+
+def untold_fields(family: Family, config: ViTConfig, shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices of a model that its family would guess wrongly from the keys, given the `config.json` beside."""
+    names = [name for name in UNSAID if name != "gelu" or config.mlp == "mlp" or config.pooling == "attention"]
+    choices = {name: getattr(config, name) for name in names}
+    untold = {}
+    for name, value in choices.items():
+        given = {other: choices[other] for other in choices if other != name} | family.fields_from(told)
+        reading = Reading(given=given)
+        try:
+            family.read(shapes, reading)
+            found = getattr(reading.config(), name)
+        except InputError:  # it must be given
+            found = None
+        if found != value:
+            untold[name] = value
+    return untold
+
+
+def effect(p: Preprocessing) -> tuple[Any, ...]:
+    """What a preprocessing does, whatever its fields say: the size before the crop, and what is done to values."""
+    cover = [math.floor(side / p.crop_fraction + 1e-6) for side in p.image_size]
+    values = [[round(value, 6) for value in values] for values in (p.mean, p.std)]
+    cut = p.resize == "crop" or cover != list(p.image_size)
+    return p.image_size, p.resize, cover, p.interpolation, p.antialias, values, cut and p.crop_rounding

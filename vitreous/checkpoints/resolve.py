@@ -1,28 +1,16 @@
 """From what a person names (a file, a folder, a hub's name, an address) to weights, preprocessing and class names."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vitreous.checkpoints.convert import Beside, read_model
 from vitreous.checkpoints.files import INDEX, KINDS
-from vitreous.checkpoints.hub import fetch, is_remote
+from vitreous.checkpoints.hub import CONFIG, MODEL_FILE, PREPROCESSOR, WEIGHTS, fetch, is_remote, read_json
 from vitreous.checkpoints.store import StoredModel, is_ours, load_model
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError
 
-MODEL_FILE = "model.safetensors"
-# What a folder's weights are called, the first that is there: ours and the hubs'.
-WEIGHTS = (
-    MODEL_FILE,
-    f"{MODEL_FILE}{INDEX}",
-    "pytorch_model.bin",
-    f"pytorch_model.bin{INDEX}",
-    "model.npz",
-    "model.pth",
-)
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-MOST = 2**24  # bytes of a JSON file; one with 21,843 class names has 2 MB
 GIVE = "give a run's folder, a weights file, or a name such as hf:owner/name (vitreous list models)"
 
 
@@ -67,7 +55,7 @@ def resolve(source: str | Path, *, family: str | None = None, **fields: Any) -> 
 
 
 def read_any(path: Path, beside: Beside) -> StoredModel:
-    """Reads a file of ours or of any family.
+    """Reads a file of ours or of any family; one of ours that tells no licence gets that of the place it came from.
 
     Raises:
         InputError: as `read_model`; or a file of ours, which says everything itself, is told what it is.
@@ -76,7 +64,10 @@ def read_any(path: Path, beside: Beside) -> StoredModel:
         return read_model(path, beside)
     if beside.fields or beside.family:
         raise InputError(f"{path} is a file of vitreous and says all by itself", "leave the fields and the family out")
-    return load_model(path)
+    stored = load_model(path)
+    if beside.licence is None or "licence" in stored.metadata:
+        return stored
+    return replace(stored, metadata={**stored.metadata, "licence": beside.licence})
 
 
 def is_variant(name: str) -> bool:
@@ -115,19 +106,4 @@ def json_beside(path: Path, name: str) -> dict[str, Any]:
         InputError: it holds no JSON object.
     """
     file = path.parent / name
-    if not file.is_file():
-        return {}
-    return json_object(file)
-
-
-def json_object(file: Path) -> dict[str, Any]:
-    """The JSON object that a file holds. Raises InputError where it holds none."""
-    try:
-        if file.stat().st_size > MOST:
-            raise ValueError(f"it has more than {MOST:,} bytes")
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read: {error}", "mend or remove it") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} holds no JSON object", "mend or remove it")
-    return content
+    return read_json(file) if file.is_file() else {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -48,15 +49,17 @@ def save_model(
     preprocessing: Preprocessing,
     class_names: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Writes the one complete file, atomically.
 
     Args:
         path: of the file, model.safetensors by custom.
-        model: its parameters are written in their own type.
+        model: with its weights.
         preprocessing: what the weights expect of an image.
         class_names: one for each logit, or None.
         metadata: JSON values to keep beside the weights.
+        dtype: of the numbers that are written; each parameter's own if None.
 
     Raises:
         InputError: the class names do not fit the model, or the file cannot be written; nothing is left behind.
@@ -69,7 +72,10 @@ def save_model(
         "class_names": None if class_names is None else list(class_names),
         "metadata": dict(metadata or {}),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     text = json.dumps(header, allow_nan=False)
     try:
         with atomic_path(path) as temporary:

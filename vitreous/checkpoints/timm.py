@@ -283,7 +283,10 @@ class Timm(TimmTable):
 
     def fields_from(self, belongings: Mapping[str, Any]) -> dict[str, Any]:
         name = str(belongings.get("architecture", ""))
-        fields = {key: value for pattern, odd in ODD_ONES if re.match(pattern, name) for key, value in odd.items()}
+        fields: dict[str, Any] = {}
+        if re.match(r"(vit|deit|deit3)_", name):
+            fields = {"gelu": "exact", "norm_eps": 1e-5 if "_clip_" in name else 1e-6}
+        fields |= {key: value for pattern, odd in ODD_ONES if re.match(pattern, name) for key, value in odd.items()}
         arguments = belongings.get("model_args")
         arguments = arguments if isinstance(arguments, dict) else {}
         for theirs, ours in ARGUMENTS.items():
@@ -319,7 +322,9 @@ class Timm(TimmTable):
     def class_names_from(self, belongings: Mapping[str, Any]) -> tuple[str, ...] | None:
         told = belongings.get("pretrained_cfg")
         names = belongings.get("label_names") or (told.get("label_names") if isinstance(told, dict) else None)
-        return tuple(map(str, names)) if isinstance(names, list) else None
+        if isinstance(names, dict):  # by number
+            names = [names.get(str(i)) for i in range(len(names))]
+        return tuple(map(str, names)) if isinstance(names, list) and None not in names else None
 
     def notes(self, belongings: Mapping[str, Any]) -> list[str]:
         if "architecture" in belongings:

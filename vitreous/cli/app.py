@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
@@ -14,6 +14,9 @@ import typer.main
 from vitreous import __version__
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
+
+if TYPE_CHECKING:
+    from vitreous.classifier import Classifier
 
 # A command is a file of this folder with a function `command`. The text is the first line of that function's
 # docstring, repeated here so that `vitreous --help` imports no command.
@@ -155,6 +158,22 @@ def tell(cause: str, mend: str) -> None:
     print(f"error: {printable(cause)}", file=sys.stderr)
     if mend:
         print(f"  try: {printable(mend)}", file=sys.stderr)
+
+
+def open_classifier(model: str) -> "Classifier":
+    """Loads a classifier; what its file did not say, and what was not taken, is told on the standard error stream.
+
+    Our own files say all themselves, and so nothing is told of them.
+
+    Raises:
+        InputError: there is no model there, or not one that can be read.
+    """
+    from vitreous.classifier import load
+
+    classifier = load(model)
+    for remark in classifier.report.remarks() if classifier.report else ():
+        print(printable(remark), file=sys.stderr)
+    return classifier
 
 
 def read_settings(pairs: list[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`vitreous export`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,12 @@ Target = Literal[
     "deit", "dino", "dinov2", "mae", "clip", "siglip",
 ]  # fmt: skip
 Type = Literal["float32", "float16", "bfloat16"]
-Ways = Literal["bilinear_aligned", "bilinear", "bilinear_antialias", "bicubic_aligned", "bicubic", "bicubic_antialias"]
+Ways = Literal[
+    "bilinear_aligned", "bilinear", "bilinear_antialias",
+    "bicubic_aligned", "bicubic", "bicubic_antialias", "bicubic_offset",
+]  # fmt: skip
+
+MOST_CLASSES, MOST_CHANNELS = 10**6, 1024  # far above any data set's, far below what fills the memory
 
 
 def command(
@@ -42,9 +48,12 @@ def command(
     ] = None,
     resampling: Annotated[Ways | None, typer.Option(help="How; by default as MODEL's family does.")] = None,
     classes: Annotated[
-        int | None, typer.Option(min=0, help="Put a new head for so many classes, all zero; 0 for no head.")
+        int | None,
+        typer.Option(min=0, max=MOST_CLASSES, help="Put a new head for so many classes, all zero; 0 for no head."),
     ] = None,
-    channels: Annotated[int | None, typer.Option(min=1, help="Adapt to images of so many channels.")] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, max=MOST_CHANNELS, help="Adapt to images of so many channels.")
+    ] = None,
     dtype: Annotated[Type, typer.Option(help="Of the numbers that are written.")] = "float32",
     plain: Annotated[
         bool, typer.Option("--plain", help="Spell the keys as the family usually does, not as MODEL's file did.")
@@ -80,10 +89,12 @@ def command(
 
 def size(text: str | None) -> int | tuple[int, int] | None:
     """Reads 384 or 384x512, height first. Raises InputError for anything else."""
+    from vitreous.data.preprocessing import MAX_SIDE
+
     if text is None:
         return None
     sides = text.lower().replace("×", "x").split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
-        raise InputError(f"{text!r} is no size", "write 384, or 384x512 for height and width")
+    if len(sides) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,3}", side) and int(side) <= MAX_SIDE for side in sides):
+        raise InputError(f"{text!r} is no size", f"write 384, or 384x512 for height and width; at most {MAX_SIDE} each")
     height, width = int(sides[0]), int(sides[-1])
     return height if len(sides) == 1 else (height, width)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitreous.cli.app import open_classifier
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -16,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A variant such as B/16, a run's folder, or a weights file.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A variant such as B/16, a run's folder, a weights file of any family, or a name of a hub."
+        ),
+    ],
     image: Annotated[
         Path | None, typer.Option(help="A photo to send through the model: adds the values of each stage.")
     ] = None,
@@ -67,10 +74,8 @@ def open_model(model: str, with_weights: bool) -> "tuple[nn.Module, Preprocessin
     from vitreous.model.variants import NAMES, SIZES, variant
     from vitreous.support.errors import InputError, nearest
 
-    if Path(model).exists() or ":" in model:
-        from vitreous.classifier import load
-
-        classifier = load(model)
+    if Path(model).expanduser().exists() or ":" in model:
+        classifier = open_classifier(model)
         return classifier.model, classifier.preprocessing, False
     try:
         config = variant(model)

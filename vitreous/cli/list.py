@@ -20,7 +20,7 @@ HEADINGS = {
     "variant": "shapes to train from scratch and to look into; any size goes with any patch size",
     "pretrained": "weights by name, fetched when they are used; top-1 is ImageNet's, in percent, as published",
 }
-TOWERS = ("clip", "siglip")  # families whose file holds more than the image tower that we count
+TOWERS = ("hf:openai/clip-", "hf:google/siglip-")  # their files hold more than the image tower that we count
 
 
 def command(
@@ -73,7 +73,7 @@ def pretrained_row(row: "Pretrained") -> dict[str, Any]:
         "GFLOPs": gflops(config),
         "top1": row.top1,
         "licence": row.licence,
-        "bytes": None if row.family in TOWERS else row.size or 4 * count,
+        "bytes": None if row.name.startswith(TOWERS) else row.size or 4 * count,
         "bytes_are_published": row.size is not None,
         "model": row.name,
     }

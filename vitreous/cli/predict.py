@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitreous.cli.app import BAD_INPUT
+from vitreous.cli.app import BAD_INPUT, open_classifier
 from vitreous.support.errors import InputError
 from vitreous.support.text import csv_cell, natural_key, printable
 
@@ -27,7 +27,7 @@ OTHERS = 2  # classes that a table shows beside the likeliest
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A run's folder, or a weights file.")],
+    model: Annotated[str, typer.Argument(help="A run's folder, a weights file of any family, or a name of a hub.")],
     images: Annotated[
         list[str],
         typer.Argument(
@@ -51,11 +51,10 @@ def command(
         raise InputError("--csv and --json exclude each other", "give one of them")
     paths = find_images(images)
 
-    from vitreous.classifier import load
     from vitreous.support.host import tune_host
 
     tune_host()
-    classifier = load(model)
+    classifier = open_classifier(model)
     faults: list[BadImage] = []
     predictions = readable(classifier.each(paths), faults)
     if as_csv:

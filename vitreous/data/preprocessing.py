@@ -16,6 +16,7 @@ from vitreous.data.images import to_rgb
 from vitreous.support.errors import InputError, unknown
 
 RESIZES = ("squash", "crop")
+ROUNDINGS = ("even", "down")
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -44,6 +45,8 @@ class Preprocessing:
         mean: one per channel, of values in [0, 1].
         std: one per channel, of values in [0, 1].
         channels: 3 (RGB) or 1 (grey).
+        crop_rounding: where the middle is half a pixel off: "even" takes the even one, as torchvision does, "down" the
+            upper left one, as transformers does.
 
     Raises:
         InputError: naming the field, its value and what is valid.
@@ -57,6 +60,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     channels: int = 3
+    crop_rounding: Literal["even", "down"] = "even"
 
     def __post_init__(self) -> None:
         _check(vars(self))
@@ -109,7 +113,8 @@ class Preprocessing:
         size = "×".join(map(str, self.image_size))
         how = "squashed" if self.resize == "squash" else "resized"
         if self.resize == "crop" or self.crop_fraction < 1:
-            how += f", the middle {self.crop_fraction:.3g} of it cropped"
+            down = ", half pixels rounded down" if self.crop_rounding == "down" else ""
+            how += f", the middle {self.crop_fraction:.3g} of it cropped{down},"
         channels = [f"{tuple(round(v, 3) for v in values)}" for values in (self.mean, self.std)]
         return f"{how} to {size}, {self.interpolation}, mean {channels[0]}, std {channels[1]}"
 
@@ -120,6 +125,7 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`. Raises InputError for missing or unknown keys and invalid values."""
+        values = {"crop_rounding": cls.crop_rounding, **values}  # which files of the first version do not have
         names = [field.name for field in fields(cls)]
         for name in values:
             if name not in names:
@@ -138,6 +144,7 @@ class Preprocessing:
             mean=tuple(map(float, values["mean"])),
             std=tuple(map(float, values["std"])),
             channels=values["channels"],
+            crop_rounding=values["crop_rounding"],
         )
 
     def _cropped(self, image: Image.Image) -> Image.Image:
@@ -151,7 +158,8 @@ class Preprocessing:
             rows, columns = cover_height, cover_height * image.width // image.height
         else:
             rows, columns = cover_width * image.height // image.width, cover_width
-        top, left = round((rows - height) / 2), round((columns - width) / 2)
+        half = round if self.crop_rounding == "even" else math.floor
+        top, left = half((rows - height) / 2), half((columns - width) / 2)
         if rows * columns > MAX_RESIZED:  # a strip, 1 x 60000: only the middle is computed, on the same grid
             y, x = image.height / rows, image.width / columns
             box = (left * x, top * y, (left + width) * x, (top + height) * y)
@@ -180,6 +188,7 @@ def _check(values: Mapping[str, Any]) -> None:
         ("resize", values["resize"] in RESIZES, " or ".join(RESIZES)),
         ("crop_fraction", _are_numbers([fraction]) and 0 < fraction <= 1, "in (0, 1]"),
         ("antialias", antialias is True or unsmoothed, f"true, or false with {', '.join(WITHOUT_ANTIALIAS)}"),
+        ("crop_rounding", values["crop_rounding"] in ROUNDINGS, " or ".join(ROUNDINGS)),
         ("mean", _are_numbers(values["mean"]) and len(values["mean"]) == channels, each),
         ("std", _are_positive(values["std"]) and len(values["std"]) == channels, f"{each}, above 0"),
     )

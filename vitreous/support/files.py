@@ -8,6 +8,7 @@ import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, Literal
 
 from vitreous.support.errors import InputError
@@ -60,6 +61,34 @@ def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[
     """
     with atomic_path(path) as temporary, _open(temporary, mode) as file:
         yield file
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
+    """An empty folder to write files to, which move into the folder `path` when the block ends, or leave no trace.
+
+    `path` and the folders above it are made where they are not there. What it holds under other names stays.
+
+    Raises:
+        InputError: `path` is no folder, or cannot be made or written.
+    """
+    path = Path(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".vitreous-", dir=path) as temporary:
+            yield Path(temporary)
+            for file in sorted(Path(temporary).iterdir()):
+                file.replace(path / file.name)
+    except BaseException as error:
+        for folder in made:
+            with suppress(OSError):  # the first error is the one to tell
+                folder.rmdir()
+        if not isinstance(error, OSError):
+            raise
+        cause = f"cannot write the folder {str(path)!r}: {error.strerror}"
+        raise InputError(cause, "give a folder with room and permission to write") from error
+    _flush_folder(path)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

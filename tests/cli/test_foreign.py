@@ -1,0 +1,118 @@
+"""Commands that meet a file of another family: what its file does not say is told, and nothing else is in the way."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.checkpoints.peers import filled
+from tests.classifiers import small_classifier
+from vitreous.classifier import load
+from vitreous.cli.app import run
+
+
+def peer(**changes):
+    """A model of timm's, every parameter at random."""
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2, "num_heads": 3, "num_classes": 5}
+    return filled(timm.create_model("vit_base_patch16_224", **(arguments | changes)))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A current folder with files of timm, one bare of its head, with ours, and photo.png."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    save_file(peer().state_dict(), "theirs.safetensors")
+    save_file(peer(num_classes=0).state_dict(), "bare.safetensors")
+    torch.save({"model": peer().state_dict(), "optimizer": {"a": torch.ones(2), "b": torch.ones(2)}}, "run.pth")
+    small_classifier(gelu="exact").save("ours.safetensors")
+    load("ours.safetensors", "cpu").export("hub", "huggingface")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    return tmp_path
+
+
+COMMANDS = [["predict", "{}", "photo.png", "--json"], ["inspect", "{}", "--json"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_what_was_guessed_and_left_out_is_told_a_line_each(command, here, capsys):
+    for model in ("theirs.safetensors", "run.pth"):
+        assert run([word.format(model) for word in command]) == 0
+        out, error = capsys.readouterr()
+        json.loads(out)
+        report = load(model, "cpu").report
+        assert report is not None
+        assert error.splitlines() == report.remarks()
+        assert "guessed: num_heads = 3 (width / 64)" in error
+        assert ("left out: optimizer/a, optimizer/b (state of a training run)" in error) == (model == "run.pth")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("model", ["ours.safetensors", "hub"])
+def test_nothing_is_told_where_there_is_nothing_to_tell(model, command, here, capsys):
+    assert run([word.format(model) for word in command]) == 0
+    out, error = capsys.readouterr()
+    json.loads(out)
+    assert error == ""
+
+
+def test_what_a_file_says_of_itself_does_nothing_on_a_terminal(here, capsys):
+    torch.save({"model": peer().state_dict(), "optimizer": {"\x1b[31m\n": torch.ones(2)}}, "odd.pth")
+    assert run(["predict", "odd.pth", "photo.png"]) == 0
+    error = capsys.readouterr().err
+    assert "left out: optimizer/\\x1b[31m\\n (" in error
+    assert "\x1b" not in error
+
+
+def test_a_model_without_a_head_says_how_to_train_one(here, capsys):
+    for options in ([], ["--json"], ["--csv"]):
+        assert run(["predict", "bare.safetensors", "photo.png", *options]) == 2
+        out, error = capsys.readouterr()
+        *_, cause, mend = error.splitlines()
+        assert out == ""
+        assert cause == "error: this model has no head: it gives features, not classes"
+        assert mend == "  try: train a head first: vitreous train photos/"
+
+
+def test_classes_without_names_are_numbered(here, capsys):
+    assert run(["predict", "theirs.safetensors", "photo.png", "--csv"]) == 0
+    [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["class_name"] in {f"class {i}" for i in range(5)}
+
+
+@pytest.mark.parametrize("model", ["theirs.safetensors", "run.pth", "hub", "hub/model.safetensors", "ours.safetensors"])
+def test_inspect_takes_every_model_that_load_takes(model, here, capsys):
+    assert run(["inspect", model, "--image", "photo.png", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    loaded = load(model, "cpu")
+    assert told["fresh_weights"] is False
+    assert told["total_parameters"] == sum(p.numel() for p in loaded.model.parameters())
+    assert told["stages"][0]["output_shape"] == [1, 3, *loaded.preprocessing.image_size]
+    logits = loaded.model(loaded.preprocessing([Image.open("photo.png")]))
+    assert told["stages"][-1]["statistics"]["max"] == pytest.approx(logits.max().item(), abs=1e-4)
+
+
+def test_a_folder_in_the_home_may_be_written_with_its_sign(here, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(here))
+    for command in COMMANDS:
+        assert run([word.format("~/ours.safetensors") for word in command]) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["hf:", "timm:a/b", "torchvision:resnet50", "google:B", "http://host/x.npz", "foo:bar"]
+)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_name_of_nothing_is_two_lines(command, name, here, capsys):
+    assert run([word.format(name) for word in command]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert 1 <= len(error.splitlines()) <= 2
+    assert error.startswith("error: ")
