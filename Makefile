@@ -13,7 +13,7 @@ PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --constraint
 CORE := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: help install install-dev demo test check format help-files pictures equality clean
+.PHONY: help install install-dev demo test check format help-files pictures equality loading clean
 
 help: ## show these lines
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -45,6 +45,9 @@ pictures: $(CORE) ## draw the pictures of the documents anew
 
 equality: $(CORE) ## measure the distance to the authors' own code
 	@$(PYTHON) -m benchmarks.equality
+
+loading: $(DEV) ## measure how long loading B/16 takes, beside timm, transformers and torchvision
+	@$(PYTHON) -m benchmarks.loading
 
 clean: ## remove .venv and the caches; runs/ stays
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

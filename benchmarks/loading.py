@@ -4,8 +4,8 @@
 
 A file of random weights is written once for each family. Each reader then loads it in a process of its own, readers
 in turn, and measures from after its imports until the model is there: the seconds, and how far the process's memory
-rose above what it was (mapped pages of the file counted), in shares of the file's size. Every reader's first
-prediction is timed as well, since a mapped file is read when its values are used.
+rose above what it was (mapped pages of the file counted), in shares of the file's size. Both are measured again after
+the first prediction, since a mapped file is read when its values are used.
 """
 
 import json
@@ -105,11 +105,12 @@ def measure(name: str, path: str) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5")  # the highest memory starts anew
     before, start = memory("VmRSS"), time.perf_counter()
     model = load(path).eval()
-    loaded = time.perf_counter()
+    loaded, peak = time.perf_counter(), memory("VmHWM") - before
     with torch.inference_mode():
         model(torch.zeros(1, 3, 224, 224))
     done = time.perf_counter()
-    return {"load": loaded - start, "first": done - start, "memory": memory("VmHWM") - before}
+    after = memory("VmHWM") - before
+    return {"load": loaded - start, "first": done - start, "memory": peak, "memory_first": after}
 
 
 def size_of(path: Path) -> int:
@@ -139,9 +140,9 @@ def report(case: Case, runs: dict[str, list[dict[str, float]]], size: int) -> No
         seconds = [run["load"] for run in found]
         low, middle, high = statistics.quantiles(seconds, n=4)
         first = statistics.median(run["first"] for run in found)
-        peak = max(run["memory"] for run in found) / size
-        line = f"{case.name:26}{who:14}{middle:6.2f} s ({low:.2f} to {high:.2f})  with a first image {first:5.2f} s"
-        print(f"{line}  memory {peak:.2f} × file", flush=True)
+        peak, after = (max(run[name] for run in found) / size for name in ("memory", "memory_first"))
+        line = f"{case.name:26}{who:14}{middle:6.2f} s ({low:.2f} to {high:.2f}), {peak:.2f} × the file"
+        print(f"{line}; with a first image {first:.2f} s, {after:.2f} ×", flush=True)
     if len(runs) > 1:
         ours, theirs = ([run["load"] for run in found] for found in runs.values())
         ratios = sorted(t / o for o, t in zip(ours, theirs, strict=True))

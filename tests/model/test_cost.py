@@ -154,3 +154,10 @@ def test_executed_is_what_pytorch_counts_on_a_real_pass():
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, 64, 96))
     assert executed_multiply_adds(c) == counter.get_total_flops() // 2
+
+
+def test_building_on_meta_does_not_import_torchs_compiler(fresh_process):
+    """Drawing numbers there would, for two seconds of every load."""
+    code = "import sys; from vitreous.model.cost import on_meta; from vitreous.model.variants import variant; "
+    done = fresh_process(code + "on_meta(variant('B/16', registers=4)); print('torch._dynamo' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr

@@ -145,7 +145,7 @@ class Holds:
     mlp: tuple[str, ...] = ("mlp",)
     layer_scale: tuple[bool, ...] = (False,)
     pre_norm: tuple[bool, ...] = (False,)
-    patch_bias: tuple[bool, ...] = (True, False)  # zeros again
+    patch_bias: tuple[bool, ...] = (True, False)  # a bias of zeros can be written
     stem: tuple[bool, ...] = (False,)
     class_token: tuple[bool, ...] = (True,)
     distillation_token: tuple[bool, ...] = (False,)
@@ -155,7 +155,7 @@ class Holds:
     norm_after_pooling: tuple[bool, ...] = (False,)
     hidden: tuple[bool, ...] = (False,)
     classifier: tuple[bool, ...] = (True, False)
-    classifier_bias: tuple[bool, ...] = (True, False)  # and again
+    classifier_bias: tuple[bool, ...] = (True, False)  # here too
     rectangles: tuple[bool, ...] = (True, False)  # image or patch
     channels: tuple[int, ...] | None = None
 

@@ -6,7 +6,7 @@ All have exact GELU, eps 1e-6 and ImageNet's mean and standard deviation.
 import re
 
 from vitreous.checkpoints.family import IMAGENET_MEAN, IMAGENET_STD, Holds, Reading, Shapes
-from vitreous.checkpoints.timm import TimmDialect, TimmTable
+from vitreous.checkpoints.timm_table import TimmDialect, TimmTable
 from vitreous.checkpoints.tokens import CLASS, DISTILLATION
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
