@@ -43,7 +43,7 @@ CASES = (
 
 def write(folder: Path) -> None:
     """Writes B/16 with random weights as each family keeps it."""
-    from vitreous.checkpoints.convert import export_model
+    from vitreous.checkpoints.export import export_model
     from vitreous.checkpoints.store import StoredModel
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.model.initialization import fill_at_random

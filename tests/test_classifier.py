@@ -236,6 +236,25 @@ def test_adapted_to_other_channels_its_images_follow(photos):
         five(photos)
 
 
+def test_adapted_to_other_channels_in_the_way_that_is_said(photos):
+    colour = small_classifier()
+    six = colour.adapt(channels=6, channel_method="repeat")
+    assert six.changes == ["patch projection repeated from 3 channels to 6"]
+    images = colour.preprocessing([Image.open(path) for path in photos])
+    expected = colour.model(images)
+    assert expected.std(dim=0).mean() > 0.02
+    assert torch.allclose(six.model(images.repeat(1, 2, 1, 1)), expected, atol=1e-5)
+    assert not torch.allclose(colour.adapt(channels=6).model(images.repeat(1, 2, 1, 1)), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2**40, 10**30])
+@pytest.mark.parametrize("field", ["image_size", "patch_size", "num_classes", "channels"])
+def test_what_it_cannot_be_adapted_to_is_bad_input(field, value):
+    if (field, value) != ("num_classes", 0):
+        with pytest.raises(InputError):
+            small_classifier().adapt(**{field: value})
+
+
 def test_adapted_with_a_distillation_token(photos):
     distilled = small_classifier(distillation_token=True)
     new = distilled.adapt(num_classes=2, image_size=32)
@@ -304,6 +323,44 @@ def test_pushed_it_comes_back_bit_for_bit(server, photos, tmp_path, monkeypatch)
     classifier.adapt(num_classes=0).push_to_hub("me/animals")
     assert Classifier.from_pretrained("me/animals").class_names is None
     assert Classifier.from_pretrained("me/animals", first).class_names == CLASSES
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's call of its own client
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("/photos/of/someone/model.safetensors", "model.safetensors"),
+        ("secret/model.safetensors.index.json", "model.safetensors.index.json"),
+        ("C:\\me\\secret\\x.npz", "x.npz"),
+        ("/home/secret/hub", "hub"),
+        ("https://host/x.npz?sig=secret#sha256=12", "https://host/x.npz#sha256=12"),
+        ("hf:me/vit/sub/x.npz@0123", "hf:me/vit/sub/x.npz@0123"),
+        ("google:ViT-B_16", "google:ViT-B_16"),
+        ("trained on cats/dogs", "trained on cats/dogs"),
+        (None, None),
+    ],
+)
+def test_neither_a_folder_nor_a_signature_is_published(source, told, server, monkeypatch):
+    classifier = small_classifier()
+    classifier.metadata = {"source": source, "licence": "MIT"}
+    classifier.push_to_hub("me/animals", token=TOKEN)
+    made = server.repositories["me/animals"]
+    assert not any(b"secret" in content for content in made.commits[made.refs["main"]].values())
+    assert (f"- source: {told}\n" in classifier.card()) == (told is not None)
+    assert Classifier.from_pretrained("me/animals", device="cpu").metadata == {"source": told, "licence": "MIT"}
+    assert classifier.metadata["source"] == source
+
+
+def test_a_folder_of_this_machine_is_no_repository(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small_classifier().save("model.safetensors")
+    (tmp_path / "run").mkdir()
+    small_classifier().save("run/model.safetensors")
+    for name in ("./run", "run", "run/model.safetensors", str(tmp_path / "run")):
+        with pytest.raises(InputError, match=r"load what is here with vitreous\.load\('"):
+            Classifier.from_pretrained(name)
+    with pytest.raises(InputError, match=r"is no name of a repository; write owner/name$"):
+        Classifier.from_pretrained("./walk")
 
 
 @pytest.mark.parametrize("change", ["missing", "more", "shape", "nan"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
@@ -12,10 +12,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vitreous.checkpoints.adapt import adapt
-from vitreous.checkpoints.card import model_card
-from vitreous.checkpoints.convert import export_model
-from vitreous.checkpoints.hub import MODEL_FILE
+from vitreous.checkpoints.adapt import ChannelMethod, adapt
+from vitreous.checkpoints.card import model_card, published
+from vitreous.checkpoints.export import export_model
+from vitreous.checkpoints.hub import MODEL_FILE, push
 from vitreous.checkpoints.report import ExportReport, LoadReport
 from vitreous.checkpoints.resolve import resolve
 from vitreous.checkpoints.store import StoredModel, check_class_names, save_model
@@ -122,7 +122,7 @@ class Classifier:
         """Loads a classifier from the hub, as `vitreous.load("hf:owner/name")` does.
 
         Args:
-            repo_id: owner/name.
+            repo_id: owner/name; what lies on this machine is loaded with `vitreous.load`.
             revision: a branch, tag or commit; the main branch if None.
             device: as for `load`.
             family: as for `load`.
@@ -132,7 +132,12 @@ class Classifier:
             InputError: there is no such repository, it cannot be reached, or its weights do not fit.
         """
         name = f"hf:{repo_id}" + ("" if revision is None else f"@{revision}")
-        return cls.from_stored(resolve(name, family=family, **fields)).to(device or best_device())
+        try:
+            stored = resolve(name, family=family, **fields)
+        except InputError as error:
+            here = f", or load what is here with vitreous.load({repo_id!r})" if Path(repo_id).exists() else ""
+            raise InputError(error.cause, (error.mend + here).removeprefix(", or ")) from error
+        return cls.from_stored(stored).to(device or best_device())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Puts the one complete file, and a card that says what it is, into a repository of the hub.
@@ -143,15 +148,14 @@ class Classifier:
             token: of the owner; the one that huggingface_hub has if None.
 
         Returns:
-            The address of the commit.
+            The address of the repository.
 
         Raises:
             InputError: the hub cannot be reached or refuses.
         """
-        from vitreous.checkpoints.hub import push
-
         with TemporaryDirectory() as folder:
-            self.save(Path(folder) / MODEL_FILE)
+            metadata = published(self.metadata)
+            save_model(Path(folder) / MODEL_FILE, self.model, self.preprocessing, self.class_names, metadata)
             write_text(Path(folder) / "README.md", self.card(repo_id))
             return push(Path(folder), repo_id, private=private, token=token, message=f"{self!r}")
 
@@ -161,7 +165,7 @@ class Classifier:
         Args:
             repo_id: where it will be.
         """
-        return model_card(self._stored(), f"{self!r}", repo_id)
+        return model_card(replace(self._stored(), metadata=published(self.metadata)), f"{self!r}", repo_id)
 
     @property
     def device(self) -> torch.device:
@@ -237,6 +241,7 @@ class Classifier:
         class_names: Sequence[str] | None = None,
         channels: int | None = None,
         resampling: Resampling | None = None,
+        channel_method: ChannelMethod = "average",
     ) -> "Classifier":
         """Makes a classifier for other images or classes; see `vitreous.checkpoints.adapt.adapt`.
 
@@ -250,20 +255,16 @@ class Classifier:
             class_names: of the new head, one for each class.
             channels: of the images; for 1 and 3 the preprocessing follows, with the mean of its statistics.
             resampling: how positions are resampled; the weights' own way if None.
+            channel_method: "average" gives every new channel the mean of the old ones, "repeat" the old ones in turn.
 
         Raises:
             InputError: a value is not valid, or does not fit the others.
         """
         if class_names is not None and num_classes is None:
             num_classes = len(class_names)
-        model, changes = adapt(
-            self.model,
-            image_size=image_size,
-            patch_size=patch_size,
-            num_classes=num_classes,
-            channels=channels,
-            resampling=resampling,
-        )
+        sizes: dict[str, Any] = {"image_size": image_size, "patch_size": patch_size, "num_classes": num_classes}
+        ways: dict[str, Any] = {"resampling": resampling, "channel_method": channel_method}
+        model, changes = adapt(self.model, channels=channels, **sizes, **ways)
         if class_names is None and num_classes is None:
             class_names = self.class_names
         size = self.preprocessing.image_size if image_size is None else model.config.image_size
@@ -281,16 +282,16 @@ class Classifier:
         to: str,
         *,
         plain: bool = False,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         overwrite: bool = False,
     ) -> ExportReport:
-        """Writes the model in the format of a family; `vitreous.checkpoints.convert.export_model` says how.
+        """Writes the model in the format of a family; `vitreous.checkpoints.export.export_model` says how.
 
         Args:
             out: a file or a folder.
             to: the family, such as "timm"; "vitreous" for our own file.
             plain: spell the keys as the family usually does, not as the file that the model came from.
-            dtype: of the numbers that are written.
+            dtype: of the numbers that are written; that of the file the weights came from if None.
             overwrite: replace what is there.
 
         Raises:
@@ -317,10 +318,8 @@ class Classifier:
     def _names(self) -> tuple[str, ...]:
         count = self.model.config.num_classes
         if not count:
-            raise InputError(
-                "this model has no head: it gives features, not classes",
-                "train a head first: vitreous train photos/",
-            )
+            cause = "this model has no head: it gives features, not classes"
+            raise InputError(cause, "train a head first: vitreous train photos/")
         return self.class_names or tuple(f"class {i}" for i in range(count))
 
     def _batches(

@@ -104,6 +104,21 @@ def test_a_model_of_low_precision_stays_so():
     assert {p.dtype for p in adapted.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize(
+    ("wishes", "told"),
+    [
+        ({"image_size": 2**40}, "image_size is 1099511627776; 8,192 is the most"),
+        ({"image_size": (32, 8200)}, r"image_size is \(32, 8200\); 8,192 is the most"),
+        ({"image_size": 2**40, "patch_size": 2**40}, "; 8,192 is the most"),
+        ({"num_classes": 10**30}, "num_classes is 1000000000000000000000000000000; 1,000,000 is the most"),
+        ({"channels": 10**12}, "channels is 1000000000000; 1,024 is the most"),
+    ],
+)
+def test_what_would_fill_the_memory_is_refused(wishes, told):
+    with pytest.raises(InputError, match=told):
+        adapt(small_model(), **wishes)
+
+
 @pytest.mark.parametrize("classes", [3, 7, 1])
 @pytest.mark.parametrize("switch", ["the paper's", "distillation", "hidden layer", "no classes", "mean pooling"])
 def test_new_classifiers_are_zero_also_for_as_many_classes(switch, classes):

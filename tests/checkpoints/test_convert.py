@@ -7,7 +7,8 @@ import torch
 
 from tests.checkpoints.peers import EQUAL, images_of, is_varied
 from tests.model.models import SWITCHES, small_model
-from vitreous.checkpoints.convert import FAMILIES, OURS, Beside, export_model, read_model, recognize
+from vitreous.checkpoints.convert import FAMILIES, OURS, Beside, read_model, recognize
+from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.resolve import resolve
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
@@ -146,31 +147,3 @@ def test_the_nearest_family_is_named_with_what_it_lacks():
     keys = {"conv_proj.weight": (8, 3, 4, 4), "class_token": (1, 1, 8), "encoder.pos_embedding": (1, 5, 8), "x": (1,)}
     with pytest.raises(InputError, match=r"tried .*timm.*nearest is torchvision, whose files have encoder.layers"):
         recognize(keys, "m.pth")
-
-
-def test_what_exists_is_not_replaced_unless_told(tmp_path):
-    sample = stored(small_model("exact GELU"))
-    (tmp_path / "m.safetensors").write_text("mine")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "notes.txt").write_text("mine")
-    for name in ("m.safetensors", "folder"):
-        with pytest.raises(InputError, match="exists already"):
-            export_model(sample, "timm", tmp_path / name)
-    assert (tmp_path / "m.safetensors").read_text() == "mine"
-    export_model(sample, "timm", tmp_path / "m.safetensors", overwrite=True)
-    assert resolve(tmp_path / "m.safetensors", num_heads=3).metadata["family"] == "timm"
-
-
-@pytest.mark.parametrize(
-    ("to", "name", "told"),
-    [
-        ("tim", "m.safetensors", "there is no family 'tim'; did you mean 'timm'"),
-        ("timm", "m.npz", "timm keeps no weights in .npz files; valid are .safetensors, .pth"),
-        ("google", "m.safetensors", "keeps no weights in .safetensors files; valid are .npz"),
-        ("vitreous", "m.pth", "our own files are safetensors"),
-    ],
-)
-def test_what_cannot_be_written_is_told(to, name, told, tmp_path):
-    with pytest.raises(InputError, match=told):
-        export_model(stored(small_model("exact GELU" if to != "google" else "the paper's")), to, tmp_path / name)
-    assert not list(tmp_path.iterdir())

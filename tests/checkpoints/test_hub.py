@@ -14,7 +14,7 @@ from torchvision.models import ViT_B_16_Weights, ViT_L_16_Weights
 
 from tests.hub_server import TOKEN, hub_of_client, use_addresses_of
 from vitreous.checkpoints import download, hub
-from vitreous.checkpoints.hub import fetch, is_remote, push
+from vitreous.checkpoints.hub import fetch, is_remote, push, read_json
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
@@ -49,7 +49,10 @@ def test_a_repository_is_fetched_with_its_configs(server, capsys):
     fetched = fetch("hf:me/vit")
     assert weights_of(fetched) == WEIGHTS
     assert fetched.source == f"hf:me/vit@{made.refs['main']}"
-    assert (fetched.config, fetched.preprocessor, fetched.licence) == (CONFIG, preprocessor, "apache-2.0")
+    assert fetched.config is not None
+    assert fetched.preprocessor is not None
+    assert (read_json(fetched.config), read_json(fetched.preprocessor)) == (CONFIG, preprocessor)
+    assert fetched.licence == "apache-2.0"
     assert (fetched.family, fetched.fields) == (None, {})
     assert capsys.readouterr().err == "hf:me/vit: 8.07 kB, licence apache-2.0\n"
     assert "other.bin" not in server.fetched()
@@ -65,7 +68,8 @@ def test_what_is_cached_is_not_fetched_again_and_works_offline(server, monkeypat
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     server.requests.clear()
     offline = fetch("hf:me/vit")
-    assert (offline.path, offline.source, offline.config) == (first.path, first.source, {})
+    assert (offline.path, offline.source, offline.config) == (first.path, first.source, first.config)
+    assert offline.config is not None
     assert fetch(first.source).path == first.path
     assert server.requests == []
     assert capsys.readouterr().err == ""
@@ -121,13 +125,37 @@ def test_sharded_weights_come_whole(server, monkeypatch, capsys):
 
 
 def test_the_weights_file_is_chosen_by_name_then_if_it_is_alone():
-    assert hub.choose(["pytorch_model.bin", "model.safetensors", "x.npz"], "hf:a/b") == "model.safetensors"
-    assert hub.choose(["training_args.bin", "pytorch_model.bin.index.json"], "hf:a/b") == "pytorch_model.bin.index.json"
-    assert hub.choose(["README.md", "B_16.npz"], "hf:a/b") == "B_16.npz"
+    for files, chosen in (
+        (["pytorch_model.bin", "model.safetensors", "x.npz"], "model.safetensors"),
+        (["training_args.bin", "pytorch_model.bin.index.json"], "pytorch_model.bin.index.json"),
+        (["README.md", "B_16.npz"], "B_16.npz"),
+    ):
+        assert hub.choose(files, "hf:a/b", "a/b") == chosen
     with pytest.raises(InputError, match=r"hf:a/b has no weights in a file of \.safetensors"):
-        hub.choose(["README.md"], "hf:a/b")
+        hub.choose(["README.md"], "hf:a/b", "a/b")
     with pytest.raises(InputError, match=r"2 files of weights .*; give hf:a/b/sub/x.npz@v1, hf:a/b/y.npz@v1"):
-        hub.choose(["y.npz", "sub/x.npz"], "hf:a/b@v1")
+        hub.choose(["y.npz", "sub/x.npz"], "hf:a/b@v1", "a/b")
+
+
+def test_what_is_suggested_of_a_repository_of_timm_can_be_fetched(server):
+    server.add("timm/two", {"a.safetensors": WEIGHTS, "b.safetensors": save({"b": torch.ones(2)})})
+    with pytest.raises(InputError) as caught:
+        fetch("timm:two@main")
+    first, _ = caught.value.mend.removeprefix("give ").split(", ")
+    assert first == "hf:timm/two/a.safetensors@main"
+    assert weights_of(fetch(first)) == WEIGHTS
+
+
+def test_a_config_is_that_of_the_files_own_folder(server):
+    root = {"model.safetensors": WEIGHTS, "config.json": b'{"a": 1}', "preprocessor_config.json": b"{}"}
+    server.add("me/many", root | {"sub/x.safetensors": WEIGHTS, "sub/config.json": b'{"a": 2}', "bare/x.npz": WEIGHTS})
+    deep, bare = fetch("hf:me/many/sub/x.safetensors"), fetch("hf:me/many/bare/x.npz")
+    assert deep.config is not None
+    assert (read_json(deep.config), deep.preprocessor) == ({"a": 2}, None)
+    assert (bare.config, bare.preprocessor) == (None, None)
+    root_config = fetch("hf:me/many/model.safetensors").config
+    assert root_config is not None
+    assert read_json(root_config) == {"a": 1}
 
 
 def test_one_file_of_many_is_named(server):
@@ -160,11 +188,11 @@ def test_what_names_no_repository_is_refused(server, name):
     assert server.requests == []
 
 
-def test_broken_configs_are_refused(server):
+def test_broken_configs_are_refused(tmp_path):
     for content in (b"[]", b"{", b"[" * 100_000, b"\xff"):
-        server.add("me/broken", {"model.safetensors": WEIGHTS, "config.json": content}).commit({"x": content})
+        (tmp_path / "config.json").write_bytes(content)
         with pytest.raises(InputError, match=r"config.json' (is|holds) no JSON"):
-            fetch("hf:me/broken")
+            read_json(tmp_path / "config.json")
 
 
 def test_an_interrupted_download_leaves_no_file_and_is_taken_up_again(server, monkeypatch):
@@ -263,6 +291,8 @@ def test_an_address_needs_its_checksum(server, tmp_path):
     fetched = fetch(f"{server.address}/a/B_16.npz#sha256={digits.upper()}")
     assert fetched.path == tmp_path / f"cache/vitreous/sha256/{digits}.npz"
     assert (weights_of(fetched), fetched.source) == (WEIGHTS, f"{server.address}/a/B_16.npz#sha256={digits}")
+    signed = fetch(f"{server.address}/a/B_16.npz?signature=mine#sha256={digits}")
+    assert (signed.path, signed.source) == (fetched.path, fetched.source), "what is published holds no signature"
     for fragment in ("", "#", "#sha256=abc", f"#md5={digits}"):
         with pytest.raises(InputError, match=r"has no checksum; write http.*B_16.npz#sha256= and the 64 hex"):
             fetch(f"{server.address}/a/B_16.npz{fragment}")
@@ -289,10 +319,13 @@ def test_what_is_pushed_can_be_fetched(server, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     fetched = fetch("hf:me/new")
-    assert (weights_of(fetched), fetched.config) == (WEIGHTS, {"a": 1})
+    assert fetched.config is not None
+    assert (weights_of(fetched), read_json(fetched.config)) == (WEIGHTS, {"a": 1})
     (folder / "config.json").write_text('{"a": 2}')
     assert push(folder, "me/new", message="second") == url
-    assert fetch("hf:me/new").config == {"a": 2}
+    second = fetch("hf:me/new").config
+    assert second is not None
+    assert read_json(second) == {"a": 2}
     with pytest.raises(InputError, match="no files in a folder"):
         push(tmp_path / "nothing", "me/new", message="third")
     with pytest.raises(InputError, match="is no name of a repository"):

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoints.peers import EQUAL, assert_same_function, assert_same_tensors, filled, images_of, is_varied
 from tests.model.models import small_model
-from vitreous.checkpoints.convert import Beside, export_model, read_model
+from vitreous.checkpoints.convert import Beside, read_model
+from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.huggingface import HuggingFace
 from vitreous.checkpoints.resolve import resolve
 from vitreous.checkpoints.store import StoredModel
@@ -239,7 +240,7 @@ def test_a_config_of_nonsense_is_refused(told, tmp_path):
     saved("ViT", tmp_path)
     path = tmp_path / "theirs" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | told))
-    with pytest.raises(InputError, match="make no ViT"):
+    with pytest.raises(InputError, match=r"make no ViT|image_size is 'wide'"):
         resolve(tmp_path / "theirs")
 
 
@@ -368,6 +369,36 @@ def test_files_of_neighbours_are_refused(tmp_path):
         resolve(tmp_path / "dinov2")
 
 
+def test_mae_of_transformers_is_read_without_its_decoder(tmp_path):
+    """It hides patches at random, and shuffles them; where it hides none, the class token sees the same."""
+    small = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    config = transformers.ViTMAEConfig(**TINY, **small, decoder_intermediate_size=32, mask_ratio=0.0)
+    theirs = filled(transformers.ViTMAEForPreTraining(config))
+    theirs.save_pretrained(tmp_path / "theirs")
+    read = resolve(tmp_path / "theirs")
+    assert set(read.report.dropped.values()) == {"MAE's decoder"}
+    assert all(key.startswith("decoder.") for key in read.report.dropped)
+    assert_same_function(lambda x: theirs.vit(x).last_hidden_state[:, 0], read.model, images_of(read.model.config))
+
+
+@pytest.mark.parametrize("key", ["decoder.layers.0.weight", "decoder.weight", "decoder.0.conv.weight"])
+def test_a_decoder_that_is_not_known_is_refused(key, tmp_path):
+    _, tensors = saved("ViT", tmp_path)
+    save_file(tensors | {key: torch.ones(3, 64)}, tmp_path / "more.safetensors")
+    with pytest.raises(InputError, match=f"{re.escape(key)} has no place"):
+        read_model(tmp_path / "more.safetensors", Beside(fields={"num_heads": 4}))
+
+
+def test_a_folder_tells_the_size_before_pixels_that_make_no_whole_patch_are_cut_off(tmp_path):
+    tower(kind="Siglip", image_size=34, patch_size=8).save_pretrained(tmp_path / "theirs")
+    transformers.SiglipImageProcessor(size={"height": 34, "width": 34}).save_pretrained(tmp_path / "theirs")
+    read = resolve(tmp_path / "theirs")
+    export_model(read, "huggingface", tmp_path / "ours")
+    again = resolve(tmp_path / "ours")
+    assert (again.model.config, again.preprocessing) == (read.model.config, read.preprocessing)
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["image_size"] == 34
+
+
 def test_class_names_come_in_the_order_of_their_ids():
     names = HuggingFace().class_names_from
     assert names({"id2label": {"10": "k", **{str(i): "abcdefghij"[i] for i in range(10)}}}) == tuple("abcdefghijk")
@@ -461,6 +492,7 @@ def test_our_preprocessing_is_written_as_an_image_processor(ours, tmp_path):
         ({"image_mean": None, "image_std": "grey"}, "does not|cannot do"),
         ({"resample": 17}, "17"),
         ({"rescale_factor": 0}, "division by zero"),
+        ({"do_flip_channel_order": True}, "it turns RGB into BGR"),
     ],
 )
 def test_processors_that_ours_cannot_be_are_refused_by_name(told, named):

@@ -12,7 +12,8 @@ import torch
 
 from tests.checkpoints.peers import TI, assert_same_function, assert_same_tensors, images_of
 from tests.model.models import small_model
-from vitreous.checkpoints.convert import Beside, export_model, read_model
+from vitreous.checkpoints.convert import Beside, read_model
+from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.files import read_tensors, write_tensors
 from vitreous.checkpoints.jax import BLOCK, SCANNED, Google, JaxDialect
 from vitreous.checkpoints.key_map import to_ours

@@ -85,3 +85,18 @@ def test_a_long_list_stays_one_readable_line():
 def test_export_lists_what_does_not_fit():
     with pytest.raises(InputError, match=r"c has no place there, a\.bias is missing"):
         to_theirs({"a.weight": torch.zeros(3, 2), "c": torch.zeros(1)}, RULES)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int8, torch.bool, torch.float8_e4m3fn])
+def test_numbers_of_other_types_than_weights_have_are_refused_by_name(dtype):
+    source = {"x/kernel": torch.zeros(2, 3, dtype=dtype), "x/bias": torch.zeros(3)}
+    with pytest.raises(InputError, match=f"x/kernel is of {str(dtype).removeprefix('torch.')}; nothing was loaded"):
+        to_ours(source, RULES, SHAPES, "the file")
+
+
+def test_the_types_that_were_read_are_told():
+    dtypes = set()
+    source = {"x/kernel": torch.zeros(2, 3).half(), "x/bias": torch.zeros(3).double(), "left": torch.zeros(1)}
+    state = to_ours(source, RULES, SHAPES, "the file", ["x/kernel", "x/bias"], dtypes)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    assert dtypes == {torch.float16, torch.float64}

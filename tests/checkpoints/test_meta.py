@@ -13,7 +13,8 @@ from timm.models import vision_transformer as timm_vit
 from tests.checkpoints.peers import TI, TINY, assert_same_function, assert_same_tensors, images_of
 from tests.checkpoints.test_timm import peer
 from tests.model.models import small_model
-from vitreous.checkpoints.convert import Beside, export_model, read_model
+from vitreous.checkpoints.convert import Beside, read_model
+from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.files import read_tensors, write_tensors
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
@@ -173,6 +174,35 @@ def test_what_is_dropped_is_listed_with_its_rule(case, whys, tmp_path):
     assert set(read.report.dropped.values()) == whys
     for why in whys:
         assert why in str(read.report)
+
+
+def training_run(weights, mean, theirs):
+    """What a training script saves: the weights, their running mean, and its own state."""
+    tensors = theirs.state_dict()
+    running = {key: tensor + 1 for key, tensor in tensors.items()}
+    state = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "amp_scaler": {"scale": torch.ones(1)}}
+    return {mean: running, weights: tensors, "epoch": 3, "arch": "vit_base_patch16_224"} | state
+
+
+@pytest.mark.parametrize(
+    ("weights", "mean", "family"),
+    [("state_dict", "state_dict_ema", "timm"), ("model", "ema", "deit"), ("model", "model_ema", "deit")],
+)
+def test_a_training_run_is_read_without_the_running_mean_of_its_weights(weights, mean, family, tmp_path):
+    theirs = peer()
+    read = read_model(saved(tmp_path, training_run(weights, mean, theirs)), told(theirs))
+    assert read.metadata["family"] == family
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+    whys = {key.partition("/")[0]: why for key, why in read.report.dropped.items()}
+    assert whys[mean] == "the running mean of the weights; those that were trained are the model"
+    assert whys["optimizer"] == whys["amp_scaler"] == "state of a training run"
+
+
+def test_a_running_mean_alone_is_read(tmp_path):
+    theirs = peer()
+    read = read_model(saved(tmp_path, {"state_dict_ema": theirs.state_dict()}), told(theirs))
+    assert read.report.dropped == {}
+    assert_same_function(theirs, read.model, images_of(read.model.config))
 
 
 JUDGED = {

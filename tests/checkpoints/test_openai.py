@@ -7,7 +7,8 @@ import transformers
 
 from tests.checkpoints.peers import TI, TINY, assert_same_function, assert_same_tensors, filled, images_of
 from tests.model.models import small_model
-from vitreous.checkpoints.convert import Beside, export_model, read_model
+from vitreous.checkpoints.convert import Beside, read_model
+from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError

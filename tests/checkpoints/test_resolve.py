@@ -21,7 +21,7 @@ from tests.classifiers import CLASSES, small_classifier
 from tests.hub_server import hub_of_client, use_addresses_of
 from tests.model.models import small_model
 from vitreous.checkpoints import download
-from vitreous.checkpoints.convert import export_model
+from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.store import StoredModel
 from vitreous.classifier import load
 from vitreous.data.preprocessing import Preprocessing
@@ -60,9 +60,9 @@ def from_transformers(folder: Path, **options):
     return model
 
 
-def from_timm(folder: Path, names=IN_ORDER):
+def from_timm(folder: Path, names=IN_ORDER, heads=4):
     """A ViT of timm, every parameter at random, as timm pushes it to the hub."""
-    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4, "num_classes": 3}
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": heads, "num_classes": 3}
     model = filled(timm.create_model("vit_base_patch16_224", **arguments))
     wanted = {"input_size": (3, 32, 32), "crop_mode": "squash", "crop_pct": 1.0, "interpolation": "bicubic"}
     model.pretrained_cfg.update(wanted | {"mean": WANTED.mean, "std": WANTED.std})
@@ -163,6 +163,30 @@ def test_json_that_is_none_is_told_with_its_file(name, content, told, tmp_path):
     assert caught.value.mend == "mend it, or fetch it again"
 
 
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", [b"[1]", b"{", b"\xff"])
+def test_json_beside_files_that_have_no_part_in_it_is_nothing(name, content, tmp_path):
+    mine = small_classifier(gelu="tanh", width=64, image_size=32, num_heads=1)
+    mine.preprocessing = Preprocessing((32, 32))
+    mine.save(tmp_path / "model.safetensors")
+    mine.export(tmp_path / "x.npz", "google")
+    small_classifier(gelu="exact", width=64, num_heads=1).export(tmp_path / "x.pth", "torchvision")
+    (tmp_path / name).write_bytes(content)
+    for file, family in (("model.safetensors", None), ("x.npz", "google"), ("x.pth", "torchvision")):
+        found = load(tmp_path / file, "cpu")
+        assert found.metadata.get("family") == family
+
+
+def test_what_is_called_by_its_path_is_kept_by_its_name_alone(tmp_path, monkeypatch):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    from_timm(folder)
+    monkeypatch.chdir(folder)
+    for source, name in ((folder, "hub"), (folder / "model.safetensors", "model.safetensors"), (".", "hub")):
+        found = load(source, "cpu")
+        assert (found.metadata["source"], found.report.source) == (name, name)
+
+
 # ---- what a person says
 
 
@@ -220,6 +244,34 @@ def test_a_repository_of_timm(server, tmp_path):
     found = load("hf:me/of-timm", "cpu")
     assert_is(found, theirs)
     assert (found.metadata["family"], found.metadata["licence"]) == ("timm", "my own")
+
+
+def test_the_family_of_a_name_is_not_what_a_person_said(server, tmp_path):
+    published("google", tmp_path / "x.npz", image_size=32, patch_size=8)
+    server.add("timm/odd", {"x.npz": (tmp_path / "x.npz").read_bytes()})
+    with pytest.raises(InputError, match=r"timm:odd@\w+ is no Vision Transformer of timm: .* missing") as caught:
+        load("timm:odd")
+    assert caught.value.mend == "give another name (vitreous list models), or say of which other family it is"
+    assert load("timm:odd", "cpu", family="google").metadata["family"] == "google"
+    small_classifier().save(tmp_path / "model.safetensors")
+    server.add("timm/ours", {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
+    assert load("timm:ours", "cpu").class_names == CLASSES
+
+
+@pytest.mark.parametrize("place", ["sub", "bare"])
+def test_a_file_in_a_folder_of_a_repository_has_that_folders_config(place, server, tmp_path):
+    for folder, heads in (("root", 1), ("sub", 2)):
+        (tmp_path / folder).mkdir()
+        theirs = from_timm(tmp_path / folder, heads=heads)
+    files = files_in(tmp_path / "root") | {f"sub/{name}": data for name, data in files_in(tmp_path / "sub").items()}
+    files["bare/model.safetensors"] = files["sub/model.safetensors"]
+    server.add("me/many", files)
+    if place == "bare":
+        bare = load("hf:me/many/bare/model.safetensors", "cpu")
+        assert "num_heads" in [guess.field for guess in bare.report.guesses]
+        assert bare.class_names is None
+    else:
+        assert_is(load("hf:me/many/sub/model.safetensors", "cpu"), theirs)
 
 
 def test_a_repository_of_ours(server, tmp_path):

@@ -133,6 +133,16 @@ def test_half_precision_files_become_float32(tmp_path):
     save_model(tmp_path / "m.safetensors", model.half(), PREPROCESSING, NAMES)
     stored = load_model(tmp_path / "m.safetensors")
     assert {p.dtype for p in stored.model.parameters()} == {torch.float32}
+    assert stored.metadata == {"source_dtype": "float16"}
+    save_model(tmp_path / "m.safetensors", stored.model, PREPROCESSING, NAMES, stored.metadata)
+    assert load_model(tmp_path / "m.safetensors").metadata == {"source_dtype": "float16"}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_weights_are_not_saved_as_other_numbers(dtype, tmp_path):
+    with pytest.raises(InputError, match=r"weights are not written in .*; valid are float32"):
+        save_model(tmp_path / "m.safetensors", small_model(), PREPROCESSING, NAMES, dtype=dtype)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

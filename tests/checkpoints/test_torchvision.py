@@ -8,7 +8,8 @@ from torchvision.transforms import v2
 from tests.checkpoints.peers import TI, TINY, assert_same_function, assert_same_tensors, filled, images_of
 from tests.data.test_preprocessing import noise
 from tests.model.models import small_model
-from vitreous.checkpoints.convert import Beside, export_model, read_model
+from vitreous.checkpoints.convert import Beside, read_model
+from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.store import StoredModel
 from vitreous.checkpoints.torchvision import Torchvision
 from vitreous.data.preprocessing import Preprocessing

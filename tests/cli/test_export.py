@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoints.peers import assert_same_tensors, filled
 from tests.classifiers import small_classifier
+from vitreous.checkpoints.adapt import ChannelMethod
 from vitreous.checkpoints.convert import FAMILIES, OURS
 from vitreous.checkpoints.report import effect
 from vitreous.classifier import Classifier, load
 from vitreous.cli.app import run
-from vitreous.cli.export import Target, Ways, size
+from vitreous.cli.export import ChannelWays, Target, Ways, size
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import Resampling
 from vitreous.support.errors import InputError
@@ -137,7 +138,7 @@ def test_it_tells_what_was_read_guessed_left_out_and_written(here, capsys):
     shown = [f"optimizer/moment {i}" for i in range(3)]
     assert f"  left out: {', '.join(shown)} and 2 more (state of a training run)" in told
     assert "  left out: epoch (no tensor)" in told
-    assert "wrote 32 tensors to out.safetensors (timm)" in told
+    assert "wrote 32 tensors to out.safetensors (timm, float32)" in told
     assert error == ""
 
 
@@ -172,7 +173,8 @@ def test_what_a_file_does_not_say_is_told_and_a_folder_says_it(here, capsys):
     told = capsys.readouterr().out.splitlines()[2:]
     assert told == [
         "  not said in the file, to be given when it is read: num_heads=2, gelu=tanh, image_size=(16, 64)",
-        f"  not said in the file: images are {mine.preprocessing.summary()}",
+        "  not said in the file, of how images are prepared: crop_fraction=0.875, interpolation=bilinear, "
+        "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)",
         "  not said in the file: the names of the 5 classes",
         "  not said in the file: the licence, CC-BY-NC-4.0",
     ]
@@ -187,19 +189,19 @@ def test_what_a_file_does_not_say_is_told_and_a_folder_says_it(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("family", "preprocessing"),
+    ("family", "preprocessing", "told"),
     [
-        ("timm", Preprocessing((32, 32), antialias=False)),
-        ("timm", replace(CROP, crop_rounding="down")),
-        ("huggingface", CROP),  # whose image processor rounds half pixels down
+        ("timm", Preprocessing((32, 32), antialias=False), "antialias=False"),
+        ("timm", replace(CROP, crop_rounding="down"), "crop_rounding=down"),
+        ("huggingface", CROP, "crop_rounding=even"),  # its image processor rounds half pixels down
     ],
 )
-def test_a_preprocessing_that_a_familys_json_cannot_say_is_told(family, preprocessing, here, capsys):
+def test_of_a_preprocessing_only_what_a_familys_json_cannot_say_is_told(family, preprocessing, told, here, capsys):
     mine = ours()
     mine.preprocessing = preprocessing
     mine.save("mine.safetensors")
     export("mine.safetensors", "--to", family, "--out", "folder")
-    assert f"  not said in the file: images are {preprocessing.summary()}" in capsys.readouterr().out
+    assert f"  not said in the file, of how images are prepared: {told}\n" in capsys.readouterr().out
 
 
 def test_names_of_other_classes_than_there_are_are_told(here, capsys):
@@ -250,11 +252,15 @@ def test_what_a_file_says_of_itself_does_nothing_on_a_terminal(here, capsys):
         ("noise.pth --to timm --out new", ["noise.pth cannot be read"]),
         ("ours.safetensors --to timm --out new --image-size 30", ["30×30", "32×32"]),
         ("ours.safetensors --to timm --out new --image-size 32x32x3", ["'32x32x3' is no size"]),
-        ("ours.safetensors --to timm --out new --image-size 80000", ["'80000' is no size", "at most 8192"]),
+        ("ours.safetensors --to timm --out new --image-size 80000", ["image_size is 80000", "8,192 is the most"]),
+        ("ours.safetensors --to timm --out new --image-size 16x8200", ["image_size is (16, 8200)", "8,192 is"]),
         ("ours.safetensors --to timm --out new --patch-size 7", ["patches of 7×7"]),
-        ("ours.safetensors --to timm --out new --classes -1", ["--classes"]),
-        ("ours.safetensors --to timm --out new --classes 1000000000000", ["--classes"]),
-        ("ours.safetensors --to timm --out new --channels 0", ["--channels"]),
+        ("ours.safetensors --to timm --out new --classes -1", ["num_classes is -1", "at least 0"]),
+        ("ours.safetensors --to timm --out new --classes 1000000000000", ["1,000,000 is the most"]),
+        ("ours.safetensors --to timm --out new --channels 0", ["channels is 0", "at least 1"]),
+        ("ours.safetensors --to timm --out new --channels 2000", ["channels is 2000", "1,024 is the most"]),
+        ("ours.safetensors --to timm --out new --channel-method mean", ["'mean' is not one of 'average', 'repeat'"]),
+        ("theirs.safetensors --to timm --out new --set device=cpu", ["'device' is no field of a model"]),
         ("ours.safetensors --to timm --out new --resampling cubic", ["'cubic' is not one of 'bilinear_aligned'"]),
         ("ours.safetensors --to timm --out new --dtype float8", ["'float8' is not one of 'float32'"]),
     ],
@@ -312,7 +318,7 @@ def test_a_disk_that_is_full_for_the_last_file_takes_the_others_back(here, monke
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("vitreous.checkpoints.convert.write_json", no_room)
+    monkeypatch.setattr("vitreous.checkpoints.export.write_json", no_room)
     assert run(["export", "ours.safetensors", "--to", "timm", "--out", "new/deep"]) == 2
     assert capsys.readouterr().err.splitlines()[0] == (
         "error: cannot write the folder 'new/deep': No space left on device"
@@ -380,6 +386,20 @@ def test_a_model_is_adapted_on_its_way(here, capsys):
     assert torch.allclose(theirs, features, atol=1e-5)
 
 
+def test_the_way_of_new_channels_can_be_said(here, capsys):
+    export(*["theirs.safetensors", "--to", "vitreous", "--out", "new", "--channels", "6", "--channel-method", "repeat"])
+    assert "adapted: patch projection repeated from 3 channels to 6\n" in capsys.readouterr().out
+    theirs, new = load("theirs.safetensors", "cpu"), load("new", "cpu")
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        expected = theirs.model(images)
+        assert expected.std(dim=0).mean() > 0.02
+        assert torch.allclose(new.model(images.repeat(1, 2, 1, 1)), expected, atol=1e-5)
+    export(*["theirs.safetensors", "--to", "vitreous", "--out", "averaged", "--channels", "6"])
+    with torch.no_grad():
+        assert not torch.allclose(load("averaged", "cpu").model(images.repeat(1, 2, 1, 1)), expected, atol=1e-2)
+
+
 def test_the_way_of_resampling_can_be_said(here, capsys):
     export("ours.safetensors", "--to", "vitreous", "--out", "new", "--image-size", "64", "--resampling", "bicubic")
     assert "positions resampled from 4×4 to 8×8 (bicubic)" in capsys.readouterr().out
@@ -409,7 +429,7 @@ def test_a_size_is_read(text, expected):
     assert size(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "x", "0", "48x", "x48", "-3", "4.5", "48x0", "٣", "1e3", "9000", "1" * 5000])
+@pytest.mark.parametrize("text", ["", "x", "0", "48x", "x48", "-3", "4.5", "48x0", "٣", "1e3", "1" * 5000])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(InputError, match="is no size"):
         size(text)
@@ -421,3 +441,4 @@ def test_what_is_no_size_is_refused(text):
 def test_the_choices_are_those_there_are():
     assert {*get_args(Target)} == {*FAMILIES, OURS}
     assert {*get_args(Ways)} == {*get_args(Resampling)}
+    assert {*get_args(ChannelWays)} == {*get_args(ChannelMethod)}

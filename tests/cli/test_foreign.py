@@ -88,6 +88,45 @@ def test_classes_without_names_are_numbered(here, capsys):
     assert row["class_name"] in {f"class {i}" for i in range(5)}
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_what_a_file_does_not_say_can_be_said(command, here, capsys):
+    said = ["--set", "num_heads=6", "--set", "gelu=tanh"]
+    assert run([*(word.format("theirs.safetensors") for word in command), *said]) == 0
+    out, error = capsys.readouterr()
+    assert "num_heads" not in error
+    assert "gelu" not in error
+    assert "(timm's default)" in error
+    [row, *_] = json.loads(out) if command[0] == "predict" else [{}]
+    if row:
+        [other] = load("theirs.safetensors", "cpu", num_heads=6, gelu="tanh")("photo.png")
+        [guessed] = load("theirs.safetensors", "cpu")("photo.png")
+        assert row["probability"] == pytest.approx(other.probability, abs=1e-6)
+        assert abs(other.probability - guessed.probability) > 1e-4
+    assert run([*(word.format("theirs.safetensors") for word in command), "--family", "deit"]) == 0
+    assert "guessed: gelu = exact (DeiT's default)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["--family", "tim"], ["no family 'tim'", "did you mean 'timm'"]),
+        (["--family", "google"], ["is no file of Google", "leave the family out"]),
+        (["--set", "heads=3"], ["'heads' is no field", "did you mean 'num_heads'"]),
+        (["--set", "num_heads"], ["--set 'num_heads' is not KEY=VALUE"]),
+        (["--set", "source=x"], ["'source' is no field of a model", "num_heads"]),
+        (["--set", "num_heads=7"], ["does not divide width 192"]),
+    ],
+)
+def test_what_is_said_wrongly_is_two_lines(command, said, told, here, capsys):
+    assert run([*(word.format("theirs.safetensors") for word in command), *said]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert len(error.splitlines()) <= 2
+    for words in told:
+        assert words in error
+
+
 @pytest.mark.parametrize("model", ["theirs.safetensors", "run.pth", "hub", "hub/model.safetensors", "ours.safetensors"])
 def test_inspect_takes_every_model_that_load_takes(model, here, capsys):
     assert run(["inspect", model, "--image", "photo.png", "--json"]) == 0

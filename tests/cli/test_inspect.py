@@ -64,6 +64,8 @@ def test_levels_and_all(capsys):
         (["B/0"], "neither a file nor a variant"),
         (["B/17"], "nearest sizes that are: 221×221 and 238×238"),
         (["Ti/16", "--level", "0"], "level"),
+        (["Ti/16", "--set", "num_heads=4"], "Ti/16 is the name of a shape and says all by itself"),
+        (["Ti/16", "--family", "timm"], "leave --family and --set out"),
         (["Ti/16", "--image", "no-such.jpg"], "no-such.jpg"),
     ],
 )

@@ -149,7 +149,7 @@ def test_missing_and_unknown_keys_are_named():
     values = Preprocessing((8, 8)).to_dict()
     with pytest.raises(InputError, match="did you mean 'resize'"):
         Preprocessing.from_dict(values | {"reszie": "crop"})
-    for name in values.keys() - {"crop_rounding"}:
+    for name in values.keys() - {"crop_rounding", "trim"}:
         with pytest.raises(InputError, match=f"has no {name}"):
             Preprocessing.from_dict({k: v for k, v in values.items() if k != name})
 
@@ -178,3 +178,15 @@ def test_files_of_the_first_version_round_to_even():
     assert Preprocessing.from_dict(told).crop_rounding == "even"
     with pytest.raises(InputError, match="crop_rounding is 'up'; valid is even or down"):
         Preprocessing.from_dict(told | {"crop_rounding": "up"})
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_what_is_trimmed_is_the_upper_left_of_what_was(resize: str):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8))
+    whole = Preprocessing((30, 34), resize, 0.9)
+    trimmed = whole.trimmed((28, 28))
+    assert (trimmed.image_size, trimmed.whole_size) == ((28, 28), (30, 34))
+    assert torch.equal(trimmed.pixels(image), whole.pixels(image)[:, :28, :28])
+    assert Preprocessing.from_dict(json.loads(json.dumps(trimmed.to_dict()))) == trimmed
+    assert "cut off" in trimmed.summary()
+    assert trimmed.adapted((56, 56), 3).trim == (0, 0)

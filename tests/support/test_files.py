@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vitreous.support.errors import InputError
-from vitreous.support.files import atomic_file, write_bytes, write_json, write_text
+from vitreous.support.files import atomic_file, atomic_folder, write_bytes, write_json, write_text
 
 
 def test_a_file_appears_with_its_content_and_nothing_else(tmp_path):
@@ -100,3 +100,84 @@ def test_undecodable_names_can_be_written_and_come_back_from_json(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "b", float("nan"))
     assert not (tmp_path / "b").exists()
+
+
+# ---- folders
+
+
+def fill(folder, last="weights", names=("a.json", "weights", "z.json")):
+    with atomic_folder(folder, last) as new:
+        for name in names:
+            (new / name).write_text("new")
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_gets_all_files_and_keeps_others(tmp_path):
+    fill(tmp_path / "deep" / "new")
+    assert contents(tmp_path / "deep" / "new") == {"a.json": "new", "weights": "new", "z.json": "new"}
+    (tmp_path / "old").mkdir()
+    for name in ("weights", "notes"):
+        (tmp_path / "old" / name).write_text("old")
+    fill(tmp_path / "old")
+    assert contents(tmp_path / "old") == {"a.json": "new", "weights": "new", "z.json": "new", "notes": "old"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "old"]
+
+
+def test_the_last_file_goes_out_first_and_comes_in_last_and_all_are_flushed_before(tmp_path, monkeypatch):
+    for name in ("weights", "z.json"):
+        (tmp_path / name).write_text("old")
+    calls = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd))[1])
+
+    def move(self, to):
+        calls.append(f"{self.name} {'in' if to.parent == tmp_path else 'out'}")
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", move)
+    fill(tmp_path)
+    out, into = ["weights out", "z.json out"], ["a.json in", "z.json in", "weights in"]
+    assert calls == ["fsync"] * 3 + out + ["fsync"] + into + ["fsync"]
+
+
+@pytest.mark.parametrize("fatal", range(6))
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "no"), KeyboardInterrupt()])
+def test_a_failing_move_puts_everything_back(fatal, error, tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a.json", "weights", "notes"):
+        (folder / name).write_text("old")
+    before, moves, replace = contents(tmp_path), iter(range(100)), Path.replace
+
+    def move(self, to):
+        if next(moves) == fatal:
+            raise error
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", move)
+    if fatal == 5:  # two go out, three come in
+        fill(folder)
+        return
+    with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
+        fill(folder)
+    assert contents(tmp_path) == before
+    assert len(list(tmp_path.rglob("*"))) == 4
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_and_nothing_moves(tmp_path):
+    (tmp_path / "z.json").mkdir()
+    (tmp_path / "weights").write_text("old")
+    with pytest.raises(InputError, match=r"z\.json': it is not a file"):
+        fill(tmp_path)
+    assert contents(tmp_path) == {"weights": "old"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["weights", "z.json"]
+
+
+def test_a_failing_block_leaves_no_folder(tmp_path):
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "deep" / "new") as new:  # noqa: PT012 the block fails
+        (new / "a").write_text("new")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitreous.data.preprocessing import MAX_SIDE
 from vitreous.model.config import Resampling, ViTConfig
 from vitreous.model.cost import on_meta
 from vitreous.model.position_embedding import (
@@ -21,6 +22,9 @@ from vitreous.support.errors import InputError, unknown
 
 ChannelMethod = Literal["average", "repeat"]
 State = dict[str, Tensor]  # a state dict; each step below changes its entries and returns notes of what it did
+
+# Far above any data set's, far below what fills the memory.
+LARGEST = {"image_size": MAX_SIDE, "patch_size": MAX_SIDE, "num_classes": 10**6, "channels": 1024}
 
 PROJECTION = "patch_embedding.projection.weight"
 STEM = "stem.conv.weight"
@@ -60,16 +64,13 @@ def adapt(
         The new model, and one sentence for each thing that was changed.
 
     Raises:
-        InputError: a size or number is not valid, or the patch does not divide the image (the error names the nearest
-            sizes that it does divide), or a hybrid's patch is to be resized.
+        InputError: a value is not valid, or the patch does not divide the image (the error names the nearest sizes
+            that it does divide), or a hybrid's patch is to be resized.
     """
     if channel_method not in get_args(ChannelMethod):
-        raise unknown("channel method", channel_method, get_args(ChannelMethod))
-    old = model.config
+        raise unknown("channel method", str(channel_method), get_args(ChannelMethod))
     sizes = {"image_size": image_size, "patch_size": patch_size, "num_classes": num_classes, "channels": channels}
-    new = _changed(old, sizes | {"position_resampling": resampling})
-    if num_classes is not None:
-        new = new.replace(hidden_dim=None, classifier_bias=True)
+    old, new = model.config, _changed(model.config, sizes | {"position_resampling": resampling})
     state = model.state_dict()
     notes = [
         *_adapt_channels(state, old, new, channel_method),
@@ -112,12 +113,16 @@ def _changed(old: ViTConfig, wanted: dict[str, Any]) -> ViTConfig:
     except ValueError as error:
         cause, _, mend = str(error).partition("; ")
         raise InputError(cause, mend) from error
+    for name, most in LARGEST.items():
+        value = getattr(new, name)
+        if wanted[name] is not None and max(value if isinstance(value, tuple) else (value,)) > most:
+            raise InputError(f"{name} is {wanted[name]}", f"{most:,} is the most")
     if new.patch_size != old.patch_size and old.stem_blocks is not None:
         raise InputError(
             f"the patch size of a hybrid stays {_by(old.patch_size)}: its patches are not cut from the image",
             "leave patch_size out, or take a model without a ResNet stem",
         )
-    return new
+    return new if wanted["num_classes"] is None else new.replace(hidden_dim=None, classifier_bias=True)
 
 
 def _adapt_channels(state: State, old: ViTConfig, new: ViTConfig, method: ChannelMethod) -> list[str]:

@@ -1,8 +1,12 @@
 """The card that lies beside a model on the hub: what it is, where it comes from, how to use it."""
 
 import json
+import re
+from collections.abc import Mapping
+from pathlib import PureWindowsPath
 from typing import Any
 
+from vitreous.checkpoints.files import INDEX, KINDS
 from vitreous.checkpoints.store import StoredModel
 from vitreous.support.text import html_text, printable
 
@@ -33,6 +37,19 @@ def model_card(stored: StoredModel, title: str, repo_id: str) -> str:
             *("", "```python", "import vitreous as vt", "", f'clf = vt.load("hf:{repo_id}")', use, "```", ""),
         ]
     )
+
+
+def published(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata without what tells of a machine: of a source, no folders of a path and no query of an address."""
+    source = metadata.get("source")
+    if not isinstance(source, str):
+        return dict(metadata)
+    if re.match("[a-z]{2,}:", source):
+        return {**metadata, "source": re.sub(r"\?[^#]*", "", source)}
+    path = PureWindowsPath(source)  # which parts at either slash
+    if path.anchor or source.endswith((*KINDS, INDEX)):
+        return {**metadata, "source": path.name}
+    return dict(metadata)
 
 
 def licence_lines(licence: Any) -> list[str]:

@@ -1,30 +1,30 @@
-"""From a file of any family to a model, and from a model to a file of any family."""
+"""From a file of any family to a model."""
 
 import re
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitreous.checkpoints.family import Family, Guess, Reading, Shapes, checked_fields
-from vitreous.checkpoints.files import INDEX, KINDS, Tensors, read_tensors, write_tensors
+from vitreous.checkpoints.dtypes import REMEMBERED, read_casts, stored_dtype
+from vitreous.checkpoints.family import Family, Guess, Reading, Shapes, check_extent, checked_fields, whole_patches
+from vitreous.checkpoints.files import Tensors, read_tensors
 from vitreous.checkpoints.huggingface import HuggingFace
 from vitreous.checkpoints.imagenet import CLASSES, imagenet_class_names
 from vitreous.checkpoints.jax import BigVision, Google, SigLIP
-from vitreous.checkpoints.key_map import listed, to_ours, to_theirs
+from vitreous.checkpoints.key_map import listed, to_ours
 from vitreous.checkpoints.meta import DINO, MAE, DeiT, DINOv2
 from vitreous.checkpoints.openai import CLIP
-from vitreous.checkpoints.report import ExportReport, LoadReport, losses
-from vitreous.checkpoints.store import StoredModel, save_model
+from vitreous.checkpoints.report import LoadReport
+from vitreous.checkpoints.store import StoredModel
 from vitreous.checkpoints.timm import Timm
 from vitreous.checkpoints.torchvision import Torchvision
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.cost import on_meta
+from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
-from vitreous.support.files import atomic_folder, write_json
 
 # Asked in this order whether a file is theirs: the more particular ones first.
 FAMILIES: dict[str, Family] = {
@@ -35,8 +35,7 @@ FAMILIES: dict[str, Family] = {
     )
 }
 OURS = "vitreous"
-SUFFIXES = {"safetensors": ".safetensors", "npz": ".npz", "pickle": ".pth"}  # the usual one of each kind
-WEIGHTS = "model"  # name of the weights file in a folder
+TRIMMED = "images of {}×{} are not made of whole patches of {}×{}: the model reads their upper left {}×{}"
 VIT_PYTORCH = r"(^|\.)to_patch_embedding\.\d"
 
 
@@ -115,22 +114,28 @@ def read_model(path: str | Path, beside: Beside = Beside()) -> StoredModel:
 
 
 def _read(tensors: Tensors, family: Family, beside: Beside, what: str) -> StoredModel:
-    reading = Reading(given=family.fields_from(beside.config) | checked_fields(beside.fields))
+    reading = Reading(given=checked_fields(family.fields_from(beside.config)) | checked_fields(beside.fields))
     dialect = family.read(tensors.shapes, reading)
     config = reading.config()
+    check_extent(config, len(tensors), what)
     model = on_meta(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     keys = [key for key in tensors.shapes if key not in reading.dropped]
-    model.load_state_dict(to_ours(tensors, family.rules(config, dialect), shapes, what, keys), assign=True)
+    dtypes: set[torch.dtype] = set()
+    model.load_state_dict(to_ours(tensors, family.rules(config, dialect), shapes, what, keys, dtypes), assign=True)
     preprocessing = beside.preprocessing or family.preprocessing_from(beside.config, beside.preprocessor)
     if preprocessing is None:
-        preprocessing = family.preprocessing(config)
+        preprocessing = family.preprocessing(config).adapted(config.image_size, config.channels)
         reading.guesses.append(Guess("preprocessing", preprocessing.summary(), f"{family.title}'s default"))
+    told = notes(model)
+    whole = whole_patches(preprocessing.image_size, config.token_stride)
+    if whole != preprocessing.image_size:
+        told.append(TRIMMED.format(*preprocessing.image_size, *config.token_stride, *whole))
+        preprocessing = preprocessing.trimmed(whole)
     names = beside.class_names or family.class_names_from(beside.config)
     if names is None and family.imagenet and config.num_classes == CLASSES:
         names = imagenet_class_names()
         reading.guesses.append(Guess("class_names", "ImageNet-1k's", f"there are {CLASSES:,} classes"))
-    told = notes(model)
     if names is not None and len(names) != config.num_classes:
         if config.num_classes:
             told.append(f"left out: the names of {len(names):,} classes, since there are {config.num_classes:,}")
@@ -142,9 +147,10 @@ def _read(tensors: Tensors, family: Family, beside: Beside, what: str) -> Stored
         sum(p.numel() for p in model.parameters()),
         tuple(reading.guesses),
         dict(reading.dropped) | dict.fromkeys(tensors.ignored, "no tensor"),
-        (*told, *family.notes(beside.config)),
+        (*told, *read_casts(dtypes), *family.notes(beside.config)),
     )
     metadata = {"source": what, "family": family.name, "dialect": dialect.to_dict(), "licence": beside.licence}
+    metadata |= {REMEMBERED: stored_dtype(dtypes)}
     return StoredModel(
         model,
         preprocessing,
@@ -154,111 +160,18 @@ def _read(tensors: Tensors, family: Family, beside: Beside, what: str) -> Stored
     )
 
 
-def notes(model: torch.nn.Module) -> list[str]:
-    """What a person should know of weights that look wrong and are not."""
+def notes(model: VisionTransformer) -> list[str]:
+    """What a person should know of weights that look wrong and are not, or of what they cannot do."""
+    told = []
+    if model.config.channels not in (1, 3):
+        told.append(
+            f"photos have 3 channels or 1, this model takes {model.config.channels}: it can be fed tensors alone"
+        )
     weight = model.state_dict().get("head.classifier.weight")
     if weight is None or weight.any():
-        return []
+        return told
     return [
+        *told,
         "the classifier is zero, as in the ImageNet-21k files on purpose: it gives every class the same probability "
-        "until it is trained"
+        "until it is trained",
     ]
-
-
-def export_model(
-    stored: StoredModel,
-    to: str,
-    out: str | Path,
-    *,
-    plain: bool = False,
-    dtype: torch.dtype = torch.float32,
-    overwrite: bool = False,
-) -> ExportReport:
-    """Writes a model as a family keeps it, or as our own one file.
-
-    Args:
-        stored: the model with what belongs to it.
-        to: a family's name, or "vitreous".
-        out: a file, whose suffix tells the kind; or a folder, which gets the weights and the JSON files that the
-            family keeps beside them.
-        plain: spell the keys as the family usually does, even where the model came from a file that spelt them
-            otherwise.
-        dtype: of the tensors.
-        overwrite: replace what is there.
-
-    Raises:
-        InputError: the family cannot hold the model, what it lacks is named; or `out` cannot be written. Nothing is
-            left half-written.
-    """
-    out = Path(out)
-    if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise InputError(f"{str(out)!r} exists already", "give another name, or --force to replace it")
-    if to == OURS:
-        return _export_ours(stored, out, dtype)
-    family = family_named(to) if to in FAMILIES else _unknown_target(to)
-    config = stored.model.config
-    if lacking := family.lacking(config):
-        raise InputError(f"{family.title} cannot hold {', '.join(lacking)}", "export to another family")
-    file, kind = _weights_file(out, family)
-    _check_folder(out, file)
-    dialect = family.plain_dialect(config)
-    if not plain and stored.metadata.get("family") == family.name and "dialect" in stored.metadata:
-        dialect = family.dialects.from_dict(stored.metadata["dialect"])
-    if kind == "safetensors":  # it holds no dicts in dicts
-        dialect = family.dialects(**(vars(dialect) | {"prefix": dialect.prefix.rpartition("/")[2]}))
-    state = {name: tensor.detach() for name, tensor in stored.model.state_dict().items()}
-    dropped = {}
-    if config.mask_token and not family.mask_token:
-        del state["mask_token"]
-        dropped["mask_token"] = "it has no place there, and no part in the function"
-        config = config.replace(mask_token=False)
-    tensors = {key: t.to("cpu", dtype) for key, t in to_theirs(state, family.rules(config, dialect)).items()}
-    beside = {}
-    if file.parent != out:
-        write_tensors(file, tensors)
-    else:
-        beside = family.belongings(config, stored.preprocessing, stored.class_names)
-        with atomic_folder(out) as folder:
-            write_tensors(folder / file.name, tensors)
-            for name, content in beside.items():
-                write_json(folder / name, content)
-    files = (str(file), *(str(out / name) for name in beside))
-    shapes = {key: tensor.shape for key, tensor in tensors.items()}
-    notes = losses(family, config, shapes, beside, stored)
-    return ExportReport(str(out), family.title, len(tensors), files, dropped, tuple(notes))
-
-
-def _unknown_target(name: str) -> Family:
-    raise unknown("family", name, [*FAMILIES, OURS])
-
-
-def _export_ours(stored: StoredModel, out: Path, dtype: torch.dtype) -> ExportReport:
-    file = out if out.suffix and not out.is_dir() else out / f"{WEIGHTS}.safetensors"
-    if file.suffix != ".safetensors":
-        raise InputError(f"our own files are safetensors, not {file.suffix}", "give a name that ends in .safetensors")
-    _check_folder(out, file)
-    with atomic_folder(out) if file.parent == out else nullcontext(file.parent) as folder:
-        path = folder / file.name
-        save_model(path, stored.model, stored.preprocessing, stored.class_names, stored.metadata, dtype)
-    return ExportReport(str(out), OURS, len(stored.model.state_dict()), (str(file),))
-
-
-def _check_folder(out: Path, file: Path) -> None:
-    """Raises InputError where a reader of the folder could take other weights for those that are to be written."""
-    if file.parent != out or not out.is_dir():
-        return
-    others = sorted(p.name for p in out.iterdir() if p != file and (p.suffix in KINDS or p.name.endswith(INDEX)))
-    if others:
-        raise InputError(f"the folder {str(out)!r} has other weights: {listed(others)}", "give another folder")
-
-
-def _weights_file(out: Path, family: Family) -> tuple[Path, str]:
-    """The file to write the weights to, and its kind."""
-    if not out.suffix or out.is_dir():
-        kind = family.kinds[0]
-        return out / f"{WEIGHTS}{SUFFIXES[kind]}", kind
-    kind = KINDS.get(out.suffix)
-    if kind not in family.kinds:
-        valid = ", ".join(suffix for suffix, of in KINDS.items() if of in family.kinds)
-        raise InputError(f"{family.title} keeps no weights in {out.suffix} files", f"valid are {valid}, or a folder")
-    return out, kind

@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 from vitreous.checkpoints.files import Kind
 from vitreous.checkpoints.key_map import Rule, constant, rule
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.model.config import ViTConfig, did_you_mean, is_integer
+from vitreous.model.config import NOT_NEGATIVE, PAIRS, POSITIVE, ViTConfig, as_pair, did_you_mean
 from vitreous.model.variants import SIZES
 from vitreous.support.errors import InputError
 
 Shapes = Mapping[str, Sequence[int]]  # of a file's tensors, by key
 HEAD_DIM = 64  # of nearly every ViT that was published
+MOST = 2**20  # of any width, side or count in a config
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -41,15 +42,28 @@ class Dialect:
     @classmethod
     def from_dict(cls, values: Any) -> "Dialect":
         """The inverse of `to_dict`. Raises InputError where the values are none of this class."""
-        plain = cls()
-        kinds = {f.name: type(getattr(plain, f.name)) for f in fields(cls)}
-        if not isinstance(values, dict) or values.keys() != kinds.keys():
+        plain = cls().to_dict()
+        if not isinstance(values, dict) or values.keys() != plain.keys():
             raise InputError("the header tells a spelling of keys that is not known", "export it without: --plain")
+        for name, value in values.items():
+            if not alike(value, plain[name], any_length=name == "rows") or (name == "prefix" and not is_prefix(value)):
+                raise InputError(f"the header's spelling has {name} {value!r:.100}", "export it without: --plain")
         read: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        for name, kind in kinds.items():
-            if type(read[name]) is not kind:
-                raise InputError(f"the header's spelling has {name} {read[name]!r}", "export it without: --plain")
         return cls(**read)
+
+
+def is_prefix(text: str) -> bool:
+    """Tells whether a text can stand in front of a key."""
+    return not text or text[-1] in "./"
+
+
+def alike(value: Any, plain: Any, any_length: bool) -> bool:
+    """Tells whether a value is of the same type as another; a list also in its length, and element by element."""
+    if not isinstance(plain, list):
+        return type(value) is type(plain)
+    if not isinstance(value, list) or (len(value) != len(plain) and not any_length):
+        return False
+    return all(type(each) is type(plain[0]) for each in value)
 
 
 @dataclass(frozen=True)
@@ -124,13 +138,25 @@ class Reading:
     def config(self) -> ViTConfig:
         """The config of all fields; what was given goes last, so that it decides.
 
+        A size that is not made of whole patches loses its last pixels, as in the other families' code.
+
         Raises:
             InputError: the fields make no ViT.
         """
+        found = self.fields | dict(self.given)
         try:
-            return ViTConfig.from_dict(self.fields | dict(self.given))
+            if found.get("stem_blocks") is None:
+                sizes = as_pair("image_size", found["image_size"]), as_pair("patch_size", found["patch_size"])
+                found["image_size"] = whole_patches(*sizes)
+            return ViTConfig.from_dict(found)
         except ValueError as error:
             raise InputError(f"the file's shapes make no ViT: {error}", "nothing was loaded") from error
+
+
+def whole_patches(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    """The part of an image that whole patches cover, at least one each way."""
+    height, width = (max(side // step, 1) * step for side, step in zip(size, patch, strict=True))
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -350,10 +376,27 @@ def shape_of(shapes: Shapes, key: str, rank: int) -> Sequence[int]:
 
 
 def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of ViTConfig that a person gave. Raises InputError for a name that is none."""
+    """Fields of ViTConfig that a person or a `config.json` gave, sizes as (height, width).
+
+    Raises:
+        InputError: a name is none of a field, or a size is none.
+    """
     names = [f.name for f in fields(ViTConfig)]
     for name in given:
         if name not in names:
             raise InputError(f"{name!r} is no field of a model{did_you_mean(name, names)}", "")
-    size = given.get("image_size")
-    return dict(given) | ({"image_size": (size, size)} if is_integer(size) else {})
+    try:
+        return {name: as_pair(name, value) if name in PAIRS else value for name, value in given.items()}
+    except ValueError as error:
+        raise InputError(str(error), "") from error
+
+
+def check_extent(config: ViTConfig, tensors: int, what: str) -> None:
+    """Raises InputError for a model that no file of so many tensors can hold, before it is built."""
+    if config.depth + sum(config.stem_blocks or ()) > tensors:
+        raise InputError(f"the config of {what} has more blocks than the file has tensors", "save it again")
+    numbers = {name: getattr(config, name) for name in (*POSITIVE, *NOT_NEGATIVE)}
+    sides = {name: max(getattr(config, name)) for name in PAIRS}
+    for name, value in (numbers | sides).items():
+        if value > MOST:
+            raise InputError(f"the config of {what} has {name} {value:,}", f"at most {MOST:,} is read")

@@ -36,11 +36,11 @@ class Fetched:
 
     Args:
         path: the weights file, or the index file of sharded ones, whose shards lie beside it.
-        source: the canonical name, with the commit where there is one.
+        source: the canonical name, with the commit where there is one; fit to be published.
         licence: SPDX-like, where known.
         family: whose layout the file has, where the name says it; a repository of `hf:` may have any.
-        config: the hub's config.json.
-        preprocessor: the hub's preprocessor_config.json.
+        config: the config.json that lies in the same folder, where there is one.
+        preprocessor: the preprocessor_config.json there.
         class_names: torchvision's, in the order of the logits.
         preprocessing: torchvision's transforms.
         fields: fields of ViTConfig that the table knows and the file's keys do not hold.
@@ -50,8 +50,8 @@ class Fetched:
     source: str
     licence: str | None = None
     family: str | None = None
-    config: Mapping[str, Any] | None = None
-    preprocessor: Mapping[str, Any] | None = None
+    config: Path | None = None
+    preprocessor: Path | None = None
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -121,8 +121,8 @@ def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None
         return str(url)
 
 
-def choose(files: Iterable[str], name: str) -> str:
-    """The weights file among those of a repository.
+def choose(files: Iterable[str], name: str, repo_id: str) -> str:
+    """The weights file among those of a repository, which a person called `name`.
 
     Raises:
         InputError: there is none, or several and none has a usual name; it lists them.
@@ -136,8 +136,8 @@ def choose(files: Iterable[str], name: str) -> str:
         return candidates[0]
     if not candidates:
         raise InputError(f"{name} has no weights in a file of {', '.join(SUFFIXES)}", "give another repository")
-    base, at, revision = name.partition("@")
-    choices = ", ".join(f"{base}/{file}{at}{revision}" for file in candidates)
+    _, at, revision = name.partition("@")
+    choices = ", ".join(f"hf:{repo_id}/{file}{at}{revision}" for file in candidates)
     raise InputError(f"{name} has {len(candidates)} files of weights and none with a usual name", f"give {choices}")
 
 
@@ -165,15 +165,16 @@ def _from_repository(name: str, repo_id: str, file: str | None, revision: str | 
         repository = _open(repo_id, revision, file)
         if file is not None and file not in repository.files:
             raise unknown(f"file in hf:{repo_id}", file, [path for path in repository.files if path.endswith(SUFFIXES)])
-        file = file or choose(repository.files, name)
-        config = read_json(repository.get(CONFIG)) if CONFIG in repository.files else None
-        preprocessor = read_json(repository.get(PREPROCESSOR)) if PREPROCESSOR in repository.files else None
+        file = file or choose(repository.files, name, repo_id)
+        # Those in another folder are of other weights.
+        beside = [PurePosixPath(file).with_name(kept).as_posix() for kept in (CONFIG, PREPROCESSOR)]
+        config, preprocessor = (repository.get(path) if path in repository.files else None for path in beside)
         row = pretrained.KNOWN.get(base)
         licence = repository.licence or (row.licence if row else None)
         path = _bring(base, repository, file, licence)
     family = "timm" if repo_id.startswith("timm/") else None  # others keep files of any family there
-    source = f"{base}@{repository.commit}"
-    return Fetched(path, source, licence, family, config, preprocessor, fields=row.fields if row else {})
+    fields = row.fields if row else {}
+    return Fetched(path, f"{base}@{repository.commit}", licence, family, config, preprocessor, fields=fields)
 
 
 def _open(repo_id: str, revision: str | None, file: str | None) -> Repository:
@@ -338,15 +339,12 @@ def _from_torchvision(name: str) -> Fetched:
     weights = enum[member or "DEFAULT"]
     source = f"torchvision:{model}.{weights.name}"
     row = pretrained.KNOWN.get(source)
-    file = PurePosixPath(urlsplit(weights.url).path).name
-    path = Path(get_dir()) / "checkpoints" / file
-    digits = re.search(r"-([0-9a-f]{8,})\.", file)
+    path = Path(get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
+    digits = re.search(r"-([0-9a-f]{8,})\.", path.name)
     licence = row.licence if row else pretrained.SEE_TORCHVISION
-    checksum = f"sha256:{digits[1]}" if digits else None
-    download(weights.url, path, checksum, name=source, licence=licence)
-    names = tuple(weights.meta["categories"])
+    download(weights.url, path, f"sha256:{digits[1]}" if digits else None, name=source, licence=licence)
     fields = row.fields if row else {"image_size": tuple(weights.meta["min_size"])}
-    preprocessing = _transforms(weights.transforms())
+    names, preprocessing = tuple(weights.meta["categories"]), _transforms(weights.transforms())
     return Fetched(path, source, licence, "torchvision", class_names=names, preprocessing=preprocessing, fields=fields)
 
 
@@ -385,8 +383,9 @@ def _from_url(name: str) -> Fetched:
     digits = match[1].lower()
     suffix = PurePosixPath(unquote(urlsplit(address).path)).suffix
     path = cache_folder() / "sha256" / f"{digits}{suffix if suffix in SUFFIXES else ''}"
-    download(address, path, f"sha256:{digits}")
-    return Fetched(path, f"{address}#sha256={digits}")
+    public = address.partition("?")[0]  # a query may hold a signature or a token
+    download(address, path, f"sha256:{digits}", name=public)
+    return Fetched(path, f"{public}#sha256={digits}")
 
 
 SCHEMES: dict[str, Callable[[str], Fetched]] = {

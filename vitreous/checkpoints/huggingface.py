@@ -151,7 +151,11 @@ class HuggingFace(Family):
     drops: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(text_model\.|text_projection\.|logit_scale$|logit_bias$)", "the text tower"),
         (r"(.*\.)?position_ids$", "the numbers of the positions, in their order"),
-        (r"(decoder\.|(vit\.|deit\.)?embeddings\.mask_token$)", "decoder and mask token of masked pre-training"),
+        (
+            r"(decoder\.0\.(weight|bias)$|(vit\.|deit\.)?embeddings\.mask_token$)",
+            "decoder and mask token of masked pre-training",
+        ),
+        (r"decoder\.(decoder_\w+\.|decoder_pos_embed$|mask_token$)", "MAE's decoder"),
     )
     holds = HOLDS[VIT]
     dialects = HuggingFaceDialect
@@ -277,7 +281,7 @@ class HuggingFace(Family):
         self, config: ViTConfig, preprocessing: Preprocessing, class_names: Sequence[str] | None
     ) -> dict[str, Any]:
         return {
-            "config.json": config_json(config, class_names),
+            "config.json": config_json(config, preprocessing, class_names),
             PREPROCESSOR: preprocessor_json(config, preprocessing),
         }
 

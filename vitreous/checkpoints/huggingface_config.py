@@ -121,6 +121,8 @@ def preprocessing_of(belongings: Mapping[str, Any], preprocessor: Mapping[str, A
     try:
         if "crop_pct" in told:
             raise ValueError("crop_pct is not known")
+        if told.get("do_flip_channel_order"):
+            raise ValueError("it turns RGB into BGR")
         size, resize, fraction = geometry(told, by_edge=kind in BY_EDGE)
         # (x · factor - mean) / std, in values from 0 to 1
         scale = 255 * told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 255.0
@@ -184,10 +186,11 @@ def fraction_of(crop: int, whole: int) -> float:
     return crop / whole
 
 
-def config_json(c: ViTConfig, class_names: Sequence[str] | None) -> dict[str, Any]:
+def config_json(c: ViTConfig, p: Preprocessing, class_names: Sequence[str] | None) -> dict[str, Any]:
     """The config.json of a model that transformers can hold."""
     model = model_of(c)
-    square = c.image_size[0] == c.image_size[1] and c.patch_size[0] == c.patch_size[1]
+    size = [side + cut for side, cut in zip(c.image_size, p.trim, strict=True)]
+    square = size[0] == size[1] and c.patch_size[0] == c.patch_size[1]
     seen: dict[str, Any] = {
         "hidden_size": c.width,
         "num_hidden_layers": c.depth,
@@ -195,7 +198,7 @@ def config_json(c: ViTConfig, class_names: Sequence[str] | None) -> dict[str, An
         "intermediate_size": c.mlp_dim,
         "hidden_act": {gelu: name for name, gelu in reversed(GELUS.items())}[c.gelu],
         "layer_norm_eps": c.norm_eps,
-        "image_size": c.image_size[0] if square else list(c.image_size),
+        "image_size": size[0] if square else size,
         "patch_size": c.patch_size[0] if square else list(c.patch_size),
         "num_channels": c.channels,
     }
@@ -232,10 +235,10 @@ def preprocessor_json(c: ViTConfig, p: Preprocessing) -> dict[str, Any]:
     Raises:
         InputError: no image processor of transformers does that.
     """
-    height, width = cover = [math.floor(side / p.crop_fraction + 1e-6) for side in p.image_size]
-    cut = cover != list(p.image_size)
-    if p.resize == "crop" and p.image_size[0] != p.image_size[1]:
-        what = f"a crop of {p.image_size[0]}×{p.image_size[1]} that keeps the shape"
+    height, width = cover = [math.floor(side / p.crop_fraction + 1e-6) for side in p.whole_size]
+    cut = cover != list(p.whole_size)
+    if p.resize == "crop" and p.whole_size[0] != p.whole_size[1]:
+        what = f"a crop of {p.whole_size[0]}×{p.whole_size[1]} that keeps the shape"
     elif not p.antialias and p.interpolation != "nearest":
         what = f"{p.interpolation} interpolation without antialias"
     else:
@@ -244,7 +247,7 @@ def preprocessor_json(c: ViTConfig, p: Preprocessing) -> dict[str, Any]:
         mend = "export to a file, model.safetensors, which says nothing of the preprocessing"
         raise InputError(f"no image processor of transformers does {what}", mend)
     squashing = "DeiT" if cut else "Siglip" if model_of(c) == SIGLIP else "ViT"
-    cropping = {"do_center_crop": True, "crop_size": dict(zip(("height", "width"), p.image_size, strict=True))}
+    cropping = {"do_center_crop": True, "crop_size": dict(zip(("height", "width"), p.whole_size, strict=True))}
     return {
         "image_processor_type": f"{'CLIP' if p.resize == 'crop' else squashing}ImageProcessor",
         "do_resize": True,

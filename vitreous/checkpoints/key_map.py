@@ -14,6 +14,8 @@ from torch import Tensor
 from vitreous.support.errors import InputError
 
 LISTED = 8  # names shown in one error, so that it stays readable
+# The types of numbers that weights are read from and written in, by name.
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 class Layout(NamedTuple):
@@ -125,6 +127,7 @@ def to_ours(
     shapes: Mapping[str, torch.Size],
     what: str,
     keys: Collection[str] | None = None,
+    dtypes: set[torch.dtype] | None = None,
 ) -> dict[str, Tensor]:
     """Turns a family's tensors into a state dict of ours, in float32.
 
@@ -136,23 +139,25 @@ def to_ours(
         shapes: the shape that each parameter of ours must have.
         what: what is being read, for the error.
         keys: those of `source` that are to be used, each once; all if None.
+        dtypes: takes the types that their tensors have.
 
     Raises:
-        InputError: a key is missing, left over, or has another shape, or values are not finite; all are listed.
+        InputError: a key is missing, left over, or has another shape, values are complex or integers or not finite;
+            all are listed.
     """
     rules = list(rules)
     keys = source.keys() if keys is None else keys
+    dtypes = set() if dtypes is None else dtypes
     problems = differing_keys(keys, rules, shapes)
     state: dict[str, Tensor] = {}
     for ours, theirs, layout in rules:
         if any(key not in keys for key in theirs) or any(name not in shapes for name in ours):
             continue  # it is listed already
-        try:
-            tensors = layout.to_ours([source[key] for key in theirs])
-        except (RuntimeError, IndexError) as error:
-            problems.append(f"{theirs[0]} has shape {tuple(source[theirs[0]].shape)} ({first_line(error)})")
-            continue
-        for name, tensor in zip(ours, tensors, strict=True):
+        parts = {key: source[key] for key in theirs}
+        dtypes |= {part.dtype for part in parts.values()}
+        tensors, odd = laid_out(layout, parts)
+        problems += odd
+        for name, tensor in zip(ours if not odd else (), tensors, strict=True):
             if tensor.shape != shapes[name]:
                 problems.append(f"{name} would have shape {tuple(tensor.shape)} and not {tuple(shapes[name])}")
             elif not problems:
@@ -175,6 +180,23 @@ def differing_keys(keys: Collection[str], rules: Sequence[Rule], shapes: Mapping
     return missing + left_over + unfilled
 
 
+def type_name(dtype: torch.dtype) -> str:
+    """The name of a type of numbers: float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def laid_out(layout: Layout, parts: Mapping[str, Tensor]) -> tuple[Sequence[Tensor], list[str]]:
+    """Tensors of theirs in our layout, or none and why not: numbers that no weights have, or another rank."""
+    odd = [f"{key} is of {type_name(part.dtype)}" for key, part in parts.items() if part.dtype not in DTYPES.values()]
+    if odd:
+        return [], odd
+    try:
+        return layout.to_ours(list(parts.values())), []
+    except (RuntimeError, IndexError) as error:
+        key, part = next(iter(parts.items()))
+        return [], [f"{key} has shape {tuple(part.shape)} ({first_line(error)})"]
+
+
 def finite(tensor: Tensor) -> bool:
     """Tells whether all values are finite; one pass, and no second tensor."""
     if not tensor.numel():
@@ -195,8 +217,10 @@ def to_theirs(state: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, T
     differing += [f"{n} is missing" for n in names if n not in state]
     if differing:
         raise InputError(f"the model does not fit this format: {listed(differing)}", "nothing was written")
-    exported = {}
+    exported: dict[str, Tensor] = {}
     for ours, theirs, layout in rules:
+        if twice := exported.keys() & set(theirs):
+            raise InputError(f"the spelling of the keys gives {min(twice)!r} twice", "export it without: --plain")
         parts = layout.to_theirs([state[name] for name in ours])
         exported |= zip(theirs, (part.contiguous() for part in parts), strict=True)
     return exported

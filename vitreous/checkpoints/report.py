@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vitreous.checkpoints.family import Family, Guess, Reading, Shapes
+from vitreous.checkpoints.family import Family, Guess, Reading, Shapes, whole_patches
 from vitreous.checkpoints.hub import CONFIG, PREPROCESSOR
 from vitreous.checkpoints.imagenet import CLASSES, imagenet_class_names
 from vitreous.data.preprocessing import Preprocessing
@@ -71,6 +71,7 @@ class ExportReport:
         family: its title.
         tensors: how many were written.
         files: all that were written.
+        dtype: of the numbers in them.
         dropped: parameters of ours without a place there, and why that is no loss.
         notes: what else a person should know, a sentence each.
     """
@@ -79,6 +80,7 @@ class ExportReport:
     family: str
     tensors: int
     files: tuple[str, ...]
+    dtype: str
     dropped: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -89,12 +91,13 @@ class ExportReport:
             "family": self.family,
             "tensors": self.tensors,
             "files": list(self.files),
+            "dtype": self.dtype,
             "dropped": dict(self.dropped),
             "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
-        head = f"wrote {self.tensors:,} tensors to {', '.join(self.files)} ({self.family})"
+        head = f"wrote {self.tensors:,} tensors to {', '.join(self.files)} ({self.family}, {self.dtype})"
         return "\n".join([head, *(f"  {remark}" for remark in [*left_out(self.dropped), *self.notes])])
 
 
@@ -126,9 +129,12 @@ def losses(
     unsaid = [f"{name}={value}" for name, value in untold_fields(family, config, shapes, told).items()]
     if unsaid:
         lost.append(f"not said in the file, to be given when it is read: {', '.join(unsaid)}")
-    preprocessing = family.preprocessing_from(told, preprocessor) or family.preprocessing(config)
-    if effect(preprocessing) != effect(stored.preprocessing):
-        lost.append(f"not said in the file: images are {stored.preprocessing.summary()}")
+    found = family.preprocessing_from(told, preprocessor) or family.preprocessing(config).adapted(
+        config.image_size, config.channels
+    )
+    found = found.trimmed(whole_patches(found.image_size, config.token_stride))
+    if unlike := unlike_fields(found, stored.preprocessing):
+        lost.append(f"not said in the file, of how images are prepared: {', '.join(unlike)}")
     by_count = imagenet_class_names() if family.imagenet and config.num_classes == CLASSES else None
     if stored.class_names not in (None, family.class_names_from(told) or by_count):
         lost.append(f"not said in the file: the names of the {config.num_classes:,} classes")
@@ -155,9 +161,25 @@ def untold_fields(family: Family, config: ViTConfig, shapes: Shapes, told: Mappi
     return untold
 
 
-def effect(p: Preprocessing) -> tuple[Any, ...]:
-    """What a preprocessing does, whatever its fields say: the size before the crop, and what is done to values."""
-    cover = [math.floor(side / p.crop_fraction + 1e-6) for side in p.image_size]
-    values = [[round(value, 6) for value in values] for values in (p.mean, p.std)]
-    cut = p.resize == "crop" or cover != list(p.image_size)
-    return p.image_size, p.resize, cover, p.interpolation, p.antialias, values, cut and p.crop_rounding
+def unlike_fields(found: Preprocessing, wanted: Preprocessing) -> list[str]:
+    """The fields of one preprocessing, as name=value, by which another gives other pixels than it does."""
+    theirs, ours = effect(found), effect(wanted)
+    names = [name for name in ours if theirs[name] != ours[name] and getattr(found, name) != getattr(wanted, name)]
+    return [f"{name}={getattr(wanted, name)}" for name in names]
+
+
+def effect(p: Preprocessing) -> dict[str, Any]:
+    """What each field does, however it is written: the size before the crop, and what is done to values."""
+    cover = [math.floor(side / p.crop_fraction + 1e-6) for side in p.whole_size]
+    cut = p.resize == "crop" or cover != list(p.whole_size)
+    return {
+        "image_size": p.image_size,
+        "trim": p.trim,
+        "resize": p.resize,
+        "crop_fraction": cover,
+        "crop_rounding": cut and p.crop_rounding,
+        "interpolation": p.interpolation,
+        "antialias": p.antialias,
+        "mean": [round(value, 6) for value in p.mean],
+        "std": [round(value, 6) for value in p.std],
+    }

@@ -4,18 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vitreous.checkpoints.convert import Beside, read_model
-from vitreous.checkpoints.files import INDEX, KINDS
-from vitreous.checkpoints.hub import CONFIG, MODEL_FILE, PREPROCESSOR, WEIGHTS, fetch, is_remote, read_json
-from vitreous.checkpoints.store import StoredModel, is_ours, load_model
+from vitreous.checkpoints.convert import OURS, Beside, family_named, read_model, recognize
+from vitreous.checkpoints.files import INDEX, KINDS, read_tensors
+from vitreous.checkpoints.hub import CONFIG, MODEL_FILE, PREPROCESSOR, WEIGHTS, Fetched, fetch, is_remote, read_json
+from vitreous.checkpoints.key_map import listed
+from vitreous.checkpoints.store import HEADER, StoredModel, load_model
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError
 
 GIVE = "give a run's folder, a weights file, or a name such as hf:owner/name (vitreous list models)"
+# The families whose files have JSON beside them; timm's files may have the keys of Meta's.
+WITH_JSON = ("timm", "huggingface", "deit", "dino", "dinov2", "mae")
 
 
 def resolve(source: str | Path, *, family: str | None = None, **fields: Any) -> StoredModel:
     """Finds and loads the weights that `source` names.
+
+    One of our own files that tells no licence gets that of the place it came from.
 
     Args:
         source: a weights file of any family or of ours; a run's folder, or one as the hubs keep them; a name
@@ -25,49 +30,87 @@ def resolve(source: str | Path, *, family: str | None = None, **fields: Any) -> 
         **fields: fields of ViTConfig that the file does not hold, such as `num_heads=3`.
 
     Raises:
-        InputError: there is nothing there, or nothing that can be read.
+        InputError: there is nothing there, or nothing that can be read; or one of our own files, which says
+            everything itself, is told what it is.
     """
-    if isinstance(source, str) and is_remote(source):
-        found = fetch(source)
-        beside = Beside(
-            found.config or {},
-            found.preprocessor or {},
-            {**found.fields, **fields},
-            family or found.family,
-            found.source,
-            found.preprocessing,
-            found.class_names,
-            found.licence,
-        )
-        return read_any(found.path, beside)
-    path = Path(source).expanduser()
+    found = fetch(source) if isinstance(source, str) and is_remote(source) else find(Path(source))
+    whose = family_of(found, family)
+    if whose == OURS:
+        if fields or family:
+            cause = f"{found.path} is a file of vitreous and says all by itself"
+            raise InputError(cause, "leave the fields and the family out")
+        stored = load_model(found.path)
+        if found.licence is None or "licence" in stored.metadata:
+            return stored
+        return replace(stored, metadata={**stored.metadata, "licence": found.licence})
+    beside = Beside(
+        json_of(found.config, whose),
+        json_of(found.preprocessor, whose),
+        {**found.fields, **fields},
+        whose,
+        found.source,
+        found.preprocessing,
+        found.class_names,
+        found.licence,
+    )
+    return read_model(found.path, beside)
+
+
+def find(given: Path) -> Fetched:
+    """The weights on this machine that a person named; called by the name of the file or folder alone.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = given.expanduser()
+    name = path.absolute().name or MODEL_FILE  # the root of a file system has no name
     if path.is_dir():
         path = weights_in(path)
     elif not path.exists():
-        if is_variant(str(source)):
-            cause = f"{source} is the name of a shape, not of weights"
-            raise InputError(cause, f"train it first: vitreous train photos/ --model {source}")
-        raise InputError(f"there is no model at {source}", GIVE)
+        if is_variant(str(given)):
+            cause = f"{given} is the name of a shape, not of weights"
+            raise InputError(cause, f"train it first: vitreous train photos/ --model {given}")
+        raise InputError(f"there is no model at {given}", GIVE)
     elif path.suffix not in KINDS and not path.name.endswith(INDEX):
-        raise InputError(f"{source} is no model file", GIVE)
-    config, preprocessor = json_beside(path, CONFIG), json_beside(path, PREPROCESSOR)
-    return read_any(path, Beside(config, preprocessor, fields, family))
+        raise InputError(f"{given} is no model file", GIVE)
+    config, preprocessor = (path.with_name(name) for name in (CONFIG, PREPROCESSOR))
+    return Fetched(
+        path,
+        name,
+        config=config if config.is_file() else None,
+        preprocessor=preprocessor if preprocessor.is_file() else None,
+    )
 
 
-def read_any(path: Path, beside: Beside) -> StoredModel:
-    """Reads a file of ours or of any family; one of ours that tells no licence gets that of the place it came from.
+def family_of(found: Fetched, given: str | None) -> str:
+    """Tells whose file it is: ours, the family that a person gave, that of the name, or that of its keys.
 
     Raises:
-        InputError: as `read_model`; or a file of ours, which says everything itself, is told what it is.
+        InputError: it is of none, or not of the one that its name says.
     """
-    if not is_ours(path):
-        return read_model(path, beside)
-    if beside.fields or beside.family:
-        raise InputError(f"{path} is a file of vitreous and says all by itself", "leave the fields and the family out")
-    stored = load_model(path)
-    if beside.licence is None or "licence" in stored.metadata:
-        return stored
-    return replace(stored, metadata={**stored.metadata, "licence": beside.licence})
+    with read_tensors(found.path) as tensors:
+        if HEADER in tensors.metadata:
+            return OURS
+        if given is not None:
+            return given
+        if found.family is None:
+            return recognize(tensors.shapes, found.source).name
+        family = family_named(found.family)
+        if strangers := family.strangers(tensors.shapes):
+            raise InputError(
+                f"{found.source} is no Vision Transformer of {family.title}: {listed(strangers)} missing",
+                "give another name (vitreous list models), or say of which other family it is",
+            )
+        return family.name
+
+
+def json_of(path: Path | None, family: str) -> dict[str, Any]:
+    """The JSON object in a file beside weights of that family; {} where there is none, or it has no part in them.
+
+    Raises:
+        InputError: it holds no JSON object.
+    """
+    return read_json(path) if path is not None and family in WITH_JSON else {}
 
 
 def is_variant(name: str) -> bool:
@@ -97,13 +140,3 @@ def weights_in(folder: Path) -> Path:
     raise InputError(
         f"the folder {folder} has no {MODEL_FILE}", "give the folder of a run that finished its first epoch"
     )
-
-
-def json_beside(path: Path, name: str) -> dict[str, Any]:
-    """The JSON object in a file beside the weights; {} where there is no such file.
-
-    Raises:
-        InputError: it holds no JSON object.
-    """
-    file = path.parent / name
-    return read_json(file) if file.is_file() else {}

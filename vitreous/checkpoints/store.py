@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from vitreous.checkpoints.dtypes import REMEMBERED, check_dtype, stored_dtype
+from vitreous.checkpoints.family import check_extent
 from vitreous.checkpoints.files import read_tensors
 from vitreous.checkpoints.key_map import rule, to_ours
 from vitreous.checkpoints.report import LoadReport
@@ -62,8 +64,10 @@ def save_model(
         dtype: of the numbers that are written; each parameter's own if None.
 
     Raises:
-        InputError: the class names do not fit the model, or the file cannot be written; nothing is left behind.
+        InputError: the class names do not fit the model, weights are not written in this type, or the file cannot
+            be written; nothing is left behind.
     """
+    check_dtype(dtype)
     _check_belongings(class_names, preprocessing, model.config)
     header = {
         "format": FORMAT,
@@ -87,6 +91,8 @@ def save_model(
 def load_model(path: str | Path) -> StoredModel:
     """Reads a file that `save_model` wrote. Weights are memory-mapped and converted to float32 where they are not.
 
+    The metadata remembers halves, to be written as such again: those of the file, or those that it was made from.
+
     Raises:
         InputError: not such a file, damaged, or its weights do not fit its own config; nothing is loaded in part.
     """
@@ -106,19 +112,18 @@ def load_model(path: str | Path) -> StoredModel:
             _check_belongings(names, preprocessing, config)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"the header of {path} is damaged: {error!r}", "save or copy it again") from error
-        if config.depth + sum(config.stem_blocks or ()) > len(tensors):  # before so many are built
-            raise InputError(f"the config of {path} has more blocks than the file has tensors", "save it again")
+        check_extent(config, len(tensors), str(path))
         model = on_meta(config)
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         rules = [rule(name, name) for name in shapes]
-        model.load_state_dict(to_ours(tensors, rules, shapes, str(path)), assign=True)
+        dtypes: set[torch.dtype] = set()
+        model.load_state_dict(to_ours(tensors, rules, shapes, str(path), dtypes=dtypes), assign=True)
+    if (dtype := stored_dtype(dtypes)) not in (
+        None,
+        "float32",
+    ):  # in float32 the file's own source may have been halves
+        metadata[REMEMBERED] = dtype
     return StoredModel(model, preprocessing, None if names is None else tuple(names), metadata)
-
-
-def is_ours(path: str | Path) -> bool:
-    """Tells whether a file is one that `save_model` wrote. Raises InputError where it cannot be read."""
-    with read_tensors(path) as tensors:
-        return HEADER in tensors.metadata
 
 
 def check_class_names(names: Any, num_classes: int) -> None:

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from vitreous.checkpoints.family import IMAGENET_MEAN, IMAGENET_STD, Holds
 from vitreous.checkpoints.timm_table import ALL, TimmDialect, TimmTable
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
-from vitreous.model.config import ViTConfig
+from vitreous.model.config import ViTConfig, as_pair, check_count
 from vitreous.support.errors import InputError
 
 
@@ -48,20 +48,27 @@ class Timm(TimmTable):
         return Preprocessing(config.image_size, "crop", 0.9, "bicubic")
 
     def fields_from(self, belongings: Mapping[str, Any]) -> dict[str, Any]:
+        fields = super().fields_from(belongings)
         name = str(belongings.get("architecture", ""))
-        fields: dict[str, Any] = {}
         if re.match(r"(vit|deit|deit3)_", name):
-            fields = {"gelu": "exact", "norm_eps": 1e-5 if "_clip_" in name else 1e-6}
+            fields |= {"gelu": "exact", "norm_eps": 1e-5 if "_clip_" in name else 1e-6}
         fields |= {key: value for pattern, odd in ODD_ONES if re.match(pattern, name) for key, value in odd.items()}
-        arguments = belongings.get("model_args")
-        arguments = arguments if isinstance(arguments, dict) else {}
-        for theirs, ours in ARGUMENTS.items():
-            if theirs in arguments:
-                fields[ours] = tuple(arguments[theirs]) if isinstance(arguments[theirs], list) else arguments[theirs]
-        if arguments.get("act_layer") in ACTIVATIONS:
-            fields["gelu"] = ACTIVATIONS[arguments["act_layer"]]
+        arguments = arguments_of(belongings)
+        try:
+            if "img_size" in arguments:
+                fields["image_size"] = as_pair("img_size", arguments["img_size"])
+            if "num_heads" in arguments:
+                check_count("num_heads", arguments["num_heads"])
+                fields["num_heads"] = arguments["num_heads"]
+        except ValueError as error:
+            raise InputError(f"config.json's model_args make no ViT: {error}", "mend it") from error
+        if "act_layer" in arguments:
+            gelu = chosen("act_layer", arguments["act_layer"], GATES if re.match(SWIGLU, name) else ACTIVATIONS)
+            fields["gelu"] = gelu or fields["gelu"]
+        if "no_embed_class" in arguments:
+            fields["position_class_slot"] = not arguments["no_embed_class"]
         pool = arguments.get("global_pool", belongings.get("global_pool"))
-        return fields | ({"pooling": POOLINGS[pool]} if pool in POOLINGS else {})
+        return fields if pool is None else fields | {"pooling": chosen("global_pool", pool, POOLINGS)}
 
     def preprocessing_from(
         self, belongings: Mapping[str, Any], preprocessor: Mapping[str, Any]
@@ -72,16 +79,17 @@ class Timm(TimmTable):
         try:
             channels, height, width = told["input_size"]
             plain = [told.get(name) or default for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))]
-            interpolation = told.get("interpolation") or "bicubic"
             return Preprocessing(
                 (height, width),
-                "squash" if told.get("crop_mode") == "squash" else "crop",
+                chosen("crop_mode", told.get("crop_mode") or "center", CROPS),
                 float(told.get("crop_pct") or 0.875),
-                interpolation if interpolation in INTERPOLATIONS else "bicubic",
+                chosen("interpolation", told.get("interpolation") or "bicubic", {n: n for n in INTERPOLATIONS}),
                 mean=tuple(map(float, plain[0])),
                 std=tuple(map(float, plain[1])),
                 channels=channels,
             )
+        except InputError:
+            raise
         except (TypeError, ValueError) as error:
             raise InputError(f"config.json's pretrained_cfg makes no preprocessing: {error}", "mend it") from error
 
@@ -104,7 +112,7 @@ class Timm(TimmTable):
         slotless = self.plain_dialect(c).rows == ()
         hidden = c.mlp_dim * (2 if c.mlp == "swiglu" else 1)
         arguments: dict[str, Any] = {
-            "img_size": list(c.image_size),
+            "img_size": [side + cut for side, cut in zip(c.image_size, p.trim, strict=True)],
             "patch_size": list(c.patch_size),
             "in_chans": c.channels,
             "embed_dim": c.width,
@@ -123,7 +131,7 @@ class Timm(TimmTable):
         if c.mlp == "mlp":
             arguments["act_layer"] = {gelu: name for name, gelu in ACTIVATIONS.items()}[c.gelu]
         told = {
-            "input_size": [p.channels, *p.image_size],
+            "input_size": [p.channels, *p.whole_size],
             "fixed_input_size": True,
             "interpolation": p.interpolation,
             "crop_pct": p.crop_fraction,
@@ -154,12 +162,53 @@ ODD_ONES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"vit_giantopt_patch16_siglip", {"num_heads": 16}),
     (r"vit_base_patch16_gap_224", {"num_heads": 16}),
     (r"test_vit2?$", {"num_heads": 2}),
-    (r"test_vit3$", {"num_heads": 3}),
 )
-ARGUMENTS = {"img_size": "image_size", "num_heads": "num_heads"}
+SWIGLU = r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)"  # the architectures whose MLP is gated
+GATES = {"silu": None, "swish": None}  # what can be told of them: what SwiGLU has anyway
+READ = ("img_size", "num_heads", "act_layer", "no_embed_class", "global_pool")
+IN_KEYS = (  # a file that is built with them has other keys or shapes
+    *("patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio", "init_values", "pos_embed"),
+    *("class_token", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "qkv_bias", "proj_bias"),
+    *("qk_norm", "scale_attn_norm", "scale_mlp_norm"),
+)
+HARMLESS = (  # for training alone, or for images of other sizes
+    *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
+    *("weight_init", "fix_init", "dynamic_img_size", "dynamic_img_pad"),
+)
+IDLE = {"pool_include_prefix": False}  # harmless with this value, and with no other
+CROPS: dict[str, Literal["crop", "squash"]] = {"center": "crop", "squash": "squash"}
 ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
 POOLINGS = {"token": "class_token", "avg": "mean", "map": "attention"}
 GLOBAL_POOLS = {pooling: name for name, pooling in POOLINGS.items()}
+Meaning = TypeVar("Meaning")
+
+
+def arguments_of(belongings: Mapping[str, Any]) -> dict[str, Any]:
+    """The model_args of a config.json; an argument that is null is one that timm takes for untold.
+
+    Raises:
+        InputError: they are no object, or one of them changes what the model computes in a way that is not read.
+    """
+    told = belongings.get("model_args")
+    if told is None:
+        return {}
+    if not isinstance(told, dict):
+        raise InputError(f"config.json has model_args {told!r:.100}", "they must be an object")
+    arguments = {name: value for name, value in told.items() if value is not None}
+    known = (*READ, *IN_KEYS, *HARMLESS)
+    for name, value in arguments.items():
+        if name not in known and not (name in IDLE and value == IDLE[name]):
+            cause = f"config.json has {name} {value!r:.100} in its model_args, which cannot be read"
+            raise InputError(cause, f"those that can be read are {', '.join(known)}")
+    return arguments
+
+
+def chosen(what: str, value: Any, meanings: Mapping[str, Meaning]) -> Meaning:
+    """What a value of config.json means. Raises InputError where it has no meaning here."""
+    for name, meaning in meanings.items():
+        if value == name:
+            return meaning
+    raise InputError(f"config.json says {what} {value!r:.100}", f"those that can be read are {', '.join(meanings)}")
 
 
 def architecture(c: ViTConfig) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vitreous.checkpoints.family import (
     Dialect,
@@ -23,6 +23,7 @@ from vitreous.support.errors import InputError
 
 ALL = (CLASS, DISTILLATION, REGISTERS)
 ROW = reshaped((1, 1, -1), (1, -1))  # DINOv2's mask token
+ROTATED = r"_rope(_|$)|^vit_pe_"  # timm's architectures with rotary positions, of which the keys tell nothing
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class TimmTable(Family):
         "blocks.0.attn.proj.weight",
     )
     drops: ClassVar[tuple[tuple[str, str], ...]] = (
-        (r"(optimizer|lr_scheduler|scheduler|scaler|loss_scaler|model_ema|ema)/", "state of a training run"),
+        (r"(optimizer|lr_scheduler|scheduler|scaler|amp_scaler|loss_scaler)/", "state of a training run"),
+        (r"(state_dict_ema|model_ema|ema)/", "the running mean of the weights; those that were trained are the model"),
     )
     dialects = TimmDialect
     eps: ClassVar[float] = 1e-6
@@ -80,8 +82,17 @@ class TimmTable(Family):
         return min(super().strangers(shapes), super().strangers(chunked), key=len)
 
     def prefix(self, shapes: Shapes) -> str:
-        """What stands in front of the model's keys; a student's only where there is nothing else."""
-        return min(prefixes(shapes, self.landmarks[:1]), key=lambda p: p.startswith("student"))
+        """What stands in front of the model's keys; one that a rule drops only where there is nothing else."""
+        found = prefixes(shapes, self.landmarks[:1])
+        return min(found, key=lambda p: any(re.match(pattern, p) for pattern, _ in self.drops))
+
+    def fields_from(self, belongings: Mapping[str, Any]) -> dict[str, Any]:
+        """Nothing; but the architecture may be one that has the same keys and is another function."""
+        name = belongings.get("architecture")
+        if isinstance(name, str) and re.search(ROTATED, name):
+            cause = f"config.json says architecture {name!r}, which has rotary positions"
+            raise InputError(cause, "only models whose positions are a table can be read")
+        return {}
 
     def read(self, shapes: Shapes, reading: Reading) -> TimmDialect:
         prefix = self.prefix(shapes)
@@ -155,6 +166,11 @@ class TimmTable(Family):
             reading.guess("image_size", size, "there are no positions to tell it")
             return ()
         length = shape_of(inner, "pos_embed", 3)[1]
+        if fields["pooling"] == "attention" and sum(counts.values()):
+            raise InputError(
+                "the file has attention pooling over the patches alone, beside a class token or registers",
+                "only attention pooling over all tokens can be read",
+            )
         rows = self.rows_of(length, counts, reading, fields["patch_size"])
         fields["position_class_slot"] = CLASS in rows
         reading.guess_image_size(length - sum(counts[name] for name in rows), fields["patch_size"])
@@ -163,17 +179,29 @@ class TimmTable(Family):
     def rows_of(
         self, length: int, counts: Mapping[str, int], reading: Reading, patch: tuple[int, ...]
     ) -> tuple[str, ...]:
-        """Which tokens have rows in the table: the first choice that leaves the grid."""
+        """Which tokens have rows in the table: the choice that leaves the grid.
+
+        Raises:
+            InputError: more than one does, and nothing that was given tells which.
+        """
+        given, fitting = reading.given, {}
         for rows in self.tables:
             patches = length - sum(counts[name] for name in rows)
-            if "image_size" in reading.given:
-                height, width = reading.given["image_size"]
+            if "image_size" in given:
+                height, width = given["image_size"]
                 fits = patches == (height // patch[0]) * (width // patch[1])
             else:
                 fits = patches > 0 and round(patches**0.5) ** 2 == patches
             if fits:
-                return rows
-        return self.tables[0]
+                fitting.setdefault(patches, rows)
+        told = [rows for rows in fitting.values() if (CLASS in rows) == given.get("position_class_slot")]
+        if len(fitting) > 1 and not told:
+            sizes = [tuple(round(patches**0.5) * side for side in patch) for patches in fitting]
+            raise InputError(
+                f"of {length} positions none or some may be of the {sum(counts.values())} tokens before the patches",
+                f"say which: {' or '.join(f'image_size={size}' for size in sizes)}",
+            )
+        return next(iter(told or fitting.values()), self.tables[0])
 
     def lacking(self, config: ViTConfig) -> list[str]:
         prefixed = config.prefix_tokens > 0 and config.pooling == "attention"

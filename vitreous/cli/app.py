@@ -13,7 +13,7 @@ import typer.main
 
 from vitreous import __version__
 from vitreous.support.errors import InputError, unknown
-from vitreous.support.text import printable
+from vitreous.support.text import printable, toml_value
 
 if TYPE_CHECKING:
     from vitreous.classifier import Classifier
@@ -28,6 +28,17 @@ COMMANDS = {
     "inspect": "Show what goes into and out of every stage of a model, from image to class.",
     "list": "Show the models, recipes and data sources there are.",
 }
+
+# Options of every command that reads a model of any family.
+FamilyOption = Annotated[
+    str | None, typer.Option("--family", help="Whose file MODEL is, such as deit, where its keys fit several.")
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="What MODEL does not say of itself, such as num_heads=3; repeatable."
+    ),
+]
 
 BAD_INPUT = 2
 STOPPED = 128 + signal.SIGINT  # as a shell counts a process that a signal ended
@@ -160,17 +171,40 @@ def tell(cause: str, mend: str) -> None:
         print(f"  try: {printable(mend)}", file=sys.stderr)
 
 
-def open_classifier(model: str) -> "Classifier":
-    """Loads a classifier; what its file did not say, and what was not taken, is told on the standard error stream.
+def load_as_told(model: str, family: str | None, settings: list[str] | None, device: str | None = None) -> "Classifier":
+    """Loads a classifier with what a person told of its file.
 
-    Our own files say all themselves, and so nothing is told of them.
+    Args:
+        model: where it is.
+        family: whose file it is.
+        settings: fields of the model's config, such as "num_heads=3".
+        device: the best there is if None.
 
     Raises:
         InputError: there is no model there, or not one that can be read.
     """
     from vitreous.classifier import load
 
-    classifier = load(model)
+    told = {key: toml_value(value) for key, value in read_settings(settings or []).items()}
+    if odd := sorted({"source", "device", "family"} & told.keys()):
+        raise InputError(f"{odd[0]!r} is no field of a model", "--set takes fields such as num_heads")
+    return load(model, device, family=family, **told)
+
+
+def open_classifier(model: str, family: str | None = None, settings: list[str] | None = None) -> "Classifier":
+    """Loads a classifier; what its file did not say, and what was not taken, is told on the standard error stream.
+
+    Our own files say all themselves, and so nothing is told of them.
+
+    Args:
+        model: where it is.
+        family: whose file it is.
+        settings: fields of the model's config, such as "num_heads=3".
+
+    Raises:
+        InputError: there is no model there, or not one that can be read.
+    """
+    classifier = load_as_told(model, family, settings)
     for remark in classifier.report.remarks() if classifier.report else ():
         print(printable(remark), file=sys.stderr)
     return classifier

@@ -3,13 +3,17 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitreous.cli.app import read_settings
+from vitreous.cli.app import FamilyOption, SettingsOption, load_as_told
 from vitreous.support.errors import InputError
-from vitreous.support.text import printable, toml_value
+from vitreous.support.text import printable
+
+if TYPE_CHECKING:
+    from vitreous.checkpoints.report import ExportReport
+    from vitreous.classifier import Classifier
 
 Target = Literal[
     "vitreous", "google", "big_vision", "timm", "huggingface", "torchvision",
@@ -20,26 +24,17 @@ Ways = Literal[
     "bilinear_aligned", "bilinear", "bilinear_antialias",
     "bicubic_aligned", "bicubic", "bicubic_antialias", "bicubic_offset",
 ]  # fmt: skip
+ChannelWays = Literal["average", "repeat"]
 
-MOST_CLASSES, MOST_CHANNELS = 10**6, 1024  # far above any data set's, far below what fills the memory
+OUT = "A file, whose suffix tells its kind; or a folder, which also gets the JSON files that belong to it."
 
 
 def command(
     model: Annotated[str, typer.Argument(help="A run's folder, a weights file of any family, or a name of a hub.")],
     to: Annotated[Target, typer.Option(help="The family whose format to write; vitreous is our own one file.")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="A file, whose suffix tells its kind; or a folder, which also gets the JSON files that belong to it."
-        ),
-    ],
-    family: Annotated[str | None, typer.Option(help="Whose file MODEL is, where its keys fit several.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="What MODEL does not say of itself, such as num_heads=3; repeatable."
-        ),
-    ] = None,
+    out: Annotated[Path, typer.Option(help=OUT)],
+    family: FamilyOption = None,
+    settings: SettingsOption = None,
     image_size: Annotated[
         str | None, typer.Option(metavar="N|HxW", help="Adapt to images of this size: positions are resampled.")
     ] = None,
@@ -48,13 +43,13 @@ def command(
     ] = None,
     resampling: Annotated[Ways | None, typer.Option(help="How; by default as MODEL's family does.")] = None,
     classes: Annotated[
-        int | None,
-        typer.Option(min=0, max=MOST_CLASSES, help="Put a new head for so many classes, all zero; 0 for no head."),
+        int | None, typer.Option(help="Put a new head for so many classes, all zero; 0 for no head.")
     ] = None,
-    channels: Annotated[
-        int | None, typer.Option(min=1, max=MOST_CHANNELS, help="Adapt to images of so many channels.")
-    ] = None,
-    dtype: Annotated[Type, typer.Option(help="Of the numbers that are written.")] = "float32",
+    channels: Annotated[int | None, typer.Option(help="Adapt to images of so many channels.")] = None,
+    channel_method: Annotated[
+        ChannelWays, typer.Option(help="Each new channel gets the mean of the old ones, or the old ones in turn.")
+    ] = "average",
+    dtype: Annotated[Type | None, typer.Option(help="Of what is written; by default as MODEL's file has it.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Spell the keys as the family usually does, not as MODEL's file did.")
     ] = False,
@@ -64,24 +59,22 @@ def command(
     """Write a model in the format of any family, from the format of any other."""
     import torch
 
-    from vitreous.classifier import load
+    wishes: dict[str, Any] = {"num_classes": classes, "channels": channels, "channel_method": channel_method}
+    sizes: dict[str, Any] = {"image_size": size(image_size), "patch_size": size(patch_size)}
+    classifier = load_as_told(model, family, settings, "cpu").adapt(**sizes, **wishes, resampling=resampling)
+    number = None if dtype is None else getattr(torch, dtype)
+    written = classifier.export(out, to, plain=plain, dtype=number, overwrite=force)
+    show(model, classifier, written, as_json)
 
-    told = {key: toml_value(value) for key, value in read_settings(settings or []).items()}
-    classifier = load(model, "cpu", family=family, **told)
-    wishes: dict[str, Any] = {
-        "image_size": size(image_size),
-        "patch_size": size(patch_size),
-        "resampling": resampling,
-        "num_classes": classes,
-        "channels": channels,
-    }
-    classifier = classifier.adapt(**wishes)
-    written = classifier.export(out, to, plain=plain, dtype=getattr(torch, dtype), overwrite=force)
+
+def show(model: str, classifier: "Classifier", written: "ExportReport", as_json: bool) -> None:
+    """Prints what was read, adapted and written."""
+    report = classifier.report
     if as_json:
-        read = None if classifier.report is None else classifier.report.to_dict()
+        read = None if report is None else report.to_dict()
         print(json.dumps({"read": read, "adapted": classifier.changes, "written": written.to_dict()}, indent=2))
         return
-    read = f"read {model} (vitreous)" if classifier.report is None else str(classifier.report)
+    read = f"read {model} (vitreous)" if report is None else str(report)
     for text in (read, *(f"adapted: {change}" for change in classifier.changes), str(written)):
         for line in text.split("\n"):
             print(printable(line))
@@ -89,12 +82,10 @@ def command(
 
 def size(text: str | None) -> int | tuple[int, int] | None:
     """Reads 384 or 384x512, height first. Raises InputError for anything else."""
-    from vitreous.data.preprocessing import MAX_SIDE
-
     if text is None:
         return None
     sides = text.lower().replace("×", "x").split("x")
-    if len(sides) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,3}", side) and int(side) <= MAX_SIDE for side in sides):
-        raise InputError(f"{text!r} is no size", f"write 384, or 384x512 for height and width; at most {MAX_SIDE} each")
+    if len(sides) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,8}", side) for side in sides):
+        raise InputError(f"{text!r} is no size", "write 384, or 384x512 for height and width")
     height, width = int(sides[0]), int(sides[-1])
     return height if len(sides) == 1 else (height, width)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitreous.cli.app import open_classifier
+from vitreous.cli.app import FamilyOption, SettingsOption, open_classifier
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,8 @@ def command(
         bool, typer.Option("--all", help="Open every block, also those that are like the one before.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    family: FamilyOption = None,
+    settings: SettingsOption = None,
 ) -> None:
     """Show what goes into and out of every stage of a model, from image to class."""
     from vitreous.explain.table import lay_out, plain_table
@@ -44,7 +46,7 @@ def command(
     from vitreous.support.host import tune_host
 
     tune_host()
-    network, preprocessing, fresh = open_model(model, with_weights=image is not None)
+    network, preprocessing, fresh = open_model(model, family, settings, with_weights=image is not None)
     pixels = [] if image is None else [preprocessing([decode(image)]).to(device_of(network))]
     trace = inspect(network, *pixels, level=level, values=image is not None)
     if as_json:
@@ -58,15 +60,20 @@ def command(
         print(plain_table(table))
 
 
-def open_model(model: str, with_weights: bool) -> "tuple[nn.Module, Preprocessing, bool]":
+def open_model(
+    model: str, family: str | None, settings: list[str] | None, with_weights: bool
+) -> "tuple[nn.Module, Preprocessing, bool]":
     """Finds the model, what it expects of an image, and whether its weights are fresh.
 
     Args:
         model: the name of a variant, or where there are weights.
+        family: whose file it is.
+        settings: fields of the config that the file does not hold, such as "num_heads=3".
         with_weights: whether a variant gets weights; else it has shapes and costs, and no memory.
 
     Raises:
-        InputError: there is neither such a variant nor such a file.
+        InputError: there is neither such a variant nor such a file; or a variant, whose name says everything, is told
+            what it is.
         ValueError: the variant's patches do not fit its image.
     """
     from vitreous.data.preprocessing import Preprocessing
@@ -75,7 +82,7 @@ def open_model(model: str, with_weights: bool) -> "tuple[nn.Module, Preprocessin
     from vitreous.support.errors import InputError, nearest
 
     if Path(model).expanduser().exists() or ":" in model:
-        classifier = open_classifier(model)
+        classifier = open_classifier(model, family, settings)
         return classifier.model, classifier.preprocessing, False
     try:
         config = variant(model)
@@ -86,6 +93,8 @@ def open_model(model: str, with_weights: bool) -> "tuple[nn.Module, Preprocessin
         meant = nearest(model, NAMES)
         names = f"a variant such as {meant or 'B/16'}; `vitreous list models` shows them all"
         raise InputError(f"{model!r} is neither a file nor a variant", names) from error
+    if family or settings:
+        raise InputError(f"{model} is the name of a shape and says all by itself", "leave --family and --set out")
     return named(model, on_meta=not with_weights), Preprocessing(image_size=config.image_size), True
 
 

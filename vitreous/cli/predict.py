@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitreous.cli.app import BAD_INPUT, open_classifier
+from vitreous.cli.app import BAD_INPUT, FamilyOption, SettingsOption, open_classifier
 from vitreous.support.errors import InputError
 from vitreous.support.text import csv_cell, natural_key, printable
 
@@ -45,6 +45,8 @@ def command(
             "in CSV and JSON as a field of its own.",
         ),
     ] = 0.0,
+    family: FamilyOption = None,
+    settings: SettingsOption = None,
 ) -> None:
     """Name the classes of images."""
     if as_csv and as_json:
@@ -54,7 +56,7 @@ def command(
     from vitreous.support.host import tune_host
 
     tune_host()
-    classifier = open_classifier(model)
+    classifier = open_classifier(model, family, settings)
     faults: list[BadImage] = []
     predictions = readable(classifier.each(paths), faults)
     if as_csv:

@@ -47,6 +47,8 @@ class Preprocessing:
         channels: 3 (RGB) or 1 (grey).
         crop_rounding: where the middle is half a pixel off: "even" takes the even one, as torchvision does, "down" the
             upper left one, as transformers does.
+        trim: rows at the bottom and columns at the right that are cut off at the end, where the weights' own code reads
+            none of the pixels that make no whole patch; `image_size` is what is left.
 
     Raises:
         InputError: naming the field, its value and what is valid.
@@ -61,6 +63,7 @@ class Preprocessing:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     channels: int = 3
     crop_rounding: Literal["even", "down"] = "even"
+    trim: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         _check(vars(self))
@@ -68,7 +71,9 @@ class Preprocessing:
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
         """The geometry: the image, of any mode and any size from 1x1, resized and cropped, as bytes."""
         image = self.convert(image)
-        return self.to_tensor(self._cropped(image))
+        cropped = self._cropped(image)
+        height, width = self.image_size
+        return self.to_tensor(cropped.crop((0, 0, width, height)) if any(self.trim) else cropped)
 
     def normalize(
         self, images: UInt8[Tensor, "batch channels height width"]
@@ -106,16 +111,28 @@ class Preprocessing:
         mean, std = self.mean, self.std
         if channels != self.channels and channels in (1, 3):
             mean, std = ((sum(values) / self.channels,) * channels for values in (mean, std))
-        return replace(self, image_size=image_size, mean=mean, std=std, channels=len(mean))
+        trim = self.trim if image_size == self.image_size else (0, 0)
+        return replace(self, image_size=image_size, mean=mean, std=std, channels=len(mean), trim=trim)
+
+    def trimmed(self, image_size: tuple[int, int]) -> "Preprocessing":
+        """The same, but for its last rows and columns of pixels."""
+        height, width = (whole - part for whole, part in zip(self.whole_size, image_size, strict=True))
+        return replace(self, image_size=image_size, trim=(height, width))
+
+    @property
+    def whole_size(self) -> tuple[int, int]:
+        """(height, width) before the last rows and columns are cut off."""
+        return self.image_size[0] + self.trim[0], self.image_size[1] + self.trim[1]
 
     def summary(self) -> str:
         """What it does, on one line."""
-        size = "×".join(map(str, self.image_size))
+        size = "×".join(map(str, self.whole_size))
         how = "squashed" if self.resize == "squash" else "resized"
         if self.resize == "crop" or self.crop_fraction < 1:
             down = ", half pixels rounded down" if self.crop_rounding == "down" else ""
             how += f", the middle {self.crop_fraction:.3g} of it cropped{down},"
         channels = [f"{tuple(round(v, 3) for v in values)}" for values in (self.mean, self.std)]
+        size += f" and {self.trim[0]}×{self.trim[1]} cut off at the lower right" if any(self.trim) else ""
         return f"{how} to {size}, {self.interpolation}, mean {channels[0]}, std {channels[1]}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +142,7 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`. Raises InputError for missing or unknown keys and invalid values."""
-        values = {"crop_rounding": cls.crop_rounding, **values}  # which files of the first version do not have
+        values = {"crop_rounding": cls.crop_rounding, "trim": cls.trim, **values}  # which the first files do not have
         names = [field.name for field in fields(cls)]
         for name in values:
             if name not in names:
@@ -145,13 +162,14 @@ class Preprocessing:
             std=tuple(map(float, values["std"])),
             channels=values["channels"],
             crop_rounding=values["crop_rounding"],
+            trim=tuple(values["trim"]),
         )
 
     def _cropped(self, image: Image.Image) -> Image.Image:
         """The middle of the image resized to cover, or to be, `image_size / crop_fraction`; torchvision's bits."""
-        height, width = self.image_size
+        height, width = self.whole_size
         # A hair more, since 224 / (224 / 232) must be 232.
-        cover_height, cover_width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.image_size)
+        cover_height, cover_width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.whole_size)
         if self.resize == "squash":
             rows, columns = cover_height, cover_width
         elif image.height * cover_width <= image.width * cover_height:  # the height is the tighter side
@@ -189,6 +207,7 @@ def _check(values: Mapping[str, Any]) -> None:
         ("crop_fraction", _are_numbers([fraction]) and 0 < fraction <= 1, "in (0, 1]"),
         ("antialias", antialias is True or unsmoothed, f"true, or false with {', '.join(WITHOUT_ANTIALIAS)}"),
         ("crop_rounding", values["crop_rounding"] in ROUNDINGS, " or ".join(ROUNDINGS)),
+        ("trim", _is_size(values["trim"], least=0), f"(rows, columns), each from 0 to {MAX_SIDE}"),
         ("mean", _are_numbers(values["mean"]) and len(values["mean"]) == channels, each),
         ("std", _are_positive(values["std"]) and len(values["std"]) == channels, f"{each}, above 0"),
     )
@@ -201,9 +220,9 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object, least: int = 1) -> bool:
     pair = isinstance(value, list | tuple) and len(value) == 2
-    return pair and all(_is_whole(side) and 1 <= side <= MAX_SIDE for side in value)
+    return pair and all(_is_whole(side) and least <= side <= MAX_SIDE for side in value)
 
 
 def _are_numbers(values: object) -> bool:

@@ -34,6 +34,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 PAIRS = ("image_size", "patch_size")  # (height, width); one number stands for a square
 POSITIVE = ("width", "depth", "mlp_dim", "num_heads", "channels", "stem_width")
 NOT_NEGATIVE = ("num_classes", "registers")
+FAR = 1000  # how far from a number of heads others are looked for that divide the width
 RATES = ("dropout", "stochastic_depth")
 FLAGS = (
     *("pre_norm", "patch_bias", "class_token", "distillation_token", "mask_token"),
@@ -251,7 +252,8 @@ def check_heads(width: int, num_heads: int) -> None:
     check_count("width", width)
     check_count("num_heads", num_heads)
     if width % num_heads:
-        divisors = [k for k in range(1, width + 1) if width % k == 0]
+        around = range(max(1, num_heads - FAR), min(width, num_heads + FAR) + 1)
+        divisors = [k for k in {1, *around} if width % k == 0]
         nearest = sorted(sorted(divisors, key=lambda k: abs(k - num_heads))[:3])
         raise ValueError(
             f"num_heads is {num_heads}, which does not divide width {width}; "

@@ -29,8 +29,7 @@ def atomic_path(path: str | Path) -> Generator[Path, None, None]:
         InputError: the folder is missing or cannot be written, the disk is full, `path` is no ordinary file.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # renaming would replace even /dev/null
-        raise InputError(f"cannot write {str(path)!r}: it is not a file", "give the name of a file")
+    check_target(path)
     # A name of its own, not the target's and a suffix: that may have the longest name there can be.
     temporary = path.parent / f".vitreous-{secrets.token_hex(8)}.tmp"
     try:
@@ -64,22 +63,33 @@ def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
+def atomic_folder(path: str | Path, last: str = "") -> Generator[Path, None, None]:
     """An empty folder to write files to, which move into the folder `path` when the block ends, or leave no trace.
 
-    `path` and the folders above it are made where they are not there. What it holds under other names stays.
+    `path` and the folders above it are made where they are not there. What it holds under other names stays. Files
+    are flushed before any moves; an error in between puts all back that was there. Those that they replace move out
+    before they move in, so that a crash leaves no mixture: the file `last`, without which the others are of no use,
+    goes out first and comes in last.
+
+    Args:
+        path: of the folder.
+        last: a file's name.
 
     Raises:
-        InputError: `path` is no folder, or cannot be made or written.
+        InputError: `path` is no folder, or cannot be made or written, or what would be replaced is no file.
     """
     path = Path(path)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".vitreous-", dir=path) as temporary:
-            yield Path(temporary)
-            for file in sorted(Path(temporary).iterdir()):
-                file.replace(path / file.name)
+        with (
+            TemporaryDirectory(prefix=".vitreous-", dir=path) as new,
+            TemporaryDirectory(prefix=".vitreous-", dir=path) as old,
+        ):
+            yield Path(new)
+            _move_in(Path(new), path, Path(old), last)
+            for folder in made:
+                _flush_folder(folder.parent)
     except BaseException as error:
         for folder in made:
             with suppress(OSError):  # the first error is the one to tell
@@ -88,7 +98,37 @@ def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
             raise
         cause = f"cannot write the folder {str(path)!r}: {error.strerror}"
         raise InputError(cause, "give a folder with room and permission to write") from error
-    _flush_folder(path)
+
+
+def check_target(path: Path) -> None:
+    """Raises InputError where something is in the place of a file to be written that is no file."""
+    if path.exists() and not path.is_file():  # renaming would replace even /dev/null
+        raise InputError(f"cannot write {str(path)!r}: it is not a file", "give the name of a file")
+
+
+def _move_in(new: Path, path: Path, old: Path, last: str) -> None:
+    """Moves all files of `new` to `path`, and those they replace to `old`; after an error all are where they were."""
+    names = sorted((file.name for file in new.iterdir()), key=lambda name: (name == last, name))
+    for name in names:
+        check_target(path / name)
+        with (new / name).open("rb+") as file:
+            os.fsync(file.fileno())
+    try:
+        for name in reversed(names):
+            if os.path.lexists(path / name):
+                (path / name).replace(old / name)
+        _flush_folder(path)
+        for name in names:
+            (new / name).replace(path / name)
+        _flush_folder(path)
+    except BaseException:
+        for name in names:
+            with suppress(OSError):  # the first error is the one to tell
+                if os.path.lexists(old / name):
+                    (old / name).replace(path / name)
+                elif not (new / name).exists():
+                    (path / name).unlink()
+        raise
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
