@@ -136,3 +136,9 @@ def test_a_model_that_cannot_be_is_refused():
         resolve(Recipe().with_settings({"variant": "Tiny"}), data_of((64, 64)))
     with pytest.raises(InputError, match="does not divide width"):
         resolve(Recipe().with_settings({"num_heads": 7}), data_of((64, 64)))
+
+
+def test_warmup_and_cooldown_leave_room():
+    recipe = Recipe.from_dict({"schedule": {"epochs": 10, "warmup_epochs": 6, "cooldown_epochs": 5}})
+    with pytest.raises(InputError, match="warmup_epochs and cooldown_epochs are 6 and 5 of 10 epochs"):
+        resolve(recipe, open_data("digits", 0.1))

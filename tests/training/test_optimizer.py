@@ -5,7 +5,8 @@ import torch
 
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.optimizer import adamw, decayed
+from vitreous.training.optimizer import adam, adamw, decayed, sgd
+from vitreous.training.step import update
 
 TINY = {"width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2, "image_size": 8, "patch_size": 4, "num_classes": 3}
 
@@ -91,3 +92,51 @@ def test_frozen_parameters_are_left_out():
     model.patch_embedding.requires_grad_(False)
     held = [p for group in adamw(model, lr=0.1, weight_decay=0.5).param_groups for p in group["params"]]
     assert len(held) == len(list(model.parameters())) - 2
+
+
+PLAIN = {
+    "adamw": (adamw, torch.optim.AdamW, {"betas": (0.8, 0.95), "eps": 1e-6}),
+    "adam": (adam, torch.optim.Adam, {"betas": (0.8, 0.95), "eps": 1e-6}),
+    "sgd": (sgd, torch.optim.SGD, {"momentum": 0.9}),
+    "sgd without momentum": (sgd, torch.optim.SGD, {"momentum": 0.0}),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_ten_steps_are_torchs_plain_ones(name: str):
+    """Against the unfused optimizer with one group for the matrices and one for the rest, in float64."""
+    make, plain, fields = PLAIN[name]
+    ours, theirs = (VisionTransformer(ViTConfig.from_dict(TINY)).double() for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = make(ours, lr=0.01, weight_decay=0.1, **fields)
+    matrices = decayed(theirs)
+    both = [(name in matrices, parameter) for name, parameter in theirs.named_parameters()]
+    groups = [
+        {"params": [p for is_matrix, p in both if is_matrix == of], "weight_decay": 0.1 * of} for of in (True, False)
+    ]
+    reference = plain(groups, lr=0.01, foreach=False, **fields)
+    for _ in range(10):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        optimizer.step()
+        reference.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_first_step_that_is_skipped_leaves_no_trace(name: str):
+    """Momentum must not start from memory that nobody wrote."""
+    make, _, fields = PLAIN[name]
+    skipping, clean = (VisionTransformer(ViTConfig.from_dict(TINY)) for _ in range(2))
+    clean.load_state_dict(skipping.state_dict())
+    gradients = [torch.randn_like(parameter) for parameter in clean.parameters()]
+    for model, first in ((skipping, True), (clean, False)):
+        optimizer = make(model, lr=0.01, weight_decay=0.1, **fields)
+        for skip in (True, False, False) if first else (False, False):
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter.grad = torch.full_like(gradient, float("nan")) if skip else gradient.clone()
+            update(optimizer, divisor=torch.tensor(1.0), healthy=torch.tensor(not skip))
+    for mine, other in zip(skipping.parameters(), clean.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)

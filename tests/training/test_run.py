@@ -83,6 +83,28 @@ def test_the_same_seed_gives_the_same_bits(tmp_path, quick):
     assert numbers[0] != numbers[2]
 
 
+@pytest.mark.parametrize("algorithm", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("decay", ["cosine", "linear", "rsqrt", "constant"])
+def test_every_optimizer_and_schedule_runs(algorithm, decay, photos, tmp_path, quick):
+    settings = quick | {"algorithm": algorithm, "decay": decay, "cooldown_epochs": 0.5, "lr": 0.01}
+    run = train(photos, out=tmp_path / "out", settings=settings, quiet=True)
+    fresh = train(photos, out=tmp_path / "still", settings=settings | {"lr": 1e-12}, quiet=True)
+    assert not same_weights(run, fresh)
+    assert {row["epoch"] for row in run.rows} == {1, 2}
+    assert run.rows[-1]["lr"] < 0.01
+    assert run.recipe.optimizer.algorithm == algorithm
+
+
+def test_the_average_is_kept_and_training_goes_on_as_without(photos, tmp_path, quick):
+    plain, averaged = (
+        train(photos, out=tmp_path / str(decay), settings=quick | {"ema_decay": decay}, quiet=True)
+        for decay in (0.0, 0.9)
+    )
+    assert [row["train_loss"] for row in plain.rows] == [row["train_loss"] for row in averaged.rows]
+    assert [row["val_loss"] for row in plain.rows] != [row["val_loss"] for row in averaged.rows]
+    assert not same_weights(plain, averaged)
+
+
 def test_the_callers_random_numbers_are_left_alone(photos, tmp_path, quick):
     torch.manual_seed(5)
     expected = torch.rand(3)

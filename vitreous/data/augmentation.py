@@ -1,6 +1,5 @@
 """Augmentation: the same picture, seen a little differently in each epoch."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,28 +7,42 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from vitreous.data.photometric import TRIES, color_jitter, erased, fitting_box, rand_augment, trivial_augment
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
-TRIES = 10
+MOST_LAYERS = 10
+MOST_MAGNITUDE = 30.0
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop, resized (Szegedy et al., arXiv 1409.4842, section 6), and a flip half of the time.
+    """A random crop, resized (Szegedy et al., arXiv 1409.4842, section 6), a flip half of the time, and more if asked.
+
+    In this order: crop, resize, flip, RandAugment or TrivialAugment, colour jitter, erasing.
 
     Args:
         flip: whether left and right may be swapped; not for digits or text.
         crop_scale: the crop's share of the area, drawn evenly from (lowest, highest).
         crop_ratio: the crop's width / height, drawn from (lowest, highest), evenly in its logarithm.
+        randaugment_layers: operations of RandAugment, from 0 (none) to 10.
+        randaugment_magnitude: their strength on its authors' scale, from 0 to 30; AugReg's are 0, 10, 15 and 20.
+        trivial_augment: whether there is one operation of TrivialAugment; not together with RandAugment.
+        color_jitter: brightness, contrast and saturation each change by up to this share, from 0 (none) to 1.
+        erasing: how often a box is erased, from 0 (never) to 1.
 
     Raises:
-        InputError: naming the range that is not one.
+        InputError: naming the field whose value is not valid.
     """
 
     flip: bool = True
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    randaugment_layers: int = 0
+    randaugment_magnitude: float = 10.0
+    trivial_augment: bool = False
+    color_jitter: float = 0.0
+    erasing: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (low, high), most in (
@@ -38,6 +51,17 @@ class Augmentation:
         ):
             if not 0 < low <= high <= most:
                 raise InputError(f"{name} is {(low, high)}", f"it must be (lowest, highest), above 0, at most {most:g}")
+        for name, value, most in (
+            ("randaugment_layers", self.randaugment_layers, MOST_LAYERS),
+            ("randaugment_magnitude", self.randaugment_magnitude, MOST_MAGNITUDE),
+            ("color_jitter", self.color_jitter, 1),
+            ("erasing", self.erasing, 1),
+        ):
+            if not 0 <= value <= most:
+                raise InputError(f"{name} is {value}", f"it must be from 0 to {most:g}")
+        if self.trivial_augment and self.randaugment_layers:
+            cause = f"trivial_augment is true and randaugment_layers is {self.randaugment_layers}"
+            raise InputError(cause, "set one of them: trivial_augment = false or randaugment_layers = 0")
 
     def pixels(
         self, image: Image.Image, preprocessing: Preprocessing, generator: np.random.Generator
@@ -45,7 +69,7 @@ class Augmentation:
         """One random view of the image, of the size, colours and interpolation that `preprocessing` says.
 
         The same count of numbers is drawn in the same order whatever the image, so that what comes after a
-        crop does not depend on how many tries it took.
+        crop does not depend on how many tries it took; for what is switched off, nothing is drawn.
         """
         image = preprocessing.convert(image)
         flip = generator.random() < 0.5
@@ -53,7 +77,14 @@ class Augmentation:
         view = preprocessing.resized(image.crop((left, top, left + width, top + height)))
         if flip and self.flip:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return preprocessing.to_tensor(view)
+        if self.randaugment_layers:
+            view = rand_augment(view, self.randaugment_layers, self.randaugment_magnitude, generator)
+        if self.trivial_augment:
+            view = trivial_augment(view, generator)
+        if self.color_jitter:
+            view = color_jitter(view, self.color_jitter, generator)
+        pixels = preprocessing.to_tensor(view)
+        return erased(pixels, self.erasing, generator) if self.erasing else pixels
 
     def crop(self, height: int, width: int, draws: np.ndarray) -> tuple[int, int, int, int]:
         """The (top, left, height, width) of a crop of an image of height x width.
@@ -62,13 +93,10 @@ class Augmentation:
         taken. If none fits, which long strips come to, the middle is: all of it that the range of ratios
         allows.
         """
-        (low, high), (narrow, wide) = self.crop_scale, self.crop_ratio
-        for area, ratio, down, right in draws.tolist():
-            target = height * width * (low + area * (high - low))
-            shape = math.exp(math.log(narrow) + ratio * (math.log(wide) - math.log(narrow)))
-            rows, columns = round(math.sqrt(target / shape)), round(math.sqrt(target * shape))
-            if 0 < rows <= height and 0 < columns <= width:
-                return int(down * (height - rows + 1)), int(right * (width - columns + 1)), rows, columns
+        box = fitting_box(height, width, self.crop_scale, self.crop_ratio, draws)
+        if box is not None:
+            return box
+        narrow, wide = self.crop_ratio
         rows = min(height, max(1, round(width / narrow)))
         columns = min(width, max(1, round(height * wide)))
         return (height - rows) // 2, (width - columns) // 2, rows, columns

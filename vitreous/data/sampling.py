@@ -12,12 +12,17 @@ index) never meet within 2^64 blocks, whatever the 64-bit values. Making one cos
 
 import numpy as np
 
-SAMPLE, ORDER = 0, 1  # purposes: one number each, never used twice
+SAMPLE, ORDER, MIXING = 0, 1, 2  # purposes: one number each, never used twice
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The generator of one sample's augmentation. Raises ValueError for numbers that are not in 0..2^64-1."""
     return _generator(seed, SAMPLE, epoch, index)
+
+
+def batch_generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
+    """The generator of one batch's mixing. Raises ValueError for numbers that are not in 0..2^64-1."""
+    return _generator(seed, MIXING, epoch, batch)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:

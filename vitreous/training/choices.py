@@ -29,13 +29,16 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
     Where a run takes place (device, threads, workers) stays open: it is chosen anew on each machine.
 
     Raises:
-        InputError: the model's fields contradict each other, no patch fits the image size, the warmup takes all
-            epochs, or images would be flipped that must not be.
+        InputError: the model's fields contradict each other, no patch fits the image size, warmup and cooldown take
+            all epochs, or images would be flipped that must not be.
     """
     schedule = recipe.schedule
     if schedule.warmup_epochs >= schedule.epochs:
         cause = f"warmup_epochs is {schedule.warmup_epochs:g} of {schedule.epochs} epochs: the rate would only climb"
         raise InputError(cause, "give fewer, or only epochs: warmup is a fifth of them then, or less")
+    if schedule.warmup_epochs + schedule.cooldown_epochs > schedule.epochs:
+        cause = f"warmup_epochs and cooldown_epochs are {schedule.warmup_epochs:g} and {schedule.cooldown_epochs:g}"
+        raise InputError(f"{cause} of {schedule.epochs} epochs", "give fewer")
     tables = recipe.model_dump(exclude_none=True)
     tables["model"] = choose_shape(recipe.model, data)
     if recipe.data.batch_size == "auto":

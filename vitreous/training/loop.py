@@ -14,11 +14,13 @@ from vitreous.data.sources import Split
 from vitreous.evaluation.metrics import Outcome
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
+from vitreous.training.averaging import WeightAverage
 from vitreous.training.display import Display
 from vitreous.training.folder import BadFiles, RunFolder
 from vitreous.training.objective import CrossEntropy
-from vitreous.training.optimizer import adamw
-from vitreous.training.schedule import warmup_cosine
+from vitreous.training.optimizer import adam, adamw, sgd
+from vitreous.training.recipe import OptimizerSection
+from vitreous.training.schedule import rate
 from vitreous.training.step import Totals, train_step
 from vitreous.training.task import Task
 
@@ -62,12 +64,14 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
     """
     optimization, schedule = task.recipe.optimizer, task.recipe.schedule
     objective = CrossEntropy(task.recipe.objective.label_smoothing)
-    optimizer = adamw(
-        model, lr=optimization.lr, weight_decay=optimization.weight_decay,
-        betas=optimization.betas, eps=optimization.eps,
-    )  # fmt: skip
+    optimizer = make_optimizer(model, optimization)
     total_steps = schedule.epochs * task.steps_per_epoch
-    warmup_steps = round(schedule.warmup_epochs * task.steps_per_epoch)
+    warmup_steps, cooldown_steps = (
+        round(epochs * task.steps_per_epoch) for epochs in (schedule.warmup_epochs, schedule.cooldown_epochs)
+    )
+    ema_decay = task.recipe.averaging.ema_decay
+    average = WeightAverage(model, ema_decay) if ema_decay else None
+    kept_model = model if average is None else average.model
 
     rows: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
@@ -78,7 +82,7 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         model.train()
         for batch in task.training_batches(epoch):
             bad_files.add(task.data.train, batch.bad)
-            lr = optimization.lr * warmup_cosine(step, total_steps, warmup_steps)
+            lr = optimization.lr * rate(step, total_steps, warmup_steps, schedule.decay, cooldown_steps)
             step += 1
             if len(batch):
                 images, labels = task.tensors(batch)
@@ -86,6 +90,8 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
                     model, optimizer, objective, images, labels, lr=lr, clip_norm=optimization.clip_norm
                 )
                 totals.add(step, result)
+                if average is not None:
+                    average.update(model)
             display.step(step, totals)
         if totals.sums is None:
             raise InputError("none of the train images can be read", "check the files")
@@ -93,7 +99,7 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         report_skipped(totals.skipped_steps(), count, epoch, display)
         images_per_second = count / (time.perf_counter() - epoch_begun)
 
-        validation = evaluate(model, task, task.data.validation, bad_files)
+        validation = evaluate(kept_model, task, task.data.validation, bad_files)
         row = {
             "epoch": epoch, "step": step, "lr": lr,
             "train_loss": loss, "train_accuracy": accuracy,
@@ -103,7 +109,7 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         if is_better(row, best):
             best = row
             kept = {"data": Path(task.data.name).name, "epoch": epoch, "val_accuracy": validation.accuracy}
-            save_model(folder.model, model, task.preprocessing, task.data.class_names, kept)
+            save_model(folder.model, kept_model, task.preprocessing, task.data.class_names, kept)
         rows.append(row)
         folder.append_metrics(row)
         display.end_epoch(row)
@@ -115,6 +121,15 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         test = {"test_loss": outcome.loss, "test_accuracy": outcome.accuracy}
         folder.append_metrics({key: best[key] for key in ("epoch", "step", "val_accuracy")} | test)
     return Trained(rows, best, outcome, split)
+
+
+def make_optimizer(model: VisionTransformer, section: OptimizerSection) -> torch.optim.Optimizer:
+    """The optimizer that a recipe asks for."""
+    shared = {"lr": section.lr, "weight_decay": section.weight_decay}
+    if section.algorithm == "sgd":
+        return sgd(model, **shared, momentum=section.momentum)
+    make = adamw if section.algorithm == "adamw" else adam
+    return make(model, **shared, betas=section.betas, eps=section.eps)
 
 
 def final_outcome(task: Task, folder: RunFolder, bad_files: BadFiles) -> tuple[Outcome, str]:

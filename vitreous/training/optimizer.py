@@ -1,8 +1,11 @@
-"""AdamW, with weight decay on matrices only."""
+"""AdamW, Adam and SGD, with weight decay on matrices only."""
+
+from typing import Literal
 
 import torch
 from torch import nn
 
+Algorithm = Literal["adamw", "adam", "sgd"]
 MATRICES = (nn.Linear, nn.Conv2d)  # layers with what the authors' code calls a kernel
 
 
@@ -45,3 +48,32 @@ def adamw(
         eps: added to the root of the second moment.
     """
     return torch.optim.AdamW(groups(model, weight_decay), lr=lr, betas=betas, eps=eps, fused=True)
+
+
+def adam(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> torch.optim.Adam:
+    """Adam (arXiv 1412.6980), whose decay is added to the gradients of the matrices; see `adamw`."""
+    return torch.optim.Adam(groups(model, weight_decay), lr=lr, betas=betas, eps=eps, fused=True)
+
+
+def sgd(model: nn.Module, *, lr: float, weight_decay: float, momentum: float = 0.9) -> torch.optim.SGD:
+    """SGD with momentum, whose decay is added to the gradients of the matrices; fused, see `adamw`.
+
+    Args:
+        model: whose parameters it moves.
+        lr: the learning rate, where no schedule sets another.
+        weight_decay: of the matrices.
+        momentum: the share of the last update that stays.
+    """
+    optimizer = torch.optim.SGD(groups(model, weight_decay), lr=lr, momentum=momentum, fused=True)
+    # Made here and not at the first step: where that one is skipped, torch would leave them uninitialised.
+    for group in optimizer.param_groups if momentum else ():
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

@@ -22,6 +22,8 @@ from vitreous.model.config import (
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import toml_value
+from vitreous.training.optimizer import Algorithm
+from vitreous.training.schedule import Decay
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MAX_BYTES = 2**20
@@ -119,27 +121,37 @@ class ObjectiveSection(Section):
 
 
 class OptimizerSection(Section):
-    """AdamW and the clipping of gradients."""
+    """The optimizer and the clipping of gradients."""
 
+    algorithm: Algorithm = "adamw"
     lr: Finite = 1e-3  # the highest, which warmup leads to
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05  # times the lr, on matrices only
-    betas: tuple[Rate, Rate] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05  # on matrices; AdamW's is times the lr
+    momentum: Rate = 0.9  # of SGD
+    betas: tuple[Rate, Rate] = (0.9, 0.999)  # of Adam and AdamW
     eps: Finite = 1e-8
     clip_norm: Positive = 1.0  # of all gradients together; inf does not clip
 
 
 class ScheduleSection(Section):
-    """How long, and how the learning rate moves: up in a line, down along a cosine.
+    """How long, and how the learning rate moves: up in a line, then down.
 
     Whoever gives epochs without warmup_epochs, in a file or as a setting, gets at most a fifth of them as warmup.
     """
 
     epochs: Count = 60
     warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    decay: Decay = "cosine"
+    cooldown_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # a line to 0 at the end
 
     def with_short_warmup(self) -> Self:
         """The same with a warmup of at most a fifth of the epochs."""
         return self.model_copy(update={"warmup_epochs": min(self.warmup_epochs, self.epochs / LEAST_WARMUPS)})
+
+
+class AveragingSection(Section):
+    """An average of the weights, which is then what is validated and kept."""
+
+    ema_decay: Rate = 0.0  # of the exponential moving average, such as 0.9999; 0 for none
 
 
 class RunSection(Section):
@@ -162,6 +174,7 @@ class Recipe(BaseModel):
     objective: ObjectiveSection = ObjectiveSection()
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
+    averaging: AveragingSection = AveragingSection()
     run: RunSection = RunSection()
 
     @classmethod

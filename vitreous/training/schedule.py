@@ -1,16 +1,34 @@
 """The learning rate's course: pure functions from a step to a factor of the highest rate."""
 
 import math
+from typing import Literal
+
+Decay = Literal["cosine", "linear", "rsqrt", "constant"]
 
 
-def warmup_cosine(step: int, total: int, warmup: int) -> float:
-    """Up in a line to 1 at the last step of the warmup, then down along half a cosine towards 0.
+def rate(step: int, total: int, warmup: int, decay: Decay = "cosine", cooldown: int = 0) -> float:
+    """Up in a line to 1 at the last step of the warmup, then down.
+
+    "cosine" and "linear" reach 0 at the end (arXiv 2010.11929, Table 3 and 4). "rsqrt" falls with the square root of
+    the steps since the warmup, in units of its length (arXiv 2106.04560, section 3.5), "constant" stays; both can end
+    in a cooldown, a line down to 0.
 
     Args:
         step: from 0.
-        total: steps of the whole run; the step after the last would have the factor 0.
+        total: steps of the whole run; the step after the last would have the factor 0, where it falls to 0.
         warmup: steps of the way up; 0 for none.
+        decay: how it falls.
+        cooldown: steps of the line at the end.
     """
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+    after = step - warmup
+    if decay == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * after / (total - warmup)))
+    elif decay == "linear":
+        factor = 1 - after / (total - warmup)
+    elif decay == "rsqrt":
+        factor = math.sqrt(max(warmup, 1) / (max(warmup, 1) + after))
+    else:
+        factor = 1.0
+    return factor * min(1.0, (total - step) / (cooldown + 1)) if cooldown else factor

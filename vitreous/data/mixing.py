@@ -1,0 +1,107 @@
+"""Mixing: each image of a batch is blended with another one, and so are their labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from vitreous.support.errors import InputError
+
+MOST = 100.0
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """MixUp (Zhang et al., arXiv 1710.09412) and CutMix (Yun et al., arXiv 1905.04899) of a batch with itself.
+
+    Each image has as partner one of a random order of the batch, which may be itself. MixUp blends all of their
+    pixels, CutMix puts a box of the partner into the image; either way a label gets its image's share of the pixels.
+
+    Args:
+        mixup: MixUp's alpha: an image's share is drawn from Beta(alpha, alpha); 0 for no MixUp.
+        cutmix: CutMix's alpha: the share outside of the box, before the box is cut off at the image's edge; 0 for none.
+            If both are given, each draw takes one of them, both as often.
+        per_sample: whether every sample draws its own, or the whole batch shares one draw.
+
+    Raises:
+        InputError: naming the field whose value is not valid.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    per_sample: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
+            if not 0 <= value <= MOST:
+                raise InputError(f"{name} is {value}", f"it must be from 0 (off) to {MOST:g}")
+
+    def __call__(
+        self,
+        images: Float[Tensor, "batch channels height width"],
+        targets: Float[Tensor, "batch classes"],
+        generator: np.random.Generator,
+    ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch classes"]]:
+        """The mixed images and targets: new tensors on the devices of the old ones, for which no device is waited."""
+        if not self.mixup and not self.cutmix:
+            return images, targets
+        count, _, height, width = images.shape
+        draws = self.draw(count, height, width, generator)
+        partners = _moved(draws.partners, images.device)
+        shares = _moved(draws.shares, images.device).to(images.dtype)
+        boxes = _moved(draws.boxes, images.device)
+        # Inside of its box an image's weight is 0, outside 1; without a box it is the share everywhere.
+        uncut = _moved(draws.uncut, images.device).view(-1, 1, 1)
+        weights = torch.where(uncut, shares.view(-1, 1, 1), (~_inside(boxes, height, width)).to(images.dtype))
+        mixed = torch.lerp(images[partners], images, weights.unsqueeze(1))
+        places, portions = partners.to(targets.device), shares.to(targets.device, targets.dtype)
+        return mixed, torch.lerp(targets[places], targets, portions.view(-1, 1))
+
+    def draw(self, count: int, height: int, width: int, generator: np.random.Generator) -> "Draws":
+        """What is done to a batch of `count` images of height x width."""
+        rows = count if self.per_sample else 1
+        partners = generator.permutation(count)
+        choice, centres = generator.random(rows), generator.random((rows, 2))
+        blended = generator.beta(self.mixup, self.mixup, rows) if self.mixup else np.ones(rows)
+        outside = generator.beta(self.cutmix, self.cutmix, rows) if self.cutmix else np.ones(rows)
+        uncut = choice < 0.5 if self.mixup and self.cutmix else np.full(rows, not self.cutmix)
+        sides = np.array((height, width))
+        halves = np.floor(sides * np.sqrt(1 - outside)[:, None]).astype(np.int64) // 2
+        middles = np.floor(sides * centres).astype(np.int64)
+        start, end = np.maximum(middles - halves, 0), np.minimum(middles + halves, sides)
+        kept = 1 - (end - start).prod(axis=1) / (height * width)
+        return Draws(partners, uncut, np.where(uncut, blended, kept), np.concatenate((start, end), axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What was drawn for a batch; "rows" is its length, or 1 where all of it shares one draw.
+
+    Args:
+        partners: the place of each image's partner.
+        uncut: whether the row is blended, without a box.
+        shares: each image's own share of its pixels, in [0, 1].
+        boxes: top, left, bottom, right (the last two outside) of each partner's box.
+    """
+
+    partners: Int64[np.ndarray, " batch"]
+    uncut: Bool[np.ndarray, " rows"]
+    shares: Float[np.ndarray, " rows"]
+    boxes: Int64[np.ndarray, "rows 4"]
+
+
+def _inside(boxes: Int64[Tensor, "rows 4"], height: int, width: int) -> Bool[Tensor, "rows height width"]:
+    """Whether a pixel is in the row's box."""
+    top, left, bottom, right = boxes.view(-1, 4, 1, 1).unbind(1)
+    down = torch.arange(height, device=boxes.device).view(1, -1, 1)
+    along = torch.arange(width, device=boxes.device).view(1, 1, -1)
+    return (down >= top) & (down < bottom) & (along >= left) & (along < right)
+
+
+def _moved(values: np.ndarray, device: torch.device) -> Tensor:
+    """The values on the device, in the order of its work: nobody waits for it."""
+    # Float64 does not exist on every device.
+    tensor = torch.from_numpy(values.astype(np.float32) if values.dtype == np.float64 else values)
+    return tensor.to(device, non_blocking=True)
