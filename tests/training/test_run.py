@@ -95,6 +95,14 @@ def test_every_optimizer_and_schedule_runs(algorithm, decay, photos, tmp_path, q
     assert run.recipe.optimizer.algorithm == algorithm
 
 
+def test_other_losses_run(photos, tmp_path, quick):
+    settings = quick | {"loss": "sigmoid", "class_weights": "balanced"}
+    run = train(photos, out=tmp_path / "out", settings=settings, quiet=True)
+    plain = train(photos, out=tmp_path / "plain", settings=quick, quiet=True)
+    assert run.rows[-1]["train_loss"] != plain.rows[-1]["train_loss"]
+    assert run.recipe.objective.class_weights == "balanced"
+
+
 def test_the_average_is_kept_and_training_goes_on_as_without(photos, tmp_path, quick):
     plain, averaged = (
         train(photos, out=tmp_path / str(decay), settings=quick | {"ema_decay": decay}, quiet=True)

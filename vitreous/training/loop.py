@@ -17,7 +17,7 @@ from vitreous.support.errors import InputError
 from vitreous.training.averaging import WeightAverage
 from vitreous.training.display import Display
 from vitreous.training.folder import BadFiles, RunFolder
-from vitreous.training.objective import CrossEntropy
+from vitreous.training.objective import CrossEntropy, balanced_weights
 from vitreous.training.optimizer import adam, adamw, sgd
 from vitreous.training.recipe import OptimizerSection
 from vitreous.training.schedule import rate
@@ -63,7 +63,7 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         InputError: too many broken images, or no update of an epoch or no validation had a finite loss.
     """
     optimization, schedule = task.recipe.optimizer, task.recipe.schedule
-    objective = CrossEntropy(task.recipe.objective.label_smoothing)
+    objective = make_objective(task)
     optimizer = make_optimizer(model, optimization)
     total_steps = schedule.epochs * task.steps_per_epoch
     warmup_steps, cooldown_steps = (
@@ -121,6 +121,14 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         test = {"test_loss": outcome.loss, "test_accuracy": outcome.accuracy}
         folder.append_metrics({key: best[key] for key in ("epoch", "step", "val_accuracy")} | test)
     return Trained(rows, best, outcome, split)
+
+
+def make_objective(task: Task) -> CrossEntropy:
+    """The loss that a recipe asks for."""
+    section, weights = task.recipe.objective, None
+    if section.class_weights == "balanced":
+        weights = balanced_weights(task.data.train.labels, len(task.data.class_names)).to(task.device)
+    return CrossEntropy(section.label_smoothing, section.loss, weights)
 
 
 def make_optimizer(model: VisionTransformer, section: OptimizerSection) -> torch.optim.Optimizer:

@@ -22,6 +22,7 @@ from vitreous.model.config import (
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import toml_value
+from vitreous.training.objective import Loss
 from vitreous.training.optimizer import Algorithm
 from vitreous.training.schedule import Decay
 
@@ -117,6 +118,8 @@ class AugmentationSection(Section):
 class ObjectiveSection(Section):
     """The loss."""
 
+    loss: Loss = "softmax"
+    class_weights: Literal["equal", "balanced"] = "equal"  # balanced: small classes count as much as large ones
     label_smoothing: Rate = 0.1
 
 
