@@ -123,3 +123,28 @@ def test_totals_are_over_samples_and_know_what_was_skipped(model, images):
     assert accuracy == pytest.approx((logits.argmax(1) == truth).float().mean().item())
     assert count == 7
     assert totals.skipped_steps() == [2]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4, 6, 100])
+def test_gradients_of_micro_batches_add_up_to_the_batch_s(model, images, micro_batch: int):
+    """In float64, ten updates: the same weights to 1e-9."""
+    whole, parts = model.double(), copy.deepcopy(model).double()
+    for network, size in ((whole, None), (parts, micro_batch)):
+        optimizer = adamw(network, lr=1e-2, weight_decay=0.1)
+        for number in range(10):
+            batch = images.double().roll(number, dims=2)
+            result = train_step(
+                network, optimizer, CrossEntropy(), batch, LABELS, lr=1e-2, clip_norm=1.0, micro_batch=size
+            )
+        assert result.count == 6
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_a_bad_image_skips_the_whole_batch_also_in_parts(model, images):
+    before = copy.deepcopy(model.state_dict())
+    images[5] = torch.nan
+    optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+    result = train_step(model, optimizer, CrossEntropy(), images, LABELS, lr=1e-2, clip_norm=1.0, micro_batch=2)
+    assert (result.skipped, result.count) == (True, 0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

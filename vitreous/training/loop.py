@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vitreous.support.errors import InputError
 from vitreous.training.averaging import WeightAverage
 from vitreous.training.display import Display
 from vitreous.training.folder import BadFiles, RunFolder
+from vitreous.training.memory import MicroBatch
 from vitreous.training.objective import CrossEntropy, balanced_weights
 from vitreous.training.optimizer import adam, adamw, sgd
 from vitreous.training.recipe import OptimizerSection
@@ -69,6 +71,7 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
     warmup_steps, cooldown_steps = (
         round(epochs * task.steps_per_epoch) for epochs in (schedule.warmup_epochs, schedule.cooldown_epochs)
     )
+    micro_batch = MicroBatch(task.recipe.data.micro_batch or task.batch_size, display.say)
     ema_decay = task.recipe.averaging.ema_decay
     average = WeightAverage(model, ema_decay) if ema_decay else None
     kept_model = model if average is None else average.model
@@ -86,9 +89,10 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
             step += 1
             if len(batch):
                 images, labels = task.tensors(batch)
-                result = train_step(
-                    model, optimizer, objective, images, labels, lr=lr, clip_norm=optimization.clip_norm
+                update = partial(
+                    train_step, model, optimizer, objective, images, labels, lr=lr, clip_norm=optimization.clip_norm
                 )
+                result = micro_batch.run(update, optimizer.zero_grad)
                 totals.add(step, result)
                 if average is not None:
                     average.update(model)

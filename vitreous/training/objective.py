@@ -34,12 +34,12 @@ class CrossEntropy:
         self, logits: Float[Tensor, "batch classes"], targets: Int64[Tensor, " batch"] | Shares
     ) -> Float[Tensor, ""]:
         """The sum over the batch, in nats; divide by the batch for the mean."""
-        logits, weights = logits.float(), self.class_weights
+        logits, weights = logits.to(torch.promote_types(logits.dtype, torch.float32)), self.class_weights
         if self.loss == "softmax":
             smoothing = self.label_smoothing
             return F.cross_entropy(logits, targets, weights, label_smoothing=smoothing, reduction="sum")
         classes = logits.shape[1]
-        shares = F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
+        shares = F.one_hot(targets, classes).to(logits.dtype) if targets.ndim == 1 else targets
         shares = shares * (1 - self.label_smoothing) + self.label_smoothing / classes
         return F.binary_cross_entropy_with_logits(logits, shares, weights, reduction="sum")
 

@@ -103,7 +103,8 @@ class DataSection(Section):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
     mean: tuple[float, ...] | Auto = "auto"  # one for each channel, of values in [0, 1]; auto is 0.5
     std: tuple[float, ...] | Auto = "auto"
-    batch_size: Count | Auto = "auto"
+    batch_size: Count | Auto = "auto"  # of one update
+    micro_batch: Count | None = None  # images at once, whose gradients are added up; a whole batch if not given
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01  # of a split that may be broken images
 
 

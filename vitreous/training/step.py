@@ -59,6 +59,7 @@ def train_step(
     *,
     lr: float,
     clip_norm: float,
+    micro_batch: int | None = None,
 ) -> StepResult:
     """Moves the weights once along the clipped gradient of the mean loss.
 
@@ -72,13 +73,18 @@ def train_step(
         labels: class numbers.
         lr: the learning rate of this step.
         clip_norm: the largest norm of all gradients together; inf for no clipping.
+        micro_batch: images that go through the model at once; their gradients are added up. All if None.
 
     Raises:
         ValueError: the optimizer is not fused.
     """
-    logits = model(images)
-    loss = objective(logits, labels)
-    (loss / len(labels)).backward()
+    loss, correct = images.new_zeros(()), images.new_zeros((), dtype=torch.int64)
+    parts = micro_batch or len(labels)
+    for some, of in zip(images.split(parts), labels.split(parts), strict=True):
+        logits = model(some)
+        part = objective(logits, of)
+        (part / len(labels)).backward()
+        loss, correct = loss + part.detach(), correct + (logits.argmax(dim=1) == of).sum()
 
     norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     healthy = norm.isfinite() & loss.isfinite()
@@ -87,9 +93,8 @@ def train_step(
     update(optimizer, divisor=(norm / clip_norm).clamp(min=1), healthy=healthy)
     optimizer.zero_grad()
 
-    correct = (logits.argmax(dim=1) == labels).sum()
     return StepResult(
-        loss=torch.where(healthy, loss.detach(), 0),
+        loss=torch.where(healthy, loss, 0),
         correct=correct * healthy,
         count=healthy * len(labels),
         grad_norm=norm,
@@ -104,5 +109,5 @@ def update(optimizer: torch.optim.Optimizer, divisor: Tensor, healthy: Tensor) -
     """
     if not getattr(optimizer, "_step_supports_amp_scaling", False):
         raise ValueError(f"{type(optimizer).__name__} is not fused; make it with fused=True")
-    vars(optimizer).update(grad_scale=divisor, found_inf=(~healthy).float())
+    vars(optimizer).update(grad_scale=divisor.float(), found_inf=(~healthy).float())
     optimizer.step()
