@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from vitreous.data.augmentation import Augmentation
+from vitreous.data.photometric import color_jitter, erased, rand_augment, trivial_augment
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sampling import sample_generator
 from vitreous.support.errors import InputError
@@ -122,3 +123,63 @@ def test_one_channel_and_the_smallest_image():
 def test_a_range_that_is_none_is_named(name, value):
     with pytest.raises(InputError, match=name):
         Augmentation(**{name: value})
+
+
+def test_more_comes_after_the_flip_in_order():
+    image, still = noise(40, 40), {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
+    for index in range(6):
+        for layers in (0, 2):
+            generator = sample_generator(0, 0, index)
+            generator.random(1 + 10 * 4)  # flip and crop come first
+            view = PREPROCESSING.resized(image)
+            view = rand_augment(view, 2, 9.0, generator) if layers else trivial_augment(view, generator)
+            theirs = erased(PREPROCESSING.to_tensor(color_jitter(view, 0.3, generator)), 0.5, generator)
+            ours = Augmentation(
+                **still,
+                randaugment_layers=layers,
+                randaugment_magnitude=9.0,
+                trivial_augment=not layers,
+                color_jitter=0.3,
+                erasing=0.5,
+            ).pixels(image, PREPROCESSING, sample_generator(0, 0, index))
+            assert torch.equal(ours, theirs)
+            assert not torch.equal(ours, PREPROCESSING.pixels(image))
+
+
+def test_the_crop_and_the_flip_are_the_same_with_more():
+    """Erasing changes a view inside of its box only: what is outside is the plain view."""
+    image = noise(50, 70)
+    for index in range(6):
+        plain = Augmentation().pixels(image, PREPROCESSING, sample_generator(0, 0, index))
+        more = Augmentation(erasing=1.0).pixels(image, PREPROCESSING, sample_generator(0, 0, index))
+        assert 0 < (plain != more).any(0).float().mean() < 0.45
+
+
+def test_one_channel_takes_all_of_it():
+    grey = Preprocessing((8, 8), channels=1, mean=(0.5,), std=(0.5,))
+    for index in range(30):
+        augmentation = Augmentation(randaugment_layers=3, color_jitter=1.0, erasing=1.0)
+        assert augmentation.pixels(noise(9, 9), grey, sample_generator(0, 0, index)).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("randaugment_layers", -1),
+        ("randaugment_layers", 11),
+        ("randaugment_magnitude", -0.1),
+        ("randaugment_magnitude", 31.0),
+        ("color_jitter", 1.1),
+        ("color_jitter", float("nan")),
+        ("erasing", -0.5),
+        ("erasing", 2.0),
+    ],
+)
+def test_a_value_that_is_none_is_named(name, value):
+    with pytest.raises(InputError, match=f"{name} is {value}"):
+        Augmentation(**{name: value})
+
+
+def test_two_augmentations_of_a_kind_are_refused():
+    with pytest.raises(InputError, match="randaugment_layers is 2"):
+        Augmentation(randaugment_layers=2, trivial_augment=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitreous.data.sampling import epoch_order, sample_generator
+from vitreous.data.sampling import batch_generator, epoch_order, sample_generator
 
 WORD = st.integers(0, 2**64 - 1)
 
@@ -40,6 +40,14 @@ def test_the_values_are_those_of_today():
     """A run that is resumed under another version draws on; a change here is a change of every recipe's result."""
     assert sample_generator(1, 2, 3).integers(0, 1000, 5).tolist() == [204, 933, 814, 390, 950]
     assert epoch_order(1, 2, 8).tolist() == [5, 6, 1, 2, 0, 3, 4, 7]
+    assert batch_generator(1, 2, 3).integers(0, 1000, 5).tolist() == [977, 717, 435, 658, 877]
+
+
+def test_purposes_do_not_share_a_stream():
+    for numbers in ((0, 0, 0), (1, 2, 3)):
+        assert batch_generator(*numbers).bytes(16) == batch_generator(*numbers).bytes(16)
+        assert batch_generator(*numbers).bytes(16) != sample_generator(*numbers).bytes(16)
+    assert len({batch_generator(*numbers).bytes(16) for numbers in ((0, 0, 1), (0, 1, 0), (1, 0, 0))}) == 3
 
 
 def test_draws_are_even():
@@ -60,8 +68,9 @@ def test_an_epoch_sees_each_sample_once(count):
 
 @pytest.mark.parametrize("numbers", [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (2**64, 0, 0), (0, 2**64, 0)])
 def test_numbers_beyond_64_bits_are_refused(numbers):
-    with pytest.raises(ValueError, match=r"0\.\.2\^64-1"):
-        sample_generator(*numbers)
+    for generator in (sample_generator, batch_generator):
+        with pytest.raises(ValueError, match=r"0\.\.2\^64-1"):
+            generator(*numbers)
 
 
 def test_the_global_generator_is_neither_read_nor_moved():

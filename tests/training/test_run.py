@@ -103,6 +103,24 @@ def test_other_losses_run(photos, tmp_path, quick):
     assert run.recipe.objective.class_weights == "balanced"
 
 
+MORE_VIEWS = {
+    "randaugment": {"randaugment_layers": 2, "randaugment_magnitude": 15.0},
+    "trivial": {"trivial_augment": True},
+    "jitter and erasing": {"color_jitter": 0.4, "erasing": 0.5},
+    "mixup": {"mixup": 0.2},
+    "cutmix, each its own": {"cutmix": 1.0, "mix_per_sample": True},
+    "both": {"mixup": 0.8, "cutmix": 1.0},
+}
+
+
+@pytest.mark.parametrize("views", MORE_VIEWS.values(), ids=list(MORE_VIEWS))
+def test_stronger_augmentation_is_the_same_for_any_number_of_workers(views, photos, tmp_path, quick):
+    runs = [train(photos, out=tmp_path / str(n), settings=quick | views | {"workers": n}, quiet=True) for n in (0, 2)]
+    plain = train(photos, out=tmp_path / "plain", settings=quick, quiet=True)
+    assert same_weights(*runs)
+    assert not same_weights(runs[0], plain)
+
+
 def test_the_average_is_kept_and_training_goes_on_as_without(photos, tmp_path, quick):
     plain, averaged = (
         train(photos, out=tmp_path / str(decay), settings=quick | {"ema_decay": decay}, quiet=True)

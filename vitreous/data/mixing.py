@@ -44,7 +44,7 @@ class Mixing:
         targets: Float[Tensor, "batch classes"],
         generator: np.random.Generator,
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch classes"]]:
-        """The mixed images and targets: new tensors on the devices of the old ones, for which no device is waited."""
+        """The mixed images and targets, where the old ones are; one device for both is not waited for."""
         if not self.mixup and not self.cutmix:
             return images, targets
         count, _, height, width = images.shape
@@ -101,7 +101,6 @@ def _inside(boxes: Int64[Tensor, "rows 4"], height: int, width: int) -> Bool[Ten
 
 
 def _moved(values: np.ndarray, device: torch.device) -> Tensor:
-    """The values on the device, in the order of its work: nobody waits for it."""
-    # Float64 does not exist on every device.
+    """The values on the device, in the order of its work; floats in float32, since not every device has more."""
     tensor = torch.from_numpy(values.astype(np.float32) if values.dtype == np.float64 else values)
     return tensor.to(device, non_blocking=True)

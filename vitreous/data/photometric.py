@@ -1,8 +1,9 @@
 """Random changes of a picture besides where it is cropped: RandAugment, TrivialAugment, colour jitter, erasing.
 
-The pixels are Pillow's, of mode "RGB" or "L" (one channel). They are the bits that torchvision.transforms.v2.functional
-gives for the same Pillow image, without its import, which costs every loading process seconds. Every random number comes
-from the generator that is passed in; how many are drawn depends on the settings and the size of the picture alone.
+The pixels are those of Pillow, in mode "RGB" or "L" (one channel). They are the bits that the functions of
+torchvision.transforms.v2 give for the same Pillow image, without its import, which costs every loading process seconds.
+Every random number comes from the generator that is passed in; how many are drawn depends on the settings and the size
+of the picture alone.
 """
 
 import math
@@ -41,7 +42,7 @@ class Scale(NamedTuple):
         return self.start + (-self.slope if self.signed and draw < 0.5 else self.slope) * level
 
 
-def _affine(image: Image.Image, *matrix: float) -> Image.Image:
+def _affine(image: Image.Image, *matrix: int | float) -> Image.Image:
     """Output pixel (x, y) is the one nearest to the matrix (2 x 3, row by row) times (x, y, 1)."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=_grey(image))
 
@@ -142,7 +143,7 @@ def trivial_augment(image: Image.Image, generator: np.random.Generator) -> Image
     """TrivialAugment (Müller and Hutter, arXiv 2103.10158): one operation of any strength. Three numbers are drawn."""
     choice, level, sign = generator.random(3).tolist()
     name = _chosen(TRIVIAL_AUGMENT, choice)
-    return OPERATIONS[name](image, TRIVIAL_AUGMENT[name].at(int(level * LEVELS), sign))
+    return OPERATIONS[name](image, TRIVIAL_AUGMENT[name].at(float(int(level * LEVELS)), sign))
 
 
 def color_jitter(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:

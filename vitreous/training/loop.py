@@ -83,14 +83,14 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         display.begin_epoch(epoch)
         epoch_begun, totals = time.perf_counter(), Totals()
         model.train()
-        for batch in task.training_batches(epoch):
+        for number, batch in enumerate(task.training_batches(epoch)):
             bad_files.add(task.data.train, batch.bad)
             lr = optimization.lr * rate(step, total_steps, warmup_steps, schedule.decay, cooldown_steps)
             step += 1
             if len(batch):
-                images, labels = task.tensors(batch)
+                images, targets = task.mixed_tensors(batch, epoch, number)
                 update = partial(
-                    train_step, model, optimizer, objective, images, labels, lr=lr, clip_norm=optimization.clip_norm
+                    train_step, model, optimizer, objective, images, targets, lr=lr, clip_norm=optimization.clip_norm
                 )
                 result = micro_batch.run(update, optimizer.zero_grad)
                 totals.add(step, result)

@@ -114,6 +114,14 @@ class AugmentationSection(Section):
     flip: bool | Auto = "auto"
     crop_scale: Range = (0.25, 1.0)  # the crop's share of the area
     crop_ratio: Range = (0.75, 4 / 3)  # its width over its height
+    randaugment_layers: Annotated[int, Field(ge=0)] = 0  # operations of RandAugment; 0 for none
+    randaugment_magnitude: Annotated[float, Field(ge=0)] = 10.0
+    trivial_augment: bool = False
+    color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    erasing: Annotated[float, Field(ge=0, le=1)] = 0.0  # how often a box is erased
+    mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha of MixUp; 0 for none
+    cutmix: Annotated[float, Field(ge=0)] = 0.0  # alpha of CutMix
+    mix_per_sample: bool = False  # each sample draws its own share, or the batch one
 
 
 class ObjectiveSection(Section):

@@ -55,7 +55,7 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     objective: Callable[[Tensor, Tensor], Tensor],
     images: Float[Tensor, "batch channels height width"],
-    labels: Int64[Tensor, " batch"],
+    targets: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
     *,
     lr: float,
     clip_norm: float,
@@ -68,9 +68,9 @@ def train_step(
     Args:
         model: in training mode.
         optimizer: a fused one.
-        objective: (logits, labels) to the summed loss.
+        objective: (logits, targets) to the summed loss.
         images: normalised, on the model's device.
-        labels: class numbers.
+        targets: class numbers; or shares of every class, of which the largest is what counts as correct.
         lr: the learning rate of this step.
         clip_norm: the largest norm of all gradients together; inf for no clipping.
         micro_batch: images that go through the model at once; their gradients are added up. All if None.
@@ -79,12 +79,13 @@ def train_step(
         ValueError: the optimizer is not fused.
     """
     loss, correct = images.new_zeros(()), images.new_zeros((), dtype=torch.int64)
-    parts = micro_batch or len(labels)
-    for some, of in zip(images.split(parts), labels.split(parts), strict=True):
+    parts = micro_batch or len(images)
+    for some, of in zip(images.split(parts), targets.split(parts), strict=True):
         logits = model(some)
         part = objective(logits, of)
-        (part / len(labels)).backward()
-        loss, correct = loss + part.detach(), correct + (logits.argmax(dim=1) == of).sum()
+        (part / len(images)).backward()
+        label = of if of.ndim == 1 else of.argmax(dim=1)
+        loss, correct = loss + part.detach(), correct + (logits.argmax(dim=1) == label).sum()
 
     norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     healthy = norm.isfinite() & loss.isfinite()
@@ -96,7 +97,7 @@ def train_step(
     return StepResult(
         loss=torch.where(healthy, loss, 0),
         correct=correct * healthy,
-        count=healthy * len(labels),
+        count=healthy * len(images),
         grad_norm=norm,
         skipped=~healthy,
     )

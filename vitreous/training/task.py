@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.loader import Batch, batches
+from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.sampling import batch_generator
 from vitreous.data.sources import ImageData, Split
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
@@ -29,6 +32,7 @@ class Task:
         recipe: resolved.
         preprocessing: what the model expects.
         augmentation: the random views of training.
+        mixing: of the images of a batch with each other.
         device: of the model.
         workers: processes that load.
     """
@@ -37,6 +41,7 @@ class Task:
     recipe: Recipe
     preprocessing: Preprocessing
     augmentation: Augmentation
+    mixing: Mixing
     device: torch.device
     workers: int
 
@@ -67,6 +72,20 @@ class Task:
         images = batch.images.to(self.device, non_blocking=True)
         return self.preprocessing.normalize(images), batch.labels.to(self.device, non_blocking=True)
 
+    def mixed_tensors(self, batch: Batch, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        """As `tensors`, for training: images mixed with each other, and their shares of the classes, if so asked.
+
+        Args:
+            batch: the samples.
+            epoch: from 1.
+            number: of the batch in its epoch.
+        """
+        images, labels = self.tensors(batch)
+        if not (self.mixing.mixup or self.mixing.cutmix):
+            return images, labels
+        shares = F.one_hot(labels, len(self.data.class_names)).float()
+        return self.mixing(images, shares, batch_generator(self.recipe.run.seed, epoch, number))
+
 
 def make_task(recipe: Recipe, data: ImageData, config: ViTConfig) -> Task:
     """Puts together what a resolved recipe says about the images, and where to work. Raises InputError."""
@@ -78,12 +97,16 @@ def make_task(recipe: Recipe, data: ImageData, config: ViTConfig) -> Task:
         config.image_size, images.resize, images.crop_fraction, images.interpolation,
         mean=images.mean, std=images.std, channels=data.channels,
     )  # fmt: skip
-    augmentation = Augmentation(views.flip, views.crop_scale, views.crop_ratio)
+    augmentation = Augmentation(
+        views.flip, views.crop_scale, views.crop_ratio, views.randaugment_layers, views.randaugment_magnitude,
+        views.trivial_augment, views.color_jitter, views.erasing,
+    )  # fmt: skip
+    mixing = Mixing(views.mixup, views.cutmix, views.mix_per_sample)
     device = choose_device(recipe.run.device)
     workers = recipe.run.workers
     if workers == "auto":  # on a CPU, the cores have enough to do with the model
         workers = 0 if device.type == "cpu" else min(usable_cores(), MOST_WORKERS)
-    return Task(data, recipe, preprocessing, augmentation, device, workers)
+    return Task(data, recipe, preprocessing, augmentation, mixing, device, workers)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,228 @@
+"""Changes of a picture are torchvision's bits, as strong as the papers say, and a function of the generator alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from vitreous.data import photometric
+from vitreous.data.photometric import (
+    ERASED_AREA,
+    OPERATIONS,
+    RANDAUGMENT,
+    TRIVIAL_AUGMENT,
+    color_jitter,
+    erased,
+    rand_augment,
+    trivial_augment,
+)
+from vitreous.data.sampling import sample_generator
+
+PHOTO = Image.fromarray(load_sample_image("china.jpg")).resize((96, 64))
+GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+
+
+def affine(image, angle=0.0, translate=(0, 0), shear=(0.0, 0.0), center=None):
+    grey = [128] * len(image.getbands())
+    return functional.affine(image, angle, list(translate), 1.0, list(shear), fill=grey, center=center)
+
+
+def slanted(slope):
+    return math.degrees(math.atan(slope))
+
+
+# Name, strength, the same by torchvision.
+PEERS = [
+    ("identity", 0.0, lambda image: image),
+    ("autocontrast", 0.0, functional.autocontrast),
+    ("equalize", 0.0, functional.equalize),
+    ("invert", 0.0, functional.invert),
+    ("rotate", 17.5, lambda image: functional.rotate(image, 17.5, fill=[128] * len(image.getbands()))),
+    ("posterize", 3.9, lambda image: functional.posterize(image, 3)),
+    ("solarize", 100.0, lambda image: functional.solarize(image, 100)),
+    ("color", 1.7, lambda image: functional.adjust_saturation(image, 1.7)),
+    ("contrast", 0.4, lambda image: functional.adjust_contrast(image, 0.4)),
+    ("brightness", 1.3, lambda image: functional.adjust_brightness(image, 1.3)),
+    ("sharpness", 2.8, lambda image: functional.adjust_sharpness(image, 2.8)),
+    ("shear_x", 0.31, lambda image: affine(image, shear=(slanted(0.31), 0.0), center=[0, 0])),
+    ("shear_y", -0.27, lambda image: affine(image, shear=(0.0, slanted(-0.27)), center=[0, 0])),
+    ("translate_x", 9.6, lambda image: affine(image, translate=(-10, 0))),
+    ("translate_y", -7.0, lambda image: affine(image, translate=(0, 7))),
+]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(("name", "strength", "theirs"), PEERS, ids=[row[0] for row in PEERS])
+def test_an_operation_has_torchvisions_bits(name, strength, theirs, mode):
+    image = PHOTO.point([20 + value // 2 for value in range(256)] * 3).convert(mode)  # for autocontrast to do something
+    ours = OPERATIONS[name](image, strength)
+    assert ours.mode == mode
+    assert np.array_equal(ours, theirs(image))
+    assert name == "identity" or (name, mode) == ("color", "L") or not np.array_equal(ours, image)
+
+
+def test_solarize_add_by_hand():
+    image = Image.fromarray(np.array([[0, 100, 127, 128, 255]], dtype=np.uint8))
+    assert np.array(OPERATIONS["solarize_add"](image, 110.0)).tolist() == [[110, 210, 237, 128, 255]]
+    assert np.array(OPERATIONS["solarize_add"](image, 165.0)).tolist() == [[165, 255, 255, 128, 255]]
+    assert np.array_equal(OPERATIONS["solarize_add"](PHOTO, 0.0), PHOTO)
+
+
+def test_every_operation_is_tested_and_used():
+    tested = {name for name, _, _ in PEERS} | {"solarize_add"}
+    assert tested == {*OPERATIONS} == {*RANDAUGMENT} | {*TRIVIAL_AUGMENT}
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+@pytest.mark.parametrize("table", [RANDAUGMENT, TRIVIAL_AUGMENT])
+def test_a_geometric_operation_of_magnitude_0_is_the_identity(name, table):
+    for sign in (0.0, 0.9):
+        assert np.array_equal(OPERATIONS[name](PHOTO, table[name].at(0.0, sign)), PHOTO)
+
+
+@pytest.mark.parametrize(
+    ("magnitude", "strengths"),
+    [
+        (0.0, {"rotate": 0, "posterize": 0, "solarize": 0, "color": 0.1, "shear_x": 0, "translate_y": 0}),
+        (10.0, {"rotate": 30, "posterize": 4, "solarize": 256, "solarize_add": 110, "sharpness": 1.9, "shear_y": 0.3}),
+        (15.0, {"rotate": 45, "posterize": 6, "contrast": 2.8, "shear_x": 0.45, "translate_x": 150}),
+        (20.0, {"rotate": 60, "posterize": 8, "brightness": 3.7, "solarize_add": 220}),
+    ],
+)
+def test_randaugments_scale_is_its_authors(magnitude, strengths):
+    for name, strength in strengths.items():
+        assert RANDAUGMENT[name].at(magnitude, 0.5) == pytest.approx(strength)
+        mirrored = -strength if name in GEOMETRIC else strength
+        assert RANDAUGMENT[name].at(magnitude, 0.4) == pytest.approx(mirrored)
+
+
+def test_trivial_augments_scale_is_torchvisions():
+    peer = v2.TrivialAugmentWide()._AUGMENTATION_SPACE
+    names = {name.replace("_", "").lower(): name for name in TRIVIAL_AUGMENT}
+    assert {*names} == {name.lower() for name in peer}
+    for theirs, (magnitudes, signed) in peer.items():
+        name = names[theirs.lower()]
+        values = magnitudes(31, 224, 224)
+        scale = TRIVIAL_AUGMENT[name]
+        assert scale.signed == signed
+        start = 1 if name in ("color", "contrast", "brightness", "sharpness") else 0
+        whole = 255 if name == "solarize" else 1  # of which theirs is a share
+        for level in range(31 if values is not None else 0):
+            for draw, sign in ((0.1, -1 if signed else 1), (0.9, 1)):
+                ours = scale.at(float(level), draw)
+                ours = int(ours) if name == "posterize" else ours
+                assert ours == pytest.approx(start + sign * whole * float(values[level]), abs=1e-4)
+
+
+def all_of_it(image, generator):
+    image = rand_augment(image, 2, 15.0, generator)
+    image = trivial_augment(image, generator)
+    return color_jitter(image, 0.4, generator)
+
+
+def test_the_same_generator_gives_the_same_bits_and_samples_differ():
+    views = [np.array(all_of_it(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
+    again = [np.array(all_of_it(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
+    assert all(np.array_equal(a, b) for a, b in zip(views, again, strict=True))
+    assert len({view.tobytes() for view in views}) >= 38  # two may both be black
+
+
+def test_the_count_of_draws_depends_on_neither_picture_nor_chance():
+    for count, change in (
+        (6, lambda image, generator: rand_augment(image, 3, 10.0, generator)),
+        (3, trivial_augment),
+        (3, lambda image, generator: color_jitter(image, 1.0, generator)),
+    ):
+        for index in range(20):
+            used, counted = sample_generator(0, 0, index), sample_generator(0, 0, index)
+            change(PHOTO if index % 2 else PHOTO.convert("L").resize((3, 1)), used)
+            counted.random(count)
+            assert used.random() == counted.random()
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        (RANDAUGMENT, lambda image, generator: rand_augment(image, 1, 10.0, generator)),
+        (TRIVIAL_AUGMENT, trivial_augment),
+    ],
+)
+def test_every_operation_comes_equally_often(table, change, monkeypatch):
+    names, used = list(table), []
+    for name in names:
+        monkeypatch.setitem(photometric.OPERATIONS, name, lambda image, _, name=name: used.append(name) or image)
+    generator = np.random.default_rng(0)
+    for _ in range(200 * len(names)):
+        change(PHOTO, generator)
+    assert all(140 < used.count(name) < 260 for name in names)
+
+
+def test_randaugment_moves_by_shares_of_the_side(monkeypatch):
+    """10 / 224 of the side per unit of magnitude: half of the pixels in a picture of half the authors' side."""
+    moved = {"translate_x": set(), "translate_y": set()}
+    for name, seen in moved.items():
+        monkeypatch.setitem(photometric.OPERATIONS, name, lambda image, pixels, seen=seen: seen.add(pixels) or image)
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        rand_augment(Image.new("RGB", (112, 448)), 1, 10.0, generator)
+    assert moved == {"translate_x": {-50.0, 50.0}, "translate_y": {-200.0, 200.0}}
+
+
+def test_color_jitter_by_hand():
+    for index in range(5):
+        draws = sample_generator(0, 0, index).random(3)
+        brightness, contrast, saturation = (0.6 + 0.8 * draw for draw in draws)
+        theirs = functional.adjust_brightness(PHOTO, brightness)
+        theirs = functional.adjust_saturation(functional.adjust_contrast(theirs, contrast), saturation)
+        ours = np.array(color_jitter(PHOTO, 0.4, sample_generator(0, 0, index)))
+        assert np.array_equal(ours, theirs)
+        assert not np.array_equal(ours, PHOTO)
+
+
+def test_a_box_of_the_asked_share_is_erased():
+    view = torch.full((3, 40, 60), 7, dtype=torch.uint8)
+    shares = []
+    for index in range(400):
+        result = erased(view, 1.0, sample_generator(0, 0, index))
+        changed = (result != view).any(0)
+        rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
+        if len(rows):
+            box = changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert box.float().mean() > 0.95  # one box, all of it noise; a byte is what it was once in 256 times
+            shares.append(box.numel() / (40 * 60))
+    assert len(shares) > 390  # of the shapes that were tried, one fits nearly always
+    assert min(shares) >= ERASED_AREA[0] * 0.9
+    assert max(shares) <= ERASED_AREA[1] * 1.05
+    assert 0.17 < np.mean(shares) < 0.21  # the middle of the range and less, since large narrow boxes do not fit
+    assert (view == 7).all()  # its own memory was left alone
+
+
+def test_erasing_comes_as_often_as_asked_and_always_draws_the_same():
+    view = torch.full((1, 16, 16), 7, dtype=torch.uint8)
+    rest = []
+    for probability in (0.0, 0.25, 1.0):
+        generator, count = sample_generator(0, 0, 0), 0
+        for _ in range(400):
+            count += not torch.equal(erased(view, probability, generator), view)
+        rest.append(generator.random())
+        assert abs(count - 400 * probability) < 40
+    assert rest[0] == rest[1] == rest[2]
+
+
+def test_erased_bytes_are_noise():
+    view = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    values = torch.cat([(v := erased(view, 1.0, sample_generator(0, 0, i)))[v > 0] for i in range(20)]).float()
+    assert abs(values.mean() - 128) < 2
+    assert abs(values.std() - 73.6) < 2
+
+
+def test_the_smallest_picture():
+    for mode in ("RGB", "L"):
+        for index in range(60):
+            assert all_of_it(Image.new(mode, (1, 1)), sample_generator(0, 0, index)).size == (1, 1)
+    assert erased(torch.zeros(1, 1, 1, dtype=torch.uint8), 1.0, sample_generator(0, 0, 0)).shape == (1, 1, 1)
