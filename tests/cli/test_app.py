@@ -60,7 +60,7 @@ def test_no_command_shows_the_help():
             "no such option: --jsn (Possible options: --json)",
             "vitreous list --help",
         ),
-        (["list", "models", "now"], "unexpected extra argument(s) (now)", "vitreous list --help"),
+        (["list", "recipes", "digits", "now"], "unexpected extra argument(s) (now)", "vitreous list --help"),
         (["--vresion"], "no such option: --vresion (Possible options: --version)", "vitreous --help"),
     ],
 )

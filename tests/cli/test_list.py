@@ -9,6 +9,7 @@ from vitreous.cli import list as list_command
 from vitreous.cli.app import run
 from vitreous.model.cost import parameter_count
 from vitreous.model.variants import NAMES, variant
+from vitreous.training.recipe import built_in
 
 
 def test_models_have_the_papers_numbers(monkeypatch, capsys):
@@ -86,3 +87,19 @@ def test_a_table_aligns_text_left_and_numbers_right():
         "a          1",
         "long  12,345  10.00",
     ]
+
+
+def test_one_recipe_is_printed_whole(capsys):
+    assert run(["list", "recipes", "digits"]) == 0
+    assert capsys.readouterr().out == built_in()["digits"].read_text(encoding="utf-8")
+    assert run(["list", "recipes", "digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["optimizer"]["lr"] == 2e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(["recipes", "digts"], "did you mean 'digits'?"), (["models", "B/16"], "only recipes are shown one by one")],
+)
+def test_what_cannot_be_shown_is_told(arguments, told, capsys):
+    assert run(["list", *arguments]) == 2
+    assert told in capsys.readouterr().err

@@ -175,3 +175,22 @@ def test_toml_and_back_is_the_same(**settings: object):
         }
     )
     assert Recipe.from_dict(tomllib.loads(recipe.to_toml())) == recipe
+
+
+def test_a_file_extends_a_built_in_recipe(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "digits"\n[optimizer]\nlr = 1e-4\n[schedule]\nepochs = 10\n')
+    digits, mine = Recipe.load("digits"), Recipe.load(path)
+    assert (mine.optimizer.lr, mine.schedule.epochs, mine.schedule.warmup_epochs) == (1e-4, 10, 2)
+    assert (mine.model, mine.data, mine.optimizer.weight_decay) == (digits.model, digits.data, 0.5)
+    assert "extends" not in mine.to_toml()
+
+
+def test_what_it_extends_must_be_there(tmp_path: Path):
+    for text, told in (
+        ('extends = "digts"', "no built-in recipe 'digts'; did you mean 'digits'"),
+        ("extends = 3", "no built-in recipe '3'"),
+        ('extends = "digits"\n[optimiser]\nlr = 1', "did you mean 'optimizer'"),
+    ):
+        (tmp_path / "mine.toml").write_text(text)
+        assert told in line(Recipe.load, tmp_path / "mine.toml")

@@ -25,11 +25,34 @@ TOWERS = ("hf:openai/clip-", "hf:google/siglip-")  # their files hold more than 
 
 def command(
     what: Annotated[Literal["models", "recipes", "sources"], typer.Argument(help="What to show.")],
+    name: Annotated[str | None, typer.Argument(help="Of recipes: the one to print whole.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show the models, recipes and data sources there are."""
+    if name is not None:
+        show_recipe(what, name, as_json)
+        return
     rows = {"models": models, "recipes": recipes, "sources": sources}[what]()
     print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else text(rows))
+
+
+def show_recipe(what: str, name: str, as_json: bool) -> None:
+    """Prints a built-in recipe as its file has it, comments and all; as JSON with every value.
+
+    Raises:
+        InputError: there is none of that name, or not recipes were asked for.
+    """
+    from vitreous.support.errors import InputError, unknown
+    from vitreous.training.recipe import Recipe, built_in
+
+    if what != "recipes":
+        raise InputError(f"{name!r} cannot be shown: only recipes are shown one by one", f"vitreous list {what}")
+    if name not in built_in():
+        raise unknown("recipe", name, built_in())
+    if as_json:
+        print(json.dumps(Recipe.load(name).model_dump(exclude_none=True), indent=2))
+    else:
+        print(built_in()[name].read_text(encoding="utf-8"), end="")
 
 
 def models() -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from vitreous.training.schedule import Decay
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MAX_BYTES = 2**20
+EXTENDS = "extends"  # key of a recipe file: the built-in recipe that it changes
 LEAST_WARMUPS = 5  # that the epochs are, where only these are given
 
 Auto = Literal["auto"]  # chosen from the data; recipe.toml of a run holds what was chosen
@@ -193,6 +194,8 @@ class Recipe(BaseModel):
     def load(cls, source: str | Path) -> Self:
         """Reads a TOML file, or a built-in recipe by its name.
 
+        A file that begins with `extends = "plain"` needs to say only what differs from that built-in recipe.
+
         Raises:
             InputError: no such recipe, no TOML, over 1 MiB, unknown keys, values that are not valid.
         """
@@ -201,7 +204,7 @@ class Recipe(BaseModel):
             path = Path(source).expanduser()
             if not path.exists() and path.suffix != ".toml":
                 raise unknown("recipe", str(source), built_in())
-        return cls.from_dict(read_toml(path))
+        return cls.from_dict(extended(read_toml(path)))
 
     @classmethod
     def from_dict(cls, tables: Mapping[str, Any]) -> Self:
@@ -330,6 +333,26 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
         raise InputError(f"the recipe {str(path)!r} is not TOML: {error}", "mend that place") from error
+
+
+def extended(tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a recipe over those of the built-in one that it extends, if it does.
+
+    Raises:
+        InputError: there is no built-in recipe of that name.
+    """
+    if EXTENDS not in tables:
+        return tables
+    name = tables.pop(EXTENDS)
+    if not isinstance(name, str) or name not in built_in():
+        raise unknown("built-in recipe", str(name), built_in())
+    merged = read_toml(built_in()[name])
+    for section, table in tables.items():
+        check_section(section, table)
+        merged[section] = merged.get(section, {}) | table
+    if "epochs" in tables.get("schedule", {}) and "warmup_epochs" not in tables["schedule"]:
+        merged["schedule"].pop("warmup_epochs", None)  # at most a fifth of the new epochs is the warmup then
+    return merged
 
 
 def as_tuples(value: Any) -> Any:
