@@ -30,7 +30,9 @@ def test_pixels_that_make_no_whole_patch_are_left_out_as_the_peers_do(kind, tmp_
         theirs = filled(transformers.SiglipVisionModel(config))
         theirs.save_pretrained(tmp_path / "folder")
         transformers.SiglipImageProcessor(size={"height": 30, "width": 30}).save_pretrained(tmp_path / "folder")
-        compute = lambda x: theirs(pixel_values=x).pooler_output  # noqa: E731
+
+        def compute(x):
+            return theirs(pixel_values=x).pooler_output
     else:
         arguments = {"img_size": 30, "patch_size": 14, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
         theirs = compute = filled(timm.create_model("vit_base_patch16_224", **arguments))
@@ -44,7 +46,7 @@ def test_pixels_that_make_no_whole_patch_are_left_out_as_the_peers_do(kind, tmp_
     assert read.preprocessing.trim == (2, 2)
     assert "30×30 are not made of whole patches of 14×14: the model reads their upper left 28×28" in str(read.report)
     images = torch.randn(4, 3, 30, 30)
-    assert_same_function(lambda x: compute(x), lambda x: read.model(x[:, :, :28, :28]), images)
+    assert_same_function(compute, lambda x: read.model(x[:, :, :28, :28]), images)
 
 
 def test_whole_patches_are_at_least_one():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitreous.training.schedule import rate
+from vitreous.training.schedule import lr_factor
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -26,20 +26,20 @@ REFERENCE = Path(__file__).parents[1] / "reference"
     ],
 )
 def test_by_hand(step: int, total: int, warmup: int, factor: float):
-    assert rate(step, total, warmup) == pytest.approx(factor)
+    assert lr_factor(step, total, warmup) == pytest.approx(factor)
 
 
 @pytest.mark.parametrize(("name", "peak"), [("sgd", 0.03), ("adamw", 1e-3)])
 def test_as_the_authors_code(name: str, peak: float):
     with np.load(REFERENCE / "vit_class_token.study.npz") as study:
         rates = study[f"{name}/lr"]
-    ours = [peak * rate(step, total=10, warmup=3) for step in range(10)]
+    ours = [peak * lr_factor(step, total=10, warmup=3) for step in range(10)]
     np.testing.assert_allclose(ours, rates, rtol=2e-6)
 
 
 @given(st.integers(1, 300), st.integers(0, 400))
 def test_rises_to_one_then_falls_and_never_reaches_zero(total: int, warmup: int):
-    factors = [rate(step, total, warmup) for step in range(total)]
+    factors = [lr_factor(step, total, warmup) for step in range(total)]
     top = min(warmup, total)
     assert factors[:top] == sorted(factors[:top])
     assert factors[top:] == sorted(factors[top:], reverse=True)
@@ -59,4 +59,4 @@ def test_rises_to_one_then_falls_and_never_reaches_zero(total: int, warmup: int)
     ],
 )
 def test_other_ways_down_by_hand(decay: str, cooldown: int, factors: list[float]):
-    assert [rate(step, 6, 2, decay, cooldown) for step in range(6)] == pytest.approx(factors)
+    assert [lr_factor(step, 6, 2, decay, cooldown) for step in range(6)] == pytest.approx(factors)

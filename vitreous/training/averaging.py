@@ -9,7 +9,7 @@ from vitreous.model.vit import VisionTransformer
 
 
 class WeightAverage:
-    """The exponential moving average of a model's weights (Polyak and Juditsky; arXiv 2010.11929, appendix B.1.1).
+    """The exponential moving average of a model's weights; arXiv 2010.11929 has it where it fine-tunes at 512 pixels.
 
     Early in a run it forgets faster, min(decay, (1 + n) / (10 + n)) after n updates, so that the first weights do not
     stay in it.

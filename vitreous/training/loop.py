@@ -22,7 +22,7 @@ from vitreous.training.memory import MicroBatch
 from vitreous.training.objective import CrossEntropy, balanced_weights
 from vitreous.training.optimizer import adam, adamw, sgd
 from vitreous.training.recipe import OptimizerSection
-from vitreous.training.schedule import rate
+from vitreous.training.schedule import lr_factor
 from vitreous.training.step import Totals, train_step
 from vitreous.training.task import Task
 
@@ -85,7 +85,7 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
         model.train()
         for number, batch in enumerate(task.training_batches(epoch)):
             bad_files.add(task.data.train, batch.bad)
-            lr = optimization.lr * rate(step, total_steps, warmup_steps, schedule.decay, cooldown_steps)
+            lr = optimization.lr * lr_factor(step, total_steps, warmup_steps, schedule.decay, cooldown_steps)
             step += 1
             if len(batch):
                 images, targets = task.mixed_tensors(batch, epoch, number)

@@ -6,11 +6,11 @@ from typing import Literal
 Decay = Literal["cosine", "linear", "rsqrt", "constant"]
 
 
-def rate(step: int, total: int, warmup: int, decay: Decay = "cosine", cooldown: int = 0) -> float:
+def lr_factor(step: int, total: int, warmup: int, decay: Decay = "cosine", cooldown: int = 0) -> float:
     """Up in a line to 1 at the last step of the warmup, then down.
 
     "cosine" and "linear" reach 0 at the end (arXiv 2010.11929, Table 3 and 4). "rsqrt" falls with the square root of
-    the steps since the warmup, in units of its length (arXiv 2106.04560, section 3.5), "constant" stays; both can end
+    the steps since the warmup, in units of its length (arXiv 2106.04560), "constant" stays; both can end
     in a cooldown, a line down to 0.
 
     Args:
