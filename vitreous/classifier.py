@@ -376,15 +376,19 @@ def train(
     recipe: "str | Path | Recipe | None" = None,
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    init: str | None = None,
 ) -> Classifier:
     """Trains a classifier, as `vitreous train` does, and leaves a run's folder.
 
     Args:
-        data: "digits", or a folder of images in one folder per class.
-        model: a variant such as "Ti/8"; "auto" leaves it to the recipe, and that to the data.
-        recipe: a TOML file, the name of a built-in one, or a Recipe; by default "digits" or "plain".
+        data: "digits", or a folder of images in one folder per class, or such a zip archive.
+        model: a variant such as "S/16", from scratch; or weights, as `load` takes them, to go on from; "auto" takes
+            known weights where they are at hand, and else what fits the images.
+        recipe: a TOML file, the name of a built-in one, perhaps with options ("augreg+light1"), or a Recipe; by default
+            "digits", "finetune" with weights and "small-data" without.
         out: the run's folder, new or empty, and outside the data; by default runs/ and the name of the data.
         settings: values that differ from the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
+        init: "random" for fresh weights, "pretrained" for known ones of the variant; as the recipe says if None.
 
     Returns:
         The best on validation, as the run's folder holds it.
@@ -395,4 +399,4 @@ def train(
     """
     from vitreous.training.run import train as run
 
-    return load(run(data, model, recipe, out, settings).folder)
+    return load(run(data, model, recipe, out, settings, init=init).folder)

@@ -139,6 +139,75 @@ def test_a_new_classifier_has_a_bias():
     assert torch.equal(adapted.head.classifier.bias, torch.zeros(3))
 
 
+WITH_CLASSIFIERS = (
+    *("the paper's", "distillation", "hidden layer", "mean pooling", "attention pooling"),
+    "quick GELU, pre-norm, no patch bias, no classifier bias",
+)
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6, None], "for 8 classes: 7 rows kept, 1 new and zero"),
+        ([0, 1, 2, 4, 5, 6], "for 6 classes: 6 rows kept, 1 dropped"),
+        ([6, 5, 4, 3, 2, 1, 0], "for 7 classes: 7 rows kept"),
+        ([None, 3, None], "for 3 classes: 1 row kept, 2 new and zero, 6 dropped"),
+        ([2], "for 1 class: 1 row kept, 6 dropped"),
+    ],
+    ids=["added", "dropped", "reordered", "one of three", "one alone"],
+)
+@pytest.mark.parametrize("switch", WITH_CLASSIFIERS)
+def test_kept_classes_keep_their_logits_and_new_ones_are_zero(switch, kept, said):
+    model = small_model(switch)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    adapted, notes = adapt(model, kept_classes=kept)
+    assert adapted.config == model.config.replace(num_classes=len(kept))
+    images = images_for(model.config)
+    expected, found = model(images), adapted(images)
+    assert differs(expected)
+    for new, old in enumerate(kept):
+        answer = torch.zeros(3) if old is None else expected[:, old]
+        torch.testing.assert_close(found[:, new], answer, rtol=0, atol=1e-5)
+    second = " and distillation classifier" if switch == "distillation" else ""
+    assert notes == [f"classifier{second} {said}"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("switch", WITH_CLASSIFIERS)
+def test_the_same_classes_in_the_same_order_keep_their_logits_bit_for_bit(switch):
+    model = small_model(switch)
+    adapted, notes = adapt(model, kept_classes=range(7), num_classes=7)
+    assert torch.equal(adapted(images_for(model.config)), model(images_for(model.config)))
+    assert (adapted.config, notes) == (model.config, [])
+
+
+@pytest.mark.parametrize("switch", ["distillation", "hidden layer", "no classes"])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_where_no_class_is_kept_the_head_is_new(switch, classes):
+    adapted, notes = adapt(small_model(switch), kept_classes=[None] * classes)
+    expected, told = adapt(small_model(switch), num_classes=classes)
+    assert (adapted.config, notes) == (expected.config, told)
+    assert all(torch.equal(tensor, adapted.state_dict()[name]) for name, tensor in expected.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("switch", "wishes", "said"),
+    [
+        ("the paper's", {"kept_classes": [0, 7]}, "there is no class 7 to keep; the classes are 0 to 6"),
+        ("the paper's", {"kept_classes": [-1]}, "there is no class -1 to keep"),
+        ("no classes", {"kept_classes": [0]}, "there is no class 0 to keep; the model has no classes"),
+        (
+            "the paper's",
+            {"kept_classes": [0, 1], "num_classes": 3},
+            "kept_classes has 2 entries, num_classes is 3; leave num_classes out",
+        ),
+    ],
+)
+def test_classes_that_cannot_be_kept_are_refused(switch, wishes, said):
+    with pytest.raises(InputError, match=said):
+        adapt(small_model(switch), **wishes)
+
+
 @pytest.mark.parametrize("switch", ["the paper's", "distillation", "no classes"])
 def test_no_classes_leave_the_representation(switch):
     model = small_model(switch)

@@ -9,7 +9,7 @@ from vitreous.cli import list as list_command
 from vitreous.cli.app import run
 from vitreous.model.cost import parameter_count
 from vitreous.model.variants import NAMES, variant
-from vitreous.training.recipe import built_in
+from vitreous.training.recipe_files import built_in
 
 
 def test_models_have_the_papers_numbers(monkeypatch, capsys):

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.photometric import color_jitter, erased, rand_augment, trivial_augment
+from vitreous.data.photometric import auto_augment, color_jitter, erased, rand_augment, trivial_augment
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sampling import sample_generator
 from vitreous.support.errors import InputError
@@ -125,25 +125,26 @@ def test_a_range_that_is_none_is_named(name, value):
         Augmentation(**{name: value})
 
 
-def test_more_comes_after_the_flip_in_order():
+KINDS = {
+    "randaugment_layers": (2, lambda view, generator: rand_augment(view, 2, 9.0, generator)),
+    "trivial_augment": (True, trivial_augment),
+    "auto_augment": (True, auto_augment),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_more_comes_after_the_flip_in_order(name):
     image, still = noise(40, 40), {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
+    value, change = KINDS[name]
+    more = {name: value, "randaugment_magnitude": 9.0, "color_jitter": 0.3, "erasing": 0.5}
     for index in range(6):
-        for layers in (0, 2):
-            generator = sample_generator(0, 0, index)
-            generator.random(1 + 10 * 4)  # flip and crop come first
-            view = PREPROCESSING.resized(image)
-            view = rand_augment(view, 2, 9.0, generator) if layers else trivial_augment(view, generator)
-            theirs = erased(PREPROCESSING.to_tensor(color_jitter(view, 0.3, generator)), 0.5, generator)
-            ours = Augmentation(
-                **still,
-                randaugment_layers=layers,
-                randaugment_magnitude=9.0,
-                trivial_augment=not layers,
-                color_jitter=0.3,
-                erasing=0.5,
-            ).pixels(image, PREPROCESSING, sample_generator(0, 0, index))
-            assert torch.equal(ours, theirs)
-            assert not torch.equal(ours, PREPROCESSING.pixels(image))
+        generator = sample_generator(0, 0, index)
+        generator.random(1 + 10 * 4)  # flip and crop come first
+        view = color_jitter(change(PREPROCESSING.resized(image), generator), 0.3, generator)
+        theirs = erased(PREPROCESSING.to_tensor(view), 0.5, generator)
+        ours = Augmentation(**still, **more).pixels(image, PREPROCESSING, sample_generator(0, 0, index))
+        assert torch.equal(ours, theirs)
+        assert not torch.equal(ours, PREPROCESSING.pixels(image))
 
 
 def test_the_crop_and_the_flip_are_the_same_with_more():
@@ -180,6 +181,15 @@ def test_a_value_that_is_none_is_named(name, value):
         Augmentation(**{name: value})
 
 
-def test_two_augmentations_of_a_kind_are_refused():
-    with pytest.raises(InputError, match="randaugment_layers is 2"):
-        Augmentation(randaugment_layers=2, trivial_augment=True)
+@pytest.mark.parametrize(
+    ("names", "cause"),
+    [
+        (("randaugment_layers", "trivial_augment"), "randaugment_layers is 2 and trivial_augment is true"),
+        (("randaugment_layers", "auto_augment"), "randaugment_layers is 2 and auto_augment is true"),
+        (("trivial_augment", "auto_augment"), "trivial_augment is true and auto_augment is true"),
+        (tuple(KINDS), "randaugment_layers is 2 and trivial_augment is true and auto_augment is true"),
+    ],
+)
+def test_two_augmentations_of_a_kind_are_refused(names, cause):
+    with pytest.raises(InputError, match=cause):
+        Augmentation(**{name: KINDS[name][0] for name in names})

@@ -65,6 +65,68 @@ def test_workers_can_be_started_afresh(photos, monkeypatch):
     assert bits(loader) == alone
 
 
+@pytest.fixture
+def uneven(tmp_path):
+    """Twelve photos of ants and three of bees, all in one split."""
+    generator = np.random.default_rng(0)
+    for name, count in (("ant", 12), ("bee", 3)):
+        for split in ("train", "val"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
+    return open_data(tmp_path).train
+
+
+def balanced(split, workers=0, augmentation=None, batch_size=4):
+    return batches(
+        split,
+        Preprocessing((8, 8)),
+        batch_size=batch_size,
+        shuffle=True,
+        augmentation=augmentation,
+        seed=3,
+        epoch=2,
+        workers=workers,
+        balanced=True,
+    )
+
+
+def test_balanced_batches_see_classes_equally_often_each_time_as_another_view(uneven):
+    epoch = list(balanced(uneven, augmentation=Augmentation()))
+    assert [len(batch) for batch in epoch] == [4, 4, 4, 3]
+    labels = torch.cat([batch.labels for batch in epoch])
+    assert sorted(labels.bincount().tolist()) == [7, 8]
+    places = torch.cat([batch.indices for batch in epoch]).tolist()
+    assert labels.tolist() == uneven.labels[places].tolist()
+    views = [view.numpy().tobytes() for batch in epoch for view in batch.images]
+    assert len(set(places)) < len(set(views)) == 15
+    plain = batches(
+        uneven, Preprocessing((8, 8)), batch_size=15, shuffle=False, augmentation=Augmentation(), seed=3, epoch=2
+    )
+    (once,) = plain
+    firsts = {place: views[places.index(place)] for place in places}
+    assert firsts == {place: once.images[place].numpy().tobytes() for place in firsts}  # at the first visit, as ever
+
+
+def test_balanced_batches_are_the_same_for_any_workers_and_batch_size(uneven):
+    alone = bits(balanced(uneven, 0, Augmentation()))
+    assert bits(balanced(uneven, 2, Augmentation())) == alone
+    (whole,) = bits(balanced(uneven, 0, Augmentation(), batch_size=15))
+    assert whole[0] == [image for batch in alone for image in batch[0]]
+
+
+def test_without_augmentation_a_repeated_sample_is_itself(uneven):
+    for batch in balanced(uneven):
+        for image, place in zip(batch.images, batch.indices.tolist(), strict=True):
+            assert torch.equal(image, Preprocessing((8, 8)).pixels(uneven.load(place)))
+
+
+def test_a_balanced_order_must_be_shuffled(digits):
+    with pytest.raises(ValueError, match="balanced"):
+        batches(digits, PREPROCESSING, batch_size=4, shuffle=False, balanced=True)
+
+
 def test_an_epoch_is_each_sample_once_with_its_label_and_pixels(digits):
     loader = batches(digits, PREPROCESSING, batch_size=50, shuffle=True, seed=1)
     epoch = list(loader)

@@ -12,11 +12,15 @@ from torchvision.transforms.v2 import functional
 
 from vitreous.data import photometric
 from vitreous.data.photometric import (
+    AUTO_AUGMENT,
+    AUTO_AUGMENT_POLICY,
     ERASED_AREA,
     OPERATIONS,
     RANDAUGMENT,
     TRIVIAL_AUGMENT,
+    auto_augment,
     color_jitter,
+    cut_out,
     erased,
     rand_augment,
     trivial_augment,
@@ -75,7 +79,13 @@ def test_solarize_add_by_hand():
 
 def test_every_operation_is_tested_and_used():
     tested = {name for name, _, _ in PEERS} | {"solarize_add"}
-    assert tested == {*OPERATIONS} == {*RANDAUGMENT} | {*TRIVIAL_AUGMENT}
+    assert tested == {*OPERATIONS} == {*RANDAUGMENT} - {"cutout"} | {*TRIVIAL_AUGMENT} | {*AUTO_AUGMENT}
+
+
+def test_posterize_keeps_at_least_one_bit():
+    assert {*np.unique(OPERATIONS["posterize"](PHOTO, 0.0))} == {0, 128}
+    assert np.array_equal(OPERATIONS["posterize"](PHOTO, 0.0), functional.posterize(PHOTO, 1))
+    assert np.array_equal(OPERATIONS["posterize"](PHOTO, 9.0), PHOTO)
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
@@ -91,7 +101,7 @@ def test_a_geometric_operation_of_magnitude_0_is_the_identity(name, table):
         (0.0, {"rotate": 0, "posterize": 0, "solarize": 0, "color": 0.1, "shear_x": 0, "translate_y": 0}),
         (10.0, {"rotate": 30, "posterize": 4, "solarize": 256, "solarize_add": 110, "sharpness": 1.9, "shear_y": 0.3}),
         (15.0, {"rotate": 45, "posterize": 6, "contrast": 2.8, "shear_x": 0.45, "translate_x": 150}),
-        (20.0, {"rotate": 60, "posterize": 8, "brightness": 3.7, "solarize_add": 220}),
+        (20.0, {"rotate": 60, "posterize": 8, "brightness": 3.7, "solarize_add": 220, "cutout": 80}),
     ],
 )
 def test_randaugments_scale_is_its_authors(magnitude, strengths):
@@ -119,8 +129,50 @@ def test_trivial_augments_scale_is_torchvisions():
                 assert ours == pytest.approx(start + sign * whole * float(values[level]), abs=1e-4)
 
 
+def test_auto_augments_policy_is_torchvisions():
+    peer = v2.AutoAugment()._policies
+    theirs = [tuple((name.lower(), probability, level or 0) for name, probability, level in pair) for pair in peer]
+    assert [tuple((name.replace("_", ""), *rest) for name, *rest in pair) for pair in AUTO_AUGMENT_POLICY] == theirs
+
+
+class Draws(np.random.Generator):
+    """A generator that gives these numbers, once."""
+
+    def __init__(self, *numbers):
+        super().__init__(np.random.PCG64(0))
+        self.numbers = numbers
+
+    def random(self, count):
+        numbers, self.numbers = self.numbers, ()
+        assert count == len(numbers)
+        return np.array(numbers)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("signs", [(0.4, 0.6), (0.6, 0.4)])
+@pytest.mark.parametrize("number", range(25))
+def test_auto_augment_has_torchvisions_bits(number, signs, mode):
+    peer, image = v2.AutoAugment(), PHOTO.convert(mode)
+    for draws in ((0.0, 0.0), (0.0, 0.99), (0.99, 0.0), (0.5, 0.5), (0.99, 0.99)):
+        theirs = image
+        for (name, probability, level), draw, sign in zip(peer._policies[number], draws, signs, strict=True):
+            if draw < probability:
+                magnitudes, signed = peer._AUGMENTATION_SPACE[name]
+                values = magnitudes(10, image.height, image.width)
+                magnitude = 0.0 if values is None else round(float(values[level]), 6)  # 0.8 is 0.80000001 in float32
+                magnitude *= -1 if signed and sign < 0.5 else 1
+                fill = {Image.Image: [128] * len(image.getbands())}
+                theirs = peer._apply_image_or_video_transform(
+                    theirs, name, magnitude, interpolation=v2.InterpolationMode.NEAREST, fill=fill
+                )
+        ours = auto_augment(image, Draws((number + 0.5) / 25, draws[0], signs[0], draws[1], signs[1]))
+        assert ours.mode == mode
+        assert np.array_equal(ours, theirs)
+        assert draws != (0.0, 0.0) or not np.array_equal(ours, image)
+
+
 def all_of_it(image, generator):
-    image = rand_augment(image, 2, 15.0, generator)
+    image = auto_augment(rand_augment(image, 2, 15.0, generator), generator)
     image = trivial_augment(image, generator)
     return color_jitter(image, 0.4, generator)
 
@@ -129,12 +181,13 @@ def test_the_same_generator_gives_the_same_bits_and_samples_differ():
     views = [np.array(all_of_it(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
     again = [np.array(all_of_it(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
     assert all(np.array_equal(a, b) for a, b in zip(views, again, strict=True))
-    assert len({view.tobytes() for view in views}) >= 38  # two may both be black
+    assert len({view.tobytes() for view in views}) >= 38  # two may both be of one colour
 
 
 def test_the_count_of_draws_depends_on_neither_picture_nor_chance():
     for count, change in (
-        (6, lambda image, generator: rand_augment(image, 3, 10.0, generator)),
+        (12, lambda image, generator: rand_augment(image, 3, 10.0, generator)),
+        (5, auto_augment),
         (3, trivial_augment),
         (3, lambda image, generator: color_jitter(image, 1.0, generator)),
     ):
@@ -154,8 +207,9 @@ def test_the_count_of_draws_depends_on_neither_picture_nor_chance():
 )
 def test_every_operation_comes_equally_often(table, change, monkeypatch):
     names, used = list(table), []
-    for name in names:
+    for name in {*names} - {"cutout"}:
         monkeypatch.setitem(photometric.OPERATIONS, name, lambda image, _, name=name: used.append(name) or image)
+    monkeypatch.setattr(photometric, "cut_out", lambda image, *_: used.append("cutout") or image)
     generator = np.random.default_rng(0)
     for _ in range(200 * len(names)):
         change(PHOTO, generator)
@@ -171,6 +225,42 @@ def test_randaugment_moves_by_shares_of_the_side(monkeypatch):
     for _ in range(300):
         rand_augment(Image.new("RGB", (112, 448)), 1, 10.0, generator)
     assert moved == {"translate_x": {-50.0, 50.0}, "translate_y": {-200.0, 200.0}}
+
+
+@pytest.mark.parametrize(("magnitude", "threshold"), [(0.0, 0), (5.0, 128), (10.0, 0), (15.0, 128), (20.0, 0)])
+def test_randaugments_solarize_starts_anew_at_256(magnitude, threshold, monkeypatch):
+    seen = set()
+    monkeypatch.setitem(photometric.OPERATIONS, "solarize", lambda image, value: seen.add(value) or image)
+    rand_augment(Image.new("RGB", (2, 2)), 100, magnitude, np.random.default_rng(0))
+    assert seen == {threshold}
+
+
+def test_cutout_by_hand():
+    image = Image.new("L", (8, 6), 7)
+    ours = np.array(cut_out(image, 0.25, 0.5, 0.5))  # rows 3 - 2 to 3 + 2, columns 4 - 2 to 4 + 2
+    wanted = np.full((6, 8), 7)
+    wanted[1:5, 2:6] = 128
+    assert ours.tolist() == wanted.tolist()
+    assert np.array(image).max() == 7  # its own memory was left alone
+    corner = np.array(cut_out(image, 0.25, 0.0, 0.99))
+    wanted = np.full((6, 8), 7)
+    wanted[:2, 5:] = 128
+    assert corner.tolist() == wanted.tolist()
+    assert np.array_equal(cut_out(PHOTO, 0.0, 0.3, 0.3), PHOTO)
+    assert np.array(cut_out(PHOTO, 0.1, 0.3, 0.3))[19, 28].tolist() == [128] * 3
+
+
+def test_randaugment_cuts_out_shares_of_the_side(monkeypatch):
+    """At 10, 80 pixels of 224, around any pixel."""
+    seen = []
+    monkeypatch.setattr(photometric, "cut_out", lambda image, *numbers: seen.append(numbers) or image)
+    rand_augment(Image.new("RGB", (2, 2)), 2000, 10.0, np.random.default_rng(0))
+    shares, downs, rights = np.array(seen).T
+    assert {*shares} == {40 / 224}
+    for places in (downs, rights):
+        assert places.min() < 0.1
+        assert places.max() > 0.9
+    assert abs(np.corrcoef(downs, rights)[0, 1]) < 0.3
 
 
 def test_color_jitter_by_hand():

@@ -136,6 +136,66 @@ def test_registers_stand_between_class_token_and_patches_and_have_no_position():
     torch.testing.assert_close(z0[:, 0], (model.class_token[:, 0] + position).expand(3, -1))
 
 
+def corrupted_model(**overrides):
+    """A model with a mask token, images, and the embeddings of their patches without positions."""
+    model = small_model("registers", mask_token=True, **overrides)
+    images = images_for(model.config)
+    return model, images, model.patch_embedding(images)
+
+
+def positions_of(model: VisionTransformer) -> torch.Tensor:
+    """E_pos, of the patches; the class token and four registers stand before them."""
+    table = model.position_embedding.table((4, 4))
+    assert table[5:].std(0).min() > 0.1
+    return table[5:]
+
+
+def test_swapped_patches_stand_at_the_positions_of_those_they_replace():
+    model, images, patches = corrupted_model()
+    swapped = torch.stack([torch.randperm(16) for _ in range(3)])
+    swapped[1, 2] = swapped[1, 3]  # one may stand in two places
+    z0 = model.embed(images, swapped=swapped)
+    for image in range(3):
+        for patch in range(16):
+            expected = patches[image, swapped[image, patch]] + positions_of(model)[patch]
+            torch.testing.assert_close(z0[image, 5 + patch], expected)
+    assert torch.equal(z0[:, :5], model.embed(images)[:, :5])
+    own = torch.arange(16).expand(3, -1)
+    assert torch.equal(model.embed(images, swapped=own), model.embed(images))
+
+
+def test_the_mask_token_stands_over_swapped_patches_and_keeps_the_position():
+    model, images, patches = corrupted_model()
+    hidden = torch.rand(3, 16) < 0.5
+    swapped = torch.arange(16).flip(0).expand(3, -1)
+    z0 = model.embed(images, hidden, swapped)[:, 5:] - positions_of(model)
+    for image in range(3):
+        for patch in range(16):
+            expected = model.mask_token[0, 0] if hidden[image, patch] else patches[image, 15 - patch]
+            torch.testing.assert_close(z0[image, patch], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_mask_token_and_the_swapped_patches_get_gradients():
+    model, images, _ = corrupted_model()
+    images.requires_grad_()
+    hidden = torch.zeros(3, 16, dtype=torch.bool)
+    hidden[:, 0] = True
+    swapped = torch.arange(16).expand(3, -1).clone()
+    swapped[:, 1] = 15
+    model.embed(images, hidden, swapped)[:, 5:7].sum().backward()
+    assert torch.equal(model.mask_token.grad, torch.full_like(model.mask_token, 3.0))
+    seen = images.grad.abs().sum(1) > 0
+    assert seen[:, 24:, 24:].all(), "the last patch stands in the second place"
+    assert not seen[:, :24].any()
+    assert not seen[:, :, :24].any()
+
+
+def test_patches_cannot_be_hidden_without_a_mask_token():
+    model = small_model()
+    with pytest.raises(ValueError, match="no mask token; set mask_token=True"):
+        model.embed(images_for(model.config), torch.ones(3, 16, dtype=torch.bool))
+
+
 def test_positions_matter_and_without_them_patches_are_a_set():
     images = images_for(small_config())
     moved = images.roll(8, dims=3)  # one patch to the right, around the edge

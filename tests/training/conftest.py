@@ -9,7 +9,7 @@ from PIL import Image
 CLASSES = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 QUICK = {
     "variant": "mu/4", "image_size": 8, "epochs": 2, "warmup_epochs": 1, "batch_size": 16, "device": "cpu",
-    "threads": 1, "workers": 0, "crop_scale": [0.5, 1.0],
+    "threads": 1, "workers": 0, "crop_scale": [0.5, 1.0], "mixup": 0.0, "cutmix": 0.0, "patch_dropout": 0.0,
 }  # fmt: skip
 
 

@@ -36,13 +36,13 @@ def data_of(native_size: tuple[int, int], images: int = 1000) -> ImageData:
     ],
 )
 def test_the_model_fits_the_images(native, images, variant, size):
-    model = resolve(Recipe(), data_of(native, images)).model
+    model = resolve(Recipe(), data_of(native, images)).recipe.model
     assert (model.variant, model.image_size) == (variant, size)
 
 
 @given(st.tuples(st.integers(1, 5000), st.integers(1, 5000)))
 def test_a_chosen_grid_is_neither_coarse_nor_costly(native: tuple[int, int]):
-    config = resolve(Recipe(), data_of(native)).config(2, 3)
+    config = resolve(Recipe(), data_of(native)).recipe.config(2, 3)
     assert all(8 <= side <= 15 for side in config.grid)
 
 
@@ -64,7 +64,7 @@ def test_a_chosen_grid_is_neither_coarse_nor_costly(native: tuple[int, int]):
     ],
 )
 def test_what_is_asked_for_is_kept(settings: dict, variant: str, size: object):
-    model = resolve(Recipe().with_settings(settings), data_of((64, 64))).model
+    model = resolve(Recipe().with_settings(settings), data_of((64, 64))).recipe.model
     assert (model.variant, model.image_size) == (variant, size)
 
 
@@ -76,39 +76,39 @@ def test_a_small_set_comes_in_small_batches(images: int, size: int):
 
 
 def test_a_small_set_gets_a_small_model_unless_told_otherwise():
-    small = resolve(Recipe().with_settings({"depth": 2}), data_of((64, 64))).config(2, 3)
+    small = resolve(Recipe().with_settings({"depth": 2}), data_of((64, 64))).recipe.config(2, 3)
     assert (small.width, small.depth, small.mlp_dim, small.num_heads) == (128, 2, 512, 4)
-    told = resolve(Recipe().with_model("S/8"), data_of((64, 64))).config(2, 3)
+    told = resolve(Recipe().with_variant("S/8"), data_of((64, 64))).recipe.config(2, 3)
     assert (told.width, told.depth) == (384, 12)
 
 
 def test_nothing_that_decides_the_result_is_left_open():
-    recipe = resolve(Recipe(), data_of((64, 64)))
+    recipe = resolve(Recipe(), data_of((64, 64))).recipe
     chosen = recipe.model_dump()
     open_ones = {leaf for table in chosen.values() for leaf, value in table.items() if value == "auto"}
-    assert open_ones == {"device", "threads", "workers"}
-    assert resolve(recipe, data_of((64, 64))) == recipe
+    assert open_ones == {"device", "precision", "threads", "workers"}
+    assert resolve(recipe, data_of((64, 64))).recipe == recipe
 
 
 def test_digits_are_never_flipped():
     digits = open_data("digits")
-    assert resolve(Recipe(), digits).augmentation.flip is False
+    assert resolve(Recipe(), digits).recipe.augmentation.flip is False
     with pytest.raises(InputError, match="set flip=false"):
         resolve(Recipe().with_settings({"flip": True}), digits)
-    assert resolve(Recipe(), data_of((64, 64))).augmentation.flip is True
+    assert resolve(Recipe(), data_of((64, 64))).recipe.augmentation.flip is True
 
 
 def test_grey_images_have_one_mean():
     grey = dataclasses.replace(data_of((8, 8)), channels=1)
-    assert resolve(Recipe(), grey).data.mean == (0.5,)
-    assert resolve(Recipe(), data_of((8, 8))).data.std == (0.5, 0.5, 0.5)
+    assert resolve(Recipe(), grey).recipe.data.mean == (0.5,)
+    assert resolve(Recipe(), data_of((8, 8))).recipe.data.std == (0.5, 0.5, 0.5)
 
 
 @given(st.integers(1, 256))
 def test_a_chosen_patch_divides_the_image(side: int):
     recipe = Recipe().with_settings({"image_size": side})
     if any(side % patch == 0 and 8 <= side // patch <= 32 for patch in range(1, 17)) or side < 8:
-        assert min(8, side) <= resolve(recipe, data_of((64, 64))).config(2, 3).grid[0] <= 32
+        assert min(8, side) <= resolve(recipe, data_of((64, 64))).recipe.config(2, 3).grid[0] <= 32
     else:
         with pytest.raises(InputError, match="has no good patches"):
             resolve(recipe, data_of((64, 64)))
@@ -116,13 +116,13 @@ def test_a_chosen_patch_divides_the_image(side: int):
 
 def test_the_warmup_leaves_epochs_to_come_down_in():
     def warmup(**settings: float) -> float:
-        return resolve(Recipe.load("plain").with_settings(settings), data_of((64, 64))).schedule.warmup_epochs
+        return resolve(Recipe().with_settings(settings), data_of((64, 64))).recipe.schedule.warmup_epochs
 
     assert (warmup(), warmup(epochs=3), warmup(epochs=30), warmup(epochs=100)) == (5, 0.6, 5, 5)
     assert warmup(epochs=3, warmup_epochs=2) == 2
     assert Recipe.from_dict({"schedule": {"epochs": 10}}).schedule.warmup_epochs == 2
     assert Recipe.from_dict({"schedule": {"epochs": 10, "warmup_epochs": 5.0}}).schedule.warmup_epochs == 5
-    with pytest.raises(InputError, match="warmup_epochs is 3 of 3 epochs"):
+    with pytest.raises(InputError, match="the warmup takes 96 of 96 steps"):
         warmup(epochs=3, warmup_epochs=3)
 
 
@@ -130,7 +130,7 @@ def test_a_model_that_cannot_be_is_refused():
     with pytest.raises(InputError, match=r"an image of 97×97 pixels has no good patches.* such as 96×96"):
         resolve(Recipe().with_settings({"image_size": 97}), data_of((64, 64)))
     with pytest.raises(InputError, match="'Ti/257': they are too large") as error:
-        resolve(Recipe().with_model("Ti/257"), data_of((64, 64)))
+        resolve(Recipe().with_variant("Ti/257"), data_of((64, 64)))
     assert len(str(error.value)) < 200
     with pytest.raises(InputError, match="there is no variant"):
         resolve(Recipe().with_settings({"variant": "Tiny"}), data_of((64, 64)))
@@ -140,5 +140,5 @@ def test_a_model_that_cannot_be_is_refused():
 
 def test_warmup_and_cooldown_leave_room():
     recipe = Recipe.from_dict({"schedule": {"epochs": 10, "warmup_epochs": 6, "cooldown_epochs": 5}})
-    with pytest.raises(InputError, match="warmup_epochs and cooldown_epochs are 6 and 5 of 10 epochs"):
+    with pytest.raises(InputError, match="warmup and cooldown take 126 and 105 of 210 steps"):
         resolve(recipe, open_data("digits", 0.1))

@@ -9,22 +9,22 @@ from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.training.memory import MicroBatch
-from vitreous.training.objective import CrossEntropy
+from vitreous.training.objective import Classification, CrossEntropy
 from vitreous.training.optimizer import adamw
 from vitreous.training.step import train_step
 
 
-class Device:
-    """A loss on a device that holds so many images at once, and fails in the middle of a batch."""
+class Device(Classification):
+    """A device that holds so many images at once, and fails in the middle of a batch."""
 
     def __init__(self, fits: int) -> None:
-        self.fits, self.seen = fits, 0
+        super().__init__(CrossEntropy())
+        self.fits = fits
 
-    def __call__(self, logits, targets):
-        self.seen += len(logits)
-        if len(logits) > self.fits:
+    def forward(self, model, images, targets):
+        if len(images) > self.fits:
             raise torch.OutOfMemoryError("out of memory")
-        return CrossEntropy()(logits, targets)
+        return super().forward(model, images, targets)
 
 
 def test_the_micro_batch_halves_and_the_update_is_the_same():
@@ -44,7 +44,7 @@ def test_the_micro_batch_halves_and_the_update_is_the_same():
     assert len(said) == 2, "it starts with what fitted"
     plain = adamw(other, lr=1e-2, weight_decay=0.1)
     for _ in range(2):
-        train_step(other, plain, CrossEntropy(), images, LABELS, **fields, micro_batch=2)
+        train_step(other, plain, Classification(CrossEntropy()), images, LABELS, **fields, micro_batch=2)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 from vitreous.support.text import toml_value
-from vitreous.training.recipe import Recipe, built_in
+from vitreous.training.recipe import Recipe
+from vitreous.training.recipe_files import built_in
 
 
 def line(call, *arguments) -> str:
@@ -28,10 +29,10 @@ def test_leaf_names_are_unique():
 
 def test_the_model_section_has_every_choice_of_the_architecture():
     from_data = {"num_classes", "channels"}
-    of_a_later_objective = {"distillation_token", "mask_token"}
+    from_objective = {"mask_token"}
     fields = {field.name for field in dataclasses.fields(ViTConfig)}
     section = set(type(Recipe().model).model_fields)
-    assert section == fields - from_data - of_a_later_objective | {"variant"}
+    assert section == fields - from_data - from_objective | {"variant", "init", "weights"}
 
 
 @pytest.mark.parametrize("name", built_in())
@@ -136,7 +137,7 @@ def test_a_setting_that_does_not_exist_is_named(key: str, told: str):
 
 def test_another_variant_comes_in_its_own_shape():
     recipe = (
-        Recipe().with_settings({"image_size": 8, "width": 64, "depth": 4, "pooling": "attention"}).with_model("Ti/2")
+        Recipe().with_settings({"image_size": 8, "width": 64, "depth": 4, "pooling": "attention"}).with_variant("Ti/2")
     )
     config = recipe.config(num_classes=10, channels=1)
     assert (config.width, config.depth, config.num_heads, config.patch_size) == (192, 12, 3, (2, 2))

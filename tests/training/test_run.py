@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 
@@ -8,15 +9,16 @@ import torch
 
 from vitreous.checkpoints.store import load_model
 from vitreous.data.images import decode_image
+from vitreous.data.sampling import epoch_order
 from vitreous.data.sources import FileLoader, open_data
 from vitreous.support.errors import InputError
-from vitreous.training import loop
-from vitreous.training.recipe import Recipe, built_in
+from vitreous.training import learner, loop, validation
+from vitreous.training.recipe import Recipe
 from vitreous.training.run import train
 
 FILES = {
     "recipe.toml", "environment.json", "metrics.jsonl", "results.csv", "results.png", "confusion_matrix.csv",
-    "confusion_matrix.png", "per_class.csv", "bad_files.csv", "model.safetensors",
+    "confusion_matrix.png", "per_class.csv", "bad_files.csv", "model.safetensors", "train_batch.png",
 }  # fmt: skip
 
 
@@ -32,7 +34,7 @@ def test_a_run_leaves_its_folder(photos, tmp_path, quick):
     assert [(row["epoch"], row["step"]) for row in epochs] == [(1, 3), (2, 6)]
     assert set(epochs[0]) == {
         "epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second",
-        "seconds",
+        "data_wait", "memory_bytes", "seconds",
     }  # fmt: skip
     assert all(0 <= row[key] <= 1 for row in epochs for key in ("train_accuracy", "val_accuracy"))
     assert test["test_accuracy"] == run.outcome.accuracy
@@ -77,7 +79,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path, quick):
         runs.append(train("digits", recipe="digits", out=tmp_path / str(number), settings=changed, quiet=True))
     assert same_weights(runs[0], runs[1])
     assert not same_weights(runs[0], runs[2])
-    timed = ("images_per_second", "seconds")
+    timed = ("images_per_second", "data_wait", "memory_bytes", "seconds")
     numbers = [[{k: v for k, v in row.items() if k not in timed} for row in run.rows] for run in runs]
     assert numbers[0] == numbers[1]
     assert numbers[0] != numbers[2]
@@ -139,36 +141,24 @@ def test_the_callers_random_numbers_are_left_alone(photos, tmp_path, quick):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("name", built_in())
-def test_a_built_in_recipe_runs(name: str, photos, tmp_path, quick):
-    quick = {key: quick[key] for key in ("threads", "workers")}
-    data = "digits" if name == "digits" else photos
-    settings = quick | {"epochs": 1, "warmup_epochs": 0, "batch_size": 700 if data == "digits" else 17}
-    run = train(data, recipe=name, out=tmp_path / "out", settings=settings, quiet=True)
-    assert run.rows[-1]["step"] == 2
-
-
 def test_the_best_on_validation_is_kept(photos, tmp_path, quick, monkeypatch):
     """Of equal accuracies the one with the lower loss; test is read once, by that model."""
-    accuracies = iter([(0.5, 1.0), (0.75, 0.9), (0.75, 0.8), (0.75, 0.85), (0.7, 0.1)])
+    accuracies = iter([(1.0, 0.5), (0.9, 0.75), (0.8, 0.75), (0.85, 0.75), (0.1, 0.7)])  # loss, accuracy
     saved, splits = [], []
-    evaluate, save_model = loop.evaluate, loop.save_model
-
-    class Pretended:
-        def __init__(self, accuracy: float, loss: float) -> None:
-            self.accuracy, self.loss = accuracy, loss
+    evaluate, save_model = validation.evaluate, loop.save_model
 
     def pretend(model, task, split, bad_files):
         splits.append(split.name)
         if split.name == "test":
             return evaluate(model, task, split, bad_files)
-        return Pretended(*next(accuracies))
+        return validation.Score(*next(accuracies))
 
     def save(path, model, preprocessing, class_names, metadata):
         saved.append(metadata["epoch"])
         save_model(path, model, preprocessing, class_names, metadata)
 
     monkeypatch.setattr(loop, "evaluate", pretend)
+    monkeypatch.setattr(validation, "evaluate", pretend)
     monkeypatch.setattr(loop, "save_model", save)
     run = train(photos, out=tmp_path / "out", settings=quick | {"epochs": 5}, quiet=True)
     assert saved == [1, 2, 3]
@@ -309,8 +299,8 @@ def test_an_interrupt_leaves_whole_files(photos, tmp_path, quick, monkeypatch):
             raise KeyboardInterrupt
         return train_step(*arguments, **options)
 
-    train_step = loop.train_step
-    monkeypatch.setattr(loop, "train_step", interrupted_step)
+    train_step = learner.train_step
+    monkeypatch.setattr(learner, "train_step", interrupted_step)
     with pytest.raises(KeyboardInterrupt):
         train(photos, out=tmp_path / "out", settings=quick, quiet=True)
     assert len(rows_of(tmp_path / "out")) == 1
@@ -332,19 +322,57 @@ def test_a_skipped_step_is_told_and_the_run_goes_on(photos, tmp_path, quick, mon
         return train_step(model, optimizer, objective, images, labels, **options)
 
     taken: list[int] = []
-    train_step = loop.train_step
-    monkeypatch.setattr(loop, "train_step", step)
+    train_step = learner.train_step
+    monkeypatch.setattr(learner, "train_step", step)
     run = train(photos, out=tmp_path / "out", settings=quick)
-    assert "epoch 1: loss or gradient not finite, weights left as they were, at steps 2\n" in capsys.readouterr().out
+    told = "epoch 1: loss or gradient not finite, weights left as they were, at steps 2; the first of them had train/"
+    out = capsys.readouterr().out
+    assert told in out
+    names = set(re.findall(r"train/\w+/\d+\.png", out))
+    order = batches_of_epoch(photos, batch_size=16, epoch=1)
+    assert names == set(order[1][:3])
+    assert "and 13 more" in out
     assert [row["step"] for row in run.rows] == [3, 6]
     assert all(math.isfinite(row["train_loss"]) for row in run.rows)
+
+
+def batches_of_epoch(photos, batch_size: int, epoch: int) -> list[list[str]]:
+    """The names of each batch of an epoch, by the documented order."""
+    train = open_data(photos).train
+    names = [train.names[place] for place in epoch_order(0, epoch, len(train)).tolist()]
+    return [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_too_many_bad_steps_in_a_row_stop_the_run_and_name_the_batch(photos, tmp_path, quick, monkeypatch, most):
+    def step(model, optimizer, objective, images, labels, **options):
+        taken.append(len(labels))
+        images = images * torch.nan if len(taken) > 7 else images
+        return train_step(model, optimizer, objective, images, labels, **options)
+
+    taken: list[int] = []
+    train_step = learner.train_step
+    monkeypatch.setattr(learner, "train_step", step)
+    settings = quick | {"epochs": 5, "batch_size": 6, "max_skipped": most}
+    with pytest.raises(
+        InputError, match=rf"no finite loss or gradient in {most} steps in a row; the last, step"
+    ) as error:
+        train(photos, out=tmp_path / "out", settings=settings, quiet=True)
+    stopped = int(re.search(r"step (\d+)", error.value.cause)[1])
+    assert 7 + most <= stopped <= 7 + 2 * most
+    first, *_ = batches_of_epoch(photos, batch_size=6, epoch=2)[stopped - 7]
+    assert first in error.value.cause
+    assert load_model(tmp_path / "out/model.safetensors").metadata["epoch"] == 1
 
 
 def test_lines_where_there_is_no_terminal(photos, tmp_path, quick, capsys):
     train(photos, out=tmp_path / "out", settings=quick)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("3 classes, 33 images to learn from, 3 to validate, 12 to test")
-    assert "8×8 pixels in 4×4-pixel patches (a grid of 2×2), flipped, batches of 16, 2 epochs on cpu" in lines[1]
+    assert (
+        "8×8 pixels in 4×4-pixel patches (a grid of 2×2), flipped, batches of 16, 2 epochs on cpu in float32"
+        in lines[1]
+    )
     assert [line.split()[:2] for line in lines[2:4]] == [["epoch", "1/2"], ["epoch", "2/2"]]
     assert lines[4].startswith("test accuracy ")
     assert "95 % interval" in lines[4]

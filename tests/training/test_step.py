@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from vitreous.model.config import ViTConfig
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.objective import CrossEntropy
+from vitreous.training.objective import Classification, CrossEntropy
 from vitreous.training.optimizer import adamw
 from vitreous.training.step import Totals, train_step
 
@@ -39,7 +39,7 @@ def test_one_batch_can_be_overfitted(images):
     model = VisionTransformer(CONFIG)
     optimizer = adamw(model, lr=1e-2, weight_decay=0.0)
     for _ in range(60):
-        result = train_step(model, optimizer, CrossEntropy(), images, LABELS, lr=1e-2, clip_norm=1.0)
+        result = train_step(model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1e-2, clip_norm=1.0)
     assert result.correct == 6
     assert result.loss / result.count < 0.01
 
@@ -47,7 +47,13 @@ def test_one_batch_can_be_overfitted(images):
 def test_tells_sums_over_the_batch(model, images):
     logits = model(images)
     result = train_step(
-        model, adamw(model, lr=0.1, weight_decay=0.0), CrossEntropy(), images, LABELS, lr=0.1, clip_norm=1.0
+        model,
+        adamw(model, lr=0.1, weight_decay=0.0),
+        Classification(CrossEntropy()),
+        images,
+        LABELS,
+        lr=0.1,
+        clip_norm=1.0,
     )
     torch.testing.assert_close(result.loss, F.cross_entropy(logits, LABELS, reduction="sum").detach())
     assert result.correct == (logits.argmax(1) == LABELS).sum()
@@ -64,7 +70,7 @@ def test_clips_at_the_global_norm(model, images, clip_norm: float):
 
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
     before = [p.detach().clone() for p in model.parameters()]
-    result = train_step(model, optimizer, CrossEntropy(), images, LABELS, lr=0.5, clip_norm=clip_norm)
+    result = train_step(model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=0.5, clip_norm=clip_norm)
     torch.testing.assert_close(result.grad_norm, norm)
     for old, new, gradient in zip(before, model.parameters(), gradients, strict=True):
         moved = 0.5 * gradient * min(1.0, clip_norm / norm.item())
@@ -77,7 +83,7 @@ def test_a_bad_image_changes_nothing(model, images, bad: float, steps_before: in
     optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
 
     def step(images: torch.Tensor):
-        return train_step(model, optimizer, CrossEntropy(), images, LABELS, lr=1e-2, clip_norm=1.0)
+        return train_step(model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1e-2, clip_norm=1.0)
 
     for _ in range(steps_before):
         step(images)
@@ -99,7 +105,7 @@ def test_a_skipped_step_is_as_if_it_had_not_been(model, images):
     for network, batches in ((model, [images * torch.nan, images, images]), (other, [images, images])):
         optimizer = adamw(network, lr=1e-2, weight_decay=0.1)
         for batch in batches:
-            train_step(network, optimizer, CrossEntropy(), batch, LABELS, lr=1e-2, clip_norm=1.0)
+            train_step(network, optimizer, Classification(CrossEntropy()), batch, LABELS, lr=1e-2, clip_norm=1.0)
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -107,15 +113,15 @@ def test_a_skipped_step_is_as_if_it_had_not_been(model, images):
 def test_an_optimizer_that_cannot_skip_is_refused(model, images):
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     with pytest.raises(ValueError, match="SGD is not fused"):
-        train_step(model, optimizer, CrossEntropy(), images, LABELS, lr=1.0, clip_norm=1.0)
+        train_step(model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1.0, clip_norm=1.0)
 
 
 def test_totals_are_over_samples_and_know_what_was_skipped(model, images):
     optimizer, totals = adamw(model, lr=0.0, weight_decay=0.0), Totals()
     batches = [(images, LABELS), (images[:2] * torch.nan, LABELS[:2]), (images[:1], LABELS[:1])]
     for step, (batch, labels) in enumerate(batches, start=1):
-        result = train_step(model, optimizer, CrossEntropy(), batch, labels, lr=0.0, clip_norm=1.0)
-        totals.add(step, result)
+        result = train_step(model, optimizer, Classification(CrossEntropy()), batch, labels, lr=0.0, clip_norm=1.0)
+        totals.add(step, 0.0, result)
     seen, truth = torch.cat([images, images[:1]]), torch.cat([LABELS, LABELS[:1]])
     logits = model(seen)
     loss, accuracy, count = totals.read()
@@ -134,7 +140,14 @@ def test_gradients_of_micro_batches_add_up_to_the_batch_s(model, images, micro_b
         for number in range(10):
             batch = images.double().roll(number, dims=2)
             result = train_step(
-                network, optimizer, CrossEntropy(), batch, LABELS, lr=1e-2, clip_norm=1.0, micro_batch=size
+                network,
+                optimizer,
+                Classification(CrossEntropy()),
+                batch,
+                LABELS,
+                lr=1e-2,
+                clip_norm=1.0,
+                micro_batch=size,
             )
         assert result.count == 6
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
@@ -145,6 +158,8 @@ def test_a_bad_image_skips_the_whole_batch_also_in_parts(model, images):
     before = copy.deepcopy(model.state_dict())
     images[5] = torch.nan
     optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
-    result = train_step(model, optimizer, CrossEntropy(), images, LABELS, lr=1e-2, clip_norm=1.0, micro_batch=2)
+    result = train_step(
+        model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1e-2, clip_norm=1.0, micro_batch=2
+    )
     assert (result.skipped, result.count) == (True, 0)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -1,5 +1,6 @@
 """A trained model for another image size, patch size, number of channels or set of classes."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -40,6 +41,7 @@ def adapt(
     channels: int | None = None,
     resampling: Resampling | None = None,
     channel_method: ChannelMethod = "average",
+    kept_classes: Sequence[int | None] | None = None,
 ) -> tuple[VisionTransformer, list[str]]:
     """Makes a model for other images or classes from a trained one; what is None stays as it is.
 
@@ -59,24 +61,30 @@ def adapt(
         resampling: how positions are resampled, now and when the new model runs; the config's own way if None.
         channel_method: "average" gives every new channel the mean of the old ones, "repeat" the old ones in turn;
             either is scaled by old / new channels.
+        kept_classes: for each new class, the number of the old one whose row of the classifiers it keeps; None for
+            a row of zeros. As soon as one row is kept, so is the hidden layer, and no bias is added. Instead of
+            num_classes.
 
     Returns:
         The new model, and one sentence for each thing that was changed.
 
     Raises:
         InputError: a value is not valid, or the patch does not divide the image (the error names the nearest sizes
-            that it does divide), or a hybrid's patch is to be resized.
+            that it does divide), or a hybrid's patch is to be resized, or a class to be kept is not there.
     """
     if channel_method not in get_args(ChannelMethod):
         raise unknown("channel method", str(channel_method), get_args(ChannelMethod))
+    if kept_classes is not None:
+        num_classes = _count_of(kept_classes, num_classes, model.config.num_classes)
+    keeps_head = kept_classes is not None and any(place is not None for place in kept_classes)
     sizes = {"image_size": image_size, "patch_size": patch_size, "num_classes": num_classes, "channels": channels}
-    old, new = model.config, _changed(model.config, sizes | {"position_resampling": resampling})
+    old, new = model.config, _changed(model.config, sizes | {"position_resampling": resampling}, keeps_head)
     state = model.state_dict()
     notes = [
         *_adapt_channels(state, old, new, channel_method),
         *_adapt_patches(state, old, new),
         *_adapt_positions(state, model.position_embedding, old, new),
-        *(_new_classifiers(state, old, new) if num_classes is not None else ()),
+        *_adapt_head(state, old, new, num_classes, kept_classes if keeps_head else None),
     ]
     adapted = on_meta(new)
     adapted.load_state_dict(state, assign=True)
@@ -106,7 +114,18 @@ def _pseudo_inverse(old: int, new: int) -> Float[Tensor, "new old"]:
     return torch.linalg.pinv(resize.mT)
 
 
-def _changed(old: ViTConfig, wanted: dict[str, Any]) -> ViTConfig:
+def _count_of(kept: Sequence[int | None], num_classes: int | None, old: int) -> int:
+    """Counts the new classes; what is wrong with those that are to be kept is an InputError."""
+    if num_classes not in (None, len(kept)):
+        raise InputError(f"kept_classes has {len(kept)} entries, num_classes is {num_classes}", "leave num_classes out")
+    for place in kept:
+        if place is not None and not 0 <= place < old:
+            there = f"the classes are 0 to {old - 1}" if old else "the model has no classes"
+            raise InputError(f"there is no class {place} to keep", f"{there}; None stands for a new one")
+    return len(kept)
+
+
+def _changed(old: ViTConfig, wanted: dict[str, Any], keeps_head: bool) -> ViTConfig:
     """Returns the new config, where None leaves a field as it is; what is wrong with it is an InputError."""
     try:
         new = old.replace(**{name: value for name, value in wanted.items() if value is not None})
@@ -122,7 +141,9 @@ def _changed(old: ViTConfig, wanted: dict[str, Any]) -> ViTConfig:
             f"the patch size of a hybrid stays {_by(old.patch_size)}: its patches are not cut from the image",
             "leave patch_size out, or take a model without a ResNet stem",
         )
-    return new if wanted["num_classes"] is None else new.replace(hidden_dim=None, classifier_bias=True)
+    if keeps_head or wanted["num_classes"] is None:
+        return new
+    return new.replace(hidden_dim=None, classifier_bias=True)
 
 
 def _adapt_channels(state: State, old: ViTConfig, new: ViTConfig, method: ChannelMethod) -> list[str]:
@@ -181,6 +202,30 @@ def _adapt_positions(state: State, position: PositionEmbedding, old: ViTConfig, 
             state["position_embedding.offset_keys"] = torch.stack(tables)
             notes.append(f"keys of relative positions resampled from {keys.shape[1]} offsets to {wanted} (linear)")
     return notes
+
+
+def _adapt_head(
+    state: State, old: ViTConfig, new: ViTConfig, num_classes: int | None, kept: Sequence[int | None] | None
+) -> list[str]:
+    if num_classes is None:
+        return []
+    return _new_classifiers(state, old, new) if kept is None else _keep_rows(state, kept, old.num_classes)
+
+
+def _keep_rows(state: State, kept: Sequence[int | None], old: int) -> list[str]:
+    if list(kept) == list(range(old)):
+        return []
+    places = [i for i, place in enumerate(kept) if place is not None]
+    rows = [place for place in kept if place is not None]
+    for name in ("classifier.weight", "classifier.bias", "distillation.weight", "distillation.bias"):
+        if (before := state.get(f"head.{name}")) is not None:
+            after = before.new_zeros(len(kept), *before.shape[1:])
+            after[places] = before[rows]
+            state[f"head.{name}"] = after
+    which = " and distillation classifier" if "head.distillation.weight" in state else ""
+    note = f"classifier{which} for {_count(len(kept), 'class', 'classes')}: {_count(len(rows), 'row')} kept"
+    new, dropped = len(kept) - len(rows), old - len(set(rows))
+    return [note + (f", {new} new and zero" if new else "") + (f", {dropped} dropped" if dropped else "")]
 
 
 def _new_classifiers(state: State, old: ViTConfig, new: ViTConfig) -> list[str]:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vitreous.checkpoints import pretrained
 from vitreous.checkpoints.download import bytes_text, cache_folder, check_address, download
-from vitreous.checkpoints.files import INDEX, KINDS
+from vitreous.checkpoints.files import INDEX
+from vitreous.checkpoints.repository import SUFFIXES, Repository, hub_errors, open_repository
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
@@ -25,9 +26,7 @@ WEIGHTS = (
     *(MODEL_FILE, f"{MODEL_FILE}{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
     *("model.npz", "model.pth"),
 )
-SUFFIXES = tuple(KINDS)
 MAX_JSON = 2**24  # bytes of a config or an index; a config with 21,843 class names has 2 MB
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,6 @@ class Fetched:
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Repository(NamedTuple):
-    """A revision of a repository of the hub, there or in the cache."""
-
-    repo_id: str
-    commit: str
-    files: Mapping[str, int | None]  # sizes in bytes, by path
-    licence: str | None
-    get: Callable[[str], Path]  # brings a file here
 
 
 def is_remote(name: str) -> bool:
@@ -114,7 +103,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None
         raise InputError(f"there are no files in a folder {str(folder)!r}", "give the folder with the files to upload")
     additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
     instead = "log in with `hf auth login` or set HF_TOKEN, to a token that may write"
-    with _hub_errors(f"hf:{repo_id}", repo_id, instead), _bars_on_a_terminal():
+    with hub_errors(f"hf:{repo_id}", repo_id, instead), _bars_on_a_terminal():
         api = HfApi(token=token)
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         api.create_commit(url.repo_id, additions, commit_message=message)
@@ -161,8 +150,8 @@ def _from_timm(name: str) -> Fetched:
 def _from_repository(name: str, repo_id: str, file: str | None, revision: str | None) -> Fetched:
     base = name.partition("@")[0]
     where = f"give the path of a copy of {file or 'its weights, config.json and preprocessor_config.json'}"
-    with _hub_errors(name, repo_id, where):
-        repository = _open(repo_id, revision, file)
+    with hub_errors(name, repo_id, where):
+        repository = open_repository(repo_id, revision, file)
         if file is not None and file not in repository.files:
             raise unknown(f"file in hf:{repo_id}", file, [path for path in repository.files if path.endswith(SUFFIXES)])
         file = file or choose(repository.files, name, repo_id)
@@ -175,52 +164,6 @@ def _from_repository(name: str, repo_id: str, file: str | None, revision: str | 
     family = "timm" if repo_id.startswith("timm/") else None  # others keep files of any family there
     fields = row.fields if row else {}
     return Fetched(path, f"{base}@{repository.commit}", licence, family, config, preprocessor, fields=fields)
-
-
-def _open(repo_id: str, revision: str | None, file: str | None) -> Repository:
-    """The revision as the hub has it or, where the hub cannot be reached, as the cache has it."""
-    from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        timeout = constants.HF_HUB_ETAG_TIMEOUT
-        info = HfApi().model_info(repo_id, revision=revision, files_metadata=True, timeout=timeout)
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
-        raise
-    except (HTTPError, ConnectionError):
-        cached = _cached(repo_id, revision, file)
-        if cached is None:
-            raise
-        return cached
-    commit = info.sha or "main"
-    card = info.card_data.to_dict() if info.card_data else {}
-    licence = card.get("license_name") if card.get("license") == "other" else card.get("license")
-    files = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
-    licence = licence if isinstance(licence, str) else None
-
-    def get(file: str) -> Path:
-        path = hf_hub_download(repo_id, file, revision=commit)
-        if try_to_load_from_cache(repo_id, file, revision=revision) != path:
-            hf_hub_download(repo_id, file, revision=revision)  # so that the branch's name leads there offline too
-        return Path(path)
-
-    return Repository(repo_id, commit, files, licence, get)
-
-
-def _cached(repo_id: str, revision: str | None, file: str | None) -> Repository | None:
-    """What earlier downloads left of a revision, in the layout that huggingface_hub documents; None without weights."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    storage = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type="model")
-    reference = storage / "refs" / (revision or "main")
-    commit = reference.read_text(encoding="ascii", errors="replace") if reference.is_file() else revision or ""
-    folder = storage / "snapshots" / commit
-    if not COMMIT.fullmatch(commit) or not folder.is_dir():
-        return None
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    has_weights = file in files if file else any(path.endswith((*SUFFIXES, INDEX)) for path in files)
-    return Repository(repo_id, commit, dict.fromkeys(files), None, folder.joinpath) if has_weights else None
 
 
 def _bring(name: str, repository: Repository, file: str, licence: str | None) -> Path:
@@ -258,36 +201,6 @@ def _announce(name: str, repository: Repository, files: Iterable[str], licence: 
         sizes = [repository.files[file] or 0 for file in new]
         line = f"{name}: {bytes_text(sum(sizes))}, licence {licence or 'not known'}"
         print(printable(line), file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _hub_errors(name: str, repo_id: str, instead: str) -> Generator[None, None, None]:
-    """Turns what huggingface_hub raises into errors of one line."""
-    from huggingface_hub import constants, errors
-
-    at = constants.ENDPOINT
-    try:
-        yield
-    except errors.HFValidationError as error:
-        raise InputError(f"{repo_id!r} is no name of a repository", "write owner/name") from error
-    except errors.GatedRepoError as error:
-        mend = f"accept its terms at {at}/{repo_id}, then log in with `hf auth login` or set HF_TOKEN"
-        raise InputError(f"{name} is open only to those who accept its terms", mend) from error
-    except errors.RepositoryNotFoundError as error:
-        mend = f"{pretrained.suggestion(name)}; for a private one, log in with `hf auth login` or set HF_TOKEN"
-        raise InputError(f"{at} shows no {repo_id}: it does not exist or is private", mend) from error
-    except errors.RevisionNotFoundError as error:
-        raise InputError(f"{name} has no such revision", "give a branch, a tag or a commit that it has") from error
-    except errors.HfHubHTTPError as error:
-        raise InputError(f"{at} answered {error.response.status_code} for {name}", instead) from error
-    except errors.OfflineModeIsEnabled as error:
-        cause = f"{name} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set"
-        raise InputError(cause, f"unset it, or {instead}") from error
-    except (errors.HTTPError, errors.LocalEntryNotFoundError, ConnectionError) as error:
-        reason = f"{type(error.__cause__ or error).__name__}"
-        raise InputError(f"cannot reach {at} for {name} ({reason})", instead) from error
-    except RuntimeError as error:  # an upload that failed half-way
-        raise InputError(f"{name}: {error}", "try again; files that are there already are not sent twice") from error
 
 
 @contextmanager

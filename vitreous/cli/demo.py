@@ -59,6 +59,7 @@ def demonstrate(out: Path) -> float:
     run = train(DIGITS, recipe=DIGITS, out=out, settings=SETTINGS)
     data, outcome = run.data, run.outcome
     assert data.test is not None, "the digits have a test split"
+    assert outcome is not None, "the recipe learns classes"
     print("\nWhat it takes the test images for (rows: the digit, columns: the answer)\n")
     print(confusion_table(outcome, data.class_names))
     saved = save_images(data.test, data.class_names, out / IMAGES)

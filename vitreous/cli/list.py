@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SOURCES = {
     "digits": "scikit-learn's 1,797 handwritten digits, 8×8 pixels, 10 classes; part of the installation",
     "FOLDER": "a folder of images in one folder per class, or of train/, val/ and test/ with these below",
+    "ARCHIVE.zip": "a zip archive of such a folder, read in place; a FOLDER may hold train.zip, val.zip and test.zip",
 }
 HEADINGS = {
     "variant": "shapes to train from scratch and to look into; any size goes with any patch size",
@@ -43,7 +44,8 @@ def show_recipe(what: str, name: str, as_json: bool) -> None:
         InputError: there is none of that name, or not recipes were asked for.
     """
     from vitreous.support.errors import InputError, unknown
-    from vitreous.training.recipe import Recipe, built_in
+    from vitreous.training.recipe import Recipe
+    from vitreous.training.recipe_files import built_in
 
     if what != "recipes":
         raise InputError(f"{name!r} cannot be shown: only recipes are shown one by one", f"vitreous list {what}")
@@ -131,7 +133,7 @@ def gflops(config: "ViTConfig") -> float:
 
 def recipes() -> list[dict[str, Any]]:
     """The built-in recipes, each with the first line of its header."""
-    from vitreous.training.recipe import built_in
+    from vitreous.training.recipe_files import built_in
 
     return [
         {"recipe": name, "what": path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")}

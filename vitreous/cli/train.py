@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,12 +15,22 @@ def command(
     data: Annotated[
         str,
         typer.Argument(
-            help='"digits", or a folder of images in one folder per class, or of train/ and test/ with these.'
+            help='"digits", or a folder or zip of images in one folder per class, or of train/ and test/ with these.'
         ),
     ],
-    model: Annotated[str, typer.Option(help="A variant such as Ti/8 or S/16; auto fits the images.")] = "auto",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A variant such as S/16, to train from scratch; or weights, as predict takes them, to go on from."
+        ),
+    ] = "auto",
+    init: Annotated[
+        Literal["auto", "random", "pretrained"] | None,
+        typer.Option(help="Fresh weights or known ones of the variant; auto takes known ones if they are at hand."),
+    ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A built-in recipe (vitreous list recipes) or a TOML file.")
+        str | None,
+        typer.Option(help="A built-in recipe, such as augreg+light1 (vitreous list recipes), or a file."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -36,10 +46,18 @@ def command(
     from vitreous.training.run import train
 
     try:
-        run = train(data, model, recipe, out, read_settings(settings or []))
-        report = write_report(run.folder, load(run.folder), run.data, run.outcome)
+        run = train(data, model, recipe, out, read_settings(settings or []), init=init)
+        if run.outcome is not None:
+            report = write_report(run.folder, load(run.folder), run.data, run.outcome)
+            print(printable(f"report: {report}"))
     except KeyboardInterrupt:
         print("stopped; what the run's folder holds is whole", file=sys.stderr)
         raise typer.Exit(STOPPED) from None
-    print(printable(f"report: {report}"))
-    print(printable(f"next: vitreous predict {shlex.quote(str(run.folder))} photo.jpg"))
+    folder = shlex.quote(str(run.folder))
+    print("next:")
+    if run.outcome is None:
+        print(printable(f"  vitreous train {shlex.quote(data)} --model {folder} --out {folder}-finetuned"))
+    else:
+        print(printable(f"  vitreous predict {folder} photo.jpg"))
+    print(printable(f"  vitreous inspect {folder} --image photo.jpg"))
+    print(printable(f"  vitreous export {folder} --to timm --out {folder}-timm"))

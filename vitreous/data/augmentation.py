@@ -7,7 +7,15 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitreous.data.photometric import TRIES, color_jitter, erased, fitting_box, rand_augment, trivial_augment
+from vitreous.data.photometric import (
+    TRIES,
+    auto_augment,
+    color_jitter,
+    erased,
+    fitting_box,
+    rand_augment,
+    trivial_augment,
+)
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
@@ -19,7 +27,7 @@ MOST_MAGNITUDE = 30.0
 class Augmentation:
     """A random crop, resized (Szegedy et al., arXiv 1409.4842, section 6), a flip half of the time, and more if asked.
 
-    In this order: crop, resize, flip, RandAugment or TrivialAugment, colour jitter, erasing.
+    In this order: crop, resize, flip, one of RandAugment, TrivialAugment and AutoAugment, colour jitter, erasing.
 
     Args:
         flip: whether left and right may be swapped; not for digits or text.
@@ -27,9 +35,10 @@ class Augmentation:
         crop_ratio: the crop's width / height, drawn from (lowest, highest), evenly in its logarithm.
         randaugment_layers: operations of RandAugment, from 0 (none) to 10.
         randaugment_magnitude: their strength on its authors' scale, from 0 to 30; AugReg's are 0, 10, 15 and 20.
-        trivial_augment: whether there is one operation of TrivialAugment; not together with RandAugment.
+        trivial_augment: whether there is one operation of TrivialAugment; not together with RandAugment or AutoAugment.
         color_jitter: brightness, contrast and saturation each change by up to this share, from 0 (none) to 1.
         erasing: how often a box is erased, from 0 (never) to 1.
+        auto_augment: whether there is one pair of operations of AutoAugment; not together with the other two.
 
     Raises:
         InputError: naming the field whose value is not valid.
@@ -43,6 +52,7 @@ class Augmentation:
     trivial_augment: bool = False
     color_jitter: float = 0.0
     erasing: float = 0.0
+    auto_augment: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high), most in (
@@ -59,9 +69,17 @@ class Augmentation:
         ):
             if not 0 <= value <= most:
                 raise InputError(f"{name} is {value}", f"it must be from 0 to {most:g}")
-        if self.trivial_augment and self.randaugment_layers:
-            cause = f"trivial_augment is true and randaugment_layers is {self.randaugment_layers}"
-            raise InputError(cause, "set one of them: trivial_augment = false or randaugment_layers = 0")
+        given = [
+            f"{name} is {value}".lower()
+            for name, value in (
+                ("randaugment_layers", self.randaugment_layers),
+                ("trivial_augment", self.trivial_augment),
+                ("auto_augment", self.auto_augment),
+            )
+            if value
+        ]
+        if len(given) > 1:
+            raise InputError(" and ".join(given), "set one of them, and leave the others at 0 or false")
 
     def pixels(
         self, image: Image.Image, preprocessing: Preprocessing, generator: np.random.Generator
@@ -81,6 +99,8 @@ class Augmentation:
             view = rand_augment(view, self.randaugment_layers, self.randaugment_magnitude, generator)
         if self.trivial_augment:
             view = trivial_augment(view, generator)
+        if self.auto_augment:
+            view = auto_augment(view, generator)
         if self.color_jitter:
             view = color_jitter(view, self.color_jitter, generator)
         pixels = preprocessing.to_tensor(view)

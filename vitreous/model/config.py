@@ -35,7 +35,7 @@ PAIRS = ("image_size", "patch_size")  # (height, width); one number stands for a
 POSITIVE = ("width", "depth", "mlp_dim", "num_heads", "channels", "stem_width")
 NOT_NEGATIVE = ("num_classes", "registers")
 FAR = 1000  # how far from a number of heads others are looked for that divide the width
-RATES = ("dropout", "stochastic_depth")
+RATES = ("dropout", "stochastic_depth", "patch_dropout")
 FLAGS = (
     *("pre_norm", "patch_bias", "class_token", "distillation_token", "mask_token"),
     *("position_class_slot", "norm_after_pooling", "classifier_bias"),
@@ -92,6 +92,7 @@ class ViTConfig:
     # Regularisation in training.
     dropout: float = 0.0  # after the positions, attention's projection, and both dense layers of the MLP (B.1)
     stochastic_depth: float = 0.0  # of the last block; the first block has 0, linear in between
+    patch_dropout: float = 0.0  # the share of an image's patches that are left out (arXiv 2208.07220)
 
     def __post_init__(self) -> None:
         for name in PAIRS:
@@ -198,6 +199,8 @@ class ViTConfig:
             raise ValueError("a distillation token needs pooling 'class_token' and no hidden layer in the head")
         if self.position_embedding == "relative" and self.position_site == "stem":
             raise ValueError("relative positions act inside attention; position_site is 'every_layer' or 'shared'")
+        if self.patch_dropout and self.position_site != "stem":
+            raise ValueError("patch dropout needs positions given at the stem; position_site must be 'stem'")
 
 
 def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:

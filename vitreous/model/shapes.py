@@ -1,12 +1,13 @@
 """The shapes of the tensors, in words; test runs check every one of them."""
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 Images = Float[Tensor, "batch channels image_height image_width"]
 FeatureMap = Float[Tensor, "batch features map_height map_width"]
 Patches = Float[Tensor, "batch patches values"]  # values = P² C: a patch, flattened
 PatchMask = Bool[Tensor, "batch patches"]
+PatchOrder = Int64[Tensor, "batch patches"]  # for each place the number of a patch of the same image
 Tokens = Float[Tensor, "batch tokens width"]
 Queries = Float[Tensor, "batch queries width"]  # the tokens that are read: all, or the first few
 Heads = Float[Tensor, "batch heads tokens head_dim"]

@@ -9,6 +9,7 @@ from torch import nn
 from vitreous.model import head
 from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.encoder import BlockPositions, Encoder
+from vitreous.model.patch_dropout import PatchDropout
 from vitreous.model.patch_embedding import PatchEmbedding
 from vitreous.model.position_embedding import (
     Learned2DPosition,
@@ -18,7 +19,17 @@ from vitreous.model.position_embedding import (
     SinCos2DPosition,
 )
 from vitreous.model.resnet_stem import ResNetStem
-from vitreous.model.shapes import AttentionMap, Grid, Images, Logits, PatchMask, Queries, Representation, Tokens
+from vitreous.model.shapes import (
+    AttentionMap,
+    Grid,
+    Images,
+    Logits,
+    PatchMask,
+    PatchOrder,
+    Queries,
+    Representation,
+    Tokens,
+)
 from vitreous.model.variants import variant
 
 
@@ -42,6 +53,7 @@ class VisionTransformer(nn.Module):
         self.mask_token = token(c.mask_token, c.width)
         self.position_embedding = position_embedding(c)
         self.dropout = nn.Dropout(c.dropout)
+        self.patch_dropout = PatchDropout(c.patch_dropout, c.prefix_tokens)
         self.encoder = Encoder(
             *(c.width, c.depth, c.num_heads, c.mlp_dim, c.dropout, c.stochastic_depth),
             *(c.mlp, c.gelu, c.norm_eps, c.layer_scale, c.pre_norm),
@@ -86,20 +98,25 @@ class VisionTransformer(nn.Module):
 
     def encode(self, images: Images) -> Queries:
         """Computes the encoder's output, of those tokens that the head reads."""
-        return self.encoder(self.embed(images), self._block_positions(images), self.head.read)
+        x = self.patch_dropout(self.embed(images))
+        return self.encoder(x, self._block_positions(images), self.head.read)
 
-    def embed(self, images: Images, hidden: PatchMask | None = None) -> Tokens:
+    def embed(self, images: Images, hidden: PatchMask | None = None, swapped: PatchOrder | None = None) -> Tokens:
         """Computes z_0 = [x_class; x_p1 E; …; x_pN E] + E_pos (equation 1).
 
         Args:
             images: as for `forward`.
             hidden: True for patches in whose place the mask token stands (appendix B.1.2); None for no patch.
+            swapped: for each patch, which one's x_p E stands in its place, unless it is hidden; its own number leaves
+                it as it is. Positions stay where they are. None for no such swap.
 
         Raises:
             ValueError: patches are to be hidden, and the model has no mask token.
         """
         grid = self.grid(images)
         x = self.patch_embedding(self.stem(images))
+        if swapped is not None:
+            x = x.gather(1, swapped[:, :, None].expand_as(x))
         if hidden is not None:
             if self.mask_token is None:
                 raise ValueError("this model has no mask token; set mask_token=True in the config")

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -64,21 +65,47 @@ def usable_cores() -> int:
     return max(1, math.ceil(min(len(cores), cgroup_quota())))
 
 
+def peak_memory() -> int:
+    """The most bytes of main memory that this process ever had; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes of main memory that this process could still take, by the system and its cgroups; None if not told."""
+    words = _read(Path("/proc/meminfo")).partition("MemAvailable:")[2].split()
+    if not words:
+        return None
+    free = int(words[0]) * 1024
+    for group in cgroup_folders(root, membership, "memory"):
+        for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            most, used = _read(group / limit), _read(group / usage)
+            if most.isdecimal() and used.isdecimal():
+                free = min(free, int(most) - int(used))
+    return max(0, free)
+
+
 def cgroup_quota(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> float:
     """CPUs that the cgroups of this process (version 1 or 2) allow it, infinity where they set no limit."""
-    quota = math.inf
+    return min((_quota_of(folder) for folder in cgroup_folders(root, membership, "cpu")), default=math.inf)
+
+
+def cgroup_folders(root: Path, membership: Path, controller: str) -> Iterator[Path]:
+    """The folders of the cgroups (version 1 or 2) of this process, from its own up to the root.
+
+    The tightest limit of them holds; in a container its own may be seen as the root.
+    """
     for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         base = root / controllers if controllers else root
         group = base / path.lstrip("/")
-        # The tightest of the groups from ours up to the root holds; in a container ours may be seen as the
-        # root.
-        for folder in {group, *group.parents, base}:
-            if folder == base or base in folder.parents:
-                quota = min(quota, _quota_of(folder))
-    return quota
+        yield from (folder for folder in {group, *group.parents, base} if folder == base or base in folder.parents)
 
 
 def describe_host() -> dict[str, str | int]:

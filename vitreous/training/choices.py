@@ -1,11 +1,16 @@
-"""What a recipe leaves to the data: sizes, batches, flips."""
+"""What a recipe leaves to the data and to the weights: sizes, batches, flips, what is done to the pixels."""
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
+from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources import ImageData
+from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
-from vitreous.training.recipe import ModelSection, Recipe
+from vitreous.training.recipe import Recipe
+from vitreous.training.sections import ModelSection, ScheduleSection
+from vitreous.training.start import Start
 
 SMALLEST_GRID = 8  # patches along a side; fewer see too little, more than twice as many cost too much
 LARGEST_GRID = 32  # patches along the smaller side that are chosen for an image size that has no better divisors
@@ -13,6 +18,7 @@ LARGEST_SIDE = 224  # pixels
 LARGEST_PATCH = 16
 LARGEST_BATCH, SMALLEST_BATCH = 128, 8
 STEPS_PER_EPOCH = 20
+SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 500_000, 30, 300  # images that a run sees from scratch, and bounds of its epochs
 # From so many images on, this size, and how it differs from the size of that name: a large model learns a small
 # set by heart, and slowly.
 SIZES: tuple[tuple[int, str, dict[str, int]], ...] = (
@@ -20,39 +26,75 @@ SIZES: tuple[tuple[int, str, dict[str, int]], ...] = (
     (20_000, "Ti", {}),
     (0, "mu", {"width": 128, "depth": 6, "mlp_dim": 512, "num_heads": 4}),
 )
+OF_IMAGES = ("resize", "crop_fraction", "interpolation", "mean", "std")
 ANY_SIDE = math.lcm(*range(1, 257))  # divided by every stride up to 256
 
 
-def resolve(recipe: Recipe, data: ImageData) -> Recipe:
-    """Fills in every "auto" that decides the result, so that the recipe and the data alone say what happens.
+class Resolved(NamedTuple):
+    """What is to be done, with nothing left open that decides the result."""
 
-    Where a run takes place (device, threads, workers) stays open: it is chosen anew on each machine.
+    recipe: Recipe
+    config: ViTConfig
+    preprocessing: Preprocessing
+
+
+def resolve(recipe: Recipe, data: ImageData, start: Start | None = None) -> Resolved:
+    """Fills in every "auto" that decides the result: recipe, weights and data alone then say what happens.
+
+    Where a run takes place (device, precision, threads, workers, images at once) stays open: it is chosen anew on each
+    machine.
+
+    Args:
+        recipe: with what a person asked for.
+        data: what is to be learned from.
+        start: the weights to start from; None for fresh ones.
 
     Raises:
         InputError: the model's fields contradict each other, no patch fits the image size, warmup and cooldown take
-            all epochs, or images would be flipped that must not be.
+            all of the run, or images would be flipped that must not be.
     """
-    schedule = recipe.schedule
-    if schedule.warmup_epochs >= schedule.epochs:
-        cause = f"warmup_epochs is {schedule.warmup_epochs:g} of {schedule.epochs} epochs: the rate would only climb"
-        raise InputError(cause, "give fewer, or only epochs: warmup is a fifth of them then, or less")
-    if schedule.warmup_epochs + schedule.cooldown_epochs > schedule.epochs:
-        cause = f"warmup_epochs and cooldown_epochs are {schedule.warmup_epochs:g} and {schedule.cooldown_epochs:g}"
-        raise InputError(f"{cause} of {schedule.epochs} epochs", "give fewer")
     tables = recipe.model_dump(exclude_none=True)
-    tables["model"] = choose_shape(recipe.model, data)
+    if start is None:
+        tables["model"] = choose_shape(recipe.model, data) | {"init": "random"}
+    else:
+        tables["model"]["image_size"] = start.stored.model.config.image_size
     if recipe.data.batch_size == "auto":
         tables["data"]["batch_size"] = choose_batch_size(len(data.train))
-    for name in ("mean", "std"):
-        if tables["data"][name] == "auto":
-            tables["data"][name] = (0.5,) * data.channels
     if recipe.augmentation.flip == "auto":
         tables["augmentation"]["flip"] = data.flip_ok
     elif recipe.augmentation.flip and not data.flip_ok:
         raise InputError(f"flip is true, but flipped {data.name} are other ones", "set flip=false or flip=auto")
-    resolved = Recipe.from_dict(tables)
-    resolved.config(len(data.class_names), data.channels)
-    return resolved
+    tables["schedule"] = settle_schedule(recipe.schedule, len(data.train), tables["data"]["batch_size"])
+    if start is None:
+        config = Recipe.from_dict(tables).config(len(data.class_names), data.channels)
+        grey = (0.5,) * data.channels
+        preprocessing = Preprocessing(config.image_size, mean=grey, std=grey, channels=data.channels)
+    else:
+        config, preprocessing = start.stored.model.config, start.stored.preprocessing
+    asked = {name: value for name in OF_IMAGES if (value := tables["data"][name]) != "auto"}
+    preprocessing = replace(preprocessing, **asked)
+    tables["data"] |= {name: getattr(preprocessing, name) for name in OF_IMAGES}
+    return Resolved(Recipe.from_dict(tables), config, preprocessing)
+
+
+def settle_schedule(schedule: ScheduleSection, images: int, batch_size: int) -> dict[str, Any]:
+    """The schedule's table with its epochs: those that its steps take, or as many as suit the number of images.
+
+    Raises:
+        InputError: warmup and cooldown leave nothing of the run.
+    """
+    per_epoch = math.ceil(images / batch_size)
+    if schedule.steps is None and schedule.epochs == "auto":
+        epochs = min(max(round(SEEN / images), FEWEST_EPOCHS), MOST_EPOCHS)
+        schedule = schedule.model_copy(update={"epochs": epochs}).with_short_warmup()
+    total = schedule.total_steps(per_epoch)
+    warmup, cooldown = schedule.line_steps(per_epoch)
+    if warmup >= total:
+        cause = f"the warmup takes {warmup} of {total} steps: the rate would only climb"
+        raise InputError(cause, "give a shorter one, or only epochs: the warmup is a fifth of them then, or less")
+    if warmup + cooldown > total:
+        raise InputError(f"warmup and cooldown take {warmup} and {cooldown} of {total} steps", "make them shorter")
+    return schedule.model_dump(exclude_none=True) | {"epochs": math.ceil(total / per_epoch)}
 
 
 def choose_shape(model: ModelSection, data: ImageData) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vitreous.support.files import write_text
 from vitreous.support.text import csv_cell
 
 RECIPE, ENVIRONMENT, METRICS, BAD_FILES = "recipe.toml", "environment.json", "metrics.jsonl", "bad_files.csv"
+FIRST_BATCH = "train_batch.png"
 BAD_FILES_HEADER = ("split", "file", "reason")
 FEW = 3  # broken images of a split that never stop a run are fewer, unless none may be broken
 
@@ -66,7 +67,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Takes back what a run wrote that was stopped before there was a model, but the list of broken images."""
-        for name in (RECIPE, ENVIRONMENT, METRICS):
+        for name in (RECIPE, ENVIRONMENT, METRICS, FIRST_BATCH):
             (self.path / name).unlink(missing_ok=True)
         if self.is_new:
             with suppress(OSError):  # there is something in it: the list, or what another put there

@@ -1,33 +1,33 @@
-"""The training loop: epochs of updates, a look at validation after each, the test once at the end."""
+"""The training loop: epochs of updates, looks at validation in between, the test once at the end."""
 
 import math
 import time
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from vitreous.checkpoints.store import load_model, save_model
-from vitreous.data.sources import Split
+from vitreous.data.loader import Batch, Batches
 from vitreous.evaluation.metrics import Outcome
-from vitreous.model.vit import VisionTransformer
+from vitreous.model.shapes import Images
 from vitreous.support.errors import InputError
-from vitreous.training.averaging import WeightAverage
+from vitreous.support.text import printable
 from vitreous.training.display import Display
-from vitreous.training.folder import BadFiles, RunFolder
-from vitreous.training.memory import MicroBatch
-from vitreous.training.objective import CrossEntropy, balanced_weights
-from vitreous.training.optimizer import adam, adamw, sgd
-from vitreous.training.recipe import OptimizerSection
-from vitreous.training.schedule import lr_factor
-from vitreous.training.step import Totals, train_step
+from vitreous.training.folder import FIRST_BATCH, BadFiles, RunFolder
+from vitreous.training.learner import Learner
+from vitreous.training.masked_patch import MaskedPatches
+from vitreous.training.meter import Meter
+from vitreous.training.objective import Targets
+from vitreous.training.pictures import write_batch_picture, write_masked_picture
+from vitreous.training.step import Totals
 from vitreous.training.task import Task
+from vitreous.training.validation import evaluate, validate
 
 LOWER_LR = "set a lower lr, or a longer warmup"
-LIKELIEST = 3  # classes that an outcome keeps for each sample
+FEW = 3  # names of a batch that are told
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,35 @@ class Trained:
     Args:
         rows: of metrics.jsonl, one for each epoch.
         best: the row of the epoch whose model was kept.
-        outcome: of the kept model on the test split, or on validation where there is no test.
+        outcome: of the kept model on the test split, or on validation where there is no test; None where the run did
+            not learn classes.
         split: which of the two, "test" or "validation".
     """
 
     rows: list[dict[str, Any]]
     best: dict[str, Any]
-    outcome: Outcome
+    outcome: Outcome | None
     split: str
 
 
-def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadFiles, display: Display) -> Trained:
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Args:
+        step: updates made.
+        rows: of metrics.jsonl.
+        best: the row of the epoch whose model is kept so far.
+        worse: looks at validation since then.
+    """
+
+    step: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    worse: int = 0
+
+
+def fit(learner: Learner, task: Task, folder: RunFolder, bad_files: BadFiles, display: Display) -> Trained:
     """Trains a model, keeping the weights that do best on validation in the folder's model.safetensors.
 
     The best has the highest accuracy and, among equals, the lowest loss; an epoch whose loss on validation is
@@ -55,130 +73,109 @@ def fit(model: VisionTransformer, task: Task, folder: RunFolder, bad_files: BadF
     that the file holds.
 
     Args:
-        model: on the task's device; changed in place.
+        learner: a model on the task's device, and what moves it.
         task: what to learn.
         folder: where to write.
         bad_files: takes note of broken images.
         display: shows the progress.
 
     Raises:
-        InputError: too many broken images, or no update of an epoch or no validation had a finite loss.
+        InputError: too many broken images, no finite loss in too many steps in a row, in an epoch, or on validation.
     """
-    optimization, schedule = task.recipe.optimizer, task.recipe.schedule
-    objective = make_objective(task)
-    optimizer = make_optimizer(model, optimization)
-    total_steps = schedule.epochs * task.steps_per_epoch
-    warmup_steps, cooldown_steps = (
-        round(epochs * task.steps_per_epoch) for epochs in (schedule.warmup_epochs, schedule.cooldown_epochs)
-    )
-    micro_batch = MicroBatch(task.recipe.data.micro_batch or task.batch_size, display.say)
-    ema_decay = task.recipe.averaging.ema_decay
-    average = WeightAverage(model, ema_decay) if ema_decay else None
-    kept_model = model if average is None else average.model
-
-    rows: list[dict[str, Any]] = []
-    best: dict[str, Any] | None = None
-    begun, step = time.perf_counter(), 0
-    for epoch in range(1, schedule.epochs + 1):
-        display.begin_epoch(epoch)
-        epoch_begun, totals = time.perf_counter(), Totals()
-        model.train()
-        for number, batch in enumerate(task.training_batches(epoch)):
-            bad_files.add(task.data.train, batch.bad)
-            lr = optimization.lr * lr_factor(step, total_steps, warmup_steps, schedule.decay, cooldown_steps)
-            step += 1
-            if len(batch):
-                images, targets = task.mixed_tensors(batch, epoch, number)
-                update = partial(
-                    train_step, model, optimizer, objective, images, targets, lr=lr, clip_norm=optimization.clip_norm
-                )
-                result = micro_batch.run(update, optimizer.zero_grad)
-                totals.add(step, result)
-                if average is not None:
-                    average.update(model)
-            display.step(step, totals)
-        if totals.sums is None:
-            raise InputError("none of the train images can be read", "check the files")
-        loss, accuracy, count = totals.read()
-        report_skipped(totals.skipped_steps(), count, epoch, display)
-        images_per_second = count / (time.perf_counter() - epoch_begun)
-
-        validation = evaluate(kept_model, task, task.data.validation, bad_files)
-        row = {
-            "epoch": epoch, "step": step, "lr": lr,
-            "train_loss": loss, "train_accuracy": accuracy,
-            "val_loss": validation.loss, "val_accuracy": validation.accuracy,
-            "images_per_second": images_per_second, "seconds": time.perf_counter() - begun,
-        }  # fmt: skip
-        if is_better(row, best):
-            best = row
-            kept = {"data": Path(task.data.name).name, "epoch": epoch, "val_accuracy": validation.accuracy}
-            save_model(folder.model, kept_model, task.preprocessing, task.data.class_names, kept)
-        rows.append(row)
+    schedule, progress = task.recipe.schedule, Progress()
+    begun = time.perf_counter()
+    for epoch in range(1, task.epochs + 1):
+        row = train_epoch(learner, task, epoch, progress, folder, bad_files, display)
+        is_last = progress.step == task.total_steps
+        if is_last or epoch % schedule.evaluate_every == 0:
+            look(learner, task, row, progress, folder, bad_files)
+        row["seconds"] = time.perf_counter() - begun
+        progress.rows.append(row)
         folder.append_metrics(row)
         display.end_epoch(row)
-
-    if best is None:
+        if is_last or (schedule.patience and progress.worse >= schedule.patience):
+            break
+    if progress.best is None:
         raise InputError("no epoch had a finite loss on validation", LOWER_LR)
+    if not is_last:
+        display.say(f"no better epoch in {progress.worse} looks at validation: the run ends early")
     outcome, split = final_outcome(task, folder, bad_files)
-    if split == "test":
+    if split == "test" and outcome is not None:
         test = {"test_loss": outcome.loss, "test_accuracy": outcome.accuracy}
-        folder.append_metrics({key: best[key] for key in ("epoch", "step", "val_accuracy")} | test)
-    return Trained(rows, best, outcome, split)
+        folder.append_metrics({key: progress.best[key] for key in ("epoch", "step", "val_accuracy")} | test)
+    return Trained(progress.rows, progress.best, outcome, split)
 
 
-def make_objective(task: Task) -> CrossEntropy:
-    """The loss that a recipe asks for."""
-    section, weights = task.recipe.objective, None
-    if section.class_weights == "balanced":
-        weights = balanced_weights(task.data.train.labels, len(task.data.class_names)).to(task.device)
-    return CrossEntropy(section.label_smoothing, section.loss, weights)
-
-
-def make_optimizer(model: VisionTransformer, section: OptimizerSection) -> torch.optim.Optimizer:
-    """The optimizer that a recipe asks for."""
-    shared = {"lr": section.lr, "weight_decay": section.weight_decay}
-    if section.algorithm == "sgd":
-        return sgd(model, **shared, momentum=section.momentum)
-    make = adamw if section.algorithm == "adamw" else adam
-    return make(model, **shared, betas=section.betas, eps=section.eps)
-
-
-def final_outcome(task: Task, folder: RunFolder, bad_files: BadFiles) -> tuple[Outcome, str]:
-    """What the kept model makes of the test split, or of validation where there is no test."""
-    split = task.data.validation if task.data.test is None else task.data.test
-    model = load_model(folder.model).model.to(task.device)
-    return evaluate(model, task, split, bad_files), split.name
-
-
-@torch.inference_mode()
-def evaluate(model: VisionTransformer, task: Task, split: Split, bad_files: BadFiles) -> Outcome:
-    """Classifies every readable image of a split.
+def train_epoch(
+    learner: Learner,
+    task: Task,
+    epoch: int,
+    progress: Progress,
+    folder: RunFolder,
+    bad_files: BadFiles,
+    display: Display,
+) -> dict[str, Any]:
+    """Makes the updates of one epoch, the last of which may end early; returns its row of the metrics.
 
     Raises:
-        InputError: too many of them are broken.
+        InputError: as `fit`.
     """
-    model.eval()
-    places, labels, tops, losses = [], [], [], []
-    for batch in task.plain_batches(split):
-        bad_files.add(split, batch.bad)
+    learner.model.train()
+    display.begin_epoch(epoch)
+    totals, meter, first_step = Totals(), Meter(task), progress.step
+    loader = task.training_batches(epoch)
+    for number, batch in enumerate(meter.waited_for(loader)):
+        if progress.step == task.total_steps:
+            break
+        bad_files.add(task.data.train, batch.bad)
         if len(batch):
-            images, truth = task.tensors(batch)
-            logits = model(images).float()
-            places.append(batch.indices)
-            labels.append(batch.labels)
-            tops.append(logits.softmax(1).topk(min(LIKELIEST, logits.shape[1])))
-            loss = F.cross_entropy(logits, truth, reduction="none")
-            losses.append(loss.where(logits.isfinite().all(1), math.nan))
-    if not labels:
-        raise InputError(f"none of the {split.name} images can be read", "check the files")
-    return Outcome(
-        torch.cat(places).numpy(),
-        torch.cat(labels).numpy(),
-        torch.cat([top.indices for top in tops]).cpu().numpy(),
-        torch.cat([top.values for top in tops]).cpu().numpy(),
-        torch.cat(losses).double().mean().item(),
-    )
+            images, targets = learner.inputs(task, batch, epoch, number)
+            if progress.step == 0:
+                write_first_batch(folder, task, images, targets)
+            result = learner.update(images, targets, progress.step, task.recipe.optimizer.clip_norm)
+            totals.add(progress.step, learner.course(progress.step), result)
+        progress.step += 1
+        if number % task.recipe.optimizer.max_skipped == 0:
+            check_streak(totals, task, loader, first_step)
+        display.step(progress.step, totals, meter)
+    if totals.sums is None:
+        raise InputError("none of the train images can be read", "check the files")
+    check_streak(totals, task, loader, first_step)
+    loss, accuracy, count = totals.read()
+    report_skipped(totals.skipped_steps(), count, epoch, loader, first_step, task, display)
+    row = {"epoch": epoch, "step": progress.step, "lr": totals.lr, "train_loss": loss, "train_accuracy": accuracy}
+    return row | {"val_loss": None, "val_accuracy": None} | meter.row(count)
+
+
+def write_first_batch(folder: RunFolder, task: Task, images: Images, targets: Targets) -> None:
+    """Writes train_batch.png: what the model sees first, and what it is told of it."""
+    path = folder.path / FIRST_BATCH
+    if isinstance(targets, MaskedPatches):
+        write_masked_picture(path, images, targets.hidden, task.config.grid, task.preprocessing)
+    else:
+        assert isinstance(targets, torch.Tensor), "classes are told by a tensor"
+        write_batch_picture(path, images, targets, task.data.class_names, task.preprocessing)
+
+
+def look(
+    learner: Learner, task: Task, row: dict[str, Any], progress: Progress, folder: RunFolder, bad_files: BadFiles
+) -> None:
+    """Adds the validation to an epoch's row, and keeps the model if none was better."""
+    validation = validate(learner, task, bad_files)
+    row |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
+    progress.worse += 1
+    if is_better(row, progress.best):
+        progress.best, progress.worse = row, 0
+        metadata = {"data": Path(task.data.name).name, "epoch": row["epoch"], "val_accuracy": validation.accuracy}
+        names = task.data.class_names if learner.kept_model.config.num_classes else None
+        save_model(folder.model, learner.kept_model, task.preprocessing, names, {**task.metadata, **metadata})
+
+
+def final_outcome(task: Task, folder: RunFolder, bad_files: BadFiles) -> tuple[Outcome | None, str]:
+    """What the kept model makes of the test split, or of validation where there is no test; None without classes."""
+    split = task.data.validation if task.data.test is None else task.data.test
+    model = load_model(folder.model).model.to(task.device)
+    return (evaluate(model, task, split, bad_files) if model.config.num_classes else None), split.name
 
 
 def is_better(row: dict[str, Any], best: dict[str, Any] | None) -> bool:
@@ -193,10 +190,45 @@ def is_better(row: dict[str, Any], best: dict[str, Any] | None) -> bool:
     return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])
 
 
-def report_skipped(steps: list[int], count: int, epoch: int, display: Display) -> None:
-    """Tells which updates were skipped. Raises InputError if none of the epoch were left."""
+# ---- steps that were skipped
+
+
+def check_streak(totals: Totals, task: Task, loader: "DataLoader[Batch]", first_step: int) -> None:
+    """Raises InputError if the last steps had no finite loss and gradient, one after the other."""
+    most = task.recipe.optimizer.max_skipped
+    last = totals.skipped[-most:]
+    if len(last) == most and torch.stack([skipped for _, skipped in last]).all():
+        step = last[-1][0]
+        raise InputError(
+            f"no finite loss or gradient in {most} steps in a row; the last, step {step + 1}, had "
+            f"{names_of(loader, step - first_step, task)}",
+            f"{LOWER_LR}; or set max_skipped higher",
+        )
+
+
+def report_skipped(
+    steps: list[int],
+    count: int,
+    epoch: int,
+    loader: "DataLoader[Batch]",
+    first_step: int,
+    task: Task,
+    display: Display,
+) -> None:
+    """Tells which updates were skipped, and what was in the first. Raises InputError if none of the epoch were left."""
     if not count:
         raise InputError(f"no update of epoch {epoch} had a finite loss and gradient", LOWER_LR)
     if steps:
-        some = ", ".join(map(str, steps[:5])) + (", …" if len(steps) > 5 else "")
-        display.say(f"epoch {epoch}: loss or gradient not finite, weights left as they were, at steps {some}")
+        some = ", ".join(str(step + 1) for step in steps[:5]) + (", …" if len(steps) > 5 else "")
+        display.say(
+            f"epoch {epoch}: loss or gradient not finite, weights left as they were, at steps {some}; "
+            f"the first of them had {names_of(loader, steps[0] - first_step, task)}"
+        )
+
+
+def names_of(loader: "DataLoader[Batch]", number: int, task: Task) -> str:
+    """Some images of a batch by name."""
+    assert isinstance(loader.dataset, Batches)
+    places = loader.dataset.order[number].tolist()
+    names = ", ".join(printable(task.data.train.names[place]) for place in places[:FEW])
+    return names + (f" and {len(places) - FEW} more" if len(places) > FEW else "")

@@ -3,9 +3,19 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
+from vitreous.model.shapes import Images
+from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
+from vitreous.support.host import free_memory
+from vitreous.training.objective import Objective, Targets
+from vitreous.training.precision import Precision, autocast
 from vitreous.training.step import StepResult
+
+OF_FREE = 0.8  # the share of what is free that a step may fill
+PER_KEPT = 1.5  # bytes that a step takes at its peak for each byte that it keeps for the backward pass
+STATES = 4  # copies of the weights: gradients, two moments, an average
 
 
 class MicroBatch:
@@ -42,3 +52,66 @@ class MicroBatch:
                 torch.cuda.empty_cache()
             self.size = -(-self.size // 2)
             self.say(f"out of memory: {self.size} images at once from here on; the batch stays as it is")
+
+
+def fitting(size: int, kept_by_image: int, weights: int, free: int | None) -> int:
+    """The largest of size, size / 2, size / 4, … images whose step fits into the memory; 1 if none does.
+
+    Args:
+        size: of a batch.
+        kept_by_image: bytes that an image keeps for the backward pass.
+        weights: bytes of what is trained.
+        free: bytes of the device; None if nobody knows, and all are let through.
+    """
+    if free is None:
+        return size
+    room = OF_FREE * free - STATES * weights
+    while size > 1 and size * kept_by_image * PER_KEPT > room:
+        size = -(-size // 2)
+    return size
+
+
+def kept_by_image(
+    model: VisionTransformer, objective: Objective, images: Images, targets: Targets, precision: Precision
+) -> int:
+    """Counts the bytes that each image keeps for the backward pass, in one forward pass; no random number is used up.
+
+    Args:
+        model: in training mode.
+        objective: what it learns.
+        images: a few.
+        targets: of these.
+        precision: of the activations.
+    """
+    of_layers = {parameter.untyped_storage().data_ptr() for m in (model, objective) for parameter in m.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in of_layers:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    device = images.device
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        autocast(precision, device),
+    ):
+        verdict = objective(model, images, targets)
+    del verdict
+    return sum(kept.values()) // len(images)
+
+
+def free_on(device: torch.device) -> int | None:
+    """Bytes that tensors could still take on a device; None where it does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return free_memory()
+
+
+def bytes_of(*modules: nn.Module) -> int:
+    """Bytes of the parameters of modules."""
+    return sum(parameter.nbytes for module in modules for parameter in module.parameters())

@@ -1,16 +1,52 @@
-"""The classification losses."""
+"""What a run learns: an objective makes the targets of a batch, and judges what the model says of it.
+
+This file has that of classification; masked_patch.py and distillation.py have the others.
+"""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vitreous.model.shapes import Images
+from vitreous.model.vit import VisionTransformer
 
 Loss = Literal["softmax", "sigmoid"]
 Shares = Float[Tensor, "batch classes"]
+
+
+@runtime_checkable
+class Targets(Protocol):
+    """What a batch should give; a tensor is one. It can be cut as the images are, into micro-batches."""
+
+    def split(self, size: int, /) -> "tuple[Targets, ...]":
+        """Parts of so many images, the last one perhaps of fewer."""
+        ...
+
+
+class Verdict(NamedTuple):
+    """Sums over the images of a batch, as scalars on the device."""
+
+    loss: Float[Tensor, ""]
+    correct: Float[Tensor, ""]  # images that are right, or the share of an image that is
+
+
+class Objective(nn.Module):
+    """The base of what can be learned. What it learns beside the model, such as a decoder, are its own parameters."""
+
+    def forward(self, model: VisionTransformer, images: Images, targets: Targets) -> Verdict:
+        """Sends the images through the model and judges the answer; the loss is a sum over images, in nats or the like.
+
+        Args:
+            model: being trained.
+            images: normalised, perhaps mixed.
+            targets: of these images.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,3 +84,27 @@ def balanced_weights(labels: np.ndarray, classes: int) -> Float[Tensor, " classe
     """Weights by which every class counts as much as every other, whatever the number of its images; 1 on average."""
     counts = np.bincount(labels, minlength=classes).clip(min=1)
     return torch.from_numpy(len(labels) / (classes * counts)).float()
+
+
+class Classification(Objective):
+    """Learns the classes from labels.
+
+    Args:
+        loss: of the logits.
+    """
+
+    def __init__(self, loss: CrossEntropy) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, model: VisionTransformer, images: Images, targets: Targets) -> Verdict:
+        """Targets are class numbers, or shares of every class, of which the largest is what counts as correct."""
+        assert isinstance(targets, Tensor), "classes are told by a tensor"
+        logits = model(images)
+        return Verdict(self.loss(logits, targets), count_correct(logits, targets))
+
+
+def count_correct(logits: Float[Tensor, "batch classes"], targets: Tensor) -> Float[Tensor, ""]:
+    """How many images' largest logit is that of their class, or of their class with the largest share."""
+    labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+    return (logits.argmax(dim=1) == labels).sum().float()

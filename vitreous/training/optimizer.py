@@ -1,11 +1,16 @@
-"""AdamW, Adam and SGD, with weight decay on matrices only."""
+"""AdamW, Adam and SGD, with weight decay on matrices only, rates that fall with the depth, and frozen parts."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import nn
 
+from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError, unknown
+
 Algorithm = Literal["adamw", "adam", "sgd"]
+BACKBONE = "backbone"
 MATRICES = (nn.Linear, nn.Conv2d)  # layers with what the authors' code calls a kernel
 
 
@@ -17,23 +22,74 @@ def decayed(model: nn.Module) -> set[str]:
     return {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, MATRICES)}
 
 
-def groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """The trainable parameters in two groups, with decay and without."""
-    matrices = decayed(model)
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for name, p in trained if name in matrices], "weight_decay": weight_decay},
-        {"params": [p for name, p in trained if name not in matrices], "weight_decay": 0.0},
-    ]
+def groups(*modules: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, object]]:
+    """The trainable parameters in groups of one decay and one factor of the learning rate, "lr_scale".
+
+    Args:
+        *modules: a model, and what is trained beside it.
+        weight_decay: of the matrices; 0 for all else.
+        layer_decay: d: the factor is 1 for the head and what is trained beside the model, d for the last block, d² for
+            the one before, and so on; for patches, tokens and positions it is that of one more block (BEiT, arXiv
+            2106.08254).
+    """
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for module in modules:
+        matrices = decayed(module)
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                scale = layer_decay ** layers_above(name, module)
+                key = (weight_decay if name in matrices else 0.0, scale)
+                found.setdefault(key, []).append(parameter)
+    return [{"params": found[key], "weight_decay": key[0], "lr_scale": key[1]} for key in found]
+
+
+def layers_above(name: str, module: nn.Module) -> int:
+    """How many layers stand between a parameter of a model and its head, the head's own not counted."""
+    if not isinstance(module, VisionTransformer):
+        return 0
+    depth = module.config.depth
+    match name.split("."):
+        case ["head", *_] | ["encoder", "norm", *_]:
+            return 0
+        case ["encoder", "blocks", number, *_]:
+            return depth - int(number)
+    return depth + 1
+
+
+def freeze(model: VisionTransformer, parts: Sequence[str]) -> None:
+    """Keeps parts of a model as they are: their parameters get no gradient.
+
+    Args:
+        model: is changed.
+        parts: names of modules or parameters, such as "encoder.blocks.0"; "backbone" is all but the head.
+
+    Raises:
+        InputError: there is no such part, or nothing is left to train.
+    """
+    names = dict(model.named_parameters())
+    for part in parts:
+        inside = [n for n in names if n == part or n.startswith(f"{part}.") or (part == BACKBONE and not is_head(n))]
+        if not inside:
+            known = [BACKBONE, *(name for name, _ in model.named_modules() if name), *names]
+            raise unknown("part of the model to freeze", part, known)
+        for name in inside:
+            names[name].requires_grad_(False)
+    if parts and not any(parameter.requires_grad for parameter in names.values()):
+        raise InputError(f"frozen = {list(parts)} leaves nothing of the model to train", "freeze fewer parts")
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter belongs to the head."""
+    return name.startswith("head.")
 
 
 def adamw(
-    model: nn.Module,
-    *,
+    *modules: nn.Module,
     lr: float,
     weight_decay: float,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
+    layer_decay: float = 1.0,
 ) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101); each step takes lr · weight_decay off the matrices.
 
@@ -41,37 +97,44 @@ def adamw(
     (see step.py).
 
     Args:
-        model: whose parameters it moves.
+        *modules: whose trainable parameters it moves.
         lr: the learning rate, where no schedule sets another.
         weight_decay: of the matrices.
         betas: decay rates of the two moments.
         eps: added to the root of the second moment.
+        layer_decay: see `groups`; `train_step` heeds it.
     """
-    return torch.optim.AdamW(groups(model, weight_decay), lr=lr, betas=betas, eps=eps, fused=True)
+    parts = groups(*modules, weight_decay=weight_decay, layer_decay=layer_decay)
+    return torch.optim.AdamW(parts, lr=lr, betas=betas, eps=eps, fused=True)
 
 
 def adam(
-    model: nn.Module,
-    *,
+    *modules: nn.Module,
     lr: float,
     weight_decay: float,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
+    layer_decay: float = 1.0,
 ) -> torch.optim.Adam:
     """Adam (arXiv 1412.6980), whose decay is added to the gradients of the matrices; see `adamw`."""
-    return torch.optim.Adam(groups(model, weight_decay), lr=lr, betas=betas, eps=eps, fused=True)
+    parts = groups(*modules, weight_decay=weight_decay, layer_decay=layer_decay)
+    return torch.optim.Adam(parts, lr=lr, betas=betas, eps=eps, fused=True)
 
 
-def sgd(model: nn.Module, *, lr: float, weight_decay: float, momentum: float = 0.9) -> torch.optim.SGD:
+def sgd(
+    *modules: nn.Module, lr: float, weight_decay: float, momentum: float = 0.9, layer_decay: float = 1.0
+) -> torch.optim.SGD:
     """SGD with momentum, whose decay is added to the gradients of the matrices; fused, see `adamw`.
 
     Args:
-        model: whose parameters it moves.
+        *modules: whose trainable parameters it moves.
         lr: the learning rate, where no schedule sets another.
         weight_decay: of the matrices.
         momentum: the share of the last update that stays.
+        layer_decay: see `groups`; `train_step` heeds it.
     """
-    optimizer = torch.optim.SGD(groups(model, weight_decay), lr=lr, momentum=momentum, fused=True)
+    parts = groups(*modules, weight_decay=weight_decay, layer_decay=layer_decay)
+    optimizer = torch.optim.SGD(parts, lr=lr, momentum=momentum, fused=True)
     # Made here and not at the first step: where that one is skipped, torch would leave them uninitialised.
     for group in optimizer.param_groups if momentum else ():
         for parameter in group["params"]:

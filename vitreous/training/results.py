@@ -1,34 +1,31 @@
 """The tables and pictures of a run: curves, the confusion matrix, the scores of each class."""
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vitreous.evaluation.metrics import confusion_matrix, per_class
-from vitreous.support.files import atomic_file
-from vitreous.support.text import printable
+from vitreous.training.figures import save, shortened
 from vitreous.training.folder import RunFolder
 from vitreous.training.loop import Trained
 
 TRAIN_COLOUR, VALIDATION_COLOUR, GREY = "#9aa5b1", "#1f5fa8", "#555555"
 MOST_COUNTS = 20  # classes up to which the matrix shows its numbers
 MOST_NAMES = 60  # classes up to which it shows their names
-LONGEST_NAME = 24
 
 
 def write_results(folder: RunFolder, trained: Trained, class_names: Sequence[str]) -> None:
-    """Writes results.{csv,png}, confusion_matrix.{csv,png} and per_class.csv."""
+    """Writes results.{csv,png}; and where classes were learned, confusion_matrix.{csv,png} and per_class.csv."""
     columns = list(trained.rows[0])
     folder.write_csv("results.csv", [columns, *([row[name] for name in columns] for row in trained.rows)])
     save(curves(trained), folder.path / "results.png")
 
     outcome = trained.outcome
+    if outcome is None:
+        return
     matrix = confusion_matrix(outcome.labels, outcome.predictions, len(class_names))
     header = ["true \\ predicted", *class_names]
     body = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
@@ -45,14 +42,13 @@ def curves(trained: Trained) -> Figure:
     """Loss and accuracy by epoch, training beside validation; a ring marks the model that was kept."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in trained.rows]
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
         for split, label, colour in (
             ("train", "training", TRAIN_COLOUR),
             ("val", "validation", VALIDATION_COLOUR),
         ):
-            values = [row[f"{split}_{name}"] for row in trained.rows]
-            axes.plot(epochs, values, color=colour, label=label, linewidth=1.6)
+            looks = [(row["epoch"], value) for row in trained.rows if (value := row[f"{split}_{name}"]) is not None]
+            axes.plot(*zip(*looks, strict=True), color=colour, label=label, linewidth=1.6)
         kept = trained.best["epoch"], trained.best[f"val_{name}"]
         axes.plot(*kept, "o", color=VALIDATION_COLOUR, markerfacecolor="white", markersize=6)
         axes.set_title(name, loc="left", fontsize=11)
@@ -96,16 +92,3 @@ def plain(axes: Axes) -> None:
     """Takes away what holds no information."""
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.tick_params(length=0, colors=GREY)
-
-
-def shortened(name: str) -> str:
-    """A class name that fits an axis."""
-    name = printable(name)
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, atomically. Characters that the font lacks become boxes, without complaint."""
-    with warnings.catch_warnings(), atomic_file(path) as file:
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        FigureCanvasAgg(figure).print_png(file, metadata={"Software": "vitreous"})

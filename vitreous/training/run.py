@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from vitreous import __version__
+from vitreous.data.loader import Batch
 from vitreous.data.sources import DIGITS, ImageData, open_data
 from vitreous.evaluation.metrics import Outcome
 from vitreous.model.vit import VisionTransformer
@@ -21,11 +22,17 @@ from vitreous.support.host import describe_host, tune_host
 from vitreous.training.choices import resolve
 from vitreous.training.display import Display, duration
 from vitreous.training.folder import BAD_FILES, ENVIRONMENT, RECIPE, BadFiles, RunFolder
+from vitreous.training.learner import Learner, make_learner
 from vitreous.training.loop import Trained, fit
-from vitreous.training.recipe import Recipe, RunSection
+from vitreous.training.memory import MicroBatch, bytes_of, fitting, free_on, kept_by_image
+from vitreous.training.plan import choose_plan
+from vitreous.training.recipe import Recipe
 from vitreous.training.results import write_results
+from vitreous.training.sections import RunSection
+from vitreous.training.start import Start, begin_from
 from vitreous.training.task import Task, make_task
 
+SOME = 2  # images on which the memory of one is measured
 RUNS = Path("runs")
 
 
@@ -39,7 +46,7 @@ class Run:
         recipe: resolved, as in recipe.toml.
         rows: of metrics.jsonl, one for each epoch.
         best: the row of the epoch whose model was kept.
-        outcome: what that model made of the split.
+        outcome: what that model made of the split; None where it did not learn classes.
         split: "test", or "validation" where there is no test.
     """
 
@@ -48,7 +55,7 @@ class Run:
     recipe: Recipe
     rows: list[dict[str, Any]]
     best: dict[str, Any]
-    outcome: Outcome
+    outcome: Outcome | None
     split: str
 
 
@@ -59,57 +66,79 @@ def train(
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
+    init: str | None = None,
 ) -> Run:
-    """Trains a Vision Transformer from scratch and leaves a run's folder.
+    """Trains a Vision Transformer, from weights or from scratch, and leaves a run's folder.
 
-    The first weights and dropout are drawn from torch's generator, seeded with the recipe's seed and put
+    Fresh weights and dropout are drawn from torch's generator, seeded with the recipe's seed and put
     back afterwards; orders and augmentation from counters keyed by the seed. On a CPU the same seed gives
     the same bits, whatever the number of workers; another number of threads may round differently.
 
     Args:
-        data: "digits", or a folder of images in one folder per class.
-        model: a variant such as "Ti/8"; "auto" leaves it to the recipe, and that to the data.
-        recipe: a TOML file, the name of a built-in one, or a Recipe; by default "digits" or "plain".
+        data: "digits", or a folder of images in one folder per class, or such a zip archive.
+        model: a variant such as "Ti/8" with fresh weights; or weights, as `vitreous.load` takes them; "auto" takes
+            known weights where they are at hand, and else leaves it to the recipe, and that to the data.
+        recipe: a TOML file, the name of a built-in one, perhaps with options, or a Recipe; by default "digits",
+            "finetune" with weights and "small-data" without.
         out: the run's folder, new or empty, and outside the data; by default runs/ and the name of the data.
         settings: values that differ from the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
         quiet: print nothing.
+        init: "random" for fresh weights, "pretrained" for known ones of a variant; as the recipe says if None.
 
     Raises:
         InputError: anything of these is not usable, and no folder is made; or training met too many broken
             images, or no finite loss: then, as when it is interrupted, the folder stays if a model was saved in
             it, and else at most its bad_files.csv, which does not keep the next run from using the folder.
     """
-    is_folder = isinstance(data, Path) and data.is_dir()  # as `open_data` sees it
-    is_digits = str(data) == DIGITS and not is_folder
-    if not isinstance(recipe, Recipe):
-        recipe = Recipe.load(recipe or ("digits" if is_digits else "plain"))
-    if model != "auto":
-        recipe = recipe.with_model(model)
-    recipe = recipe.with_settings(settings or {})
-    images = open_data(data, recipe.data.validation_fraction)
-    recipe = resolve(recipe, images)
-    config = recipe.config(len(images.class_names), images.channels)
-    task = make_task(recipe, images, config)
-    path = Path(out) if out else RUNS / (Path(images.name).resolve().name or "images")
-    if not is_digits:
-        check_is_outside(path, Path(data))
-    folder = RunFolder.create(path)
+    settings = {**({} if init is None else {"init": init}), **(settings or {})}
+    with Display(quiet) as display:
+        is_digits = str(data) == DIGITS and not (isinstance(data, Path) and data.is_dir())  # as `open_data` sees it
+        plan, weights = choose_plan(recipe, model, settings, is_digits, display.say)
+        images = open_data(data, plan.data.validation_fraction)
+        start = None
+        if weights is not None:
+            masked = plan.objective.goal == "masked_patch"
+            start = begin_from(weights, plan.model, () if masked else images.class_names, images.channels, masked)
+        resolved = resolve(plan, images, start)
+        metadata = {} if start is None else start.stored.metadata
+        task = make_task(resolved.recipe, images, resolved.config, resolved.preprocessing, metadata)
+        path = Path(out) if out else RUNS / (Path(images.name).resolve().name.removesuffix(".zip") or "images")
+        if not is_digits:
+            check_is_outside(path, Path(data))
+        folder = RunFolder.create(path)
+        bad_files = BadFiles(folder, task.recipe.data.max_bad_fraction)
+        with prepared(task.recipe.run, task.device):
+            with tidied(folder, bad_files):
+                write_text(folder.path / RECIPE, task.recipe.to_toml())
+                write_json(folder.path / ENVIRONMENT, environment(task))
+                learner = make_ready(task, start, display)
+                trained = fit(learner, task, folder, bad_files, display)
+            write_results(folder, trained, images.class_names)
+            conclude(display, trained, folder, bad_files)
+    return Run(folder.path, images, task.recipe, trained.rows, trained.best, trained.outcome, trained.split)
 
-    bad_files = BadFiles(folder, recipe.data.max_bad_fraction)
-    epochs = recipe.schedule.epochs
-    with (
-        prepared(recipe.run, task.device),
-        Display(epochs, epochs * task.steps_per_epoch, quiet) as display,
-    ):
-        with tidied(folder, bad_files):
-            write_text(folder.path / RECIPE, recipe.to_toml())
-            write_json(folder.path / ENVIRONMENT, environment(task))
-            network = VisionTransformer(config).to(task.device)
-            introduce(display, task, network)
-            trained = fit(network, task, folder, bad_files, display)
-        write_results(folder, trained, images.class_names)
-        conclude(display, trained, folder, bad_files)
-    return Run(folder.path, images, recipe, trained.rows, trained.best, trained.outcome, trained.split)
+
+def make_ready(task: Task, start: Start | None, display: Display) -> Learner:
+    """The model on its device with all that moves it; says what will happen."""
+    model = (VisionTransformer(task.config) if start is None else start.stored.model).to(task.device)
+    micro_batch = MicroBatch(task.recipe.data.micro_batch or task.batch_size, display.say)
+    learner = make_learner(model, task, micro_batch)
+    if task.recipe.data.micro_batch is None:
+        micro_batch.size = measured(learner, task)
+    introduce(display, task, learner, start)
+    display.plan(task.epochs, task.total_steps)
+    return learner
+
+
+def measured(learner: Learner, task: Task) -> int:
+    """How many images of a batch fit into the device's memory at once, by what one of them takes."""
+    height, width = task.preprocessing.image_size
+    pixels = torch.zeros(SOME, task.preprocessing.channels, height, width, dtype=torch.uint8)
+    labels = torch.zeros(SOME, dtype=torch.int64)
+    batch = Batch(pixels, labels, labels)
+    images, targets = learner.inputs(task, batch, epoch=0, number=0, mixed=False)
+    kept = kept_by_image(learner.model.train(), learner.objective, images, targets, task.precision)
+    return fitting(task.batch_size, kept, bytes_of(learner.model, learner.objective), free_on(task.device))
 
 
 def check_is_outside(folder: Path, data: Path) -> None:
@@ -158,6 +187,7 @@ def environment(task: Task) -> dict[str, Any]:
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": describe_host(),
         "device": str(task.device),
+        "precision": task.precision,
         "threads": torch.get_num_threads(),
         "workers": task.workers,
         "data": data.name,
@@ -167,9 +197,9 @@ def environment(task: Task) -> dict[str, Any]:
     }
 
 
-def introduce(display: Display, task: Task, model: VisionTransformer) -> None:
+def introduce(display: Display, task: Task, learner: Learner, start: Start | None) -> None:
     """Says in a few lines what will happen, with what was chosen from the data, and what of it is left out."""
-    data, recipe = task.data, task.recipe
+    data, recipe, config = task.data, task.recipe, task.config
     test = f", {len(data.test):,} to test" if data.test else ""
     display.say(
         f"{data.name}: {len(data.class_names)} classes, {counted(len(data.train), 'image')} to learn from, "
@@ -178,15 +208,21 @@ def introduce(display: Display, task: Task, model: VisionTransformer) -> None:
     if data.ignored:
         left_out = ", ".join(f"{count:,} × {what}" for what, count in data.ignored.items())
         display.say(f"left out: {left_out}")
+    if start is not None:
+        display.say(f"from the weights of {start.source}" + "".join(f"; {note}" for note in start.notes))
     height, width = task.preprocessing.image_size
-    rows, columns = model.config.grid
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    rows, columns = config.grid
+    parameters = bytes_of(learner.model) / 4
+    trained = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
+    some = "" if trained == parameters else f", {trained / 1e6:.2f} M of them trained"
+    at_once = "" if learner.micro_batch.size >= task.batch_size else f", {learner.micro_batch.size} at once"
     flip = "flipped, " if task.augmentation.flip else ""
+    length = counted(task.epochs, "epoch") if recipe.schedule.steps is None else f"{task.total_steps:,} steps"
     display.say(
-        f"{counted(model.config.depth, 'block')} of width {model.config.width}, {parameters / 1e6:.2f} M parameters; "
-        f"{height}×{width} pixels in {'×'.join(map(str, model.config.token_stride))}-pixel patches "
-        f"(a grid of {rows}×{columns}), {flip}batches of {task.batch_size}, "
-        f"{counted(recipe.schedule.epochs, 'epoch')} on {task.device}"
+        f"{counted(config.depth, 'block')} of width {config.width}, {parameters / 1e6:.2f} M parameters{some}; "
+        f"{height}×{width} pixels in {'×'.join(map(str, config.token_stride))}-pixel patches "
+        f"(a grid of {rows}×{columns}), {flip}batches of {task.batch_size}{at_once}, "
+        f"{length} on {task.device} in {task.precision}"
     )
     if rows * columns == 1:
         display.say(
@@ -201,14 +237,19 @@ def counted(number: int, noun: str) -> str:
 
 def conclude(display: Display, trained: Trained, folder: RunFolder, bad_files: BadFiles) -> None:
     """Says how good it got and where everything is."""
-    outcome = trained.outcome
-    low, high = outcome.interval
+    outcome, best = trained.outcome, trained.best
     if bad_files.count:
         skipped = f"{counted(bad_files.count, 'broken image')} {'was' if bad_files.count == 1 else 'were'} skipped"
         display.say(f"{skipped}; see {folder.path / BAD_FILES}")
-    display.say(
-        f"{trained.split} accuracy {outcome.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, "
-        f"{counted(len(outcome.labels), 'image')}), by the model of epoch {trained.best['epoch']}, "
-        f"after {duration(trained.rows[-1]['seconds'])}"
-    )
+    which = f"by the model of epoch {best['epoch']}, after {duration(trained.rows[-1]['seconds'])}"
+    if outcome is None:
+        display.say(
+            f"validation loss {best['val_loss']:.4f}, {best['val_accuracy']:.1%} of the hidden patches right, {which}"
+        )
+    else:
+        low, high = outcome.interval
+        display.say(
+            f"{trained.split} accuracy {outcome.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, "
+            f"{counted(len(outcome.labels), 'image')}), {which}"
+        )
     display.say(f"model: {folder.model}; curves and tables beside it")

@@ -1,6 +1,7 @@
 """The learning rate's course: pure functions from a step to a factor of the highest rate."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 Decay = Literal["cosine", "linear", "rsqrt", "constant"]
@@ -32,3 +33,26 @@ def lr_factor(step: int, total: int, warmup: int, decay: Decay = "cosine", coold
     else:
         factor = 1.0
     return factor * min(1.0, (total - step) / (cooldown + 1)) if cooldown else factor
+
+
+@dataclass(frozen=True)
+class Course:
+    """The learning rate's course over one run.
+
+    Args:
+        lr: the highest rate.
+        total: steps of the run.
+        warmup: steps of the way up.
+        cooldown: steps of the line at the end.
+        decay: how it falls.
+    """
+
+    lr: float
+    total: int
+    warmup: int = 0
+    cooldown: int = 0
+    decay: Decay = "cosine"
+
+    def __call__(self, step: int) -> float:
+        """The rate of a step, from 0."""
+        return self.lr * lr_factor(step, self.total, self.warmup, self.decay, self.cooldown)

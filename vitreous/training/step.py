@@ -1,12 +1,15 @@
 """One update of the weights."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor, nn
+
+from vitreous.model.shapes import Images
+from vitreous.model.vit import VisionTransformer
+from vitreous.training.objective import Objective, Targets
+from vitreous.training.precision import LossScale, Precision, autocast
 
 
 class StepResult(NamedTuple):
@@ -28,9 +31,11 @@ class Totals:
     def __init__(self) -> None:
         self.sums: Tensor | None = None
         self.skipped: list[tuple[int, Tensor]] = []
+        self.lr = math.nan  # of the last update
 
-    def add(self, step: int, result: StepResult) -> None:
+    def add(self, step: int, lr: float, result: StepResult) -> None:
         """Adds one update."""
+        self.lr = lr
         sums = torch.stack([result.loss.double(), result.correct.double(), result.count.double()])
         self.sums = sums if self.sums is None else self.sums + sums
         self.skipped.append((step, result.skipped))
@@ -51,15 +56,17 @@ class Totals:
 
 
 def train_step(
-    model: nn.Module,
+    model: VisionTransformer,
     optimizer: torch.optim.Optimizer,
-    objective: Callable[[Tensor, Tensor], Tensor],
-    images: Float[Tensor, "batch channels height width"],
-    targets: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    objective: Objective,
+    images: Images,
+    targets: Targets,
     *,
     lr: float,
     clip_norm: float,
     micro_batch: int | None = None,
+    precision: Precision = "float32",
+    loss_scale: LossScale | None = None,
 ) -> StepResult:
     """Moves the weights once along the clipped gradient of the mean loss.
 
@@ -67,36 +74,42 @@ def train_step(
 
     Args:
         model: in training mode.
-        optimizer: a fused one.
-        objective: (logits, targets) to the summed loss.
+        optimizer: a fused one, of the parameters of the model and the objective that are trained; a group's
+            "lr_scale", if it has one, is a factor of the lr.
+        objective: gives the summed loss.
         images: normalised, on the model's device.
-        targets: class numbers; or shares of every class, of which the largest is what counts as correct.
+        targets: what the objective wants of these images.
         lr: the learning rate of this step.
         clip_norm: the largest norm of all gradients together; inf for no clipping.
         micro_batch: images that go through the model at once; their gradients are added up. All if None.
+        precision: of the activations.
+        loss_scale: of float16, so that small gradients do not vanish; moved on by the step.
 
     Raises:
         ValueError: the optimizer is not fused.
     """
-    loss, correct = images.new_zeros(()), images.new_zeros((), dtype=torch.int64)
+    loss, correct = images.new_zeros(()), images.new_zeros(())
     parts = micro_batch or len(images)
+    scale = images.new_ones(()) if loss_scale is None else loss_scale.factor
     for some, of in zip(images.split(parts), targets.split(parts), strict=True):
-        logits = model(some)
-        part = objective(logits, of)
-        (part / len(images)).backward()
-        label = of if of.ndim == 1 else of.argmax(dim=1)
-        loss, correct = loss + part.detach(), correct + (logits.argmax(dim=1) == label).sum()
+        with autocast(precision, images.device):
+            verdict = objective(model, some, of)
+        (verdict.loss * (scale / len(images))).backward()
+        loss, correct = loss + verdict.loss.detach(), correct + verdict.correct
 
-    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]) / scale
     healthy = norm.isfinite() & loss.isfinite()
     for group in optimizer.param_groups:
-        group["lr"] = lr
-    update(optimizer, divisor=(norm / clip_norm).clamp(min=1), healthy=healthy)
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+    update(optimizer, divisor=(norm / clip_norm).clamp(min=1) * scale, healthy=healthy)
     optimizer.zero_grad()
+    if loss_scale is not None:
+        loss_scale.update(healthy)
 
     return StepResult(
         loss=torch.where(healthy, loss, 0),
-        correct=correct * healthy,
+        correct=torch.where(healthy, correct, 0),
         count=healthy * len(images),
         grad_norm=norm,
         skipped=~healthy,

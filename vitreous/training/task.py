@@ -1,7 +1,10 @@
 """A task: images, how the model gets to see them, and on which device."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ from vitreous.data.sources import ImageData, Split
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 from vitreous.support.host import best_device, usable_cores
+from vitreous.training.precision import Precision, choose_precision
 from vitreous.training.recipe import Recipe
 
 MOST_WORKERS = 16
@@ -33,8 +37,11 @@ class Task:
         preprocessing: what the model expects.
         augmentation: the random views of training.
         mixing: of the images of a batch with each other.
+        config: of the model.
         device: of the model.
+        precision: of the activations.
         workers: processes that load.
+        metadata: what is known of the weights that the run starts from; it stays with the model.
     """
 
     data: ImageData
@@ -42,8 +49,11 @@ class Task:
     preprocessing: Preprocessing
     augmentation: Augmentation
     mixing: Mixing
+    config: ViTConfig
     device: torch.device
+    precision: Precision
     workers: int
+    metadata: Mapping[str, Any]
 
     @property
     def batch_size(self) -> int:
@@ -56,11 +66,22 @@ class Task:
         """Updates of an epoch; the last batch may be smaller than the others."""
         return math.ceil(len(self.data.train) / self.batch_size)
 
+    @property
+    def total_steps(self) -> int:
+        """Updates of the run; its last epoch may end early."""
+        return self.recipe.schedule.total_steps(self.steps_per_epoch)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the images, the last of which may end early."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
     def training_batches(self, epoch: int) -> "DataLoader[Batch]":
         """The random views of one epoch, in its order."""
         return batches(
             self.data.train, self.preprocessing, batch_size=self.batch_size, workers=self.workers,
             augmentation=self.augmentation, shuffle=True, seed=self.recipe.run.seed, epoch=epoch,
+            balanced=self.recipe.data.balanced_sampling,
         )  # fmt: skip
 
     def plain_batches(self, split: Split) -> "DataLoader[Batch]":
@@ -87,26 +108,27 @@ class Task:
         return self.mixing(images, shares, batch_generator(self.recipe.run.seed, epoch, number))
 
 
-def make_task(recipe: Recipe, data: ImageData, config: ViTConfig) -> Task:
+def make_task(
+    recipe: Recipe,
+    data: ImageData,
+    config: ViTConfig,
+    preprocessing: Preprocessing,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+) -> Task:
     """Puts together what a resolved recipe says about the images, and where to work. Raises InputError."""
-    images, views = recipe.data, recipe.augmentation
-    assert isinstance(images.mean, tuple)  # the recipe is resolved
-    assert isinstance(images.std, tuple)
-    assert isinstance(views.flip, bool)
-    preprocessing = Preprocessing(
-        config.image_size, images.resize, images.crop_fraction, images.interpolation,
-        mean=images.mean, std=images.std, channels=data.channels,
-    )  # fmt: skip
+    views = recipe.augmentation
+    assert isinstance(views.flip, bool)  # the recipe is resolved
     augmentation = Augmentation(
         views.flip, views.crop_scale, views.crop_ratio, views.randaugment_layers, views.randaugment_magnitude,
-        views.trivial_augment, views.color_jitter, views.erasing,
+        views.trivial_augment, views.color_jitter, views.erasing, views.auto_augment,
     )  # fmt: skip
     mixing = Mixing(views.mixup, views.cutmix, views.mix_per_sample)
     device = choose_device(recipe.run.device)
     workers = recipe.run.workers
     if workers == "auto":  # on a CPU, the cores have enough to do with the model
         workers = 0 if device.type == "cpu" else min(usable_cores(), MOST_WORKERS)
-    return Task(data, recipe, preprocessing, augmentation, mixing, device, workers)
+    precision = choose_precision(recipe.run.precision, device)
+    return Task(data, recipe, preprocessing, augmentation, mixing, config, device, precision, workers, metadata)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,209 @@
+"""An archive gives what the folder gives that it was made from, and a hostile one gives one line."""
+
+import os
+import pickle
+import stat
+import zipfile
+
+import pytest
+
+from tests.data.packing import CLASSES, SPLITS, add, all_names, line, pack, png, same, special, splits_of, tree
+from vitreous.data import archives
+from vitreous.data.archives import ArchiveLoader
+from vitreous.data.sources import FileLoader, open_data
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("top", ["", "photos/"])
+@pytest.mark.parametrize("names", [CLASSES, SPLITS], ids=["classes", "splits"])
+def test_an_archive_gives_what_the_folder_gives(tmp_path, names, top, method):
+    data = open_data(pack(tmp_path / "photos.zip", names, top, method))
+    assert (type(data.train.load), data.name) == (ArchiveLoader, str(tmp_path / "photos.zip"))
+    same(data, open_data(tree(tmp_path / "photos", names)))
+
+
+@pytest.mark.parametrize("top", [False, True])
+@pytest.mark.parametrize("splits", [("train",), ("train", "val"), ("train", "validation", "test"), ("Train", "Valid")])
+def test_a_folder_may_hold_its_splits_as_archives(tmp_path, splits, top):
+    (tmp_path / "packed").mkdir()
+    for split in splits:
+        tree(tmp_path / "photos" / split)
+        pack(tmp_path / "packed" / f"{split}.zip", top=f"{split}/" * top)
+    (tmp_path / "packed" / ".DS_Store").touch()
+    data = open_data(tmp_path / "packed")
+    assert isinstance(data.train.load, ArchiveLoader)
+    folder = open_data(tmp_path / "photos")
+    for split, other in zip(splits_of(data), splits_of(folder), strict=True):
+        assert (split.names, split.labels.tolist()) == (other.names, other.labels.tolist())
+        assert [split.load(i).tobytes() for i in range(len(split))] == [
+            other.load(i).tobytes() for i in range(len(other))
+        ]
+
+
+def test_what_lies_beside_the_archives_is_listed_and_folders_go_first(tmp_path):
+    pack(tmp_path / "train.zip")
+    (tmp_path / "labels.csv").touch()
+    assert open_data(tmp_path).ignored == {"csv file beside the archives": 1}
+    tree(tmp_path / "photos")
+    pack(tmp_path / "photos" / "train.zip")
+    data = open_data(tmp_path / "photos")
+    assert isinstance(data.train.load, FileLoader)
+    assert data.ignored == {"file outside the class folders": 1}
+
+
+def test_only_one_folder_is_a_top_and_not_that_of_a_split(tmp_path):
+    data = open_data(pack(tmp_path / "a.zip", top="train/"))
+    assert {name.split("/")[0] for name in data.train.names} == {"train"}
+    assert data.class_names == ("ant", "bee")
+    pack(tmp_path / "b.zip", top="photos/", **{"readme.txt": b"x"})
+    assert open_data(tmp_path / "b.zip").ignored == {"file outside the class folders": 1}
+    assert "one class folder, 'photos'" in line(pack(tmp_path / "c.zip", top="photos/", **{"photos/x.png": b"x"}))
+    assert "one class folder, 'photos'" in line(pack(tmp_path / "d.zip", ["photos/1.png", "photos/2.png"]))
+
+
+def test_the_clutter_of_systems_is_no_trouble_and_the_rest_is_counted(tmp_path):
+    clutter = dict.fromkeys(("__MACOSX/ant/._0.png", "ant/.DS_Store", "bee/Thumbs.db", ".git/x.png", "./"), b"x")
+    path = pack(tmp_path / "a.zip", **clutter)
+    assert open_data(path).ignored == {}
+    assert len(all_names(open_data(path))) == len(CLASSES)
+    for name in ("ant/1.heic", "ant/notes", "labels.csv", "/etc/ant.png", "ant/../../x.png", "ant//1.png"):
+        add(path, name)
+    add(path, special("ant/link.png", stat.S_IFLNK | 0o777), b"/etc/passwd")
+    add(path, special("ant/pipe.png", stat.S_IFIFO | 0o644))
+    assert open_data(path).ignored == {
+        "heic file": 1,
+        "file without a suffix": 1,
+        "file outside the class folders": 1,
+        "absolute path, or one with '..' or '//' in it": 3,
+        "link": 1,
+        "device or pipe": 1,
+    }
+    assert all_names(open_data(path)) == set(CLASSES)
+
+
+def test_folders_of_their_own_are_folders(tmp_path):
+    path = pack(tmp_path / "a.zip", **{"ant/": b"", "ant/deeper/": b"", "./ant/deeper/x.png": png(1)})
+    assert all_names(open_data(path)) == {*CLASSES, "ant/deeper/x.png"}
+    add(path, special("cat", stat.S_IFDIR | 0o755), b" ")
+    assert "'cat'" not in line(path)
+    assert f"'{path}/cat' has no images, but no files" in line(path)
+
+
+def test_what_cannot_be_unpacked_is_counted(tmp_path):
+    path = pack(tmp_path / "a.zip")
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        info = zipfile.ZipInfo(f"ant/{method}.png")
+        info.compress_type = method
+        add(path, info)
+    encrypt(path, b"bee/7.png")
+    assert open_data(path).ignored == {"image compressed otherwise than by deflate": 2, "encrypted image": 1}
+    assert all_names(open_data(path)) == {*CLASSES} - {"bee/7.png"}
+    for number in range(7):
+        encrypt(path, f"bee/{number}.png".encode())
+    assert "has no images, but 8 x encrypted image" in line(path)
+
+
+def encrypt(path, name):
+    """Sets the flag in the table of contents."""
+    content = bytearray(path.read_bytes())
+    content[content.rindex(name) - 46 + 8] |= 1
+    path.write_bytes(content)
+
+
+def test_names_are_read_as_they_were_written(tmp_path):
+    names = [f"café/{i}.png" for i in range(3)] + [f"пчела/{i}.png" for i in range(3)]
+    marked = pack(tmp_path / "marked.zip", names)
+    content = bytearray(marked.read_bytes())
+    for signature, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # without the mark of UTF-8, as some systems write them
+        start = -1
+        while (start := content.find(signature, start + 1)) >= 0:
+            content[start + at + 1] &= ~8
+    (tmp_path / "unmarked.zip").write_bytes(content)
+    data = open_data(tmp_path / "unmarked.zip")
+    assert data.class_names == ("café", "пчела")
+    same(data, open_data(marked))
+    old = content.replace("café".encode(), b"caf\x82\x80")  # not UTF-8, so the oldest coding of all
+    (tmp_path / "old.zip").write_bytes(old)
+    assert open_data(tmp_path / "old.zip").class_names == ("caféÇ", "пчела")
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    path = pack(tmp_path / "a.zip")
+    with pytest.warns(UserWarning, match="Duplicate"):
+        add(path, "ant/3.png")
+    assert "two members 'ant/3.png'" in line(path)
+    pack(tmp_path / "b.zip")
+    add(tmp_path / "b.zip", "./ant/3.png")
+    assert "two members 'ant/3.png'" in line(tmp_path / "b.zip")
+
+
+def test_what_is_wrong_with_an_archive_is_one_line(tmp_path):
+    (tmp_path / "text.zip").write_text("not an archive")
+    assert "cannot be read as a zip archive" in line(tmp_path / "text.zip")
+    (tmp_path / "empty.zip").touch()
+    assert "cannot be read as a zip archive" in line(tmp_path / "empty.zip")
+    whole = pack(tmp_path / "a.zip").read_bytes()
+    (tmp_path / "half.zip").write_bytes(whole[: len(whole) // 2])
+    assert "cannot be read as a zip archive" in line(tmp_path / "half.zip")
+    assert "no class folders" in line(pack(tmp_path / "none.zip", []))
+    assert "2 images outside class folders" in line(pack(tmp_path / "flat.zip", ["1.png", "2.png"]))
+    assert "is not a folder or a .zip archive" in line(pack(tmp_path / "a.tar"))
+    os.mkfifo(tmp_path / "fifo.zip")
+    assert "is not a folder or a .zip archive" in line(tmp_path / "fifo.zip")
+    assert "but no 'train'" in line(pack(tmp_path / "b.zip", top="test/"))
+    assert "'fly' in val/ but not in train/" in line(pack(tmp_path / "c.zip", [*SPLITS, "val/fly/1.png"]))
+
+
+def test_what_is_wrong_with_a_folder_of_archives_is_one_line(tmp_path):
+    pack(tmp_path / "test.zip")
+    assert "has 'test' but no 'train'" in line(tmp_path)
+    pack(tmp_path / "train.zip", ["1.png", "2.png"])
+    assert "train.zip' has no folders of classes" in line(tmp_path)
+    pack(tmp_path / "train.zip")
+    open_data(tmp_path)
+    for name in ("val", "valid"):
+        pack(tmp_path / f"{name}.zip")
+    assert "two validation splits" in line(tmp_path)
+    (tmp_path / "valid.zip").unlink()
+    (tmp_path / "val.zip").rename(tmp_path.parent / "outside.zip")
+    (tmp_path / "val.zip").symlink_to(tmp_path.parent / "outside.zip")
+    assert "no file inside the folder" in line(tmp_path)
+
+
+def test_members_and_their_table_are_bounded(tmp_path, monkeypatch):
+    path = pack(tmp_path / "a.zip")
+    monkeypatch.setattr(archives, "MAX_MEMBERS", len(CLASSES) - 1)
+    assert "has 16 members, 15 are allowed" in line(path)
+    monkeypatch.setattr(archives, "MAX_CONTENTS", 500)
+    assert "500 are allowed" in line(path)
+
+
+def test_the_native_size_is_the_usual_one(tmp_path):
+    path = pack(tmp_path / "a.zip", **{"ant/huge.png": png(size=(90, 70)), "ant/broken.png": b"broken"})
+    assert open_data(path).native_size == (6, 10)
+    assert "looked at can be read" in line(pack(tmp_path / "b.zip", [], **dict.fromkeys(CLASSES, b"broken")))
+
+
+def test_many_members_are_opened_once_and_sent_as_numbers(tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    content = png()
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(3000):
+            archive.writestr(f"{'ab'[number % 2]}/{number}.png", content)
+    data = open_data(path)
+    monkeypatch.setattr(archives, "ZipFile", lambda file: pytest.fail("the table of contents is read again"))
+    sent = pickle.dumps(data.train)
+    assert len(sent) < 100 * len(data.train)
+    assert pickle.loads(sent).load(0).tobytes() == data.train.load(0).tobytes()
+
+
+def test_real_archives_give_what_their_folders_give(data_folder, tmp_path):
+    path = data_folder / "cifar10_test.zip"
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "cifar")
+    data, folder = open_data(path), open_data(tmp_path / "cifar")
+    assert (len(data.class_names), len(data.train) + len(data.validation)) == (10, 10_000)
+    assert data.native_size == (32, 32)
+    for split, other in zip(splits_of(data), splits_of(folder), strict=True):
+        assert (split.names, split.labels.tolist()) == (other.names, other.labels.tolist())
+        assert all(split.load(i).tobytes() == other.load(i).tobytes() for i in range(0, len(split), 50))

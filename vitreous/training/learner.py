@@ -1,0 +1,142 @@
+"""A learner: a model with all that moves it, from the targets of a batch to the update."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from vitreous.checkpoints.resolve import resolve
+from vitreous.data.loader import Batch
+from vitreous.data.sampling import masking_generator
+from vitreous.model.shapes import Images
+from vitreous.model.vit import VisionTransformer
+from vitreous.training.averaging import WeightAverage
+from vitreous.training.distillation import Distilled, match_teacher
+from vitreous.training.masked_patch import MaskedPatchPrediction
+from vitreous.training.memory import MicroBatch
+from vitreous.training.objective import Classification, CrossEntropy, Objective, Targets, balanced_weights
+from vitreous.training.optimizer import adam, adamw, freeze, sgd
+from vitreous.training.precision import LossScale, Precision
+from vitreous.training.schedule import Course
+from vitreous.training.sections import OptimizerSection
+from vitreous.training.step import StepResult, train_step
+from vitreous.training.task import Task
+
+
+@dataclass(eq=False)
+class Learner:
+    """What is trained, and how.
+
+    Args:
+        model: on the task's device; changed by every update.
+        objective: what it learns.
+        optimizer: of the parameters of both.
+        course: the learning rate of each step.
+        micro_batch: how many images go through the model at once.
+        average: of the weights, if there is one.
+        precision: of the activations.
+        loss_scale: of float16.
+    """
+
+    model: VisionTransformer
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    course: Course
+    micro_batch: MicroBatch
+    average: WeightAverage | None
+    precision: Precision
+    loss_scale: LossScale | None
+
+    @property
+    def kept_model(self) -> VisionTransformer:
+        """The one that is validated and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.model
+
+    def inputs(self, task: Task, batch: Batch, epoch: int, number: int, mixed: bool = True) -> tuple[Images, Targets]:
+        """The images of a batch as the model gets them, and their targets.
+
+        Args:
+            task: of the batch.
+            batch: with at least one image.
+            epoch: from 1 in training; masks of validation are those of epoch 0.
+            number: of the batch in its epoch.
+            mixed: whether images may be mixed with each other, as in training.
+        """
+        if isinstance(self.objective, MaskedPatchPrediction):
+            pixels = batch.images.to(task.device, non_blocking=True)
+            images = task.preprocessing.normalize(pixels)
+            generator = masking_generator(task.recipe.run.seed, epoch, number)
+            return images, self.objective.targets(pixels, images, generator)
+        return task.mixed_tensors(batch, epoch, number) if mixed else task.tensors(batch)
+
+    def update(self, images: Images, targets: Targets, step: int, clip_norm: float) -> StepResult:
+        """Moves the weights once.
+
+        Args:
+            images: of the batch.
+            targets: of the batch.
+            step: from 0.
+            clip_norm: the largest norm of all gradients together.
+        """
+        move = partial(
+            train_step, self.model, self.optimizer, self.objective, images, targets, lr=self.course(step),
+            clip_norm=clip_norm, precision=self.precision, loss_scale=self.loss_scale,
+        )  # fmt: skip
+        result = self.micro_batch.run(move, self.optimizer.zero_grad)
+        if self.average is not None:
+            self.average.update(self.model)
+        return result
+
+
+def make_learner(model: VisionTransformer, task: Task, micro_batch: MicroBatch) -> Learner:
+    """Puts together what a resolved recipe says of how a model is to be trained.
+
+    Args:
+        model: on the task's device; frozen, compiled and so on as the recipe has it.
+        task: what to learn.
+        micro_batch: how many images go through the model at once.
+
+    Raises:
+        InputError: parts to freeze that are not there, or a teacher that cannot teach these classes.
+    """
+    recipe = task.recipe
+    freeze(model, recipe.optimizer.frozen)
+    objective = make_objective(task, model).to(task.device)
+    average = WeightAverage(model, recipe.averaging.ema_decay) if recipe.averaging.ema_decay else None
+    model.encoder.checkpoint_activations = recipe.run.checkpoint_activations
+    if recipe.run.compile:
+        for block in model.encoder.blocks:
+            block.compile()
+    optimizer = make_optimizer(model, objective, recipe.optimizer)
+    loss_scale = LossScale(task.device) if task.precision == "float16" else None
+    return Learner(model, objective, optimizer, make_course(task), micro_batch, average, task.precision, loss_scale)
+
+
+def make_objective(task: Task, model: VisionTransformer) -> Objective:
+    """What a recipe asks to learn. Raises InputError for a teacher that cannot be had or knows other classes."""
+    section, weights = task.recipe.objective, None
+    if section.goal == "masked_patch":
+        return MaskedPatchPrediction(model.config, section.masked_target, section.masked_fraction)
+    if section.class_weights == "balanced":
+        weights = balanced_weights(task.data.train.labels, len(task.data.class_names)).to(task.device)
+    loss = CrossEntropy(section.label_smoothing, section.loss, weights)
+    if section.teacher is None:
+        return Classification(loss)
+    teacher = match_teacher(resolve(section.teacher), task.data.class_names, task.preprocessing, task.device)
+    return Distilled(loss, teacher, section.distillation, section.teacher_share, section.temperature)
+
+
+def make_optimizer(model: VisionTransformer, objective: Objective, section: OptimizerSection) -> torch.optim.Optimizer:
+    """The optimizer that a recipe asks for, of all that is trained."""
+    shared = {"lr": section.lr, "weight_decay": section.weight_decay, "layer_decay": section.layer_decay}
+    if section.algorithm == "sgd":
+        return sgd(model, objective, **shared, momentum=section.momentum)
+    make = adamw if section.algorithm == "adamw" else adam
+    return make(model, objective, **shared, betas=section.betas, eps=section.eps)
+
+
+def make_course(task: Task) -> Course:
+    """The learning rate's course that a recipe asks for."""
+    schedule, per_epoch = task.recipe.schedule, task.steps_per_epoch
+    warmup, cooldown = schedule.line_steps(per_epoch)
+    return Course(task.recipe.optimizer.lr, task.total_steps, warmup, cooldown, schedule.decay)

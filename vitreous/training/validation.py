@@ -1,0 +1,103 @@
+"""What a model makes of a split: an outcome for every image, or for masked patches a score."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from vitreous.data.sources import Split
+from vitreous.evaluation.metrics import Outcome
+from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError
+from vitreous.training.folder import BadFiles
+from vitreous.training.learner import Learner
+from vitreous.training.masked_patch import MaskedPatchPrediction
+from vitreous.training.precision import autocast
+from vitreous.training.task import Task
+
+LIKELIEST = 3  # classes that an outcome keeps for each sample
+FIXED_EPOCH = 0  # whose masks validation always has; training counts from 1
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well the hidden patches of a split were predicted.
+
+    Args:
+        loss: the mean over its images.
+        accuracy: the share of corrupted patches that were right, the mean over its images.
+    """
+
+    loss: float
+    accuracy: float
+
+
+def validate(learner: Learner, task: Task, bad_files: BadFiles) -> Outcome | Score:
+    """What the kept model makes of the validation split.
+
+    Raises:
+        InputError: too many of its images are broken.
+    """
+    if isinstance(learner.objective, MaskedPatchPrediction):
+        return score(learner, task, task.data.validation, bad_files)
+    return evaluate(learner.kept_model, task, task.data.validation, bad_files)
+
+
+@torch.inference_mode()
+def evaluate(model: VisionTransformer, task: Task, split: Split, bad_files: BadFiles) -> Outcome:
+    """Classifies every readable image of a split.
+
+    Raises:
+        InputError: too many of them are broken.
+    """
+    model.eval()
+    places, labels, tops, losses = [], [], [], []
+    for batch in task.plain_batches(split):
+        bad_files.add(split, batch.bad)
+        if len(batch):
+            images, truth = task.tensors(batch)
+            with autocast(task.precision, task.device):
+                logits = model(images)
+            logits = logits.float()
+            places.append(batch.indices)
+            labels.append(batch.labels)
+            tops.append(logits.softmax(1).topk(min(LIKELIEST, logits.shape[1])))
+            loss = F.cross_entropy(logits, truth, reduction="none")
+            losses.append(loss.where(logits.isfinite().all(1), math.nan))
+    check_read(len(labels), split)
+    return Outcome(
+        torch.cat(places).numpy(),
+        torch.cat(labels).numpy(),
+        torch.cat([top.indices for top in tops]).cpu().numpy(),
+        torch.cat([top.values for top in tops]).cpu().numpy(),
+        torch.cat(losses).double().mean().item(),
+    )
+
+
+@torch.inference_mode()
+def score(learner: Learner, task: Task, split: Split, bad_files: BadFiles) -> Score:
+    """Predicts hidden patches of every readable image of a split, the same ones each time.
+
+    Raises:
+        InputError: too many of the images are broken.
+    """
+    model = learner.kept_model.eval()
+    sums, count = torch.zeros(2, dtype=torch.float64), 0
+    for number, batch in enumerate(task.plain_batches(split)):
+        bad_files.add(split, batch.bad)
+        if len(batch):
+            images, targets = learner.inputs(task, batch, FIXED_EPOCH, number, mixed=False)
+            with autocast(task.precision, task.device):
+                verdict = learner.objective(model, images, targets)
+            sums += torch.stack([verdict.loss, verdict.correct]).double().cpu()
+            count += len(batch)
+    check_read(count, split)
+    loss, accuracy = (sums / count).tolist()
+    return Score(loss, accuracy)
+
+
+def check_read(count: int, split: Split) -> None:
+    """Raises InputError if none of a split's images could be read."""
+    if not count:
+        raise InputError(f"none of the {split.name} images can be read", "check the files")
