@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import torch
 
@@ -91,3 +92,21 @@ def test_errors_files_and_text_do_not_import_torch(fresh_process):
     modules = ", ".join(f"vitreous.support.{name}" for name in ("errors", "files", "text", "host"))
     done = fresh_process(f"import sys, {modules}; print('torch' in sys.modules)")
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_free_memory_is_the_least_of_the_system_and_the_groups(tmp_path):
+    system = host.free_memory(tmp_path / "none", tmp_path / "none")
+    assert system is None or 10**6 < system < 2**50
+    files = {"a__memory_DOT_max": "3000000\n", "a__memory_DOT_current": "1000000\n", "memory_DOT_max": "max\n"}
+    free = host.free_memory(*groups(tmp_path, "0::/a\n", **files))
+    assert free in (None, 2_000_000)
+    full = {"a__memory_DOT_max": "3000000\n", "a__memory_DOT_current": "4000000\n"}
+    (tmp_path / "other").mkdir()
+    assert host.free_memory(*groups(tmp_path / "other", "0::/a\n", **full)) in (None, 0)
+
+
+def test_peak_memory_grows_with_what_is_held():
+    before = host.peak_memory()
+    held = bytearray(os.urandom(1 << 16) * 4096)
+    assert host.peak_memory() >= before
+    assert host.peak_memory() > len(held) or before == 0

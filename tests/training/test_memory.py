@@ -8,7 +8,7 @@ from tests.training.test_step import CONFIG, LABELS
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.training.memory import MicroBatch
+from vitreous.training.memory import MicroBatch, bytes_of, fitting, kept_by_image
 from vitreous.training.objective import Classification, CrossEntropy
 from vitreous.training.optimizer import adamw
 from vitreous.training.step import train_step
@@ -55,3 +55,42 @@ def test_not_even_one_image_fits():
     step = partial(train_step, model, optimizer, Device(fits=0), images, LABELS, lr=1e-2, clip_norm=1.0)
     with pytest.raises(InputError, match="one image of this size does not fit"):
         MicroBatch(6, print).run(step, optimizer.zero_grad)
+
+
+@pytest.mark.parametrize(
+    ("size", "kept", "weights", "free", "fits"),
+    [
+        (128, 1000, 0, None, 128),
+        (128, 1000, 0, 10**9, 128),
+        (128, 1000, 0, 128 * 1500 * 10 // 8, 128),
+        (128, 1000, 0, 128 * 1500 * 10 // 8 - 10, 64),
+        (128, 1000, 10**6, 5_060_000, 32),
+        (100, 10**6, 0, 10**7, 4),
+        (64, 10**9, 0, 10**6, 1),
+        (64, 10, 10**9, 10**6, 1),
+    ],
+)
+def test_as_many_images_as_fit(size: int, kept: int, weights: int, free: int | None, fits: int):
+    assert fitting(size, kept, weights, free) == fits
+
+
+def test_what_an_image_keeps_is_counted_and_nothing_is_drawn():
+    model = VisionTransformer(CONFIG.replace(dropout=0.1)).train()
+    objective = Classification(CrossEntropy())
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    few, many = (
+        kept_by_image(
+            model, objective, torch.randn(n, 3, 8, 8, generator=torch.Generator()), LABELS.repeat(9)[:n], "float32"
+        )
+        for n in (4, 32)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    tokens, width = 5, 16
+    assert many > CONFIG.depth * 8 * tokens * width * 4, "at least eight tensors of all tokens for each block"
+    assert many < CONFIG.depth * 40 * tokens * width * 4
+    assert many == pytest.approx(few, rel=0.3), "an image's share hardly depends on the others"
+    deeper = VisionTransformer(CONFIG.replace(depth=4)).train()
+    assert kept_by_image(deeper, objective, torch.randn(32, 3, 8, 8), LABELS.repeat(9)[:32], "float32") > 1.5 * many
+    assert bytes_of(model) == 4 * sum(parameter.numel() for parameter in model.parameters())

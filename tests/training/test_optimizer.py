@@ -5,7 +5,8 @@ import torch
 
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.optimizer import adam, adamw, decayed, sgd
+from vitreous.support.errors import InputError
+from vitreous.training.optimizer import adam, adamw, decayed, freeze, groups, sgd
 from vitreous.training.step import update
 
 TINY = {"width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2, "image_size": 8, "patch_size": 4, "num_classes": 3}
@@ -140,3 +141,60 @@ def test_a_first_step_that_is_skipped_leaves_no_trace(name: str):
             update(optimizer, divisor=torch.tensor(1.0), healthy=torch.tensor(not skip))
     for mine, other in zip(skipping.parameters(), clean.parameters(), strict=True):
         torch.testing.assert_close(mine, other)
+
+
+def test_a_rate_falls_with_the_layers_below_the_head():
+    model = VisionTransformer(
+        ViTConfig(width=8, depth=3, mlp_dim=8, num_heads=2, image_size=8, patch_size=4, num_classes=2)
+    )
+    beside = torch.nn.Linear(8, 3)
+    scales = {}
+    for group in groups(model, beside, weight_decay=0.1, layer_decay=0.5):
+        for parameter in group["params"]:
+            scales[id(parameter)] = group["lr_scale"]
+    names = dict(model.named_parameters())
+    wanted = {
+        "class_token": 1 / 16, "position_embedding.embedding": 1 / 16, "patch_embedding.projection.bias": 1 / 16,
+        "encoder.blocks.0.attention.qkv.weight": 1 / 8, "encoder.blocks.1.mlp_norm.bias": 1 / 4,
+        "encoder.blocks.2.mlp.fc2.weight": 1 / 2, "encoder.norm.weight": 1, "head.classifier.weight": 1,
+    }  # fmt: skip
+    assert {name: scales[id(names[name])] for name in wanted} == wanted
+    assert scales[id(beside.weight)] == scales[id(beside.bias)] == 1
+    assert len(scales) == len(names) + 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "still"),
+    [
+        (("backbone",), {"head"}),
+        (("head", "encoder"), {"class_token", "position_embedding", "patch_embedding"}),
+        (
+            ("encoder.blocks.0", "encoder.blocks.1.mlp.fc1.weight"),
+            {"class_token", "position_embedding", "patch_embedding", "encoder", "head"},
+        ),
+    ],
+)
+def test_frozen_parts_stay(parts, still):
+    model = VisionTransformer(
+        ViTConfig(width=8, depth=2, mlp_dim=8, num_heads=2, image_size=8, patch_size=4, num_classes=2)
+    )
+    freeze(model, parts)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name.partition(".")[0] for name in trained} == still
+    assert not any(name == part or name.startswith(f"{part}.") for name in trained for part in parts)
+    if "encoder.blocks.0" in parts:
+        assert "encoder.blocks.1.mlp.fc1.bias" in trained
+    held = [p for group in adamw(model, lr=0.1, weight_decay=0.1).param_groups for p in group["params"]]
+    assert len(held) == len(trained)
+
+
+def test_what_cannot_be_frozen_is_named():
+    model = VisionTransformer(
+        ViTConfig(width=8, depth=2, mlp_dim=8, num_heads=2, image_size=8, patch_size=4, num_classes=2)
+    )
+    with pytest.raises(
+        InputError, match=r"no part of the model to freeze 'encoder.block.0'.*did you mean 'encoder.blocks.0"
+    ):
+        freeze(model, ["encoder.block.0"])
+    with pytest.raises(InputError, match="leaves nothing of the model to train"):
+        freeze(model, ["backbone", "head"])

@@ -9,6 +9,7 @@ from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objective import Classification, CrossEntropy
 from vitreous.training.optimizer import adamw
+from vitreous.training.precision import LossScale
 from vitreous.training.step import Totals, train_step
 
 CONFIG = ViTConfig(width=16, depth=2, mlp_dim=32, num_heads=2, image_size=(8, 8), patch_size=(4, 4), num_classes=3)
@@ -163,3 +164,81 @@ def test_a_bad_image_skips_the_whole_batch_also_in_parts(model, images):
     )
     assert (result.skipped, result.count) == (True, 0)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_loss_scale_changes_nothing_but_what_vanishes(model, images):
+    other, scale = copy.deepcopy(model), LossScale(torch.device("cpu"), first=2.0**8)
+    results = []
+    for network, loss_scale in ((model, None), (other, scale)):
+        optimizer = adamw(network, lr=1e-2, weight_decay=0.1)
+        for _ in range(3):
+            result = train_step(
+                network, optimizer, Classification(CrossEntropy()), images, LABELS,
+                lr=1e-2, clip_norm=0.1, loss_scale=loss_scale,
+            )  # fmt: skip
+        results.append(result)
+    torch.testing.assert_close(results[0].grad_norm, results[1].grad_norm)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert scale.factor == 2.0**8
+
+
+def test_an_overflow_skips_the_step_and_halves_the_scale(model, images):
+    scale = LossScale(torch.device("cpu"), first=1e38)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+    result = train_step(
+        model, optimizer, Classification(CrossEntropy()), images * 1e3, LABELS,
+        lr=1e-2, clip_norm=1.0, loss_scale=scale,
+    )  # fmt: skip
+    assert result.skipped
+    assert scale.factor == pytest.approx(5e37)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_bfloat16_is_near_float32(model, images):
+    norms, losses = [], []
+    for precision in ("float32", "bfloat16"):
+        network = copy.deepcopy(model)
+        optimizer = adamw(network, lr=1e-3, weight_decay=0.0)
+        result = train_step(
+            network, optimizer, Classification(CrossEntropy()), images, LABELS,
+            lr=1e-3, clip_norm=1.0, precision=precision,
+        )  # fmt: skip
+        assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+        norms.append(result.grad_norm.item())
+        losses.append(result.loss.item())
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert norms[1] != norms[0], "it was computed otherwise"
+
+
+def test_a_group_has_its_own_share_of_the_rate(model, images):
+    slow = copy.deepcopy(model)
+    moved = []
+    for network, layer_decay in ((model, 1.0), (slow, 0.5)):
+        before = copy.deepcopy(network.state_dict())
+        optimizer = adamw(network, lr=1e-2, weight_decay=0.0, layer_decay=layer_decay)
+        train_step(network, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1e-2, clip_norm=1.0)
+        moved.append(
+            {name: (tensor - before[name]).abs().max().item() for name, tensor in network.state_dict().items()}
+        )
+    for name, share in (
+        ("head.classifier.weight", 1), ("encoder.norm.bias", 1), ("encoder.blocks.1.mlp.fc1.weight", 0.5),
+        ("encoder.blocks.0.mlp.fc1.weight", 0.25), ("class_token", 0.125), ("patch_embedding.projection.weight", 0.125),
+    ):  # fmt: skip
+        assert moved[1][name] == pytest.approx(share * moved[0][name], rel=1e-3)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+def test_accumulated_gradients_are_the_large_batch_s(model, images, micro_batch: int):
+    """In float32, to 1e-6 of the largest: they are what a step of plain SGD without clipping moves by."""
+    parts, moved = copy.deepcopy(model), []
+    for network, size in ((model, None), (parts, micro_batch)):
+        before = [parameter.detach().clone() for parameter in network.parameters()]
+        optimizer = torch.optim.SGD(network.parameters(), lr=1.0, fused=True)
+        objective = Classification(CrossEntropy())
+        train_step(network, optimizer, objective, images, LABELS, lr=1.0, clip_norm=float("inf"), micro_batch=size)
+        moved.append(torch.cat([(a - b).flatten() for a, b in zip(before, network.parameters(), strict=True)]))
+    assert moved[0].abs().max() > 0.01
+    assert (moved[0] - moved[1]).abs().max() < 1e-6 * max(1.0, moved[0].abs().max().item())

@@ -89,7 +89,7 @@ def default_weights(say: Callable[[str], None]) -> str | None:
 
 
 def best_weights(name: str) -> str:
-    """The AugReg weights (arXiv 2106.10270) of a variant with the highest accuracy, the hub's among equals.
+    """The AugReg weights (arXiv 2106.10270) of a variant: for the smallest images, then the best, then the hub's.
 
     Raises:
         InputError: none are known; it names the variants that have some.
@@ -100,7 +100,7 @@ def best_weights(name: str) -> str:
         variants = ", ".join(dict.fromkeys(row.variant for row in rows))
         cause = f"init is 'pretrained', and no AugReg weights are known of the variant {name!r}"
         raise InputError(cause, f"there are some of {variants}; or give weights by name (vitreous list models)")
-    return max(fitting, key=lambda row: (row.top1 or 0, row.family == "timm")).name
+    return max(fitting, key=lambda row: (-row.config.image_size[0], row.top1 or 0, row.family == "timm")).name
 
 
 def is_augreg(row: Pretrained) -> bool:
