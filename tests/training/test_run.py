@@ -108,6 +108,7 @@ def test_other_losses_run(photos, tmp_path, quick):
 MORE_VIEWS = {
     "randaugment": {"randaugment_layers": 2, "randaugment_magnitude": 15.0},
     "trivial": {"trivial_augment": True},
+    "auto": {"auto_augment": True},
     "jitter and erasing": {"color_jitter": 0.4, "erasing": 0.5},
     "mixup": {"mixup": 0.2},
     "cutmix, each its own": {"cutmix": 1.0, "mix_per_sample": True},

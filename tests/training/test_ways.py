@@ -1,6 +1,7 @@
 """The ways a run can go: its length, where it starts, what is frozen, how it computes."""
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -202,6 +203,19 @@ def test_a_zip_trains_as_its_folder_does(photos, tmp_path, quick, monkeypatch):
 
 
 # ---- how
+
+
+def test_tensorboard_gets_what_the_metrics_have(photos, tmp_path, quick, monkeypatch):
+    run = train(photos, out=tmp_path / "out", settings=quick | {"tensorboard": True}, quiet=True)
+    assert next((run.folder / "tensorboard").iterdir()).name.startswith("events.")
+    broken = quick | {"tensorboard": True, "std": [1e-40] * 3}
+    with pytest.raises(InputError, match="no update of epoch 1"):
+        train(photos, out=tmp_path / "broken", settings=broken, quiet=True)
+    assert not (tmp_path / "broken").exists()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"tensorboard is not installed; pip install 'vitreous\[logging\]'"):
+        train(photos, out=tmp_path / "none", settings=quick | {"tensorboard": True}, quiet=True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_checkpointed_activations_give_the_same_bits(photos, tmp_path, quick):

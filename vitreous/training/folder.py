@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from vitreous.support.text import csv_cell
 
 RECIPE, ENVIRONMENT, METRICS, BAD_FILES = "recipe.toml", "environment.json", "metrics.jsonl", "bad_files.csv"
 FIRST_BATCH = "train_batch.png"
+TENSORBOARD = "tensorboard"  # a folder
 BAD_FILES_HEADER = ("split", "file", "reason")
 FEW = 3  # broken images of a split that never stop a run are fewer, unless none may be broken
 
@@ -69,6 +71,7 @@ class RunFolder:
         """Takes back what a run wrote that was stopped before there was a model, but the list of broken images."""
         for name in (RECIPE, ENVIRONMENT, METRICS, FIRST_BATCH):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
         if self.is_new:
             with suppress(OSError):  # there is something in it: the list, or what another put there
                 self.path.rmdir()

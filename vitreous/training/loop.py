@@ -24,6 +24,7 @@ from vitreous.training.objective import Targets
 from vitreous.training.pictures import write_batch_picture, write_masked_picture
 from vitreous.training.step import Totals
 from vitreous.training.task import Task
+from vitreous.training.tensorboard import Board
 from vitreous.training.validation import evaluate, validate
 
 LOWER_LR = "set a lower lr, or a longer warmup"
@@ -65,7 +66,9 @@ class Progress:
     worse: int = 0
 
 
-def fit(learner: Learner, task: Task, folder: RunFolder, bad_files: BadFiles, display: Display) -> Trained:
+def fit(
+    learner: Learner, task: Task, folder: RunFolder, bad_files: BadFiles, display: Display, board: Board
+) -> Trained:
     """Trains a model, keeping the weights that do best on validation in the folder's model.safetensors.
 
     The best has the highest accuracy and, among equals, the lowest loss; an epoch whose loss on validation is
@@ -78,6 +81,7 @@ def fit(learner: Learner, task: Task, folder: RunFolder, bad_files: BadFiles, di
         folder: where to write.
         bad_files: takes note of broken images.
         display: shows the progress.
+        board: for TensorBoard; gets every row too.
 
     Raises:
         InputError: too many broken images, no finite loss in too many steps in a row, in an epoch, or on validation.
@@ -92,6 +96,7 @@ def fit(learner: Learner, task: Task, folder: RunFolder, bad_files: BadFiles, di
         row["seconds"] = time.perf_counter() - begun
         progress.rows.append(row)
         folder.append_metrics(row)
+        board.add(row)
         display.end_epoch(row)
         if is_last or (schedule.patience and progress.worse >= schedule.patience):
             break
@@ -102,7 +107,9 @@ def fit(learner: Learner, task: Task, folder: RunFolder, bad_files: BadFiles, di
     outcome, split = final_outcome(task, folder, bad_files)
     if split == "test" and outcome is not None:
         test = {"test_loss": outcome.loss, "test_accuracy": outcome.accuracy}
-        folder.append_metrics({key: progress.best[key] for key in ("epoch", "step", "val_accuracy")} | test)
+        row = {key: progress.best[key] for key in ("epoch", "step", "val_accuracy")} | test
+        folder.append_metrics(row)
+        board.add(row)
     return Trained(progress.rows, progress.best, outcome, split)
 
 

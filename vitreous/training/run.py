@@ -31,6 +31,7 @@ from vitreous.training.results import write_results
 from vitreous.training.sections import RunSection
 from vitreous.training.start import Start, begin_from
 from vitreous.training.task import Task, make_task
+from vitreous.training.tensorboard import Board
 
 SOME = 2  # images on which the memory of one is measured
 RUNS = Path("runs")
@@ -105,14 +106,15 @@ def train(
         path = Path(out) if out else RUNS / (Path(images.name).resolve().name.removesuffix(".zip") or "images")
         if not is_digits:
             check_is_outside(path, Path(data))
+        board = Board(path, task.recipe.run.tensorboard)
         folder = RunFolder.create(path)
         bad_files = BadFiles(folder, task.recipe.data.max_bad_fraction)
         with prepared(task.recipe.run, task.device):
-            with tidied(folder, bad_files):
-                write_text(folder.path / RECIPE, task.recipe.to_toml())
-                write_json(folder.path / ENVIRONMENT, environment(task))
+            with tidied(folder, bad_files), board:
                 learner = make_ready(task, start, display)
-                trained = fit(learner, task, folder, bad_files, display)
+                write_text(folder.path / RECIPE, task.recipe.to_toml())
+                write_json(folder.path / ENVIRONMENT, environment(task, learner))
+                trained = fit(learner, task, folder, bad_files, display, board)
             write_results(folder, trained, images.class_names)
             conclude(display, trained, folder, bad_files)
     return Run(folder.path, images, task.recipe, trained.rows, trained.best, trained.outcome, trained.split)
@@ -178,7 +180,7 @@ def prepared(run: RunSection, device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def environment(task: Task) -> dict[str, Any]:
+def environment(task: Task, learner: Learner) -> dict[str, Any]:
     """What a result depends on besides the recipe, for environment.json."""
     data = task.data
     splits = [split for split in (data.train, data.validation, data.test) if split is not None]
@@ -188,6 +190,7 @@ def environment(task: Task) -> dict[str, Any]:
         "host": describe_host(),
         "device": str(task.device),
         "precision": task.precision,
+        "images_at_once": learner.micro_batch.size,
         "threads": torch.get_num_threads(),
         "workers": task.workers,
         "data": data.name,
