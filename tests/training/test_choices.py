@@ -142,3 +142,26 @@ def test_warmup_and_cooldown_leave_room():
     recipe = Recipe.from_dict({"schedule": {"epochs": 10, "warmup_epochs": 6, "cooldown_epochs": 5}})
     with pytest.raises(InputError, match="warmup and cooldown take 126 and 105 of 210 steps"):
         resolve(recipe, open_data("digits", 0.1))
+
+
+@pytest.mark.parametrize(
+    ("native", "stages", "patch", "size"),
+    [
+        ((64, 64), [], 2, (64, 64)),
+        ((224, 300), [], 4, (224, 224)),
+        ((8, 8), [], 1, (32, 32)),
+        ((64, 64), [2, 2], 1, (64, 64)),
+    ],
+)
+def test_behind_a_stem_the_patches_are_of_as_many_pixels(native, stages, patch: int, size):
+    recipe, config, _ = resolve(Recipe().with_settings({"stem_blocks": stages}), data_of(native))
+    assert config.patch_size == (patch, patch)
+    assert config.image_size == size
+    assert recipe.model.stem_blocks == tuple(stages)
+
+
+def test_another_variant_is_of_its_own_shape():
+    base = Recipe().with_settings({"stem_blocks": [], "width": 64, "pooling": "mean"})
+    told = base.with_settings({"variant": "S/8", "depth": 3})
+    assert (told.model.stem_blocks, told.model.width, told.model.depth) == (None, None, 3)
+    assert told.model.pooling == "mean"

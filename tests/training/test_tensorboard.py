@@ -39,7 +39,7 @@ def test_rows_become_scalars_by_epoch_and_the_first_batch_an_image(tmp_path):
         for row in ROWS:
             board.add(row)
         assert points(read(tmp_path))["train/loss"] == [(1, 2.5), (2, 1.5)], "on the disk before the run is over"
-        board.add({"epoch": 2, "test_loss": 0.5, "test_accuracy": 0.875})
+        board.add({"epoch": 1, "step": 7, "val_accuracy": 0.625, "test_loss": 0.5, "test_accuracy": 0.875})
     events = read(tmp_path)
     found = points(events)
     assert found.pop("lr") == [(1, pytest.approx(1e-3)), (2, pytest.approx(5e-4))]  # in float32
@@ -48,8 +48,8 @@ def test_rows_become_scalars_by_epoch_and_the_first_batch_an_image(tmp_path):
         "train/accuracy": [(1, 0.25), (2, 0.5)],
         "val/loss": [(2, 1.25)],
         "val/accuracy": [(2, 0.75)],
-        "test/loss": [(2, 0.5)],
-        "test/accuracy": [(2, 0.875)],
+        "test/loss": [(1, 0.5)],
+        "test/accuracy": [(1, 0.875)],
         "images_per_second": [(1, 100.0), (2, 110.0)],
         "memory_bytes": [(1, 2.0**33), (2, 2.0**34)],
     }

@@ -111,7 +111,7 @@ class ViTConfig:
     @property
     def stem_stride(self) -> int:
         """Image pixels for each cell of the stem's feature map; 1 without a stem."""
-        return 1 if self.stem_blocks is None else 4 * 2 ** max(0, len(self.stem_blocks) - 1)
+        return 1 if self.stem_blocks is None else stem_stride(len(self.stem_blocks))
 
     @property
     def stem_channels(self) -> int:
@@ -201,6 +201,11 @@ class ViTConfig:
             raise ValueError("relative positions act inside attention; position_site is 'every_layer' or 'shared'")
         if self.patch_dropout and self.position_site != "stem":
             raise ValueError("patch dropout needs positions given at the stem; position_site must be 'stem'")
+
+
+def stem_stride(stages: int) -> int:
+    """Image pixels for each cell of the feature map behind a ResNet's root, which has 4, and its stages."""
+    return 4 * 2 ** max(0, stages - 1)
 
 
 def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:

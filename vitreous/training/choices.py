@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources import ImageData
-from vitreous.model.config import ViTConfig
+from vitreous.model.config import ViTConfig, stem_stride
 from vitreous.support.errors import InputError
 from vitreous.training.recipe import Recipe
 from vitreous.training.sections import ModelSection, ScheduleSection
@@ -102,7 +102,8 @@ def choose_shape(model: ModelSection, data: ImageData) -> dict[str, Any]:
 
     An image keeps its own size, up to 224 pixels. The patch is the largest power of two that leaves 8
     patches along a side; where a size is asked for, it divides that; where a
-    patch is asked for, the image is at least 8 of them.
+    patch is asked for, the image is at least 8 of them. Behind a ResNet stem, which shrinks the image
+    itself, the patch is as much smaller.
     """
     native = min(*data.native_size, LARGEST_SIDE)
     if model.variant == "auto":
@@ -110,6 +111,8 @@ def choose_shape(model: ModelSection, data: ImageData) -> dict[str, Any]:
             patch = dividing_patch(model.image_size)
         else:
             patch = min(LARGEST_PATCH, 2 ** int(math.log2(max(1, native // SMALLEST_GRID))))
+        if model.stem_blocks is not None:
+            patch = max(1, patch // stem_stride(len(model.stem_blocks)))
         size, shape = next((size, shape) for least, size, shape in SIZES if len(data.train) >= least)
         given = model.model_dump(exclude_none=True)
         model = model.model_copy(update=shape | given | {"variant": f"{size}/{patch}"})

@@ -76,7 +76,7 @@ class Recipe(BaseModel):
         return recipe.model_copy(update={"schedule": recipe.schedule.with_short_warmup()})
 
     def with_settings(self, settings: Mapping[str, Any]) -> Self:
-        """A copy with some values changed.
+        """A copy with some values changed. Another variant comes in its own shape.
 
         Args:
             settings: values by leaf ("lr") or dotted path ("optimizer.lr"). Text is read as TOML where it is
@@ -89,7 +89,10 @@ class Recipe(BaseModel):
         for key, value in settings.items():
             section, leaf = find(key)
             changes.setdefault(section, {})[leaf] = toml_value(value) if isinstance(value, str) else value
-        return self.from_dict(merged(self.model_dump(exclude_none=True), changes))
+        tables = self.model_dump(exclude_none=True)
+        if "variant" in changes.get("model", {}):
+            tables["model"] = {leaf: value for leaf, value in tables["model"].items() if leaf not in SHAPE}
+        return self.from_dict(merged(tables, changes))
 
     def with_variant(self, name: str) -> Self:
         """A copy with another variant, in the variant's own shape; with fresh weights, unless init is "pretrained"."""

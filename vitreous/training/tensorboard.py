@@ -60,15 +60,17 @@ class Board:
         """Adds a row of metrics.jsonl at its epoch, and to the first one train_batch.png, if it is there.
 
         Args:
-            row: with "epoch"; what is None was not looked at, and is left out.
+            row: with "epoch"; what is None was not looked at, and is left out. Of the row of the test, only what the
+                test says is added: the rest was, when its epoch ended.
         """
         if self.writer is None:
             return
+        is_test = "test_accuracy" in row
         for name, value in row.items():
-            if name not in PLACE and value is not None:
+            if name not in PLACE and value is not None and name.startswith("test_" if is_test else ""):
                 self.writer.add_scalar(tag(name), value, row["epoch"])
         picture = self.folder / FIRST_BATCH
-        if row["epoch"] == 1 and picture.exists():
+        if row["epoch"] == 1 and not is_test and picture.exists():
             with Image.open(picture) as image:
                 self.writer.add_image(FIRST_BATCH, np.asarray(image.convert("RGB")), 1, dataformats="HWC")
         self.writer.flush()
