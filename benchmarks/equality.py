@@ -164,7 +164,8 @@ def updated(name: str) -> dict[str, tuple[Tensor, Tensor]]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, fused=True)
     losses = []
     for images, labels, lr in zip(judged["images"], judged["labels"], judged[f"{name}/lr"].tolist(), strict=True):
-        result = train_step(model, optimizer, Classification(CrossEntropy(0.0)), pixels(images), labels, lr=lr, clip_norm=1.0)
+        objective = Classification(CrossEntropy(0.0))
+        result = train_step(model, optimizer, objective, pixels(images), labels, lr=lr, clip_norm=1.0)
         losses.append(result.loss.double() / result.count)
     ours = to_theirs(model.state_dict(), rules) | {"losses": torch.stack(losses)}
     return {key: (ours[key], judged[f"{name}/{key}"]) for key in ours}

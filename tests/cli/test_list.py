@@ -1,6 +1,7 @@
 """`vitreous list`."""
 
 import json
+import tomllib
 
 import pytest
 
@@ -9,6 +10,7 @@ from vitreous.cli import list as list_command
 from vitreous.cli.app import run
 from vitreous.model.cost import parameter_count
 from vitreous.model.variants import NAMES, variant
+from vitreous.training.recipe import LEAVES, Recipe
 from vitreous.training.recipe_files import built_in
 
 
@@ -69,13 +71,24 @@ def test_sources_have_the_digits(capsys):
 
 def test_recipes_are_those_of_the_folder(monkeypatch, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text("# A tiny run: seconds on a CPU.\n# More.\n[model]\n")
-    monkeypatch.setattr("vitreous.training.recipe.RECIPES", tmp_path)
+    (tmp_path / "wide.toml").write_text("# Another.\n[options.a]\nmodel.width = 8\n[options.'B/16']\n[options.c]\n")
+    monkeypatch.setattr("vitreous.training.recipe_files.RECIPES", tmp_path)
     assert run(["list", "recipes"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["recipe  what", "tiny    A tiny run: seconds on a CPU."]
+    assert capsys.readouterr().out.splitlines() == [
+        "recipe  what",
+        "tiny    A tiny run: seconds on a CPU.",
+        "wide    Another.",
+        "        +a +B/16 +c",
+    ]
+    assert run(["list", "recipes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"recipe": "tiny", "what": "A tiny run: seconds on a CPU.", "options": []},
+        {"recipe": "wide", "what": "Another.", "options": ["a", "B/16", "c"]},
+    ]
 
 
 def test_no_recipes_are_told(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("vitreous.training.recipe.RECIPES", tmp_path)
+    monkeypatch.setattr("vitreous.training.recipe_files.RECIPES", tmp_path)
     assert run(["list", "recipes"]) == 0
     assert capsys.readouterr().out == "there are none\n"
 
@@ -96,9 +109,39 @@ def test_one_recipe_is_printed_whole(capsys):
     assert json.loads(capsys.readouterr().out)["optimizer"]["lr"] == 2e-3
 
 
+def test_a_recipe_with_options_is_printed_merged(capsys):
+    assert run(["list", "recipes", "augreg+medium1+regularised"]) == 0
+    tables = tomllib.loads(capsys.readouterr().out)
+    assert (tables["augmentation"]["randaugment_magnitude"], tables["model"]["dropout"]) == (15.0, 0.1)
+    assert tables["optimizer"]["momentum"] == 0.9  # which the file does not say
+    assert "options" not in tables
+    assert Recipe.from_dict(tables) == Recipe.load("augreg+medium1+regularised")
+
+
+def test_json_has_every_value(capsys):
+    assert run(["list", "recipes", "paper-jft+H/14", "--json"]) == 0
+    tables = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert {leaf: section for section in tables for leaf in tables[section]} == LEAVES
+    assert (tables["optimizer"]["clip_norm"], tables["optimizer"]["lr"]) == ("inf", 3e-4)
+    assert tables["schedule"]["steps"] is None
+
+
+def test_a_recipe_of_ones_own_is_printed_with_what_it_extends(tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "augreg"\noptimizer.lr = 2e-3\n')
+    assert run(["list", "recipes", str(path)]) == 0
+    tables = tomllib.loads(capsys.readouterr().out)
+    assert (tables["optimizer"]["lr"], tables["optimizer"]["weight_decay"]) == (2e-3, 0.1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(["recipes", "digts"], "did you mean 'digits'?"), (["models", "B/16"], "only recipes are shown one by one")],
+    [
+        (["recipes", "digts"], "did you mean 'digits'?"),
+        (["recipes", "augreg+medium"], "did you mean 'medium2'?"),
+        (["recipes", "digits+small"], "the recipe 'digits' has no options"),
+        (["models", "B/16"], "only recipes are shown one by one"),
+    ],
 )
 def test_what_cannot_be_shown_is_told(arguments, told, capsys):
     assert run(["list", *arguments]) == 2

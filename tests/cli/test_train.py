@@ -33,7 +33,9 @@ def test_trains_on_the_digits(tmp_path, monkeypatch, capsys):
         (["digits", "--set", "lr"], "--set 'lr' is not KEY=VALUE", "write it as in --set lr=1e-3"),
         (["digits", "--set", "lr=-1"], "the recipe's optimizer.lr is -1", "it should be greater than 0"),
         (["digits", "--model", "Tii/2"], "there is no variant 'Tii/2'", ""),
-        (["digits", "--recipe", "palin"], "there is no recipe 'palin'", "did you mean 'plain'?"),
+        (["digits", "--recipe", "agureg"], "there is no recipe 'agureg'", "did you mean 'augreg'?"),
+        (["digits", "--recipe", "augreg+medium9"], "there is no option of the recipe 'augreg' 'medium9'", "medium1"),
+        (["digits", "--init", "pretrained", "--model", "G/14"], "no AugReg weights are known of the variant", "B/16"),
         (["no/such/folder"], "'no/such/folder' does not exist", "FOLDER/CLASS/IMAGE"),
     ],
 )

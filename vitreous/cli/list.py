@@ -1,6 +1,7 @@
 """`vitreous list`."""
 
 import json
+import math
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -26,7 +27,10 @@ TOWERS = ("hf:openai/clip-", "hf:google/siglip-")  # their files hold more than 
 
 def command(
     what: Annotated[Literal["models", "recipes", "sources"], typer.Argument(help="What to show.")],
-    name: Annotated[str | None, typer.Argument(help="Of recipes: the one to print whole.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Of recipes: the one to print whole; with options, as in augreg+medium1, what they make."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show the models, recipes and data sources there are."""
@@ -38,23 +42,33 @@ def command(
 
 
 def show_recipe(what: str, name: str, as_json: bool) -> None:
-    """Prints a built-in recipe as its file has it, comments and all; as JSON with every value.
+    """Prints a recipe: a built-in one as its file has it, comments and all; any other as its options make it.
+
+    JSON has every value of the merged and validated recipe, null where nothing is set and "inf" for infinity.
+
+    Args:
+        what: was asked for; only recipes are shown one by one.
+        name: of a recipe, perhaps with options behind plus signs, or a file.
+        as_json: print JSON.
 
     Raises:
-        InputError: there is none of that name, or not recipes were asked for.
+        InputError: there is no such recipe or option, it is not valid, or not recipes were asked for.
     """
-    from vitreous.support.errors import InputError, unknown
+    from vitreous.support.errors import InputError
     from vitreous.training.recipe import Recipe
     from vitreous.training.recipe_files import built_in
 
     if what != "recipes":
         raise InputError(f"{name!r} cannot be shown: only recipes are shown one by one", f"vitreous list {what}")
-    if name not in built_in():
-        raise unknown("recipe", name, built_in())
+    recipe = Recipe.load(name)
     if as_json:
-        print(json.dumps(Recipe.load(name).model_dump(exclude_none=True), indent=2))
-    else:
+        tables = recipe.model_dump()
+        finite = {s: {k: "inf" if v == math.inf else v for k, v in table.items()} for s, table in tables.items()}
+        print(json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False))
+    elif name in built_in():
         print(built_in()[name].read_text(encoding="utf-8"), end="")
+    else:
+        print(recipe.to_toml(), end="")
 
 
 def models() -> list[dict[str, Any]]:
@@ -132,11 +146,15 @@ def gflops(config: "ViTConfig") -> float:
 
 
 def recipes() -> list[dict[str, Any]]:
-    """The built-in recipes, each with the first line of its header."""
-    from vitreous.training.recipe_files import built_in
+    """The built-in recipes, each with the first line of its header and the names of its options."""
+    from vitreous.training.recipe_files import built_in, options_of
 
     return [
-        {"recipe": name, "what": path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")}
+        {
+            "recipe": name,
+            "what": path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# "),
+            "options": options_of(path),
+        }
         for name, path in built_in().items()
     ]
 
@@ -148,11 +166,19 @@ def sources() -> list[dict[str, Any]]:
 
 def text(rows: list[dict[str, Any]]) -> str:
     """The rows as one table, or as one for each kind under a heading."""
+    if rows and "options" in rows[0]:
+        return table([line for row in rows for line in lines_of(row)])
     if not rows or "kind" not in rows[0]:
         return table(rows)
     kinds = [(row["kind"], columns_of(row)) for row in rows]
     groups = groupby(kinds, itemgetter(0))
     return "\n\n".join(f"{HEADINGS[kind]}:\n{table([columns for _, columns in group])}" for kind, group in groups)
+
+
+def lines_of(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row of recipes as the table has it: a line of its own for the options."""
+    options = {"recipe": "", "what": " ".join(f"+{option}" for option in row["options"])}
+    return [{"recipe": row["recipe"], "what": row["what"]}, *([options] if row["options"] else [])]
 
 
 def columns_of(row: dict[str, Any]) -> dict[str, Any]:

@@ -15,22 +15,27 @@ def command(
     data: Annotated[
         str,
         typer.Argument(
-            help='"digits", or a folder or zip of images in one folder per class, or of train/ and test/ with these.'
+            help='A folder or zip of images in one folder per class, perhaps below train/, val/ and test/; or "digits".'
         ),
     ],
     model: Annotated[
         str,
         typer.Option(
-            help="A variant such as S/16, to train from scratch; or weights, as predict takes them, to go on from."
+            help="Weights to go on from: a run, a file or a name (vitreous list models); or a variant such as S/16, to "
+            "train from scratch. Auto takes known weights if they are at hand, else what fits the images."
         ),
     ] = "auto",
     init: Annotated[
         Literal["auto", "random", "pretrained"] | None,
-        typer.Option(help="Fresh weights or known ones of the variant; auto takes known ones if they are at hand."),
+        typer.Option(
+            help="Whether to start from fresh weights or from known ones, also of a variant; the recipe's by default."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A built-in recipe, such as augreg+light1 (vitreous list recipes), or a file."),
+        typer.Option(
+            help="A built-in recipe, perhaps with options, as augreg+light1 (vitreous list recipes); or a TOML file."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
