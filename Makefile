@@ -13,7 +13,7 @@ PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --constraint
 CORE := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: help install install-dev demo test check format help-files pictures equality loading clean
+.PHONY: help install install-dev demo test check format help-files pictures equality loading results clean
 
 help: ## show these lines
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -48,6 +48,9 @@ equality: $(CORE) ## measure the distance to the authors' own code
 
 loading: $(DEV) ## measure how long loading B/16 takes, beside timm, transformers and torchvision
 	@$(PYTHON) -m benchmarks.loading
+
+results: $(DEV) ## run the experiments that are not finished: ONLY=name for one, DATA=folder of image sets, AGAIN=1
+	@$(PYTHON) -m experiments $(if $(ONLY),--only '$(ONLY)') $(if $(DATA),--data '$(DATA)') $(if $(AGAIN),--again)
 
 clean: ## remove .venv and the caches; runs/ stays
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

@@ -17,7 +17,7 @@ from vitreous.cli.app import read_settings
 from vitreous.data.sources import open_data
 from vitreous.training import choices
 from vitreous.training.choices import resolve
-from vitreous.training.plan import choose_plan
+from vitreous.training.plan import Request
 from vitreous.training.recipe import LEAVES, Recipe
 from vitreous.training.recipe_files import built_in, options_of
 from vitreous.training.sections import DataSection
@@ -153,7 +153,7 @@ def test_what_a_command_asks_for_exists(words, mine):
     settings = read_settings([value for word, value in pairwise(words) if word == "--set"])
     settings |= {} if option(words, "--init") is None else {"init": option(words, "--init")}
     model = option(words, "--model") or "auto"
-    plan, weights = choose_plan(option(words, "--recipe"), model, settings, words[2] == "digits", print)
+    plan, weights = Request(option(words, "--recipe"), model, settings, words[2] == "digits").decide(print)
     assert settings.keys() <= LEAVES.keys()
     if weights is not None:
         assert weights in KNOWN or Path(weights).exists()

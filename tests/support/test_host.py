@@ -100,6 +100,9 @@ def test_free_memory_is_the_least_of_the_system_and_the_groups(tmp_path):
     files = {"a__memory_DOT_max": "3000000\n", "a__memory_DOT_current": "1000000\n", "memory_DOT_max": "max\n"}
     free = host.free_memory(*groups(tmp_path, "0::/a\n", **files))
     assert free in (None, 2_000_000)
+    cached = files | {"a__memory_DOT_stat": "anon 5\ninactive_file 900000\n"}
+    (tmp_path / "cached").mkdir()
+    assert host.free_memory(*groups(tmp_path / "cached", "0::/a\n", **cached)) in (None, 2_900_000)
     full = {"a__memory_DOT_max": "3000000\n", "a__memory_DOT_current": "4000000\n"}
     (tmp_path / "other").mkdir()
     assert host.free_memory(*groups(tmp_path / "other", "0::/a\n", **full)) in (None, 0)

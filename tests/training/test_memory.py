@@ -94,3 +94,31 @@ def test_what_an_image_keeps_is_counted_and_nothing_is_drawn():
     deeper = VisionTransformer(CONFIG.replace(depth=4)).train()
     assert kept_by_image(deeper, objective, torch.randn(32, 3, 8, 8), LABELS.repeat(9)[:32], "float32") > 1.5 * many
     assert bytes_of(model) == 4 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_cpu_says_it_in_its_own_words():
+    calls = []
+
+    def step(micro_batch: int) -> int:
+        calls.append(micro_batch)
+        if micro_batch > 2:
+            raise RuntimeError(
+                "[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
+        return micro_batch
+
+    assert MicroBatch(8, lambda line: None).run(step) == 2
+    assert calls == [8, 4, 2]
+    with pytest.raises(RuntimeError, match="something else"):
+        MicroBatch(8, print).run(lambda micro_batch: (_ for _ in ()).throw(RuntimeError("something else")))
+
+
+def test_checkpointed_activations_keep_a_block_at_a_time():
+    model = VisionTransformer(CONFIG.replace(depth=6)).train()
+    objective = Classification(CrossEntropy())
+    images, labels = torch.randn(8, 3, 8, 8), LABELS.repeat(2)[:8]
+    whole = kept_by_image(model, objective, images, labels, "float32")
+    model.encoder.checkpoint_activations = True
+    kept = kept_by_image(model, objective, images, labels, "float32")
+    assert model.encoder.checkpoint_activations
+    assert whole / 6 < kept < whole / 2

@@ -176,11 +176,13 @@ def test_a_rate_falls_with_the_layers_below_the_head():
 )
 def test_frozen_parts_stay(parts, still):
     model = VisionTransformer(
-        ViTConfig(width=8, depth=2, mlp_dim=8, num_heads=2, image_size=8, patch_size=4, num_classes=2)
+        ViTConfig(width=8, depth=2, mlp_dim=8, num_heads=2, image_size=8, patch_size=4, num_classes=2, hidden_dim=5)
     )
     freeze(model, parts)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert {name.partition(".")[0] for name in trained} == still
+    if "backbone" in parts:
+        assert trained == {"head.classifier.weight", "head.classifier.bias"}
     assert not any(name == part or name.startswith(f"{part}.") for name in trained for part in parts)
     if "encoder.blocks.0" in parts:
         assert "encoder.blocks.1.mlp.fc1.bias" in trained

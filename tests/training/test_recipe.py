@@ -32,7 +32,7 @@ def test_the_model_section_has_every_choice_of_the_architecture():
     from_objective = {"mask_token"}
     fields = {field.name for field in dataclasses.fields(ViTConfig)}
     section = set(type(Recipe().model).model_fields)
-    assert section == fields - from_data - from_objective | {"variant", "init", "weights"}
+    assert section == fields - from_data - from_objective | {"variant", "init", "weights", "head"}
 
 
 @pytest.mark.parametrize("name", built_in())
@@ -195,3 +195,31 @@ def test_what_it_extends_must_be_there(tmp_path: Path):
     ):
         (tmp_path / "mine.toml").write_text(text)
         assert told in line(Recipe.load, tmp_path / "mine.toml")
+
+
+def test_the_row_of_the_variant_is_below_what_a_person_says(tmp_path: Path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "paper-jft"\n[model]\nvariant = "H/14"\n')
+    assert (Recipe.load(mine).optimizer.lr, Recipe.load(mine).schedule.epochs) == (3e-4, 14)
+    mine.write_text('extends = "paper-jft"\n[optimizer]\nlr = 1e-5\n')
+    told = Recipe.load(mine, "L/16")
+    assert (told.optimizer.lr, told.schedule.epochs) == (1e-5, 14)
+    mine.write_text('extends = "augreg"\n[options.mine.optimizer]\nlr = 2e-3\n')
+    both = Recipe.load(f"{mine}+mine+light2")
+    assert (both.optimizer.lr, both.augmentation.mixup) == (2e-3, 0.2)
+    assert "did you mean 'light1'" in line(Recipe.load, "augreg+lihgt1")
+    assert "has no options" in line(Recipe.load, "digits+light1")
+    mine.write_text("options = 3\n")
+    assert "are no tables" in line(Recipe.load, mine)
+
+
+def test_a_new_length_puts_the_old_one_out_of_force():
+    jft = Recipe.load("paper-jft")
+    assert jft.schedule.warmup_steps == 10_000
+    short = jft.with_settings({"epochs": 10}).schedule
+    assert (short.epochs, short.steps, short.warmup_steps, short.warmup_epochs) == (10, None, None, 2.0)
+    steps = jft.with_settings({"steps": 1000}).schedule
+    assert (steps.steps, steps.warmup_steps) == (1000, 200)
+    tuned = Recipe.load("paper-finetune").with_settings({"epochs": 5, "warmup_epochs": 1}).schedule
+    assert (tuned.steps, tuned.warmup_steps, tuned.epochs, tuned.warmup_epochs) == (None, None, 5, 1)
+    assert Recipe.from_dict({"schedule": {"steps": 100}}).schedule.warmup_steps == 20

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from vitreous.checkpoints.store import load_model
+from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.training import loop
+from vitreous.training.recipe import Recipe
 from vitreous.training.run import train
 from vitreous.training.validation import Score
 
@@ -202,14 +204,87 @@ def test_a_zip_trains_as_its_folder_does(photos, tmp_path, quick, monkeypatch):
     assert same(weights_of(run), weights_of(train(photos, out=tmp_path / "folder", settings=quick, quiet=True)))
 
 
+def test_a_new_head_may_be_asked_for(photos, tmp_path, trained):
+    kept = train(photos, str(trained), out=tmp_path / "kept", settings=STILL, quiet=True)
+    new = train(photos, str(trained), out=tmp_path / "new", settings=STILL | {"head": "new"}, quiet=True)
+    assert weights_of(kept)["head.classifier.weight"].abs().max() > 0.01
+    assert weights_of(new)["head.classifier.weight"].abs().max() < 1e-9
+
+
+def test_digits_from_weights_are_fine_tuned(tmp_path, quick):
+    first = train("digits", out=tmp_path / "first", settings={"steps": 2, "warmup_steps": 0, "threads": 1}, quiet=True)
+    settings = {"steps": 2, "warmup_steps": 0, "threads": 1}
+    second = train("digits", str(first.folder), out=tmp_path / "second", settings=settings, quiet=True)
+    assert first.recipe.optimizer.weight_decay == 0.5
+    assert second.recipe.optimizer.layer_decay == 0.75, "the recipe is finetune"
+    assert second.recipe.data.mean == first.recipe.data.mean
+
+
+def test_what_is_not_there_is_said_before_anything_is_fetched(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "vitreous.training.plan.choose_weights", lambda *arguments: pytest.fail("weights were asked for")
+    )
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for data in (empty, "nowhere"):
+        with pytest.raises(InputError, match=r"expected are FOLDER/CLASS/IMAGE"):
+            train(data, quiet=True)
+    with pytest.raises(InputError, match="there is no model at runs/none") as error:
+        train(photos, "runs/none", quiet=True)
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"goal": "masked_patch", "teacher": "runs/x"}, "knows no classes"),
+        ({"goal": "masked_patch", "class_weights": "balanced"}, "knows no classes"),
+        ({"class_weights": "balanced", "balanced_sampling": True}, "twice as much"),
+        ({"frozen": "backbone"}, r'a list of names, such as \["backbone"\]'),
+        ({"frozen": ["backbon"]}, "did you mean 'backbone'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(photos, tmp_path, quick, settings: dict, told: str):
+    with pytest.raises(InputError, match=told):
+        train(photos, out=tmp_path / "out", settings=quick | settings, quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
 # ---- how
+
+
+def test_validation_halves_its_batches_too(photos, tmp_path, quick, monkeypatch):
+    whole = train(photos, out=tmp_path / "whole", settings=quick, quiet=True)
+    forward, sizes = VisionTransformer.forward, []
+
+    def small_device(self, images):
+        if not self.training:
+            if len(images) > 5:
+                raise torch.OutOfMemoryError("full")
+            sizes.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(VisionTransformer, "forward", small_device)
+    run = train(photos, out=tmp_path / "out", settings=quick | {"batch_size": 16}, quiet=True)
+    assert max(sizes) <= 5
+    assert run.outcome.loss == pytest.approx(whole.outcome.loss, rel=0.2)
+    assert len(run.outcome.labels) == 12
+
+
+def test_the_recipe_of_a_run_says_what_was_chosen_for_the_machine(photos, tmp_path, quick):
+    quick = {key: value for key, value in quick.items() if key not in ("device", "threads", "workers")}
+    run = train(photos, out=tmp_path / "out", settings=quick, quiet=True)
+    section = Recipe.load(run.folder / "recipe.toml").run
+    assert (section.device, section.precision, section.workers) == ("cpu", "float32", 0)
+    assert isinstance(section.threads, int)
+    assert run.recipe.data.micro_batch == 16
 
 
 def test_tensorboard_gets_what_the_metrics_have(photos, tmp_path, quick, monkeypatch):
     run = train(photos, out=tmp_path / "out", settings=quick | {"tensorboard": True}, quiet=True)
     assert next((run.folder / "tensorboard").iterdir()).name.startswith("events.")
     broken = quick | {"tensorboard": True, "std": [1e-40] * 3}
-    with pytest.raises(InputError, match="no update of epoch 1"):
+    with pytest.raises(InputError, match="no update had a finite loss"):
         train(photos, out=tmp_path / "broken", settings=broken, quiet=True)
     assert not (tmp_path / "broken").exists()
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
@@ -272,6 +347,7 @@ def test_a_compiled_run_is_near_the_plain_one(tmp_path, fresh_process):
     """In a process without the checks of shapes, which the compiler cannot look into."""
     ended = fresh_process(
         f"""
+from vitreous.training.recipe import Recipe
 from vitreous.training.run import train
 settings = dict(variant="mu/8", image_size=16, epochs=1, warmup_epochs=0, batch_size=700, threads=1, depth=2)
 one, two = (

@@ -56,7 +56,7 @@ def command(
             report = write_report(run.folder, load(run.folder), run.data, run.outcome)
             print(printable(f"report: {report}"))
     except KeyboardInterrupt:
-        print("stopped; what the run's folder holds is whole", file=sys.stderr)
+        print("stopped; whatever the run has written is whole", file=sys.stderr)
         raise typer.Exit(STOPPED) from None
     folder = shlex.quote(str(run.folder))
     print("next:")
@@ -65,4 +65,5 @@ def command(
     else:
         print(printable(f"  vitreous predict {folder} photo.jpg"))
     print(printable(f"  vitreous inspect {folder} --image photo.jpg"))
-    print(printable(f"  vitreous export {folder} --to timm --out {folder}-timm"))
+    if run.outcome is not None:
+        print(printable(f"  vitreous train more-photos/ --model {folder}"))

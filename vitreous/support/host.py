@@ -76,7 +76,10 @@ def peak_memory() -> int:
 
 
 def free_memory(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes of main memory that this process could still take, by the system and its cgroups; None if not told."""
+    """Bytes of main memory that this process could still take, by the system and its cgroups; None if not told.
+
+    Files that a group keeps in memory, as it read them, make room when it is needed, and count as free.
+    """
     words = _read(Path("/proc/meminfo")).partition("MemAvailable:")[2].split()
     if not words:
         return None
@@ -85,7 +88,7 @@ def free_memory(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup
         for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             most, used = _read(group / limit), _read(group / usage)
             if most.isdecimal() and used.isdecimal():
-                free = min(free, int(most) - int(used))
+                free = min(free, int(most) - int(used) + _cached_files(group))
     return max(0, free)
 
 
@@ -119,6 +122,12 @@ def describe_host() -> dict[str, str | int]:
         "device": _device(),
         **{name: _version(name) for name in PACKAGES},
     }
+
+
+def _cached_files(group: Path) -> int:
+    """Bytes of files that a cgroup keeps in memory and can drop."""
+    statistics = dict(line.split(maxsplit=1) for line in _read(group / "memory.stat").splitlines() if " " in line)
+    return int(statistics.get("total_inactive_file") or statistics.get("inactive_file") or 0)
 
 
 def _quota_of(group: Path) -> float:

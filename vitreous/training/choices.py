@@ -18,7 +18,7 @@ LARGEST_SIDE = 224  # pixels
 LARGEST_PATCH = 16
 LARGEST_BATCH, SMALLEST_BATCH = 128, 8
 STEPS_PER_EPOCH = 20
-SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 300_000, 30, 300  # images that a run sees from scratch, and bounds of its epochs
+SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 250_000, 30, 300  # images that a run sees from scratch, and bounds of its epochs
 # From so many images on, this size, and how it differs from the size of that name: a large model learns a small
 # set by heart, and slowly.
 SIZES: tuple[tuple[int, str, dict[str, int]], ...] = (
@@ -53,6 +53,7 @@ def resolve(recipe: Recipe, data: ImageData, start: Start | None = None) -> Reso
         InputError: the model's fields contradict each other, no patch fits the image size, warmup and cooldown take
             all of the run, or images would be flipped that must not be.
     """
+    check_objective(recipe)
     tables = recipe.model_dump(exclude_none=True)
     if start is None:
         tables["model"] = choose_shape(recipe.model, data) | {"init": "random"}
@@ -75,6 +76,19 @@ def resolve(recipe: Recipe, data: ImageData, start: Start | None = None) -> Reso
     preprocessing = replace(preprocessing, **asked)
     tables["data"] |= {name: getattr(preprocessing, name) for name in OF_IMAGES}
     return Resolved(Recipe.from_dict(tables), config, preprocessing)
+
+
+def check_objective(recipe: Recipe) -> None:
+    """Raises InputError for choices that would do nothing, or twice what is wanted."""
+    objective = recipe.objective
+    if objective.goal == "masked_patch":
+        for name, idle in (("teacher", None), ("class_weights", "equal")):
+            if getattr(objective, name) != idle:
+                cause = f"{name} is {getattr(objective, name)!r}, and the goal 'masked_patch', which knows no classes"
+                raise InputError(cause, f"leave {name} out, or set goal=classes")
+    if objective.class_weights == "balanced" and recipe.data.balanced_sampling:
+        cause = "class_weights is 'balanced' and balanced_sampling is true: small classes would count twice as much"
+        raise InputError(cause, "set one of them")
 
 
 def settle_schedule(schedule: ScheduleSection, images: int, batch_size: int) -> dict[str, Any]:

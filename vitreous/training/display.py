@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from vitreous.support.text import printable
 from vitreous.training.meter import Meter
@@ -28,8 +29,9 @@ class Display:
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[seen]}", markup=False),
+            BarColumn(bar_width=16),
+            # Where the terminal is narrow, this one goes on below, and nothing is cut off.
+            TextColumn("{task.fields[seen]}", markup=False, table_column=Column(no_wrap=False)),
             TimeRemainingColumn(compact=True),
             TextColumn("left{task.fields[validation]}", markup=False),
             console=console,

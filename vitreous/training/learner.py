@@ -10,6 +10,7 @@ from vitreous.data.loader import Batch
 from vitreous.data.sampling import masking_generator
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError
 from vitreous.training.averaging import WeightAverage
 from vitreous.training.distillation import Distilled, match_teacher
 from vitreous.training.masked_patch import MaskedPatchPrediction
@@ -21,6 +22,9 @@ from vitreous.training.schedule import Course
 from vitreous.training.sections import OptimizerSection
 from vitreous.training.step import StepResult, train_step
 from vitreous.training.task import Task
+
+COMPILERS = ("torch._dynamo", "torch._inductor")  # not imported for the names of their errors: they take seconds
+COMPILES = 4  # of one block: training and evaluation, each for a whole batch and for other sizes
 
 
 @dataclass(eq=False)
@@ -82,7 +86,13 @@ class Learner:
             train_step, self.model, self.optimizer, self.objective, images, targets, lr=self.course(step),
             clip_norm=clip_norm, precision=self.precision, loss_scale=self.loss_scale,
         )  # fmt: skip
-        result = self.micro_batch.run(move, self.optimizer.zero_grad)
+        try:
+            result = self.micro_batch.run(move, self.optimizer.zero_grad)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(COMPILERS):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(f"torch.compile failed: {reason}", "set compile=false") from error
         if self.average is not None:
             self.average.update(self.model)
         return result
@@ -105,11 +115,20 @@ def make_learner(model: VisionTransformer, task: Task, micro_batch: MicroBatch) 
     average = WeightAverage(model, recipe.averaging.ema_decay) if recipe.averaging.ema_decay else None
     model.encoder.checkpoint_activations = recipe.run.checkpoint_activations
     if recipe.run.compile:
-        for block in model.encoder.blocks:
-            block.compile()
+        compile_blocks(model)
     optimizer = make_optimizer(model, objective, recipe.optimizer)
     loss_scale = LossScale(task.device) if task.precision == "float16" else None
     return Learner(model, objective, optimizer, make_course(task), micro_batch, average, task.precision, loss_scale)
+
+
+def compile_blocks(model: VisionTransformer) -> None:
+    """Has each block compiled when it first runs; they are alike, so that is quicker than the whole.
+
+    torch compiles a function anew for every rate of stochastic depth, and gives up after eight, unless it is told.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILES * model.config.depth)
+    for block in model.encoder.blocks:
+        block.compile()
 
 
 def make_objective(task: Task, model: VisionTransformer) -> Objective:

@@ -22,13 +22,14 @@ from vitreous.training.masked_patch import MaskedPatches
 from vitreous.training.meter import Meter
 from vitreous.training.objective import Targets
 from vitreous.training.pictures import write_batch_picture, write_masked_picture
-from vitreous.training.step import Totals
+from vitreous.training.step import Streak, Totals
 from vitreous.training.task import Task
 from vitreous.training.tensorboard import Board
 from vitreous.training.validation import evaluate, validate
 
 LOWER_LR = "set a lower lr, or a longer warmup"
 FEW = 3  # names of a batch that are told
+LOOK_EVERY = 100  # steps between two looks at how many were skipped, each of which waits for the device
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ class Progress:
         rows: of metrics.jsonl.
         best: the row of the epoch whose model is kept so far.
         worse: looks at validation since then.
+        pictured: whether train_batch.png is written.
     """
 
     step: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     worse: int = 0
+    pictured: bool = False
 
 
 def fit(
@@ -84,12 +87,12 @@ def fit(
         board: for TensorBoard; gets every row too.
 
     Raises:
-        InputError: too many broken images, no finite loss in too many steps in a row, in an epoch, or on validation.
+        InputError: too many broken images, or no finite loss in too many steps in a row, or on validation.
     """
-    schedule, progress = task.recipe.schedule, Progress()
+    schedule, progress, streak = task.recipe.schedule, Progress(), Streak(task.recipe.optimizer.max_skipped)
     begun = time.perf_counter()
     for epoch in range(1, task.epochs + 1):
-        row = train_epoch(learner, task, epoch, progress, folder, bad_files, display)
+        row = train_epoch(learner, task, epoch, progress, streak, folder, bad_files, display)
         is_last = progress.step == task.total_steps
         if is_last or epoch % schedule.evaluate_every == 0:
             look(learner, task, row, progress, folder, bad_files)
@@ -100,11 +103,13 @@ def fit(
         display.end_epoch(row)
         if is_last or (schedule.patience and progress.worse >= schedule.patience):
             break
+    if not any(math.isfinite(row["train_loss"]) for row in progress.rows):
+        raise InputError("no update had a finite loss and gradient", LOWER_LR)
     if progress.best is None:
         raise InputError("no epoch had a finite loss on validation", LOWER_LR)
     if not is_last:
         display.say(f"no better epoch in {progress.worse} looks at validation: the run ends early")
-    outcome, split = final_outcome(task, folder, bad_files)
+    outcome, split = final_outcome(learner, task, folder, bad_files)
     if split == "test" and outcome is not None:
         test = {"test_loss": outcome.loss, "test_accuracy": outcome.accuracy}
         row = {key: progress.best[key] for key in ("epoch", "step", "val_accuracy")} | test
@@ -118,6 +123,7 @@ def train_epoch(
     task: Task,
     epoch: int,
     progress: Progress,
+    streak: Streak,
     folder: RunFolder,
     bad_files: BadFiles,
     display: Display,
@@ -137,19 +143,21 @@ def train_epoch(
         bad_files.add(task.data.train, batch.bad)
         if len(batch):
             images, targets = learner.inputs(task, batch, epoch, number)
-            if progress.step == 0:
+            if not progress.pictured:
                 write_first_batch(folder, task, images, targets)
+                progress.pictured = True
             result = learner.update(images, targets, progress.step, task.recipe.optimizer.clip_norm)
             totals.add(progress.step, learner.course(progress.step), result)
+            streak.add(progress.step, result.skipped)
         progress.step += 1
-        if number % task.recipe.optimizer.max_skipped == 0:
-            check_streak(totals, task, loader, first_step)
+        if number % LOOK_EVERY == LOOK_EVERY - 1:
+            check_streak(streak, task, loader, first_step)
         display.step(progress.step, totals, meter)
     if totals.sums is None:
         raise InputError("none of the train images can be read", "check the files")
-    check_streak(totals, task, loader, first_step)
+    check_streak(streak, task, loader, first_step)
     loss, accuracy, count = totals.read()
-    report_skipped(totals.skipped_steps(), count, epoch, loader, first_step, task, display)
+    report_skipped(totals.skipped_steps(), epoch, loader, first_step, task, display)
     row = {"epoch": epoch, "step": progress.step, "lr": totals.lr, "train_loss": loss, "train_accuracy": accuracy}
     return row | {"val_loss": None, "val_accuracy": None} | meter.row(count)
 
@@ -178,11 +186,13 @@ def look(
         save_model(folder.model, learner.kept_model, task.preprocessing, names, {**task.metadata, **metadata})
 
 
-def final_outcome(task: Task, folder: RunFolder, bad_files: BadFiles) -> tuple[Outcome | None, str]:
+def final_outcome(learner: Learner, task: Task, folder: RunFolder, bad_files: BadFiles) -> tuple[Outcome | None, str]:
     """What the kept model makes of the test split, or of validation where there is no test; None without classes."""
     split = task.data.validation if task.data.test is None else task.data.test
     model = load_model(folder.model).model.to(task.device)
-    return (evaluate(model, task, split, bad_files) if model.config.num_classes else None), split.name
+    if not model.config.num_classes:
+        return None, split.name
+    return evaluate(model, task, split, bad_files, learner.micro_batch), split.name
 
 
 def is_better(row: dict[str, Any], best: dict[str, Any] | None) -> bool:
@@ -200,31 +210,21 @@ def is_better(row: dict[str, Any], best: dict[str, Any] | None) -> bool:
 # ---- steps that were skipped
 
 
-def check_streak(totals: Totals, task: Task, loader: "DataLoader[Batch]", first_step: int) -> None:
-    """Raises InputError if the last steps had no finite loss and gradient, one after the other."""
-    most = task.recipe.optimizer.max_skipped
-    last = totals.skipped[-most:]
-    if len(last) == most and torch.stack([skipped for _, skipped in last]).all():
-        step = last[-1][0]
+def check_streak(streak: Streak, task: Task, loader: "DataLoader[Batch]", first_step: int) -> None:
+    """Raises InputError if too many steps in a row had no finite loss and gradient."""
+    step = streak.read()
+    if step is not None:
         raise InputError(
-            f"no finite loss or gradient in {most} steps in a row; the last, step {step + 1}, had "
+            f"no finite loss or gradient in {streak.most} steps in a row; the last, step {step + 1}, had "
             f"{names_of(loader, step - first_step, task)}",
             f"{LOWER_LR}; or set max_skipped higher",
         )
 
 
 def report_skipped(
-    steps: list[int],
-    count: int,
-    epoch: int,
-    loader: "DataLoader[Batch]",
-    first_step: int,
-    task: Task,
-    display: Display,
+    steps: list[int], epoch: int, loader: "DataLoader[Batch]", first_step: int, task: Task, display: Display
 ) -> None:
-    """Tells which updates were skipped, and what was in the first. Raises InputError if none of the epoch were left."""
-    if not count:
-        raise InputError(f"no update of epoch {epoch} had a finite loss and gradient", LOWER_LR)
+    """Tells which updates were skipped, and what was in the first."""
     if steps:
         some = ", ".join(str(step + 1) for step in steps[:5]) + (", …" if len(steps) > 5 else "")
         display.say(

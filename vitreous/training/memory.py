@@ -1,6 +1,7 @@
 """Micro-batches that fit into memory: the effective batch stays as it is."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from vitreous.support.errors import InputError
 from vitreous.support.host import free_memory
 from vitreous.training.objective import Objective, Targets
 from vitreous.training.precision import Precision, autocast
-from vitreous.training.step import StepResult
 
+Result = TypeVar("Result")
 OF_FREE = 0.8  # the share of what is free that a step may fill
 PER_KEPT = 1.5  # bytes that a step takes at its peak for each byte that it keeps for the backward pass
 STATES = 4  # copies of the weights: gradients, two moments, an average
@@ -29,12 +30,12 @@ class MicroBatch:
     def __init__(self, size: int, say: Callable[[str], None]) -> None:
         self.size, self.say = size, say
 
-    def run(self, step: Callable[..., StepResult], clear: Callable[[], None]) -> StepResult:
-        """Makes one update, again with half as many images at once until it fits.
+    def run(self, step: Callable[..., Result], clear: Callable[[], None] = lambda: None) -> Result:
+        """Makes one step, again with half as many images at once until it fits.
 
         Args:
-            step: makes the update, given `micro_batch`, how many images may go through the model at once.
-            clear: drops the gradients of an update that was broken off.
+            step: is given `micro_batch`, how many images may go through the model at once.
+            clear: drops what a step leaves that was broken off, such as gradients.
 
         Raises:
             InputError: not even one image fits.
@@ -42,8 +43,10 @@ class MicroBatch:
         while True:
             try:
                 return step(micro_batch=self.size)
-            except torch.OutOfMemoryError:
-                pass  # handled below, where the error and the tensors that it holds are gone
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Here the error is gone, and the tensors that it holds.
             if self.size == 1:
                 cause = "one image of this size does not fit into the device's memory"
                 raise InputError(cause, "take a smaller model, image_size, or another device")
@@ -52,6 +55,11 @@ class MicroBatch:
                 torch.cuda.empty_cache()
             self.size = -(-self.size // 2)
             self.say(f"out of memory: {self.size} images at once from here on; the batch stays as it is")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had no room; a CPU tells it by the text alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def fitting(size: int, kept_by_image: int, weights: int, free: int | None) -> int:
@@ -74,7 +82,9 @@ def fitting(size: int, kept_by_image: int, weights: int, free: int | None) -> in
 def kept_by_image(
     model: VisionTransformer, objective: Objective, images: Images, targets: Targets, precision: Precision
 ) -> int:
-    """Counts the bytes that each image keeps for the backward pass, in one forward pass; no random number is used up.
+    """Counts the bytes that each image keeps for the backward pass, in forward passes that use up no random number.
+
+    Where activations are checkpointed, a block's own are there once more, while it goes backward.
 
     Args:
         model: in training mode.
@@ -83,6 +93,18 @@ def kept_by_image(
         targets: of these.
         precision: of the activations.
     """
+    if model.encoder.checkpoint_activations:
+        kept = _kept(model, objective, images, targets, precision)
+        model.encoder.checkpoint_activations = False
+        whole = _kept(model, objective, images, targets, precision)
+        model.encoder.checkpoint_activations = True
+        return kept + whole // model.config.depth
+    return _kept(model, objective, images, targets, precision)
+
+
+def _kept(
+    model: VisionTransformer, objective: Objective, images: Images, targets: Targets, precision: Precision
+) -> int:
     of_layers = {parameter.untyped_storage().data_ptr() for m in (model, objective) for parameter in m.parameters()}
     kept: dict[int, int] = {}
 

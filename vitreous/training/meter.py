@@ -54,10 +54,16 @@ class Meter:
             "data_wait": self.waited / seconds,  # a share of the time
             "memory_bytes": memory(device),
         }
-        if device.type == "cuda":
+        if is_told(self.task):
             flops = 2 * PASSES * nominal_multiply_adds(self.task.config) * images / seconds
             row["mfu"] = flops / best_flops(device, HALVES.get(self.task.precision, torch.float32))
         return row
+
+
+def is_told(task: Task) -> bool:
+    """Whether MFU is: on a GPU, where each step sends all patches forward and backward, and nothing else."""
+    whole = not task.config.patch_dropout and not task.recipe.optimizer.frozen and task.recipe.objective.teacher is None
+    return task.device.type == "cuda" and whole
 
 
 def memory(device: torch.device) -> int:
@@ -68,7 +74,8 @@ def memory(device: torch.device) -> int:
 @lru_cache
 def best_flops(device: torch.device, dtype: torch.dtype, side: int = SIDE) -> float:
     """The floating-point operations a second of a large matrix product, measured once; what MFU is a share of."""
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    generator = torch.Generator(device).manual_seed(0)  # the default one is dropout's
+    a, b = (torch.randn(side, side, generator=generator, device=device).to(dtype) for _ in range(2))
     best = sys.float_info.max
     for _ in range(REPEATS):
         begun = time.perf_counter()

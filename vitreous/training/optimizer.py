@@ -61,14 +61,16 @@ def freeze(model: VisionTransformer, parts: Sequence[str]) -> None:
 
     Args:
         model: is changed.
-        parts: names of modules or parameters, such as "encoder.blocks.0"; "backbone" is all but the head.
+        parts: names of modules or parameters, such as "encoder.blocks.0"; "backbone" is all but the classifiers.
 
     Raises:
         InputError: there is no such part, or nothing is left to train.
     """
     names = dict(model.named_parameters())
     for part in parts:
-        inside = [n for n in names if n == part or n.startswith(f"{part}.") or (part == BACKBONE and not is_head(n))]
+        inside = [
+            n for n in names if n == part or n.startswith(f"{part}.") or (part == BACKBONE and not is_classifier(n))
+        ]
         if not inside:
             known = [BACKBONE, *(name for name, _ in model.named_modules() if name), *names]
             raise unknown("part of the model to freeze", part, known)
@@ -78,9 +80,9 @@ def freeze(model: VisionTransformer, parts: Sequence[str]) -> None:
         raise InputError(f"frozen = {list(parts)} leaves nothing of the model to train", "freeze fewer parts")
 
 
-def is_head(name: str) -> bool:
-    """Whether a parameter belongs to the head."""
-    return name.startswith("head.")
+def is_classifier(name: str) -> bool:
+    """Whether a parameter belongs to a classifier, and not to the pooling, norm or hidden layer of the head."""
+    return name.startswith(("head.classifier.", "head.distillation."))
 
 
 def adamw(

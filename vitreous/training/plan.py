@@ -1,64 +1,104 @@
 """What a person asked for: the recipe with everything that was said, and the weights to start from."""
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitreous.checkpoints.hub import is_remote
-from vitreous.checkpoints.resolve import is_variant
+from vitreous.checkpoints.resolve import find, is_variant
 from vitreous.data.sources import DIGITS
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError
 from vitreous.training.recipe import Recipe
 from vitreous.training.start import choose_weights
 
+AUTO = "auto"
 FROM_SCRATCH, FROM_WEIGHTS = "small-data", "finetune"  # recipes, where nobody names one
 
 
-def choose_plan(
-    recipe: str | Path | Recipe | None,
-    model: str,
-    settings: Mapping[str, Any],
-    is_digits: bool,
-    say: Callable[[str], None],
-) -> tuple[Recipe, str | None]:
-    """The recipe with all that a person asked for, and the weights to start from; None for fresh ones.
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for.
+
+    Args:
+        recipe: a file, the name of a built-in recipe or a Recipe; None leaves it to the data and the weights.
+        model: a variant, weights, or "auto".
+        settings: values that differ from the recipe's.
+        is_digits: whether the data are the embedded digits.
 
     Raises:
-        InputError: there is no such recipe, model or setting, or no such weights.
+        InputError: there is no such model.
     """
-    is_shape = is_variant(model)
-    if model not in ("auto", "") and not is_shape and not is_remote(model) and not Path(model).expanduser().exists():
-        check_variant(model)
 
-    def planned(base: Recipe) -> Recipe:
-        named = base if model == "auto" else base.with_variant(model) if is_shape else base.with_weights(model)
-        return named.with_settings(settings)
+    recipe: str | Path | Recipe | None
+    model: str
+    settings: Mapping[str, Any]
+    is_digits: bool
 
-    def loaded(name: str | Path) -> Recipe:
-        return Recipe.load(name, model if is_shape else None)
+    def __post_init__(self) -> None:
+        is_weights = is_remote(self.model) or Path(self.model).expanduser().exists()
+        if self.model != AUTO and not self.is_shape and not is_weights:
+            check_variant(self.model)
+            find(Path(self.model))  # is no such name, and says so as a file that is not there
 
-    if isinstance(recipe, Recipe):
-        base: Recipe | None = recipe
-    elif recipe is None:
-        base = loaded(DIGITS) if is_digits else None
-    else:
-        base = loaded(recipe)
-    if base is not None:
-        plan = planned(base)
-        weights = choose_weights(plan.model, say)
-        given = base.model.weights
-    else:
-        weights = choose_weights(planned(Recipe()).model, say)
-        base = loaded(FROM_SCRATCH if weights is None else FROM_WEIGHTS)
-        plan, given = planned(base), None
-    if weights is not None and given is None:  # the recipe's own shape gives way to that of the weights
-        plan = base.with_weights(weights).with_settings(settings)
-    return plan, weights
+    @property
+    def is_shape(self) -> bool:
+        """Whether the model is a variant, which has fresh weights."""
+        return is_variant(self.model)
+
+    def draft(self) -> Recipe:
+        """The recipe as far as it is known before the weights are.
+
+        Raises:
+            InputError: there is no such recipe or setting.
+        """
+        return self.applied_to(self.named() or Recipe())
+
+    def decide(self, say: Callable[[str], None]) -> tuple[Recipe, str | None]:
+        """The recipe with all that was asked for, and the weights to start from; None for fresh ones.
+
+        Args:
+            say: is told what was chosen, where nobody chose.
+
+        Raises:
+            InputError: there are no such weights.
+        """
+        named = self.named()
+        weights = choose_weights(self.draft().model, say)
+        base = named or self.load(FROM_SCRATCH if weights is None else FROM_WEIGHTS)
+        if weights is None or (named is not None and named.model.weights is not None):
+            return self.applied_to(base), weights
+        # The recipe's own shape gives way to that of the weights.
+        return base.with_weights(weights).with_settings(self.settings), weights
+
+    def named(self) -> Recipe | None:
+        """The recipe that was named, or that of the digits from scratch; None where there is none."""
+        if isinstance(self.recipe, Recipe):
+            return self.recipe
+        if self.recipe is not None:
+            return self.load(self.recipe)
+        fresh = self.model == AUTO or self.is_shape
+        pretrained = any(key.rpartition(".")[2] in ("weights", "init") for key in self.settings)
+        return self.load(DIGITS) if self.is_digits and fresh and not pretrained else None
+
+    def load(self, name: str | Path) -> Recipe:
+        """A recipe with the row of its tables for the model."""
+        asked = self.settings.get("variant", self.settings.get("model.variant"))
+        return Recipe.load(name, self.model if self.is_shape else asked)
+
+    def applied_to(self, base: Recipe) -> Recipe:
+        """A recipe with the model and the settings that were asked for."""
+        if self.model != AUTO:
+            base = base.with_variant(self.model) if self.is_shape else base.with_weights(self.model)
+        return base.with_settings(self.settings)
 
 
 def check_variant(name: str) -> None:
-    """Raises InputError for the name of a model that is neither a variant nor weights."""
+    """Raises InputError for a name that looks like a variant's, and is none."""
+    if not re.fullmatch(r"[A-Za-z0-9+]+(/\d+)?", name):
+        return
     try:
         variant(name)
     except ValueError as error:

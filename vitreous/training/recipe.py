@@ -117,7 +117,7 @@ class Recipe(BaseModel):
         Raises:
             InputError: there is no such variant, or the fields contradict each other.
         """
-        fields = self.model.model_dump(exclude_none=True, exclude={"init", "weights"})
+        fields = self.model.model_dump(exclude_none=True, exclude={"init", "weights", "head"})
         fields |= {"num_classes": num_classes, "channels": channels}
         if self.objective.goal == "masked_patch":
             fields |= {"num_classes": 0, "hidden_dim": None, "mask_token": True}
@@ -167,17 +167,19 @@ def invalid(error: ValidationError, tables: Mapping[str, Any]) -> InputError:
     problems = error.errors(include_url=False)
     section, leaf = map(str, problems[0]["loc"][:2])
     # A key that may hold values of several types has a problem for each of them.
-    valid = [in_words(problem["type"], problem["msg"]) for problem in problems if problem["loc"][:2] == (section, leaf)]
+    valid = [
+        in_words(leaf, problem["type"], problem["msg"]) for problem in problems if problem["loc"][:2] == (section, leaf)
+    ]
     wanted = " or ".join(dict.fromkeys(valid))
     return InputError(f"the recipe's {section}.{leaf} is {tables[section][leaf]!r:.100}", f"it should be {wanted}")
 
 
-def in_words(kind: str, message: str) -> str:
+def in_words(leaf: str, kind: str, message: str) -> str:
     """What pydantic says a value should be, as it goes on after "it should be"."""
     if kind in ("missing", "too_long"):
         return "a pair of numbers"
     if kind == "tuple_type":  # TOML has none
-        return "a list of numbers"
+        return 'a list of names, such as ["backbone"]' if leaf == "frozen" else "a list of numbers"
     return message.removeprefix("Input should be ")
 
 

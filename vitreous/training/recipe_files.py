@@ -38,9 +38,11 @@ def options_in(tables: Tables, path: Path) -> dict[str, Tables]:
 def read_recipe(source: str | Path, variant: str | None = None) -> Tables:
     """The tables of a recipe: of the one it extends, its own and those of its options, each over the ones before.
 
+    An option that is called as the model's variant is taken by itself, below what the file that extends it says.
+
     Args:
         source: a file, or the name of a built-in recipe; with options behind plus signs.
-        variant: an option of this name is taken too.
+        variant: of the model; the file's own if None.
 
     Raises:
         InputError: there is no such file, recipe or option, or no TOML in it.
@@ -51,24 +53,25 @@ def read_recipe(source: str | Path, variant: str | None = None) -> Tables:
         path = Path(name).expanduser()
         if not path.exists() and path.suffix != ".toml":
             raise unknown("recipe", name, built_in())
-    tables = read_toml(path)
-    options = options_in(tables, path)
-    if EXTENDS in tables:
-        base = tables.pop(EXTENDS)
+    own = read_toml(path)
+    options, below, base_options = options_in(own, path), {}, {}
+    if EXTENDS in own:
+        base = own.pop(EXTENDS)
         if not isinstance(base, str) or base not in built_in():
             raise unknown("built-in recipe", str(base), built_in())
         below = read_toml(built_in()[base])
-        options = {**options_in(below, path), **options}
-        tables = merged(below, tables)
+        base_options = options_in(below, path)
+    known = base_options | options
     for option in wanted:
-        if option not in options:
-            if not options:
+        if option not in known:
+            if not known:
                 raise InputError(f"the recipe {name!r} has no options", f"give {name!r} alone")
-            raise unknown(f"option of the recipe {name!r}", option, options)
-    if variant in options and variant not in wanted:
-        wanted = [variant, *wanted]
-    for option in wanted:
-        tables = merged(tables, options[option])
+            raise unknown(f"option of the recipe {name!r}", option, known)
+    model = own.get("model")
+    row = str(variant or (model.get("variant") if isinstance(model, dict) else ""))
+    tables: Tables = {}
+    for layer in (below, base_options.get(row), own, options.get(row), *(known[option] for option in wanted)):
+        tables = merged(tables, layer or {})
     return tables
 
 

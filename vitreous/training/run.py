@@ -25,7 +25,9 @@ from vitreous.training.folder import BAD_FILES, ENVIRONMENT, RECIPE, BadFiles, R
 from vitreous.training.learner import Learner, make_learner
 from vitreous.training.loop import Trained, fit
 from vitreous.training.memory import MicroBatch, bytes_of, fitting, free_on, kept_by_image
-from vitreous.training.plan import choose_plan
+from vitreous.training.meter import best_flops, is_told
+from vitreous.training.plan import Request
+from vitreous.training.precision import HALVES
 from vitreous.training.recipe import Recipe
 from vitreous.training.results import write_results
 from vitreous.training.sections import RunSection
@@ -73,7 +75,9 @@ def train(
 
     Fresh weights and dropout are drawn from torch's generator, seeded with the recipe's seed and put
     back afterwards; orders and augmentation from counters keyed by the seed. On a CPU the same seed gives
-    the same bits, whatever the number of workers; another number of threads may round differently.
+    the same bits, whatever the number of workers; another number of threads may round differently, and with
+    fewer images at once (micro_batch, found by the free memory) dropout is drawn in another order. recipe.toml
+    has all of them.
 
     Args:
         data: "digits", or a folder of images in one folder per class, or such a zip archive.
@@ -94,8 +98,9 @@ def train(
     settings = {**({} if init is None else {"init": init}), **(settings or {})}
     with Display(quiet) as display:
         is_digits = str(data) == DIGITS and not (isinstance(data, Path) and data.is_dir())  # as `open_data` sees it
-        plan, weights = choose_plan(recipe, model, settings, is_digits, display.say)
-        images = open_data(data, plan.data.validation_fraction)
+        request = Request(recipe, model, settings, is_digits)
+        images = open_data(data, request.draft().data.validation_fraction)  # before any weights are fetched
+        plan, weights = request.decide(display.say)
         start = None
         if weights is not None:
             masked = plan.objective.goal == "masked_patch"
@@ -112,12 +117,13 @@ def train(
         with prepared(task.recipe.run, task.device):
             with tidied(folder, bad_files), board:
                 learner = make_ready(task, start, display)
-                write_text(folder.path / RECIPE, task.recipe.to_toml())
+                done = recorded(task, learner)
+                write_text(folder.path / RECIPE, done.to_toml())
                 write_json(folder.path / ENVIRONMENT, environment(task, learner))
                 trained = fit(learner, task, folder, bad_files, display, board)
             write_results(folder, trained, images.class_names)
             conclude(display, trained, folder, bad_files)
-    return Run(folder.path, images, task.recipe, trained.rows, trained.best, trained.outcome, trained.split)
+    return Run(folder.path, images, done, trained.rows, trained.best, trained.outcome, trained.split)
 
 
 def make_ready(task: Task, start: Start | None, display: Display) -> Learner:
@@ -127,9 +133,23 @@ def make_ready(task: Task, start: Start | None, display: Display) -> Learner:
     learner = make_learner(model, task, micro_batch)
     if task.recipe.data.micro_batch is None:
         micro_batch.size = measured(learner, task)
+    if is_told(task):
+        best_flops(task.device, HALVES.get(task.precision, torch.float32))  # before its memory is filled
     introduce(display, task, learner, start)
     display.plan(task.epochs, task.total_steps)
     return learner
+
+
+def recorded(task: Task, learner: Learner) -> Recipe:
+    """The recipe with what was chosen for this machine, too: the same bits come of it, as far as they can elsewhere."""
+    chosen = {
+        "device": str(task.device),
+        "precision": task.precision,
+        "threads": torch.get_num_threads(),
+        "workers": task.workers,
+        "micro_batch": learner.micro_batch.size,
+    }
+    return task.recipe.with_settings(chosen)
 
 
 def measured(learner: Learner, task: Task) -> int:
@@ -225,7 +245,8 @@ def introduce(display: Display, task: Task, learner: Learner, start: Start | Non
         f"{counted(config.depth, 'block')} of width {config.width}, {parameters / 1e6:.2f} M parameters{some}; "
         f"{height}×{width} pixels in {'×'.join(map(str, config.token_stride))}-pixel patches "
         f"(a grid of {rows}×{columns}), {flip}batches of {task.batch_size}{at_once}, "
-        f"{length} on {task.device} in {task.precision}"
+        f"{length} on {task.device} in {task.precision}, {counted(torch.get_num_threads(), 'thread')}, "
+        f"{counted(task.workers, 'loading process', 'es')}"
     )
     if rows * columns == 1:
         display.say(
@@ -233,9 +254,9 @@ def introduce(display: Display, task: Task, learner: Learner, start: Start | Non
         )
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, ending: str = "s") -> str:
     """1 block, 2 blocks."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else ending}"
 
 
 def conclude(display: Display, trained: Trained, folder: RunFolder, bad_files: BadFiles) -> None:
@@ -246,9 +267,8 @@ def conclude(display: Display, trained: Trained, folder: RunFolder, bad_files: B
         display.say(f"{skipped}; see {folder.path / BAD_FILES}")
     which = f"by the model of epoch {best['epoch']}, after {duration(trained.rows[-1]['seconds'])}"
     if outcome is None:
-        display.say(
-            f"validation loss {best['val_loss']:.4f}, {best['val_accuracy']:.1%} of the hidden patches right, {which}"
-        )
+        right = f", {best['val_accuracy']:.1%} of the corrupted patches right" if best["val_accuracy"] else ""
+        display.say(f"validation loss {best['val_loss']:.4f}{right}, {which}")
     else:
         low, high = outcome.interval
         display.say(

@@ -48,6 +48,7 @@ class ModelSection(Section):
 
     init: Literal["auto", "random", "pretrained"] = "auto"  # auto: pretrained where weights are at hand
     weights: str | None = None  # what to start from: a run's folder, a file, or a name such as timm:name.tag
+    head: Literal["kept", "new"] = "kept"  # of weights: kept are the rows of classes that have the same name
     variant: str = "auto"
     image_size: Size | Auto = "auto"  # (height, width) in pixels; one number for a square
     patch_size: Size | None = None
@@ -83,7 +84,7 @@ class ModelSection(Section):
 # What a variant says, and what may be said of weights.
 SHAPE = ("patch_size", "width", "depth", "mlp_dim", "num_heads", "stem_blocks", "stem_width")
 BESIDE_WEIGHTS = (
-    *("init", "weights", "image_size", "patch_size", "position_resampling"),
+    *("init", "weights", "head", "image_size", "patch_size", "position_resampling"),
     *("dropout", "stochastic_depth", "patch_dropout"),
 )
 
@@ -149,7 +150,7 @@ class OptimizerSection(Section):
     layer_decay: Share = 1.0  # a block's lr over that of the next one towards the head; arXiv 2106.08254
     frozen: tuple[
         str, ...
-    ] = ()  # parts that stay as they are, such as "encoder.blocks.0"; "backbone" is all but the head
+    ] = ()  # parts that stay as they are, such as "encoder.blocks.0"; "backbone": all but classifiers
     max_skipped: Count = 10  # steps in a row without a finite loss and gradient, after which the run stops
 
 
@@ -159,7 +160,7 @@ class ScheduleSection(Section):
     Whoever gives epochs without warmup_epochs, in a file or as a setting, gets at most a fifth of them as warmup.
     """
 
-    epochs: Count | Auto = "auto"  # so many that some 300,000 images are seen, from 30 to 300
+    epochs: Count | Auto = "auto"  # so many that some 250,000 images are seen, from 30 to 300
     steps: Count | None = None  # updates of the whole run; the last epoch may end early
     warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
     warmup_steps: Annotated[int, Field(ge=0)] | None = None

@@ -113,8 +113,8 @@ def begin_from(
 ) -> Start:
     """Loads weights and makes them fit a task; what the file and others hold in memory stays as it is.
 
-    The classifier keeps the rows of classes that have the same name. If there are none, all of the head behind the
-    pooling is new, and zero (section 3.2).
+    The classifier keeps the rows of classes that have the same name, unless the section asks for a new head. If there
+    are none, all of the head behind the pooling is new, and zero (section 3.2).
 
     Args:
         weights: a run's folder, a file, or a name such as timm:name.tag.
@@ -130,7 +130,7 @@ def begin_from(
     names = () if mask_token else tuple(class_names)
     stored = resolve(weights)
     check_variant(section, stored.model.config, weights)
-    kept = kept_classes(names, stored.class_names)
+    kept = kept_classes(names, stored.class_names if section.head == "kept" else None)
     preprocessing = stored.preprocessing
     adapted, notes = adapt(
         stored.model,

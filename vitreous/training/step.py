@@ -55,6 +55,29 @@ class Totals:
         return [step for step, skipped in zip(steps, torch.stack(flags).tolist(), strict=True) if skipped]
 
 
+class Streak:
+    """Counts the steps in a row that were skipped, over a whole run and on the device, and remembers one too many.
+
+    Args:
+        most: steps in a row that are too many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.length: Tensor | int = 0
+        self.broken: Tensor | int = -1
+
+    def add(self, step: int, skipped: Tensor) -> None:
+        """Adds a step."""
+        self.length = torch.where(skipped, self.length + 1, 0)
+        self.broken = torch.where((self.length >= self.most) & (torch.as_tensor(self.broken) < 0), step, self.broken)
+
+    def read(self) -> int | None:
+        """The step with which there were too many, or None; waits for the device."""
+        broken = int(self.broken)
+        return None if broken < 0 else broken
+
+
 def train_step(
     model: VisionTransformer,
     optimizer: torch.optim.Optimizer,

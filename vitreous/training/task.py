@@ -19,12 +19,14 @@ from vitreous.data.sampling import batch_generator
 from vitreous.data.sources import ImageData, Split
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
-from vitreous.support.host import best_device, usable_cores
+from vitreous.support.host import best_device, free_memory, usable_cores
 from vitreous.training.precision import Precision, choose_precision
 from vitreous.training.recipe import Recipe
 
 MOST_WORKERS = 16
-ABSENT = (RuntimeError, AssertionError)  # what torch says of a device that it does not have
+PREFETCHED = 2  # batches that torch has each worker make in advance
+FOR_BATCHES = 0.25  # of the free memory
+ABSENT = (RuntimeError, AssertionError, ImportError)  # what torch says of a device that it does not have
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,18 @@ def make_task(
     device = choose_device(recipe.run.device)
     workers = recipe.run.workers
     if workers == "auto":  # on a CPU, the cores have enough to do with the model
-        workers = 0 if device.type == "cpu" else min(usable_cores(), MOST_WORKERS)
+        workers = 0 if device.type == "cpu" else choose_workers(recipe, data, preprocessing)
     precision = choose_precision(recipe.run.precision, device)
     return Task(data, recipe, preprocessing, augmentation, mixing, config, device, precision, workers, metadata)
+
+
+def choose_workers(recipe: Recipe, data: ImageData, preprocessing: Preprocessing) -> int:
+    """A process for each core, but no more than an epoch has batches, or than a part of the memory has room for."""
+    assert isinstance(recipe.data.batch_size, int), "the recipe is not resolved"
+    ready = PREFETCHED * recipe.data.batch_size * preprocessing.channels * math.prod(preprocessing.image_size)
+    free = free_memory()
+    room = MOST_WORKERS if free is None else int(FOR_BATCHES * free / ready)
+    return max(1, min(usable_cores(), MOST_WORKERS, math.ceil(len(data.train) / recipe.data.batch_size), room))
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,17 +2,22 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch.nn import functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from vitreous.data.sources import Split
 from vitreous.evaluation.metrics import Outcome
+from vitreous.model.shapes import Images, Logits
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.training.folder import BadFiles
 from vitreous.training.learner import Learner
 from vitreous.training.masked_patch import MaskedPatchPrediction
+from vitreous.training.memory import MicroBatch
+from vitreous.training.objective import CrossEntropy, Targets
 from vitreous.training.precision import autocast
 from vitreous.training.task import Task
 
@@ -41,38 +46,51 @@ def validate(learner: Learner, task: Task, bad_files: BadFiles) -> Outcome | Sco
     """
     if isinstance(learner.objective, MaskedPatchPrediction):
         return score(learner, task, task.data.validation, bad_files)
-    return evaluate(learner.kept_model, task, task.data.validation, bad_files)
+    return evaluate(learner.kept_model, task, task.data.validation, bad_files, learner.micro_batch)
 
 
 @torch.inference_mode()
-def evaluate(model: VisionTransformer, task: Task, split: Split, bad_files: BadFiles) -> Outcome:
-    """Classifies every readable image of a split.
+def evaluate(
+    model: VisionTransformer, task: Task, split: Split, bad_files: BadFiles, micro_batch: MicroBatch
+) -> Outcome:
+    """Classifies every readable image of a split; its loss is the objective's, without smoothing and weights.
+
+    Args:
+        model: on the task's device.
+        task: the images and what is done to them.
+        split: of the task's.
+        bad_files: takes note of broken images.
+        micro_batch: how many images go through the model at once.
 
     Raises:
         InputError: too many of them are broken.
     """
     model.eval()
+    cross_entropy = CrossEntropy(loss=task.recipe.objective.loss)
     places, labels, tops, losses = [], [], [], []
     for batch in task.plain_batches(split):
         bad_files.add(split, batch.bad)
         if len(batch):
             images, truth = task.tensors(batch)
-            with autocast(task.precision, task.device):
-                logits = model(images)
-            logits = logits.float()
+            logits = micro_batch.run(partial(logits_of, model, images, task)).float()
             places.append(batch.indices)
             labels.append(batch.labels)
             tops.append(logits.softmax(1).topk(min(LIKELIEST, logits.shape[1])))
-            loss = F.cross_entropy(logits, truth, reduction="none")
-            losses.append(loss.where(logits.isfinite().all(1), math.nan))
+            losses.append(cross_entropy(logits, truth).where(logits.isfinite().all(), math.nan))
     check_read(len(labels), split)
     return Outcome(
         torch.cat(places).numpy(),
         torch.cat(labels).numpy(),
         torch.cat([top.indices for top in tops]).cpu().numpy(),
         torch.cat([top.values for top in tops]).cpu().numpy(),
-        torch.cat(losses).double().mean().item(),
+        torch.stack(losses).cpu().double().sum().item() / sum(map(len, labels)),
     )
+
+
+def logits_of(model: VisionTransformer, images: Images, task: Task, micro_batch: int) -> Logits:
+    """The logits of a batch, of which so many images go through the model at once."""
+    with autocast(task.precision, task.device):
+        return torch.cat([model(part) for part in images.split(micro_batch)])
 
 
 @torch.inference_mode()
@@ -88,13 +106,24 @@ def score(learner: Learner, task: Task, split: Split, bad_files: BadFiles) -> Sc
         bad_files.add(split, batch.bad)
         if len(batch):
             images, targets = learner.inputs(task, batch, FIXED_EPOCH, number, mixed=False)
-            with autocast(task.precision, task.device):
-                verdict = learner.objective(model, images, targets)
-            sums += torch.stack([verdict.loss, verdict.correct]).double().cpu()
+            judge = partial(judged, learner, model, images, targets, task)
+            sums += learner.micro_batch.run(judge)
             count += len(batch)
     check_read(count, split)
     loss, accuracy = (sums / count).tolist()
     return Score(loss, accuracy)
+
+
+def judged(
+    learner: Learner, model: VisionTransformer, images: Images, targets: Targets, task: Task, micro_batch: int
+) -> Float[Tensor, "2"]:
+    """The summed loss and what is right of a batch, of which so many images go through the model at once."""
+    sums = torch.zeros(2, dtype=torch.float64)
+    for some, of in zip(images.split(micro_batch), targets.split(micro_batch), strict=True):
+        with autocast(task.precision, task.device):
+            verdict = learner.objective(model, some, of)
+        sums += torch.stack([verdict.loss, verdict.correct]).double().cpu()
+    return sums
 
 
 def check_read(count: int, split: Split) -> None:

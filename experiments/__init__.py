@@ -1,0 +1,1 @@
+"""What training gives: the experiments behind docs/results.md, which `make results` runs anew."""

@@ -1,0 +1,76 @@
+"""The pictures of docs/results.md: accuracy on validation while training goes on."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image, PngImagePlugin
+
+from experiments.results import Result
+from vitreous.support.files import write_bytes
+
+SIZE, DPI = (7.2, 3.6), 100  # inches
+COLOURS = (
+    "#1f5fa8", "#c97a12", "#2e8b57", "#a83279", "#6a51a3", "#b22222", "#008b8b", "#7f6000", "#555555", "#e377c2"
+)  # fmt: skip
+PALETTE = 64  # colours of the file
+SOURCE = "Source"  # the picture's field that tells what it was drawn from
+LABELS = {"epoch": "epoch", "seconds": "seconds", "cpu_seconds": "seconds of the processor"}
+Curves = Mapping[str, Sequence[Result]]  # of each run, by its name
+
+
+def digest(curves: Curves, axis: str) -> str:
+    """What a picture was drawn from, as a hash."""
+    drawn = [(name, result.seed, result.curve) for name, results in curves.items() for result in results]
+    return hashlib.sha256(json.dumps([axis, drawn]).encode()).hexdigest()[:16]
+
+
+def draw(curves: Curves, axis: str, path: Path) -> None:
+    """Writes the picture: a colour for each run, a line for each of its seeds; not if it was drawn from the same."""
+    source = digest(curves, axis)
+    if drawn_from(path) == source:
+        return
+    figure = Figure(SIZE, DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, results) in enumerate(curves.items()):
+        for first, result in enumerate(results):
+            pairs = [(getattr(point, axis), point.val_accuracy) for point in result.curve]
+            known = [(x, y) for x, y in pairs if x is not None and y is not None]
+            x, y = [x for x, _ in known], [y for _, y in known]
+            label = None if first else name
+            axes.plot(x, y, color=COLOURS[number % len(COLOURS)], linewidth=1.2, marker=".", markersize=3, label=label)
+    axes.set_xlabel(LABELS[axis])
+    axes.set_ylabel("accuracy on validation")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(curves) > 1:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    save(figure, path, source)
+
+
+def save(figure: Figure, path: Path, source: str) -> None:
+    """Writes a figure as a small PNG that tells what it was drawn from."""
+    canvas, content = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(PALETTE)
+    told = PngImagePlugin.PngInfo()
+    told.add_text(SOURCE, source)
+    picture.save(content, "png", optimize=True, pnginfo=told)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content.getvalue())
+
+
+def drawn_from(path: Path) -> str | None:
+    """The hash that a picture holds; None where there is none."""
+    if not path.is_file():
+        return None
+    with Image.open(path) as picture:
+        return picture.info.get(SOURCE)
