@@ -72,6 +72,8 @@ AT_32 = f"--set variant=mu/4 --set image_size=32 {SMALL}"
 EQUAL = "--set patch_dropout=0 --set batch_size=8 --set epochs=60"
 FINE_TUNED = f"{TRAIN} --model {{needs}} --recipe finetune --set threads=1 {EQUAL}"
 
+# Two cores, and products in 16 bits, which is a quarter more images a second where the processor has them.
+FAST = " --recipe small-data --set threads=2 --set precision=bfloat16"
 # About 3 minutes of one thread each.
 LEFT_OUT = TRAIN + " --recipe small-data --set threads=1"
 WHOLE = LEFT_OUT + " --set epochs=14"
@@ -93,7 +95,7 @@ TABLE: tuple[Experiment, ...] = (
         "Photos from scratch",
         "How good is a model that has seen nothing but 2,638 photos of three dishes, at 64 × 64 pixels?",
         "pizza_steak_sushi",
-        (Run("small-data", TRAIN + " --recipe small-data --set threads=2", goal=Goal(0.78, 15 * 60)),),
+        (Run("small-data", TRAIN + FAST, goal=Goal(0.78, 15 * 60)),),
     ),
     Experiment(
         "pretraining",
