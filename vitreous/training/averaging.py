@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vitreous.model.vit import VisionTransformer
+from vitreous.training.objective import Objective
 
 
 class WeightAverage:
@@ -17,17 +18,23 @@ class WeightAverage:
     Args:
         model: being trained; its own weights are not touched.
         decay: the share of the average that stays at an update, such as 0.9999.
+        objective: what is trained beside it; its weights, if it has any, are averaged as well.
     """
 
-    def __init__(self, model: VisionTransformer, decay: float) -> None:
+    def __init__(self, model: VisionTransformer, decay: float, objective: Objective) -> None:
         self.decay, self.updates = decay, 0
         self.model = deepcopy(model).eval().requires_grad_(False)
+        learns = next(objective.parameters(), None) is not None
+        self.objective = deepcopy(objective).eval().requires_grad_(False) if learns else objective
 
     @torch.no_grad()
-    def update(self, model: VisionTransformer) -> None:
-        """Moves the average towards the weights, in one pass over all of them."""
+    def update(self, model: VisionTransformer, objective: Objective) -> None:
+        """Moves the average towards the weights, in one pass over all of them.
+
+        After a step that was skipped, they are those of the step before.
+        """
         self.updates += 1
         kept = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages: list[Tensor] = list(self.model.parameters())
-        weights: list[Tensor] = list(model.parameters())
+        averages: list[Tensor] = [*self.model.parameters(), *self.objective.parameters()]
+        weights: list[Tensor] = [*model.parameters(), *objective.parameters()]
         torch._foreach_lerp_(averages, weights, weight=1 - kept)

@@ -80,6 +80,8 @@ class Distilled(Objective):
         hard: (1 - s) · CE(labels) + s · CE(the teacher's most likely class), which is not smoothed
         soft: (1 - s) · CE(labels) + s · τ² · KL(teacher ‖ student), both softmax(logits / τ)    (DeiT's equation 1)
 
+    Class weights are those of CE alone; the soft part has none.
+
     Args:
         loss: CE, of the logits.
         teacher: is set to evaluation mode; its model is no part of this module, nor are its parameters.

@@ -56,6 +56,11 @@ class Learner:
         """The one that is validated and kept: the average where there is one."""
         return self.model if self.average is None else self.average.model
 
+    @property
+    def kept_objective(self) -> Objective:
+        """What belongs to the kept model: for masked patches, the decoder."""
+        return self.objective if self.average is None else self.average.objective
+
     def inputs(self, task: Task, batch: Batch, epoch: int, number: int, mixed: bool = True) -> tuple[Images, Targets]:
         """The images of a batch as the model gets them, and their targets.
 
@@ -94,7 +99,7 @@ class Learner:
             reason = str(error).strip().partition("\n")[0]
             raise InputError(f"torch.compile failed: {reason}", "set compile=false") from error
         if self.average is not None:
-            self.average.update(self.model)
+            self.average.update(self.model, self.objective)
         return result
 
 
@@ -112,7 +117,8 @@ def make_learner(model: VisionTransformer, task: Task, micro_batch: MicroBatch) 
     recipe = task.recipe
     freeze(model, recipe.optimizer.frozen)
     objective = make_objective(task, model).to(task.device)
-    average = WeightAverage(model, recipe.averaging.ema_decay) if recipe.averaging.ema_decay else None
+    decay = recipe.averaging.ema_decay
+    average = WeightAverage(model, decay, objective) if decay else None
     model.encoder.checkpoint_activations = recipe.run.checkpoint_activations
     if recipe.run.compile:
         compile_blocks(model)

@@ -121,7 +121,7 @@ def judged(
     sums = torch.zeros(2, dtype=torch.float64)
     for some, of in zip(images.split(micro_batch), targets.split(micro_batch), strict=True):
         with autocast(task.precision, task.device):
-            verdict = learner.objective(model, some, of)
+            verdict = learner.kept_objective(model, some, of)
         sums += torch.stack([verdict.loss, verdict.correct]).double().cpu()
     return sums
 
