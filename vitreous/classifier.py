@@ -382,10 +382,9 @@ def train(
 
     Args:
         data: "digits", or a folder of images in one folder per class, or such a zip archive.
-        model: a variant such as "S/16", from scratch; or weights, as `load` takes them, to go on from; "auto" takes
-            known weights where they are at hand, and else what fits the images.
-        recipe: a TOML file, the name of a built-in one, perhaps with options ("augreg+light1"), or a Recipe; by default
-            "digits", "finetune" with weights and "small-data" without.
+        model: a variant such as "S/16", from scratch; or weights, as `load` takes them; "auto" takes known ones where
+            they are at hand, and else what fits the images.
+        recipe: a TOML file, a built-in name, also with options ("augreg+light1"), or a Recipe; the usual one if None.
         out: the run's folder, new or empty, and outside the data; by default runs/ and the name of the data.
         settings: values that differ from the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
         init: "random" for fresh weights, "pretrained" for known ones of the variant; as the recipe says if None.
@@ -394,8 +393,7 @@ def train(
         The best on validation, as the run's folder holds it.
 
     Raises:
-        InputError: anything of these is not usable, and no folder is made; or training cannot go on, as with
-            too many broken images or no finite loss.
+        InputError: anything of these is not usable, and no folder is made; or training cannot go on.
     """
     from vitreous.training.run import train as run
 
