@@ -85,7 +85,7 @@ def accuracy_table(experiment: Experiment, results: Results) -> str:
     for run in experiment.runs:
         of_run = results.get(run.name)
         if not of_run:
-            rows.append([f"`{run.name}`", NOT_YET, *[""] * (len(header) - 2)])
+            rows.append(not_run(run, header))
             continue
         row = [f"`{run.name}`", *accuracy_cells(of_run), measured_on(of_run[0]), seeds_cell(run, of_run)]
         row += [listed(result.best_epoch for result in of_run)]
@@ -97,6 +97,11 @@ def accuracy_table(experiment: Experiment, results: Results) -> str:
     return markdown(header, rows)
 
 
+def not_run(run: Run, header: list[str]) -> list[str]:
+    """The row of a run without a result."""
+    return [f"`{run.name}`", NOT_YET, *[""] * (len(header) - 2)]
+
+
 def shots_table(experiment: Experiment, results: Results) -> str:
     """A row for each backbone: accuracy by the number of photos of a class."""
     names = [*map(str, SHOTS), ALL]
@@ -105,7 +110,7 @@ def shots_table(experiment: Experiment, results: Results) -> str:
     for run in experiment.runs:
         of_run = results.get(run.name)
         if not of_run:
-            rows.append([f"`{run.name}`", NOT_YET, *[""] * (len(header) - 2)])
+            rows.append(not_run(run, header))
             continue
         cells = [spread([result.shots[name] for result in of_run if result.shots]) for name in names]
         row = [f"`{run.name}`", *cells, interval_cell(of_run), measured_on(of_run[0]), seeds_cell(run, of_run)]
