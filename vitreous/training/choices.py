@@ -18,7 +18,7 @@ LARGEST_SIDE = 224  # pixels
 LARGEST_PATCH = 16
 LARGEST_BATCH, SMALLEST_BATCH = 128, 8
 STEPS_PER_EPOCH = 20
-SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 250_000, 30, 300  # images that a run sees from scratch, and bounds of its epochs
+SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 200_000, 30, 300  # images that a run sees from scratch, and bounds of its epochs
 # From so many images on, this size, and how it differs from the size of that name: a large model learns a small
 # set by heart, and slowly.
 SIZES: tuple[tuple[int, str, dict[str, int]], ...] = (

@@ -160,7 +160,7 @@ class ScheduleSection(Section):
     Whoever gives epochs without warmup_epochs, in a file or as a setting, gets at most a fifth of them as warmup.
     """
 
-    epochs: Count | Auto = "auto"  # so many that some 250,000 images are seen, from 30 to 300
+    epochs: Count | Auto = "auto"  # so many that some 200,000 images are seen, from 30 to 300
     steps: Count | None = None  # updates of the whole run; the last epoch may end early
     warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
