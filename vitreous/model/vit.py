@@ -1,6 +1,6 @@
 """The Vision Transformer (Figure 1): patches, positions, encoder, head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -137,8 +137,7 @@ class VisionTransformer(nn.Module):
             ValueError: there is no such block.
         """
         wanted = self.encoder.block_indices(blocks)
-        steps = self.encoder.watch(self.embed(images), self._block_positions(images))
-        found = {i: x for i, _, x in steps if i in wanted}
+        found = {i: x for i, _, x in self.watch(images) if i in wanted}
         return [found[i] for i in wanted]
 
     def attention_weights(self, images: Images, blocks: Sequence[int] | None = None) -> dict[int, AttentionMap]:
@@ -151,9 +150,16 @@ class VisionTransformer(nn.Module):
             ValueError: there is no such block.
         """
         wanted = self.encoder.block_indices(range(self.config.depth) if blocks is None else blocks)
-        steps = self.encoder.watch(self.embed(images), self._block_positions(images))
-        found = {i: weights() for i, weights, _ in steps if i in wanted}
+        found = {i: weights() for i, weights, _ in self.watch(images) if i in wanted}
         return {i: found[i] for i in wanted}
+
+    def watch(self, images: Images) -> Iterator[tuple[int, Callable[[], AttentionMap], Tokens]]:
+        """Walks images through the blocks, with every token, as far as it is asked to.
+
+        Returns:
+            For each block its number, a call that computes its attention map A, and z_l, its output.
+        """
+        return self.encoder.watch(self.embed(images), self._block_positions(images))
 
     def grid(self, images: Images) -> Grid:
         """Counts the patches of these images, (rows, columns)."""

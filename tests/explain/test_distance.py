@@ -1,0 +1,94 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from tests.model.models import SWITCHES, images_for, small_model
+from vitreous.explain.distance import attention_distance, distances, mean_distance
+
+STRIDE = (8, 4)
+
+
+def uniform_distance(grid, stride):
+    """The mean distance of two places of a grid, from how often each offset of them occurs."""
+    (rows, columns), (down, right) = grid, stride
+    offsets = itertools.product(range(-rows + 1, rows), range(-columns + 1, columns))
+    return sum(
+        (rows - abs(r)) * (columns - abs(c)) * math.hypot(r * down, c * right) for r, c in offsets
+    ) / (rows * columns) ** 2  # fmt: skip
+
+
+def blind(model):
+    """Lets every token look everywhere alike."""
+    with torch.no_grad():
+        for block in model.encoder.blocks:
+            block.attention.qkv.weight[: 2 * model.config.width] = 0
+            block.attention.qkv.bias[: 2 * model.config.width] = 0
+    return model
+
+
+def test_distances_are_between_centres():
+    found = distances((2, 3), STRIDE)
+    assert found[0, 1] == 4
+    assert found[0, 3] == 8
+    assert found[2, 3] == math.hypot(8, 8)  # (0, 2) to (1, 0)
+    assert torch.equal(found, found.T)
+
+
+def test_identity_has_no_distance():
+    assert mean_distance(torch.eye(6).expand(2, 3, 6, 6), (2, 3), STRIDE).abs().max() == 0
+
+
+@pytest.mark.parametrize("grid", [(1, 2), (2, 3), (5, 1), (4, 4)])
+def test_uniform_attention_has_the_closed_form(grid):
+    patches = grid[0] * grid[1]
+    found = mean_distance(torch.full((1, 1, patches, patches), 1 / patches), grid, STRIDE)
+    assert found.item() == pytest.approx(uniform_distance(grid, STRIDE), rel=1e-6)
+
+
+def test_rows_are_divided_by_their_sums_and_empty_ones_left_out():
+    weights = torch.tensor([[0.0, 0.2], [0.0, 0.0]])[None, None]
+    assert mean_distance(weights, (1, 2), STRIDE).item() == 4
+
+
+@pytest.mark.parametrize("switch", ["the paper's", "registers", "mean pooling", "rectangles", "hybrid"])
+def test_a_model_that_looks_everywhere(switch):
+    model = blind(small_model(switch))
+    found = attention_distance(model, images_for(model.config))
+    wanted = uniform_distance(model.config.grid, model.config.token_stride)
+    torch.testing.assert_close(found, torch.full((3, 3, 3), wanted))
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 10.0])
+def test_a_model_in_which_each_patch_sees_itself(sharpness):
+    model = small_model("mean pooling", num_heads=1, depth=1)
+    [block] = model.encoder.blocks
+    with torch.no_grad():
+        model.patch_embedding.projection.weight.zero_()
+        model.patch_embedding.projection.bias.zero_()
+        model.position_embedding.embedding.copy_(torch.eye(16, 48)[None])  # each place its own channel
+        block.attention_norm.weight.fill_(1)
+        block.attention_norm.bias.zero_()
+        block.attention.qkv.weight[:96] = sharpness * torch.eye(48).repeat(2, 1)
+        block.attention.qkv.bias[:96] = 0
+    found = attention_distance(model, images_for(model.config))
+    wanted = 0.0 if sharpness else uniform_distance((4, 4), (8, 8))
+    torch.testing.assert_close(found, torch.full((3, 1, 1), wanted), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_head_of_every_model_has_a_distance(switch):
+    model = small_model(switch)
+    images = images_for(model.config)
+    found = attention_distance(model, images)
+    assert found.shape == (3, 3, 3)
+    assert found.std() > 0
+    prefix, grid, stride = model.config.prefix_tokens, model.config.grid, model.config.token_stride
+    between = model.attention_weights(images)[1][2, 1, prefix:, prefix:]  # image 2, block 1, head 1
+    places = [(r * stride[0], c * stride[1]) for r in range(grid[0]) for c in range(grid[1])]
+    far = [
+        sum(w * math.dist(place, other) for w, other in zip(row, places, strict=True)) / sum(row)
+        for place, row in zip(places, between.tolist(), strict=True)
+    ]
+    assert found[2, 1, 1].item() == pytest.approx(sum(far) / len(far), rel=1e-4)
