@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, PngImagePlugin
 
 from experiments.results import Result
+from experiments.table import Experiment
 from vitreous.support.files import write_bytes
 
 SIZE, DPI = (7.2, 3.6), 100  # inches
@@ -25,28 +26,47 @@ LABELS = {"epoch": "epoch", "seconds": "seconds", "cpu_seconds": "seconds of the
 Curves = Mapping[str, Sequence[Result]]  # of each run, by its name
 
 
-def digest(curves: Curves, axis: str) -> str:
+def points(result: Result, experiment: Experiment) -> list[tuple[float, float]]:
+    """The points of a result's line; none where there is nothing to draw."""
+    levels = experiment.levels
+    if levels is None:
+        pairs = ((getattr(point, experiment.axis), point.val_accuracy) for point in result.curve)
+        return [(x, y) for x, y in pairs if x is not None and y is not None]
+    if levels.axis is None or result.levels is None:
+        return []
+    return [(float(key), value) for key, value in result.levels.items()]
+
+
+def axis_of(experiment: Experiment) -> str:
+    """What an experiment's lines are drawn over."""
+    return LABELS[experiment.axis] if experiment.levels is None else experiment.levels.axis or ""
+
+
+def measured(experiment: Experiment) -> str:
+    """What an experiment's lines show."""
+    return "accuracy on validation" if experiment.levels is None else experiment.levels.measured
+
+
+def digest(curves: Curves, experiment: Experiment) -> str:
     """What a picture was drawn from, as a hash."""
-    drawn = [(name, result.seed, result.curve) for name, results in curves.items() for result in results]
-    return hashlib.sha256(json.dumps([axis, drawn]).encode()).hexdigest()[:16]
+    drawn = [(name, r.seed, points(r, experiment)) for name, results in curves.items() for r in results]
+    return hashlib.sha256(json.dumps([axis_of(experiment), drawn]).encode()).hexdigest()[:16]
 
 
-def draw(curves: Curves, axis: str, path: Path) -> None:
+def draw(curves: Curves, experiment: Experiment, path: Path) -> None:
     """Writes the picture: a colour for each run, a line for each of its seeds; not if it was drawn from the same."""
-    source = digest(curves, axis)
+    source = digest(curves, experiment)
     if drawn_from(path) == source:
         return
     figure = Figure(SIZE, DPI, layout="constrained")
     axes = figure.add_subplot()
     for number, (name, results) in enumerate(curves.items()):
         for first, result in enumerate(results):
-            pairs = [(getattr(point, axis), point.val_accuracy) for point in result.curve]
-            known = [(x, y) for x, y in pairs if x is not None and y is not None]
-            x, y = [x for x, _ in known], [y for _, y in known]
+            x, y = zip(*points(result, experiment), strict=True)
             label = None if first else name
             axes.plot(x, y, color=COLOURS[number % len(COLOURS)], linewidth=1.2, marker=".", markersize=3, label=label)
-    axes.set_xlabel(LABELS[axis])
-    axes.set_ylabel("accuracy on validation")
+    axes.set_xlabel(axis_of(experiment))
+    axes.set_ylabel(measured(experiment))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)

@@ -2,15 +2,14 @@
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from experiments import curves
-from experiments.probe import ALL, SHOTS
 from experiments.results import Result
 from experiments.runner import Runner
-from experiments.table import Experiment, Run
+from experiments.table import Experiment, Levels, Run
 from vitreous.evaluation.metrics import wilson_interval
 from vitreous.support.files import write_text
 
@@ -26,8 +25,8 @@ def write(runner: Runner) -> None:
     for experiment in runner.table:
         results = finished(runner, experiment)
         text = replaced(text, experiment.name, part(runner, experiment, results))
-        if has_curves(results):
-            curves.draw(results, experiment.axis, picture(runner.root, experiment))
+        if has_curves(experiment, results):
+            curves.draw(results, experiment, picture(runner.root, experiment))
     write_text(path, text)
 
 
@@ -54,23 +53,23 @@ def picture(root: Path, experiment: Experiment) -> Path:
     return root / PICTURES / f"{experiment.name}.png"
 
 
-def has_curves(results: Results) -> bool:
+def has_curves(experiment: Experiment, results: Results) -> bool:
     """Whether there is something to draw."""
-    return any(result.curve for of_run in results.values() for result in of_run)
+    return any(curves.points(result, experiment) for of_run in results.values() for result in of_run)
 
 
 def part(runner: Runner, experiment: Experiment, results: Results) -> str:
     """All that is written of an experiment."""
-    is_probe = any("experiments.probe" in run.command for run in experiment.runs)
-    table = shots_table(experiment, results) if is_probe else accuracy_table(experiment, results)
+    levels = experiment.levels
+    table = accuracy_table(experiment, results) if levels is None else levels_table(experiment.runs, levels, results)
     parts = [f"## {experiment.title}", experiment.question, table]
     parts += [goal_line(run, results.get(run.name, [])) for run in experiment.runs if run.goal]
     if results:
         parts.append(machine_line(results))
     commands = [shlex.join(runner.shown(experiment, run, run.seeds[0])) for run in experiment.runs]
     parts.append("\n".join(("```sh", *commands, "```")))
-    if has_curves(results):
-        parts.append(f"![accuracy on validation]({PICTURES.name}/{experiment.name}.png)")
+    if has_curves(experiment, results):
+        parts.append(f"![{curves.measured(experiment)}]({PICTURES.name}/{experiment.name}.png)")
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,19 +101,19 @@ def not_run(run: Run, header: list[str]) -> list[str]:
     return [f"`{run.name}`", NOT_YET, *[""] * (len(header) - 2)]
 
 
-def shots_table(experiment: Experiment, results: Results) -> str:
-    """A row for each backbone: accuracy by the number of photos of a class."""
-    names = [*map(str, SHOTS), ALL]
-    header = ["backbone", *(f"{name} a class" for name in names[:-1]), ALL, "95 % interval", "of", "seeds"]
+def levels_table(runs: Sequence[Run], levels: Levels, results: Results) -> str:
+    """A row for each run: what it measured at each level."""
+    interval = ["95 % interval"] if levels.with_interval else []
+    header = [levels.of, *levels.columns.values(), *interval, "of", "seeds"]
     rows = []
-    for run in experiment.runs:
+    for run in runs:
         of_run = results.get(run.name)
         if not of_run:
             rows.append(not_run(run, header))
             continue
-        cells = [spread([result.shots[name] for result in of_run if result.shots]) for name in names]
-        row = [f"`{run.name}`", *cells, interval_cell(of_run), measured_on(of_run[0]), seeds_cell(run, of_run)]
-        rows.append(row)
+        cells = [spread([result.levels[key] for result in of_run if result.levels]) for key in levels.columns]
+        cells += [interval_cell(of_run)] * levels.with_interval
+        rows.append([f"`{run.name}`", *cells, measured_on(of_run[0]), seeds_cell(run, of_run)])
     return markdown(header, rows)
 
 

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     assert data.test is not None, "the image set has a test split"
     shots, correct = probe(classifier, data, given.seed)
     given.out.mkdir(parents=True, exist_ok=True)
-    write_facts(given.out, "test", correct, len(data.test), shots=shots)
+    write_facts(given.out, "test", correct, len(data.test), levels=shots)
     for name, accuracy in shots.items():
         print(f"{name} of each class: {accuracy:.1%}")
 

@@ -47,7 +47,8 @@ class Result:
         cpu_seconds: of the process and its children; None where the folder was handed in.
         images_seen: in training, each as often as it was seen.
         curve: a point for each epoch.
-        shots: of a few-shot probe, the accuracy for each number of images of a class, and for "all".
+        levels: what was measured at each of several levels, as its experiment names them: the accuracy of a few-shot
+            probe by the images of a class, a class's probability by the share of patches deleted.
         host: the machine.
         date: when it began.
         version: of vitreous.
@@ -65,7 +66,7 @@ class Result:
     cpu_seconds: float | None
     images_seen: int
     curve: list[Point]
-    shots: dict[str, float] | None
+    levels: dict[str, float] | None
     host: dict[str, Any]
     date: str
     version: str
@@ -93,11 +94,11 @@ def write_facts(
     *,
     best_epoch: int | None = None,
     images_seen: int = 0,
-    shots: Mapping[str, float] | None = None,
+    levels: Mapping[str, float] | None = None,
 ) -> None:
     """Writes what a run that is no `vitreous train` tells of itself; the arguments are fields of Result."""
     facts = {"split": split, "accuracy": correct / count, "correct": correct, "count": count}
-    facts |= {"best_epoch": best_epoch, "images_seen": images_seen, "shots": shots and dict(shots), "recipe": None}
+    facts |= {"best_epoch": best_epoch, "images_seen": images_seen, "levels": levels and dict(levels), "recipe": None}
     date = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(folder / FACTS, facts | {"host": described(describe_host()), "date": date, "version": __version__})
 
@@ -134,7 +135,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "count": count,
         "best_epoch": best["epoch"],
         "images_seen": whole * images + rest * batch,
-        "shots": None,
+        "levels": None,
         "recipe": hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16],
         "host": described(environment["host"]),
         "date": environment["begun"],

@@ -39,6 +39,25 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Levels:
+    """What a run measures several times, in place of one accuracy.
+
+    Args:
+        of: what the rows of the table are.
+        columns: of the table: the key of each level in a result, and its heading.
+        measured: what the values are.
+        with_interval: whether the last level is an accuracy on the images of the split, which has an interval.
+        axis: the name of the axis that the levels are drawn over; None for no picture.
+    """
+
+    of: str
+    columns: dict[str, str]
+    measured: str = "accuracy"
+    with_interval: bool = True
+    axis: str | None = None
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Runs that are compared.
 
@@ -50,6 +69,7 @@ class Experiment:
         runs: the rows of its table.
         baseline: the run that the others are compared with.
         axis: what the curves are drawn over.
+        levels: what its runs measure in place of one accuracy.
     """
 
     name: str
@@ -59,10 +79,12 @@ class Experiment:
     runs: tuple[Run, ...]
     baseline: str | None = None
     axis: Literal["epoch", "seconds", "cpu_seconds"] = "epoch"
+    levels: Levels | None = None
 
 
 TRAIN = "vitreous train {data}"
 PROBE = "python -m experiments.probe {data}"
+DELETION = "python -m experiments.deletion {data} --model {needs} --scores"
 # A small model: on 64 × 64 pixels in patches of 8, of which a stem makes 2, and on 32 × 32 in patches of 4, it sees 64.
 SMALL = "--set width=128 --set depth=6 --set mlp_dim=512 --set num_heads=4 --set threads=1"
 STEM = "--set stem_blocks=[]"
@@ -137,6 +159,7 @@ TABLE: tuple[Experiment, ...] = (
             Run("supervised", f"{PROBE} --model {{needs}}", needs="pretraining/supervised"),
             Run("masked", f"{PROBE} --model {{needs}}", needs="pretraining/masked"),
         ),
+        levels=Levels("backbone", {str(shots): f"{shots} a class" for shots in (1, 5, 10, 25)} | {"all": "all"}),
     ),
     Experiment(
         "leave-one-out",
@@ -174,6 +197,28 @@ TABLE: tuple[Experiment, ...] = (
             Run("timm", f"python -m experiments.timm_script {{data}} --epochs {TIMM_EPOCHS}", seeds=(0,)),
         ),
         axis="cpu_seconds",
+    ),
+    Experiment(
+        "deletion",
+        "Deleting what the model looks at",
+        "The probability of the true class while patches are deleted (painted in the mean colour), the ones with the "
+        "highest score first: where scores tell what the model goes by, it falls faster than in a random order. "
+        "`least-relevant` has the order of `relevance` turned round. Images that the whole model names right.",
+        "pizza_steak_sushi",
+        (
+            *(
+                Run(scores, f"{DELETION} {scores}", (0,), needs="photos-from-scratch/small-data")
+                for scores in ("relevance", "gradient", "rollout", "attention", "least-relevant")
+            ),
+            Run("random", f"{DELETION} random", needs="photos-from-scratch/small-data"),
+        ),
+        levels=Levels(
+            "order",
+            {str(share): f"{share} % deleted" for share in (0, 10, 20, 30, 50, 70, 90)},
+            "probability of the true class",
+            with_interval=False,
+            axis="patches deleted, %",
+        ),
     ),
 )
 

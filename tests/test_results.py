@@ -12,10 +12,10 @@ import typer.main
 from PIL import Image
 
 from experiments import __main__ as program
-from experiments import curves, document, image_sets, probe, timm_script
+from experiments import curves, deletion, document, image_sets, probe, timm_script
 from experiments.results import Point, Result, read_matrix
 from experiments.runner import ROOT, Runner, check_same, result_path
-from experiments.table import TABLE, Experiment, Goal, Run, find, words
+from experiments.table import TABLE, Experiment, Goal, Levels, Run, find, words
 from vitreous.checkpoints.store import save_model
 from vitreous.cli import app
 from vitreous.data.preprocessing import Preprocessing
@@ -29,6 +29,11 @@ RUNNER = Runner(TABLE, data=None)
 RESULTS = sorted((ROOT / "experiments" / "results").rglob("*.json"))
 RUNS = [(experiment, run) for experiment in TABLE for run in experiment.runs]
 NAMES = [f"{experiment.name}/{run.name}" for experiment, run in RUNS]
+PARSERS = {
+    "experiments.deletion": deletion.parser,
+    "experiments.probe": probe.parser,
+    "experiments.timm_script": timm_script.parser,
+}
 DOCUMENT = (ROOT / document.DOCUMENT).read_text(encoding="utf-8")
 
 
@@ -41,9 +46,9 @@ def test_the_document_is_what_the_results_say(experiment):
     part = document.part(RUNNER, experiment, results)
     assert document.replaced(DOCUMENT, experiment.name, part) == DOCUMENT, "run `python -m experiments --document`"
     picture = document.picture(ROOT, experiment)
-    assert picture.exists() == document.has_curves(results)
+    assert picture.exists() == document.has_curves(experiment, results)
     if picture.exists():
-        assert curves.drawn_from(picture) == curves.digest(results, experiment.axis)
+        assert curves.drawn_from(picture) == curves.digest(results, experiment)
         assert picture.stat().st_size < 60_000
 
 
@@ -83,7 +88,7 @@ def test_every_command_parses(experiment, run):
     program, *arguments = RUNNER.shown(experiment, run, run.seeds[0])
     if program == "python":
         assert arguments[0] == "-m"
-        parser = {"experiments.probe": probe.parser, "experiments.timm_script": timm_script.parser}[arguments[1]]()
+        parser = PARSERS[arguments[1]]()
         assert parser.parse_args(arguments[2:]).seed == run.seeds[0]
         return
     assert program == "vitreous"
@@ -111,7 +116,7 @@ def made_up(seed: int, correct: int, seconds: float = 10.0, **others) -> Result:
         "command": ["x"], "seed": seed, "split": "test", "accuracy": correct / 200, "correct": correct, "count": 200,
         "best_epoch": 2, "wall_seconds": seconds, "cpu_seconds": None, "images_seen": 1000,
         "curve": [Point(1, 1.0, None, 2.0, 0.5), Point(2, 2.0, None, 1.0, None), Point(3, 3.0, None, 1.0, 0.7)],
-        "shots": None, "host": {"cpu": "a cpu", "cores": 2, "device": "cpu", "torch": "2"}, "date": "2026-01-02T03:04",
+        "levels": None, "host": {"cpu": "a cpu", "cores": 2, "device": "cpu", "torch": "2"}, "date": "2026-01-02T03:04",
         "version": "1", "recipe": "r",
     }  # fmt: skip
     return Result(**(fields | others))
@@ -170,20 +175,48 @@ def test_the_table_of_shots():
         {"1": 0.4, "5": 0.5, "10": 0.6, "25": 0.7, "all": 0.8},
         {"1": 0.5, "5": 0.5, "10": 0.6, "25": 0.7, "all": 0.8},
     ]
-    results = {"one": [made_up(seed, 160, shots=one) for seed, one in enumerate(shots)]}
-    _, _, one, two = cells(document.shots_table(PAIR, results))
+    results = {"one": [made_up(seed, 160, levels=one) for seed, one in enumerate(shots)]}
+    levels = find("few-shot/random")[0].levels
+    assert levels is not None
+    header, _, one, two = cells(document.levels_table(PAIR.runs, levels, results))
+    assert header == [
+        "backbone",
+        "1 a class",
+        "5 a class",
+        "10 a class",
+        "25 a class",
+        "all",
+        "95 % interval",
+        "of",
+        "seeds",
+    ]
     assert one[:3] == ["`one`", "45.0 % (40.0 % to 50.0 %)", "50.0 %"]
+    assert one[-3] == "73.9 % to 85.0 %"  # Wilson's for 160 of 200
     assert two[1] == "not run yet"
+
+
+def test_levels_are_drawn_where_they_have_an_axis(tmp_path):
+    levels = Levels("scores", {"0": "none", "50": "half"}, "probability", with_interval=False, axis="deleted, %")
+    experiment = replace(PAIR, levels=levels)
+    results = {"one": [made_up(0, 160, levels={"0": 0.9, "50": 0.25})]}
+    header, _, one, _ = cells(document.levels_table(PAIR.runs, levels, results))
+    assert (header, one) == (
+        ["scores", "none", "half", "of", "seeds"], ["`one`", "90.0 %", "25.0 %", "test, 200 images", "0; 1, 2 not run yet"]
+    )  # fmt: skip
+    assert curves.points(results["one"][0], experiment) == [(0.0, 0.9), (50.0, 0.25)]
+    curves.draw(results, experiment, tmp_path / "p.png")
+    assert curves.drawn_from(tmp_path / "p.png") == curves.digest(results, experiment)
+    assert not document.has_curves(replace(PAIR, levels=replace(levels, axis=None)), results)
 
 
 def test_a_picture_is_drawn_when_its_results_change(tmp_path):
     path, results = tmp_path / "p.png", {"one": [made_up(0, 1), made_up(1, 1)], "two": [made_up(0, 1)]}
-    curves.draw(results, "epoch", path)
-    assert curves.drawn_from(path) == curves.digest(results, "epoch")
+    curves.draw(results, PAIR, path)
+    assert curves.drawn_from(path) == curves.digest(results, PAIR)
     first = path.read_bytes()
     assert len(first) < 60_000
     changed = results | {"two": [made_up(0, 1, curve=[Point(1, 1.0, None, 1.0, 0.2), Point(3, 2.0, None, 1.0, 0.9)])]}
-    curves.draw(changed, "epoch", path)
+    curves.draw(changed, PAIR, path)
     assert path.read_bytes() != first
     pixels = np.asarray(Image.open(path).convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
@@ -341,9 +374,22 @@ def test_the_probe(photos, tmp_path, fresh):
     arguments = [str(photos), "--model", str(tmp_path / "m.safetensors"), "--out", str(tmp_path / "out")]
     probe.main(arguments + ["--fresh"] * fresh)
     facts = json.loads((tmp_path / "out" / "facts.json").read_text())
-    assert list(facts["shots"]) == ["1", "5", "all"]
-    assert facts["shots"]["all"] == facts["accuracy"] == facts["correct"] / 4
+    assert list(facts["levels"]) == ["1", "5", "all"]
+    assert facts["levels"]["all"] == facts["accuracy"] == facts["correct"] / 4
     assert facts["accuracy"] == 1.0, "the colours are far apart"
+
+
+@pytest.mark.parametrize("scores", deletion.SCORES)
+def test_deletion(photos, tmp_path, scores):
+    model = VisionTransformer.from_variant("mu/16", image_size=32, num_classes=2)
+    fill_at_random(model, 0)
+    save_model(tmp_path / "m.safetensors", model, Preprocessing((32, 32)), open_data(photos).class_names, {})
+    named = [str(photos), "--model", str(tmp_path / "m.safetensors"), "--scores", scores]
+    deletion.main([*named, "--out", str(tmp_path / "out")])
+    facts = json.loads((tmp_path / "out" / "facts.json").read_text())
+    assert list(facts["levels"]) == ["0", "10", "20", "30", "40", "50", "60", "70", "80", "90", "100"]
+    assert facts["levels"]["0"] > 0.5, "images that are named right, of two classes"
+    assert facts["levels"]["0"] != facts["levels"]["100"]
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # timm leaves closing to the garbage collector

@@ -1,0 +1,77 @@
+"""`python -m experiments.deletion DATA --model RUN --scores NAME`: does deleting the patches called important hurt?"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from experiments.probe import pieces
+from experiments.results import write_facts
+from vitreous.classifier import Classifier, load
+from vitreous.data.sources import Split, open_data
+from vitreous.explain.attention_maps import attention
+from vitreous.explain.deletion import deletion_curve, random_scores
+from vitreous.explain.relevance import gradient_attention, relevance
+from vitreous.explain.rollout import rollout
+from vitreous.model.vit import VisionTransformer
+
+STEPS = 11  # from none to all of the patches
+# (model, images, classes) -> a score for each patch
+SCORES: dict[str, Callable[[VisionTransformer, Tensor, Tensor], Tensor]] = {
+    "relevance": relevance,
+    "gradient": lambda model, images, classes: gradient_attention(model, images, classes=classes),
+    "rollout": lambda model, images, classes: rollout(model, images),
+    "attention": lambda model, images, classes: attention(model, images),
+    "least-relevant": lambda model, images, classes: -relevance(model, images, classes),
+    "random": lambda model, images, classes: random_scores(model, images),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the program takes."""
+    made = argparse.ArgumentParser(prog="python -m experiments.deletion", description=__doc__)
+    made.add_argument("data", help="a folder with test/")
+    made.add_argument("--model", required=True, help="a run's folder, or weights as vitreous.load takes them")
+    made.add_argument("--scores", required=True, choices=SCORES, help="what orders the patches")
+    made.add_argument("--seed", type=int, default=0, help="of random scores")
+    made.add_argument("--out", type=Path, default=Path("runs", "deletion"), help="a folder for facts.json")
+    return made
+
+
+def main(arguments: list[str]) -> None:
+    """Writes facts.json: the mean probability of the true class at each share of deleted patches."""
+    given = parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    torch.manual_seed(given.seed)
+    data = open_data(given.data)
+    assert data.test is not None, "the image set has a test split"
+    curves = right_ones(load(given.model, device="cpu"), data.test, given.scores)
+    shares = torch.linspace(0, 100, STEPS)
+    levels = {f"{share:.0f}": value for share, value in zip(shares.tolist(), curves.mean(0).tolist(), strict=True)}
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_facts(given.out, "test", len(curves), len(curves), levels=levels)
+    for share, probability in levels.items():
+        print(f"{share} % deleted: {probability:.3f}")
+
+
+def right_ones(classifier: Classifier, split: Split, scores: str) -> Tensor:
+    """The deletion curves of the images that a classifier names right, "images steps"."""
+    model, preprocessing, curves, place = classifier.model, classifier.preprocessing, [], 0
+    for chunk in pieces(split):
+        images = preprocessing(chunk)
+        labels = torch.from_numpy(split.labels[place : place + len(chunk)]).long()
+        place += len(chunk)
+        with torch.inference_mode():
+            right = model(images).argmax(1) == labels
+        images, labels = images[right], labels[right]
+        if len(images):
+            order = SCORES[scores](model, images, labels)
+            curves.append(deletion_curve(model, images, order, labels, steps=STEPS))
+    return torch.cat(curves)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
