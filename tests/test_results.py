@@ -201,8 +201,9 @@ def test_levels_are_drawn_where_they_have_an_axis(tmp_path):
     results = {"one": [made_up(0, 160, levels={"0": 0.9, "50": 0.25})]}
     header, _, one, _ = cells(document.levels_table(PAIR.runs, levels, results))
     assert (header, one) == (
-        ["scores", "none", "half", "of", "seeds"], ["`one`", "90.0 %", "25.0 %", "test, 200 images", "0; 1, 2 not run yet"]
-    )  # fmt: skip
+        ["scores", "none", "half", "of", "seeds"],
+        ["`one`", "90.0 %", "25.0 %", "test, 200 images", "0; 1, 2 not run yet"],
+    )
     assert curves.points(results["one"][0], experiment) == [(0.0, 0.9), (50.0, 0.25)]
     curves.draw(results, experiment, tmp_path / "p.png")
     assert curves.drawn_from(tmp_path / "p.png") == curves.digest(results, experiment)
