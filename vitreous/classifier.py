@@ -1,15 +1,13 @@
 """Classifier: a model together with its preprocessing and its class names."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from vitreous.checkpoints.adapt import ChannelMethod, adapt
@@ -19,57 +17,23 @@ from vitreous.checkpoints.hub import MODEL_FILE, push
 from vitreous.checkpoints.report import ExportReport, LoadReport
 from vitreous.checkpoints.resolve import resolve
 from vitreous.checkpoints.store import StoredModel, check_class_names, save_model
-from vitreous.data.images import BadImage, decode_image, upright_rgb
+from vitreous.data.images import BadImage
 from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.reading import AnyImage, as_list, read_batches, read_or_raise
 from vitreous.model.config import Resampling, grid_of
 from vitreous.model.vit import VisionTransformer
+from vitreous.prediction import Prediction
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
-from vitreous.support.host import best_device, usable_cores
+from vitreous.support.host import best_device
 from vitreous.support.text import html_text
 
 if TYPE_CHECKING:
+    from vitreous.explain.explanation import Explanation
     from vitreous.training.recipe import Recipe
 
-AnyImage = str | Path | bytes | Image.Image
 BATCH_SIZE = 32
 TOP = 5  # classes that a prediction lists
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a classifier says of one image.
-
-    Args:
-        image: its name, or its number in the list where it came without one.
-        top: the likeliest classes and their probabilities, best first, five at most.
-    """
-
-    image: str
-    top: tuple[tuple[str, float], ...]
-
-    @property
-    def class_name(self) -> str:
-        """The likeliest class."""
-        return self.top[0][0]
-
-    @property
-    def probability(self) -> float:
-        """The likeliest class's probability, in [0, 1]."""
-        return self.top[0][1]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON values."""
-        return {
-            "image": self.image,
-            "class_name": self.class_name,
-            "probability": self.probability,
-            "top": [{"class_name": name, "probability": p} for name, p in self.top],
-        }
-
-    def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{html_text(name)}</td><td>{p:.1%}</td></tr>" for name, p in self.top)
-        return f"<table><caption>{html_text(self.image)}</caption>{rows}</table>"
 
 
 class Classifier:
@@ -177,6 +141,18 @@ class Classifier:
         self.model.to(device)
         return self
 
+    def names(self) -> tuple[str, ...]:
+        """The classes' names; those without one are "class 0" and so on.
+
+        Raises:
+            InputError: the model has no head.
+        """
+        count = self.model.config.num_classes
+        if not count:
+            cause = "this model has no head: it gives features, not classes"
+            raise InputError(cause, "train a head first: vitreous train photos/")
+        return self.class_names or tuple(f"class {i}" for i in range(count))
+
     def __call__(self, images: AnyImage | Sequence[AnyImage]) -> list[Prediction]:
         """Classifies photos.
 
@@ -203,12 +179,12 @@ class Classifier:
         Raises:
             InputError: the model has no head; before the first image is asked for.
         """
-        return self._each(images, batch_size, self._names())
+        return self._each(images, batch_size, self.names())
 
     def _each(
         self, images: Sequence[AnyImage], batch_size: int, names: Sequence[str]
     ) -> Iterator[Prediction | BadImage]:
-        for labels, pixels in self._batches(images, batch_size):
+        for labels, pixels in read_batches(images, self.preprocessing, batch_size):
             rows = iter(self._probabilities(pixels, len(names)) if pixels else ())
             for label in labels:
                 if isinstance(label, BadImage):
@@ -224,13 +200,37 @@ class Classifier:
             BadImage: an image cannot be read.
         """
         parts = [torch.empty(0, self.model.config.width)]
-        for labels, pixels in self._batches(as_list(images), BATCH_SIZE):
-            for label in labels:
-                if isinstance(label, BadImage):
-                    raise label
+        for _, pixels in read_or_raise(as_list(images), self.preprocessing, BATCH_SIZE):
             with torch.inference_mode():
                 parts.append(self.model.representation(self._inputs(pixels)).float().cpu())
         return torch.cat(parts)
+
+    def explain(
+        self, images: AnyImage | Sequence[AnyImage], class_name: str | None = None
+    ) -> "Explanation | list[Explanation]":
+        """Shows where the model looks in photos: attention rollout, and what speaks for a class.
+
+        Args:
+            images: as for calling; one, or a list.
+            class_name: the class; the likeliest of each photo if None.
+
+        Returns:
+            One for one photo, a list for a list. They show themselves in notebooks; `save` writes their picture.
+
+        Raises:
+            BadImage: an image cannot be read.
+            InputError: there is no such class.
+        """
+        from vitreous.explain.chunks import images_at_once
+        from vitreous.explain.explanation import explain_batch
+
+        photos, config, size = as_list(images), self.model.config, self.preprocessing.image_size
+        names = self.names() if config.num_classes else ()
+        count = min(BATCH_SIZE, images_at_once(config, size, with_gradient=bool(names)))
+        found: list[Explanation] = []
+        for labels, pixels in read_or_raise(photos, self.preprocessing, count):
+            found += explain_batch(self.model, self._inputs(pixels), labels, pixels, names, class_name)
+        return found if photos is images else found[0]
 
     def adapt(
         self,
@@ -315,30 +315,6 @@ class Classifier:
     def _stored(self) -> StoredModel:
         return StoredModel(self.model, self.preprocessing, self.class_names, self.metadata, self.report)
 
-    def _names(self) -> tuple[str, ...]:
-        count = self.model.config.num_classes
-        if not count:
-            cause = "this model has no head: it gives features, not classes"
-            raise InputError(cause, "train a head first: vitreous train photos/")
-        return self.class_names or tuple(f"class {i}" for i in range(count))
-
-    def _batches(
-        self, images: Sequence[AnyImage], batch_size: int
-    ) -> Iterator[tuple[list[str | BadImage], list[Tensor]]]:
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            for start in range(0, len(images), batch_size):
-                chunk = images[start : start + batch_size]
-                read = list(pool.map(self._read, chunk, range(start, start + len(chunk))))
-                yield [label for label, _ in read], [pixels for _, pixels in read if pixels is not None]
-
-    def _read(self, image: AnyImage, index: int) -> tuple[str | BadImage, Tensor | None]:
-        name = str(image) if isinstance(image, str | Path) else f"image {index}"
-        try:
-            decoded = upright_rgb(image, name) if isinstance(image, Image.Image) else decode_image(image)
-        except BadImage as error:
-            return error, None
-        return name, self.preprocessing.pixels(decoded)
-
     def _inputs(self, pixels: list[Tensor]) -> Tensor:
         return self.preprocessing.normalize(torch.stack(pixels).to(self.device))
 
@@ -346,11 +322,6 @@ class Classifier:
     def _probabilities(self, pixels: list[Tensor], classes: int) -> Iterator[tuple[list[float], list[int]]]:
         top = self.model(self._inputs(pixels)).float().softmax(dim=-1).topk(min(TOP, classes))
         return zip(top.values.tolist(), top.indices.tolist(), strict=True)
-
-
-def as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
-    """One image as a list of one; a list as it is."""
-    return [images] if isinstance(images, str | Path | bytes | Image.Image) else images
 
 
 def load(source: str | Path, device: str | None = None, *, family: str | None = None, **fields: Any) -> Classifier:

@@ -1,26 +1,23 @@
 """`vitreous predict`."""
 
 import csv
-import glob
 import io
 import json
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitreous.cli.app import BAD_INPUT, FamilyOption, SettingsOption, open_classifier
+from vitreous.cli.app import FamilyOption, SettingsOption, open_classifier
+from vitreous.cli.inputs import find_images, readable, tell_unreadable
 from vitreous.support.errors import InputError
-from vitreous.support.text import csv_cell, natural_key, printable
+from vitreous.support.text import csv_cell, printable
 
 if TYPE_CHECKING:
-    from vitreous.classifier import Classifier, Prediction
+    from vitreous.classifier import Classifier
     from vitreous.data.images import BadImage
+    from vitreous.prediction import Prediction
 
-STDIN = "-"
 HEADER = ("image", "class_name", "probability", "unsure", "second_class_name", "second_probability")
 WIDEST = 60  # columns of a table that a name may take before the others move
 OTHERS = 2  # classes that a table shows beside the likeliest
@@ -65,76 +62,7 @@ def command(
         show(json_lines(predictions, min_confidence))
     else:
         print_table(predictions, paths, classifier, min_confidence)
-    if faults:
-        print(f"{len(faults):,} of {len(paths):,} images could not be read", file=sys.stderr)
-        raise typer.Exit(BAD_INPUT)
-
-
-# ---- which images
-
-
-def find_images(arguments: Iterable[str]) -> list[str]:
-    """The images that the arguments name, in their order; those below a folder in natural order.
-
-    A name that does not exist and is no pattern is kept: it is told like a broken image, and stops no other.
-
-    Raises:
-        InputError: a folder, a pattern or stdin gives no image.
-    """
-    found: list[str] = []
-    for argument in arguments:
-        if argument == STDIN:
-            lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-            here = [path for line in lines if line for path in images_at(line)]
-            nothing = InputError("there are no names on stdin", "give one a line, as find and ls do")
-        elif not os.path.lexists(argument) and glob.has_magic(argument):
-            # Not Path.glob, which takes no absolute pattern.
-            matches = sorted(glob.iglob(argument, recursive=True), key=natural_key)  # noqa: PTH207
-            here = [path for match in matches for path in images_at(match, chosen=False)]
-            nothing = InputError(
-                f"no image matches {argument!r}", "a pattern is like 'new/*.jpg'; ** stands for folders"
-            )
-        else:
-            here = list(images_at(argument))
-            nothing = InputError(f"there are no images in {argument!r}", "read are JPEG, PNG, WebP, BMP and GIF files")
-        if not here:
-            raise nothing
-        found += here
-    return found
-
-
-def images_at(path: str, chosen: bool = True) -> Iterator[str]:
-    """The images below a folder, at any depth; a file itself, whatever its name if it was `chosen` by name."""
-    from vitreous.data.images import is_image_name
-
-    if not Path(path).is_dir():
-        if chosen or is_image_name(path):
-            yield path
-        return
-    for folder, folders, files in os.walk(path, onerror=fail):
-        for name in folders:
-            if Path(folder, name).is_symlink():
-                print(f"passed over: {printable(f'{folder}/{name}')} is a link to a folder", file=sys.stderr)
-        folders[:] = sorted((name for name in folders if not name.startswith((".", "__MACOSX"))), key=natural_key)
-        for name in sorted(filter(is_image_name, files), key=natural_key):
-            yield f"{folder.rstrip('/')}/{name}"
-
-
-def fail(error: OSError) -> None:
-    """Raises what os.walk would pass over in silence: a folder that cannot be read."""
-    raise error
-
-
-def readable(results: "Iterable[Prediction | BadImage]", faults: "list[BadImage]") -> "Iterator[Prediction]":
-    """The predictions alone; an image that cannot be read is told at once, on one line, and added to `faults`."""
-    from vitreous.data.images import BadImage
-
-    for result in results:
-        if isinstance(result, BadImage):
-            print(f"error: {result}", file=sys.stderr)
-            faults.append(result)
-        else:
-            yield result
+    tell_unreadable(faults, paths)
 
 
 # ---- how they are shown

@@ -1,0 +1,57 @@
+"""Images read a batch at a time: their order, their names, and those that cannot be read."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitreous.data.images import BadImage
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.reading import AnyImage, as_list, read_batches, read_or_raise
+
+SMALL = Preprocessing((4, 6))
+
+
+def photo(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 9, 3), dtype=np.uint8))
+
+
+def kinds(folder: Path) -> list[AnyImage]:
+    """The same kind of photo as a name, a path, bytes and an image; and two that cannot be read."""
+    for number in (0, 1):
+        photo(number).save(folder / f"{number}.png")
+    file = BytesIO()
+    photo(2).save(file, "PNG")
+    return [str(folder / "0.png"), folder / "1.png", b"my notes", file.getvalue(), photo(3), folder / "missing.png"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
+def test_each_image_keeps_its_place(tmp_path, batch_size: int):
+    batches = list(read_batches(kinds(tmp_path), SMALL, batch_size))
+    assert [len(labels) for labels, _ in batches][:-1] == [batch_size] * (len(batches) - 1)
+    labels = [label for labels, _ in batches for label in labels]
+    assert [isinstance(label, BadImage) for label in labels] == [False, False, True, False, False, True]
+    good = [label for label in labels if not isinstance(label, BadImage)]
+    assert good == [str(tmp_path / "0.png"), str(tmp_path / "1.png"), "image 3", "image 4"]
+    pixels = [pixels for _, found in batches for pixels in found]
+    assert len(pixels) == 4
+    for number, found in enumerate(pixels):
+        assert (found == SMALL.pixels(photo(number))).all()
+
+
+def test_where_all_must_be_good_the_first_bad_one_is_raised(tmp_path):
+    images = kinds(tmp_path)
+    batches = read_or_raise(images, SMALL, 2)
+    names, pixels = next(batches)
+    assert names == [str(tmp_path / "0.png"), str(tmp_path / "1.png")]
+    assert len(pixels) == 2
+    with pytest.raises(BadImage, match="is not a JPEG"):
+        next(batches)
+
+
+def test_nothing_is_read_of_nothing():
+    assert list(read_batches([], SMALL, 4)) == []
+    assert as_list("a.png") == ["a.png"]
+    assert as_list(["a.png"]) == ["a.png"]

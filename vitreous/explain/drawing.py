@@ -1,0 +1,221 @@
+"""The style of all figures in one place: paper, letters, colours, bitmaps, and how a figure is written.
+
+Figures are placed by inches from their upper left corner, 100 of a screen's pixels each; a PNG has twice as many.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
+from numpy import ndarray
+
+from vitreous.support.text import printable
+
+FONT, FONT_SIZE = "DejaVu Sans", 7  # matplotlib brings it along: the same letters everywhere
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": FONT,
+    "font.size": FONT_SIZE,
+    "text.usetex": False,
+    "text.color": "#5a6470",
+    "axes.labelcolor": "#5a6470",
+    "axes.labelsize": 7,
+    "axes.edgecolor": "#e2e6ea",
+    "axes.unicode_minus": True,
+    "xtick.color": "#5a6470",
+    "ytick.color": "#5a6470",
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "figure.facecolor": "#ffffff",
+    "image.composite_image": False,  # a map over a photo stays a small bitmap of its own
+    "svg.fonttype": "none",  # letters stay letters: small files, and text that can be searched and read aloud
+    "svg.hashsalt": "vitreous",  # the same figure gives the same bytes
+}
+INK, SOFT, LINE, RAISED = "#16191d", "#5a6470", "#e2e6ea", "#f1f3f5"
+ACCENT = (255, 122, 0)
+STRONGEST = 0.82  # opacity of the most attended patch: the photo is still seen below
+PALEST, GREYEST = 0.35, 0.6  # a greyed photo is its luminance, so much of it, above so much white
+CRISP = 64  # pixels of a side up to which each pixel of a photo is shown as a square
+PNG_DPI, SVG_DPI = 200, 110  # the second is that of photos inside; everything else is drawn by lines
+MARGIN, GAP, TEXT_LINE = 0.12, 0.06, 0.15  # inches
+NARROWEST = 0.02  # inches of a letter
+FLAT = 1e-3  # a map whose values differ by less, as a share of them, looks nowhere in particular
+KINDS: tuple[Literal["png", "svg"], ...] = ("png", "svg")
+
+Photo = UInt8[ndarray, "height width channels"]
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Writes a figure as PNG and as SVG, and returns both files.
+
+    Args:
+        figure: what to write.
+        stem: the files' path without a suffix.
+    """
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS]
+    for file, kind in zip(files, KINDS, strict=True):
+        file.write_bytes(render(figure, kind))
+    return files
+
+
+def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """The file of a figure; the same figure gives the same bytes. A PNG has two pixels for each of a screen.
+
+    Characters that the font lacks become boxes in a PNG, without complaint.
+    """
+    file = BytesIO()
+    with rc_context(STYLE), quiet():
+        if kind == "svg":
+            figure.set_dpi(SVG_DPI)
+            FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": "vitreous"})
+        else:
+            figure.set_dpi(PNG_DPI)
+            FigureCanvasAgg(figure).print_png(file, metadata={"Software": "vitreous"})
+    return file.getvalue()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps matplotlib's complaints about characters that the font lacks to itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+# ---- colours
+
+
+def heat(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 4"]:
+    """A map as one colour of growing opacity, from its smallest value, clear, to its largest."""
+    opacity = strength(scores) * (STRONGEST * 255)
+    colour = np.broadcast_to(np.array(ACCENT, np.uint8), (*scores.shape, 3))
+    return np.dstack([colour, opacity.round().astype(np.uint8)])
+
+
+def tints(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
+    """A map as one colour on nearly white paper, from its smallest value to its largest."""
+    return mixed(strength(scores)[..., None], RAISED, ACCENT)
+
+
+def strength(scores: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows columns"]:
+    """A map from 0, its smallest value, to 1, its largest; all 0 where these are the same but for rounding."""
+    low, high = float(scores.min()), float(scores.max())
+    if high - low <= FLAT * max(abs(low), abs(high)):
+        return np.zeros_like(scores)
+    return (scores - low) / (high - low)
+
+
+def signed(values: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
+    """Values from -1 to 1 as dark grey, white at 0, and the accent."""
+    size = np.abs(np.clip(values, -1, 1))[..., None]
+    return np.where(values[..., None] < 0, mixed(size, "#ffffff", "#3a4350"), mixed(size, "#ffffff", ACCENT))
+
+
+def mixed(
+    share: Float[ndarray, "rows columns 1"], nothing: str | tuple[int, int, int], all_of_it: str | tuple[int, int, int]
+) -> UInt8[ndarray, "rows columns 3"]:
+    """Colours between two, each given as #rrggbb or as bytes."""
+    low, high = (
+        np.frombuffer(bytes.fromhex(c[1:]), np.uint8) if isinstance(c, str) else c for c in (nothing, all_of_it)
+    )
+    return (np.asarray(low) * (1 - share) + np.asarray(high) * share).round().astype(np.uint8)
+
+
+def greyed(photo: Photo) -> UInt8[ndarray, "height width 3"]:
+    """A photo in pale grey, on which a colour is seen."""
+    luminance = photo @ np.array([0.299, 0.587, 0.114]) if photo.shape[2] == 3 else photo[..., 0]
+    pale = (PALEST * 255 + GREYEST * luminance).clip(0, 255).round().astype(np.uint8)
+    return pale[..., None].repeat(3, axis=2)
+
+
+# ---- what is drawn
+
+
+def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """A frameless place in a figure, by inches from the upper left corner."""
+    across, down = figure.get_size_inches()
+    axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+    axes.set_axis_off()
+    return axes
+
+
+def write(
+    figure: Figure, left: float, top: float, text: str, *, width: float = math.inf, ink: str = SOFT, align: str = "left"
+) -> None:
+    """Writes one line, its middle at `top` by inches from the upper left corner; one that is too wide is cut.
+
+    A class may be called $a$: it is a name and no formula.
+    """
+    across, down = figure.get_size_inches()
+    where = {"ha": align, "va": "center_baseline"}
+    figure.text(left / across, 1 - top / down, fitting(text, width), color=ink, parse_math=False, **where)
+
+
+def fitting(text: str, width: float) -> str:
+    """The text on one line that is no wider than so many inches; at least four characters of it."""
+    line = shortened(text, len(text) if width == math.inf else int(width / NARROWEST))
+    while len(line) > 4 and inches(line) > width:
+        line = shortened(text, len(line) - 1)
+    return line
+
+
+def inches(line: str) -> float:
+    """How wide a line of text is."""
+    letters = FontProperties(family=FONT, size=FONT_SIZE)
+    with quiet():
+        return TextToPath().get_text_width_height_descent(line, letters, False)[0] / 72 if line else 0.0
+
+
+def shortened(text: str, most: int) -> str:
+    """The text on one line of so many characters: of a long one, as a file's name, the beginning and the end."""
+    text = printable(text)
+    if len(text) <= most:
+        return text
+    end = most // 2
+    return f"{text[: most - end - 1]}…{text[len(text) - end :]}"
+
+
+def show_photo(axes: Axes, photo: Photo) -> None:
+    """Fills a place with a photo; of a tiny one each pixel is a square."""
+    crisp = max(photo.shape[:2]) <= CRISP
+    shown = photo if photo.shape[2] == 3 else photo.repeat(3, axis=2)
+    axes.imshow(shown, interpolation="none" if crisp else "antialiased", aspect="auto")
+
+
+def show_map(axes: Axes, photo: Photo, scores: Float[ndarray, "rows columns"]) -> None:
+    """Fills a place with a greyed photo below a map of its patches."""
+    show_photo(axes, greyed(photo))
+    height, width = photo.shape[:2]
+    axes.imshow(heat(scores), extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="none", aspect="auto")
+
+
+def mosaic(
+    cells: UInt8[ndarray, "down across rows columns 3"], finest: int, gap: int = 3
+) -> UInt8[ndarray, "height width 3"]:
+    """Many small pictures in one bitmap, with white gaps between them.
+
+    Args:
+        cells: the pictures.
+        finest: pixels of a picture's longer side, at least; each pixel of it becomes so large a square.
+        gap: pixels between two pictures.
+    """
+    down, across, rows, columns, _ = cells.shape
+    scale = math.ceil(finest / max(rows, columns))
+    cells = cells.repeat(scale, axis=2).repeat(scale, axis=3)
+    padded = np.pad(cells, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    rows, columns = padded.shape[2:4]
+    joined = padded.transpose(0, 2, 1, 3, 4).reshape(down * rows, across * columns, 3)
+    return joined[: down * rows - gap, : across * columns - gap]

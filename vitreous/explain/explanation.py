@@ -1,0 +1,157 @@
+"""Explanation: one photo, what a classifier says of it, and where it looked."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from matplotlib.figure import Figure
+from numpy import ndarray
+from torch import Tensor
+
+from vitreous.explain.attention_maps import readout_name
+from vitreous.explain.drawing import KINDS, Photo, render
+from vitreous.explain.figures import photo_with_maps
+from vitreous.explain.relevance import relevance
+from vitreous.explain.rollout import rollout
+from vitreous.model.shapes import Images
+from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError, unknown
+from vitreous.support.files import write_bytes
+from vitreous.support.text import html_text
+
+Pixels = UInt8[Tensor, "channels height width"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a model looked in one photo; shows itself in notebooks.
+
+    Attributes:
+        image: the photo's name, or its number in the list where it came without one.
+        class_name: what is explained: the class that was asked for, or the likeliest; None if the model has no head.
+        probability: of that class, in [0, 1].
+        rollout: a value for each patch: how much of it reaches what the head reads, by attention rollout.
+        relevance: a value for each patch: how much it speaks for the class.
+        reads: what the model's head reads, such as "the class token".
+        photo: the pixels that the model saw.
+    """
+
+    image: str
+    class_name: str | None
+    probability: float | None
+    rollout: Float[ndarray, "rows columns"] = field(repr=False)
+    relevance: Float[ndarray, "rows columns"] | None = field(repr=False)
+    reads: str
+    photo: Photo = field(repr=False)
+
+    def figure(self) -> Figure:
+        """The photo beside its maps."""
+        maps = [(f"rollout to {self.reads}", self.rollout)]
+        if self.relevance is not None:
+            maps.append((f"relevance for {self.class_name}", self.relevance))
+        return photo_with_maps(self.photo, maps, self.caption())
+
+    def caption(self) -> str:
+        """The class and its probability; the photo's name where there is no class."""
+        return self.image if self.class_name is None else f"{self.class_name} {self.probability:.1%}"
+
+    def save(self, path: str | Path) -> None:
+        """Writes `figure`, atomically.
+
+        Args:
+            path: a file that ends in .png or .svg.
+
+        Raises:
+            InputError: it ends otherwise, or cannot be written.
+        """
+        suffix = Path(path).suffix.lower()
+        kind = next((kind for kind in KINDS if suffix == f".{kind}"), None)
+        if kind is None:
+            raise InputError(f"{str(path)!r} does not say which kind of picture it is", "end it in .png or .svg")
+        write_bytes(path, render(self.figure(), kind))
+
+    def _repr_html_(self) -> str:
+        figure, name = self.figure(), html_text(self.image)
+        alt = html_text(f"{self.image}: {self.caption()}, beside where the model looked in it")
+        picture = b64encode(render(figure, "png")).decode("ascii")
+        width = f"{100 * figure.get_size_inches()[0]:.0f}px"  # two pixels of the picture are one of the screen
+        style = f"max-width: min(100%, {width})"
+        image = f'<img style="{style}" alt="{alt}" src="data:image/png;base64,{picture}">'
+        return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
+
+
+def explain_batch(
+    model: VisionTransformer,
+    images: Images,
+    labels: Sequence[str],
+    pixels: Sequence[Pixels],
+    class_names: Sequence[str],
+    class_name: str | None = None,
+) -> list[Explanation]:
+    """Explains some photos.
+
+    Args:
+        model: any.
+        images: as the model takes them.
+        labels: their names.
+        pixels: of the same images, before they were normalised.
+        class_names: of the model's classes; none if it has no head.
+        class_name: what to explain; the likeliest class of each photo if None.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    number = class_number(class_names, class_name)
+    classes, probabilities = chosen_classes(model, images, number) if class_names else (None, None)
+    rolled = rollout(model, images).cpu().numpy()
+    relevant = None if classes is None else relevance(model, images, classes).cpu().numpy()
+    return [
+        Explanation(
+            label,
+            None if classes is None else class_names[int(classes[i])],
+            None if probabilities is None else float(probabilities[i]),
+            rolled[i],
+            None if relevant is None else relevant[i],
+            readout_name(model.config),
+            as_photo(pixels[i]),
+        )
+        for i, label in enumerate(labels)
+    ]
+
+
+def class_number(class_names: Sequence[str], class_name: str | None) -> int | None:
+    """The number of a class; None for None.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    if class_name is None:
+        return None
+    if class_name not in class_names:
+        raise unknown("class", class_name, class_names)
+    return class_names.index(class_name)
+
+
+def chosen_classes(
+    model: VisionTransformer, images: Images, number: int | None
+) -> tuple[Int64[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """For each image a class and its probability.
+
+    Args:
+        model: one with a head.
+        images: as the model takes them.
+        number: of the class; the likeliest of each image if None.
+    """
+    with torch.inference_mode(False), torch.no_grad():  # tensors that may take part in a backward pass later
+        probabilities = model(images).float().softmax(dim=-1)
+        likeliest = probabilities.argmax(dim=-1)
+        classes = likeliest if number is None else torch.full_like(likeliest, number)
+        return classes, probabilities.gather(1, classes[:, None])[:, 0]
+
+
+def as_photo(pixels: Pixels) -> Photo:
+    """Pixels in the order in which pictures have them."""
+    return pixels.permute(1, 2, 0).numpy()
