@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.classifiers import small_classifier
 from vitreous.classifier import Classifier
-from vitreous.cli.report import choose, patch_attention, write_report
+from vitreous.cli.report import choose, write_report
 from vitreous.cli.report.charts import Line, axis, line_chart, runs
 from vitreous.cli.report.page import cell
 from vitreous.cli.report.pictures import heat, photo
@@ -274,18 +274,6 @@ def test_a_dozen_is_shown_as_far_as_there_are(right, wrong, shown):
     chosen = choose(outcome_by_hand(labels, classes, np.ones(len(labels), np.float32)))
     assert len(chosen) == min(12, right + wrong)
     assert sum(classes[chosen]) == shown
-
-
-def test_the_attention_is_that_of_the_class_token():
-    model = small_classifier(registers=2).model
-    weights = model.attention_weights(torch.randn(2, 3, 16, 16), blocks=[-1])[1]
-    looks = patch_attention(weights, model.config)
-    assert torch.equal(looks, weights[:, :, 0, 3:])
-    assert looks.shape == (2, 3, 16)
-
-    mean = small_classifier(class_token=False, pooling="mean").model
-    weights = mean.attention_weights(torch.randn(2, 3, 16, 16), blocks=[-1])[1]
-    assert torch.allclose(patch_attention(weights, mean.config).sum(-1), torch.ones(2, 3))
 
 
 def test_heat_is_strongest_where_attention_is():

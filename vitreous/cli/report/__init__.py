@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from vitreous.classifier import Classifier
 from vitreous.cli.report.page import Example, Report, page
 from vitreous.data.sources import ImageData, Split
 from vitreous.evaluation.metrics import Outcome
-from vitreous.model.config import ViTConfig
-from vitreous.model.shapes import AttentionMap
+from vitreous.explain.attention_maps import attention_of_heads
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
 from vitreous.support.text import printable
@@ -65,9 +63,7 @@ def examples(classifier: Classifier, split: Split, outcome: Outcome) -> list[Exa
     preprocessing, model = classifier.preprocessing, classifier.model
     pixels = torch.stack([preprocessing.pixels(split.load(place)) for place in outcome.places[chosen].tolist()])
     images = preprocessing.normalize(pixels.to(classifier.device))
-    with torch.inference_mode():
-        [weights] = model.attention_weights(images, blocks=[-1]).values()
-    looks = patch_attention(weights, model.config).unflatten(-1, model.grid(images)).float().cpu().numpy()
+    looks = attention_of_heads(model, images, blocks=[-1])[:, 0].cpu().numpy()
     return [
         Example(
             name=printable(split.names[outcome.places[i]]),
@@ -89,14 +85,6 @@ def choose(outcome: Outcome) -> list[int]:
     count = min(len(right), EXAMPLES - len(wrong))
     spread = np.linspace(0, len(right) - 1, count).round().astype(int)  # a split has its classes one by one
     return [*wrong.tolist(), *right[spread].tolist()]
-
-
-def patch_attention(weights: AttentionMap, config: ViTConfig) -> Float[torch.Tensor, "batch heads patches"]:
-    """How much each patch is attended to: by the class token where the head reads it, else by all patches."""
-    patches = weights[..., config.prefix_tokens :]
-    if config.pooling == "class_token":
-        return patches[:, :, 0]
-    return patches[:, :, config.prefix_tokens :].mean(dim=2)
 
 
 def read(path: Path) -> str:

@@ -15,6 +15,7 @@ from vitreous.cli.report.charts import Line, line_chart
 from vitreous.cli.report.pictures import CRISP, heat, photo
 from vitreous.data.sources import ImageData
 from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
+from vitreous.explain.attention_maps import readout_name
 from vitreous.model.config import ViTConfig
 from vitreous.model.cost import nominal_multiply_adds, parameter_count
 from vitreous.support.text import html_text, printable
@@ -285,9 +286,7 @@ def model_in_numbers(config: ViTConfig) -> str:
         "Heads": f"{c.num_heads}, each of {c.head_dim}",
         "MLP": f"{c.mlp_dim:,}",
         "Position embedding": c.position_embedding.replace("_", " "),
-        "Head reads": {"class_token": "the class token", "mean": "the patches' mean", "attention": "attention pooling"}[
-            c.pooling
-        ],
+        "Head reads": readout_name(c),
     }
     return section("The model in numbers", definitions(numbers, "numbers"))
 
