@@ -444,3 +444,24 @@ def test_text_is_safe_to_show():
     found = compare(mine, reference, X)
     assert "\x1b" not in str(found)
     assert "<i>" not in found._repr_html_()
+
+
+def test_a_forward_that_goes_on_after_an_exception_is_compared():
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("no")
+
+    class GoesOn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fails, self.layer = Fails(), nn.Linear(24, 24)
+
+        def forward(self, x):
+            try:
+                return self.fails(x)
+            except RuntimeError:
+                return self.layer(x)
+
+    mine, reference = GoesOn(), nn.Sequential(nn.Linear(24, 24))
+    mine.layer.load_state_dict(reference[0].state_dict())
+    assert compare(mine, reference, X).equal

@@ -123,7 +123,7 @@ class Recorder:
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         while (event := self._stack.pop()).module is not module:
-            pass  # left by an exception that someone caught
+            event.seen = None  # left by an exception that someone caught: it has no output
         with self._pause():
             event.unchanged = any(result is t and version(result) == before for t, before in event.seen)
             self._finish(event, result)
