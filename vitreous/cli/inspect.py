@@ -1,12 +1,15 @@
 """`vitreous inspect`."""
 
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from vitreous.cli.app import FamilyOption, SettingsOption, open_classifier
+from vitreous.support.errors import InputError, nearest
+from vitreous.support.text import printable
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.explain.table import Table
+    from vitreous.model.vit import VisionTransformer
 
 
 def command(
@@ -36,6 +40,10 @@ def command(
     all_blocks: Annotated[
         bool, typer.Option("--all", help="Open every block, also those that are like the one before.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="With --image: also write a page that walks the photo through the model in pictures."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     family: FamilyOption = None,
     settings: SettingsOption = None,
@@ -46,23 +54,60 @@ def command(
     from vitreous.support.host import tune_host
 
     tune_host()
-    network, preprocessing, fresh = open_model(model, family, settings, with_weights=image is not None)
-    pixels = [] if image is None else [preprocessing([decode(image)]).to(device_of(network))]
-    trace = inspect(network, *pixels, level=level, values=image is not None)
+    check_page(html, image)
+    opened = open_model(model, family, settings, with_weights=image is not None)
+    photo = None if image is None else decode(image)
+    pixels = [] if photo is None else [opened.preprocessing([photo]).to(device_of(opened.model))]
+    trace = inspect(opened.model, *pixels, level=level, values=image is not None)
     if as_json:
-        told = {"name": model, "fresh_weights": fresh, **trace.to_dict()}
+        told = {"name": model, "fresh_weights": opened.fresh, **trace.to_dict()}
         print(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        table = lay_out(trace, fold=not all_blocks)
+        if opened.fresh and image is not None:
+            table.notes.append("The weights are fresh and random: the values say nothing about a trained model.")
+        if not show(table):
+            print(plain_table(table))
+    if html is not None and photo is not None:
+        write_page(html, opened, photo, model)
+        print(f"the walk is in {printable(str(html))}", file=sys.stderr if as_json else sys.stdout)
+
+
+class Opened(NamedTuple):
+    """A model with what belongs to it."""
+
+    model: "VisionTransformer"
+    preprocessing: "Preprocessing"
+    class_names: tuple[str, ...] | None
+    fresh: bool  # whether its weights are random
+
+
+def check_page(html: Path | None, image: Path | None) -> None:
+    """Raises InputError, before anything is computed, where a page is wanted that cannot be."""
+    from vitreous.support.files import check_target
+
+    if html is None:
         return
-    table = lay_out(trace, fold=not all_blocks)
-    if fresh and image is not None:
-        table.notes.append("The weights are fresh and random: the values say nothing about a trained model.")
-    if not show(table):
-        print(plain_table(table))
+    if image is None:
+        raise InputError("--html walks a photo through the model, and there is none", "add --image photo.jpg")
+    check_target(html)
+    if not html.parent.is_dir():
+        raise InputError(
+            f"cannot write {str(html)!r}: there is no folder {str(html.parent)!r}", "make it, or name another"
+        )
 
 
-def open_model(
-    model: str, family: str | None, settings: list[str] | None, with_weights: bool
-) -> "tuple[nn.Module, Preprocessing, bool]":
+def write_page(html: Path, opened: Opened, photo: "Image", name: str) -> None:
+    """Writes the page, atomically."""
+    from vitreous.explain.walk import walk_page
+    from vitreous.support.files import write_text
+
+    model, preprocessing, class_names, fresh = opened
+    shown = name if fresh else Path(name).name or name  # of a path, what tells it from others
+    write_text(html, walk_page(model, photo, preprocessing, class_names, shown, fresh))
+
+
+def open_model(model: str, family: str | None, settings: list[str] | None, with_weights: bool) -> Opened:
     """Finds the model, what it expects of an image, and whether its weights are fresh.
 
     Args:
@@ -79,11 +124,10 @@ def open_model(
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.explain.trace import named
     from vitreous.model.variants import NAMES, SIZES, variant
-    from vitreous.support.errors import InputError, nearest
 
     if Path(model).expanduser().exists() or ":" in model:
         classifier = open_classifier(model, family, settings)
-        return classifier.model, classifier.preprocessing, False
+        return Opened(classifier.model, classifier.preprocessing, classifier.class_names, fresh=False)
     try:
         config = variant(model)
     except ValueError as error:
@@ -95,7 +139,7 @@ def open_model(
         raise InputError(f"{model!r} is neither a file nor a variant", names) from error
     if family or settings:
         raise InputError(f"{model} is the name of a shape and says all by itself", "leave --family and --set out")
-    return named(model, on_meta=not with_weights), Preprocessing(image_size=config.image_size), True
+    return Opened(named(model, on_meta=not with_weights), Preprocessing(config.image_size), None, fresh=True)
 
 
 def device_of(network: "nn.Module") -> "torch.device":
@@ -115,8 +159,6 @@ def show(table: "Table") -> bool:
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
-
-    from vitreous.support.text import printable
 
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -1,0 +1,297 @@
+"use strict";
+// One choice of a token for the whole page, and every picture and number that follows it.
+
+const HEAT = [255, 122, 0], COLD = [43, 123, 222]; // the colours of pictures.py
+const STRONGEST = 0.86, STEPS = 15, ZERO = 7;
+const root = document.documentElement, data = JSON.parse(document.getElementById("data").textContent);
+const [rows, columns] = data.grid;
+const front = data.prefix.length; // tokens in front of the patches
+const cells = { keys: data.keys.grid[0] * data.keys.grid[1], queries: data.queries.grid[0] * data.queries.grid[1] };
+const photo = new Image();
+let place = data.chosen; // the patch, in reading order; it stays while a token in front is chosen
+let token = front + place; // among all tokens
+
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const minus = (text) => text.replace("-", "−");
+const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+const whole = (share) => `${(100 * share).toFixed(0)} %`;
+const nibble = (bytes, i) => (i % 2 ? bytes[i >> 1] & 15 : bytes[i >> 1] >> 4);
+const patchName = (i) => `patch (${Math.floor(i / columns)}, ${i % columns})`;
+const slug = (name) => name.replaceAll(" ", "-");
+const tokenName = (i) => (i < front ? data.prefix[i] : patchName(i - front));
+
+// ---- what the page holds
+
+/** Bytes from base64, inflated. */
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/** Replaces what is packed in a tree by its numbers: "u4:" two in a byte, "f4:" of 32 bits. */
+async function unpackAll(fields) {
+  const one = async ([name, value]) => {
+    if (typeof value === "object") return unpackAll(value);
+    const kind = typeof value === "string" && value.match(/^[uf]4:/)?.[0];
+    if (!kind) return;
+    const bytes = await unpack(value.slice(3));
+    fields[name] = kind === "f4:" ? new Float32Array(bytes.buffer) : bytes;
+  };
+  await Promise.all(Object.entries(fields ?? {}).map(one));
+}
+
+// ---- pictures
+
+/** The canvas of a picture; the first time it takes the place of the still image. */
+function canvasOf(view, width, height) {
+  let canvas = view.querySelector("canvas");
+  if (!canvas) {
+    canvas = Object.assign(document.createElement("canvas"), { width, height });
+    view.replaceChildren(canvas);
+  }
+  return canvas.getContext("2d");
+}
+
+/** Draws a pixel for each number: `of(i)` from -1 to 1 is its colour's opacity, `count` of them. */
+function draw(view, width, height, count, of) {
+  const context = canvasOf(view, width, height), image = context.createImageData(width, height);
+  for (let i = 0; i < count; i++) {
+    const value = of(i);
+    image.data.set(value < 0 ? COLD : HEAT, 4 * i);
+    image.data[4 * i + 3] = Math.round(255 * Math.abs(value));
+  }
+  context.putImageData(image, 0, 0);
+}
+
+function drawStrip(view, bytes, index, numbers) {
+  const lines = Math.ceil(numbers / 96), width = Math.ceil(numbers / lines);
+  draw(view, width, lines, numbers, (i) => (nibble(bytes, index * numbers + i) - ZERO) / ZERO);
+}
+
+function drawPatch(view) {
+  const [height, width] = data.stride, context = canvasOf(view, width, height), channel = view.dataset.patch;
+  const corner = [(place % columns) * width, Math.floor(place / columns) * height];
+  context.globalCompositeOperation = "copy";
+  context.drawImage(photo, ...corner, width, height, 0, 0, width, height);
+  if (channel !== "all") {
+    context.globalCompositeOperation = "multiply"; // leaves one channel
+    context.fillStyle = ["#f00", "#0f0", "#00f"][channel];
+    context.fillRect(0, 0, width, height);
+  }
+}
+
+/** A patch's place on a grid whose cells are several patches of a side. */
+function cellOf(patch, { side, grid }) {
+  return Math.floor(Math.floor(patch / columns) / side) * grid[1] + Math.floor((patch % columns) / side);
+}
+
+function showPatch() {
+  root.style.setProperty("--row", Math.floor(place / columns));
+  root.style.setProperty("--column", place % columns);
+  all("[data-patch]").forEach(drawPatch);
+  const values = data.patches[place].map((value) => minus(value.toFixed(2)));
+  document.querySelector("[data-values]").textContent = `(${values.join(", ")}, …)`;
+  document.querySelector("[data-patch-name]").textContent = patchName(place).slice(6);
+  for (const element of all("[data-value]")) element.textContent = minus(data.tokens[place][element.dataset.value].toFixed(2));
+  all("[data-strip]").forEach((view) => drawStrip(view, data.strips[view.dataset.strip], place, data.strips.numbers));
+  all('[data-map="similarity"]').forEach((view) => {
+    const [height, width] = data.similarity.grid, count = width * height;
+    draw(view, width, height, count, (i) => (STRONGEST * nibble(data.similarity.maps, place * count + i)) / STEPS);
+  });
+}
+
+// ---- what follows the choice of a token
+
+/** What the chosen token gives each cell in one head of a block. */
+function sharesOf(block, head, row) {
+  const start = (head * (front + cells.queries) + row) * cells.keys;
+  const peak = block.peaks[head * (front + cells.queries) + row];
+  return Float32Array.from({ length: cells.keys }, (_, i) => (nibble(block.maps, start + i) / STEPS) ** 2 * peak);
+}
+
+function drawShares(view, shares, name) {
+  const [height, width] = data.keys.grid, most = Math.max(...shares), best = Math.max(0, shares.indexOf(most));
+  draw(view, width, height, cells.keys, (i) => (STRONGEST * Math.round(STEPS * Math.sqrt(shares[i] / (most || 1)))) / STEPS);
+  const at = `row ${Math.floor(best / width) * data.keys.side}, column ${(best % width) * data.keys.side}`;
+  view.setAttribute("aria-label", `${name}: ${tokenName(token)} looks most, ${percent(most)}, at ${at}`);
+  return most;
+}
+
+function showBlock(block, i) {
+  const row = token < front ? token : front + cellOf(place, data.queries);
+  const shares = Array.from({ length: data.heads }, (_, head) => sharesOf(block, head, row));
+  const mean = shares[0].map((_, key) => shares.reduce((sum, one) => sum + one[key], 0) / data.heads);
+  for (const view of all(`[data-map][data-block="${i}"]`)) {
+    const head = view.dataset.map, isMean = head === "mean";
+    const most = drawShares(view, isMean ? mean : shares[head], `block ${i}, ${isMean ? "mean of all heads" : `head ${head}`}`);
+    if (isMean) continue;
+    const given = block.prefix[head * (front + cells.queries) + row];
+    const lines = [`most ${percent(most)}`, `${data.front} ${percent(given)}`].slice(0, front ? 2 : 1);
+    view.parentElement.querySelector("[data-peak]").innerText = lines.join("\n");
+  }
+  showNumbers(block, i);
+  if (block.first) showFirstHead(block.first, i);
+}
+
+function showFirstHead(first, i) {
+  const [most, least, ...scores] = first.best.subarray(4 * token, 4 * token + 4);
+  const drawn = { q: ["q", token], most: ["k", most], least: ["k", least], v: ["v", most] };
+  for (const view of all(`[data-block="${i}"] [data-first]`)) {
+    const kind = view.dataset.first, [bytes, index] = drawn[kind];
+    drawStrip(view, first[bytes], index, first.numbers);
+    const which = ["most", "least"].indexOf(kind);
+    if (which < 0) continue;
+    view.parentElement.querySelector("[data-name]").textContent = tokenName(index);
+    view.parentElement.querySelector("[data-score]").textContent = minus(scores[which].toFixed(2));
+  }
+}
+
+function showNumbers(block, i) {
+  const computed = token < block.norms.length / 5, most = block.units.length / block.active.length;
+  const norms = block.norms.subarray(5 * token, 5 * token + 5);
+  for (const figure of all(`figure.numbers[data-block="${i}"]`)) {
+    figure.firstElementChild.hidden = !computed;
+    all(".absent", figure).forEach((note) => (note.hidden = computed));
+    if (!computed) continue;
+    if (figure.dataset.of === "norms") setBars(figure, norms, (value) => String(Number(value.toPrecision(3))));
+    else showHidden(figure, block, most);
+  }
+  all(`summary[data-block="${i}"] .absent`).forEach((note) => (note.hidden = computed));
+  for (const share of all(`summary[data-block="${i}"] [data-adds]`)) {
+    const branch = Number(share.dataset.adds);
+    share.parentElement.hidden = !computed;
+    const part = norms[branch] / (norms[branch - 1] || 1);
+    share.textContent = !computed ? "" : part < 10 ? whole(part) : `${part.toFixed(0)} times`;
+  }
+}
+
+function showHidden(figure, block, most) {
+  const start = most * token, heights = block.heights.subarray(start, start + most);
+  setBars(figure, heights, (value) => minus(value.toFixed(2)), (j) => `unit ${block.units[start + j]}`);
+  figure.querySelector("[data-active]").textContent = whole(block.active[token]);
+}
+
+function setBars(figure, sizes, text, name) {
+  const most = Math.max(0, ...sizes) || 1;
+  all("li", figure).forEach((item, j) => {
+    if (name) item.querySelector("b").textContent = name(j);
+    item.querySelector("i").style.width = `${Math.max(0, (100 * sizes[j]) / most)}%`;
+    item.lastElementChild.textContent = text(sizes[j]);
+  });
+}
+
+// ---- choosing
+
+/** Chooses a token for the whole page. */
+function choose(wanted, told = true) {
+  token = wanted;
+  if (token >= front) place = token - front;
+  root.classList.toggle("in-front", token < front);
+  document.querySelector("[data-choice]").textContent = tokenName(token);
+  all("[data-token]").forEach((button, own) => button.setAttribute("aria-pressed", own === token));
+  for (const cell of all("[data-place]")) {
+    const chosen = Number(cell.dataset.place) === place;
+    cell.tabIndex = chosen ? 0 : -1;
+    cell.setAttribute("aria-selected", chosen && token >= front);
+  }
+  showPatch();
+  data.blocks.forEach(showBlock);
+  const name = token < front ? `token=${slug(data.prefix[token])}` : `patch=${Math.floor(place / columns)},${place % columns}`;
+  if (told) history.replaceState(null, "", `#${name}`);
+}
+
+/** The token that the address names, or null. */
+function fromHash() {
+  const [kind, value = ""] = location.hash.slice(1).split("=");
+  const named = data.prefix.findIndex((name) => kind === "token" && slug(name) === value);
+  if (named >= 0) return named;
+  const match = kind === "patch" && value.match(/^(\d+),(\d+)$/);
+  return match && match[1] < rows && match[2] < columns ? front + Number(match[1]) * columns + Number(match[2]) : null;
+}
+
+function add(parent, role, label = null) {
+  return Object.assign(parent.appendChild(document.createElement("div")), { role, ariaLabel: label });
+}
+
+function makePicker(picker) {
+  Object.assign(picker, { role: "grid", ariaLabel: "patches: choose one with the arrow keys" });
+  for (let row = 0; row < rows; row++) {
+    const line = add(picker, "row");
+    for (let column = 0; column < columns; column++) {
+      add(line, "gridcell", `row ${row}, column ${column}`).dataset.place = row * columns + column;
+    }
+  }
+  picker.addEventListener("keydown", onKey);
+  picker.addEventListener("click", (event) => move(picker, Number(event.target.dataset.place ?? place)));
+}
+
+function move(picker, to) {
+  choose(front + to);
+  picker.querySelector(`[data-place="${to}"]`).focus({ preventScroll: true });
+}
+
+function onKey(event) {
+  const row = Math.floor(place / columns), column = place % columns, far = event.ctrlKey || event.metaKey;
+  const to = {
+    ArrowLeft: [row, Math.max(0, column - 1)], ArrowRight: [row, Math.min(columns - 1, column + 1)],
+    ArrowUp: [Math.max(0, row - 1), column], ArrowDown: [Math.min(rows - 1, row + 1), column],
+    Home: [far ? 0 : row, 0], End: [far ? rows - 1 : row, columns - 1],
+    Enter: [row, column], " ": [row, column],
+  }[event.key];
+  if (to) move(event.currentTarget, to[0] * columns + to[1]);
+  else if (event.key.toLowerCase() === "c" && !far && !event.altKey && front) choose(token === 0 ? front + place : 0);
+  else return;
+  event.preventDefault();
+}
+
+/** A click on any picture of the photo chooses the patch there. */
+function onPicture(event) {
+  const box = event.currentTarget.getBoundingClientRect();
+  const at = (part, count) => Math.min(count - 1, Math.max(0, Math.floor(part * count)));
+  const row = at((event.clientY - box.top) / box.height, rows);
+  choose(front + row * columns + at((event.clientX - box.left) / box.width, columns));
+}
+
+function goTo(event) {
+  const target = document.querySelector(event.currentTarget.getAttribute("href"));
+  event.preventDefault(); // the address holds the choice
+  if (target instanceof HTMLDetailsElement) target.open = true;
+  target.scrollIntoView();
+  (target.querySelector(":scope > summary") ?? target).focus({ preventScroll: true });
+}
+
+function watchStages() {
+  const links = new Map(all("nav a").map((link) => [document.querySelector(link.getAttribute("href")), link]));
+  const mark = ({ target, isIntersecting }) => {
+    const link = links.get(target), line = link.closest("nav");
+    link.ariaCurrent = isIntersecting ? "location" : null;
+    if (isIntersecting) line.scrollTo({ left: link.offsetLeft - line.clientWidth / 2 });
+  };
+  const observer = new IntersectionObserver((entries) => entries.forEach(mark), { rootMargin: "-25% 0px -74% 0px" });
+  links.forEach((_, target) => observer.observe(target));
+}
+
+function onOpenAll(event) {
+  const open = all("details.block").some((block) => !block.open);
+  all("details.block").forEach((block) => (block.open = open));
+  event.currentTarget.textContent = open ? "Close all blocks" : "Open all blocks";
+}
+
+async function start() {
+  photo.src = getComputedStyle(root).getPropertyValue("--photo").trim().slice(4, -1);
+  await Promise.all([unpackAll(data), photo.decode()]);
+  all("[data-picker]").forEach(makePicker);
+  all(".pick").forEach((view) => view.addEventListener("click", onPicture));
+  all("[data-token]").forEach((button, own) => {
+    button.addEventListener("click", () => choose(token === own ? front + place : own));
+  });
+  all("nav a, header a, a.skip").forEach((link) => link.addEventListener("click", goTo));
+  all("[data-open]").forEach((button) => button.addEventListener("click", onOpenAll));
+  addEventListener("hashchange", () => fromHash() !== null && choose(fromHash(), false));
+  root.classList.add("scripted");
+  choose(fromHash() ?? token, false);
+  watchStages();
+}
+
+start();
