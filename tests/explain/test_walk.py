@@ -319,6 +319,16 @@ def test_a_saved_model_has_its_classes_on_the_page(tmp_path, photo, capsys):
     assert str(tmp_path) not in told
 
 
+def test_the_bar_of_a_class_is_as_long_as_its_probability(flower):
+    model = small_model(num_classes=2)
+    page = page_of(model, flower, class_names=("ant", "bee"))
+    found = dict(re.findall(r'<li><b>(ant|bee)</b><span class="bar"><i style="width:([0-9.]+)%"></i>', page))
+    pixels = preprocessing_of(model)([flower])
+    expected = model(pixels)[0].softmax(0).detach()
+    assert float(expected.max()) < 0.95, "or it would be a whole bar anyway"
+    assert [float(found[name]) for name in ("ant", "bee")] == pytest.approx((100 * expected).tolist(), abs=0.06)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -333,5 +333,5 @@ def classes(page: Page) -> str:
     rows = [(html_text(name), p, percent(p)) for name, p in found]
     total = page.walk.model.config.num_classes
     note = f"The {len(found)} likeliest of {total:,} classes" if total > len(found) else "All classes"
-    figure = f"{bars(rows, 'classes')}<figcaption>{note}.</figcaption>"
+    figure = f"{bars(rows, 'classes', most=1.0)}<figcaption>{note}.</figcaption>"
     return f'<h3>The classes</h3>\n<figure class="numbers">{figure}</figure>\n'
