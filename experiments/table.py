@@ -118,7 +118,7 @@ TABLE: tuple[Experiment, ...] = (
         "Photos from scratch",
         "How good is a model that has seen nothing but 2,638 photos of three dishes, at 64 × 64 pixels?",
         "pizza_steak_sushi",
-        (Run("small-data", TRAIN + FAST, goal=Goal(0.78, 15 * 60)),),
+        (Run("small-data", TRAIN + FAST, (0, 1), goal=Goal(0.78, 15 * 60)),),
     ),
     Experiment(
         "pretraining",
