@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.classifiers import small_classifier
+from tests.cli.photos import IN_ORDER, fill, photo
 from vitreous.classifier import Classifier, load
 from vitreous.cli import explain, inputs
 from vitreous.cli.app import run
@@ -23,20 +23,16 @@ from vitreous.explain.embeddings import embedding_filters, patch_colours, positi
 from vitreous.explain.relevance import gradient_attention, relevance
 from vitreous.explain.rollout import rollout
 
-IN_ORDER = ["new/1.png", "new/2.png", "new/10.png", "new/deeper/3.png"]
 KINDS = ("png", "svg", "npz", "csv")
 MEAN = {"class_token": False, "pooling": "mean"}
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with a model, and new/ with photos: 1.png 2.png 10.png and deeper/3.png."""
+    """The current folder, with a model and photos."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    small_classifier().save("model.safetensors")
-    (tmp_path / "new/deeper").mkdir(parents=True)
-    for place, name in enumerate(IN_ORDER):
-        photo(place).save(name)
+    fill(tmp_path)
     return tmp_path
 
 
@@ -44,10 +40,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are put together, but their files stay empty; painting takes most of the time."""
     monkeypatch.setattr(drawing, "render", lambda figure, kind: b"")
-
-
-def photo(seed: int, size: tuple[int, int] = (12, 20)) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
 def inputs_of(classifier: Classifier, paths: list[str]) -> torch.Tensor:

@@ -7,31 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.classifiers import small_classifier
+from tests.cli.photos import IN_ORDER, fill, photo
 from vitreous.classifier import load
 from vitreous.cli import features
 from vitreous.cli.app import run
 from vitreous.data.images import decode_image
 
-IN_ORDER = ["new/1.png", "new/2.png", "new/10.png", "new/deeper/3.png"]
-
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with a model, and new/ with photos: 1.png 2.png 10.png and deeper/3.png."""
+    """The current folder, with a model and photos."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    small_classifier().save("model.safetensors")
-    (tmp_path / "new/deeper").mkdir(parents=True)
-    for place, name in enumerate(IN_ORDER):
-        photo(place).save(name)
+    fill(tmp_path)
     return tmp_path
-
-
-def photo(seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 20, 3), dtype=np.uint8))
 
 
 def extract(*arguments: str, out: str = "features.npy") -> int:

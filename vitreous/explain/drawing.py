@@ -22,6 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 from numpy import ndarray
 
+from vitreous.explain.inline import CRISP, HEAT
 from vitreous.support.text import printable
 
 FONT, FONT_SIZE = "DejaVu Sans", 7  # matplotlib brings it along: the same letters everywhere
@@ -45,10 +46,9 @@ STYLE = {
     "svg.hashsalt": "vitreous",  # the same figure gives the same bytes
 }
 INK, SOFT, LINE, RAISED = "#16191d", "#5a6470", "#e2e6ea", "#f1f3f5"
-ACCENT = (255, 122, 0)
+ACCENT = HEAT
 STRONGEST = 0.82  # opacity of the most attended patch: the photo is still seen below
 PALEST, GREYEST = 0.35, 0.6  # a greyed photo is its luminance, so much of it, above so much white
-CRISP = 64  # pixels of a side up to which each pixel of a photo is shown as a square
 PNG_DPI, SVG_DPI = 200, 110  # the second is that of photos inside; everything else is drawn by lines
 MARGIN, GAP, TEXT_LINE = 0.12, 0.06, 0.15  # inches
 NARROWEST = 0.02  # inches of a letter

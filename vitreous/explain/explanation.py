@@ -1,6 +1,5 @@
 """Explanation: one photo, what a classifier says of it, and where it looked."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from vitreous.explain.attention_maps import readout_name
 from vitreous.explain.drawing import KINDS, Photo, render
 from vitreous.explain.figures import photo_with_maps
+from vitreous.explain.inline import uri
 from vitreous.explain.relevance import relevance
 from vitreous.explain.rollout import rollout
 from vitreous.model.shapes import Images
@@ -76,10 +76,10 @@ class Explanation:
     def _repr_html_(self) -> str:
         figure, name = self.figure(), html_text(self.image)
         alt = html_text(f"{self.image}: {self.caption()}, beside where the model looked in it")
-        picture = b64encode(render(figure, "png")).decode("ascii")
+        picture = uri(render(figure, "png"), "png")
         width = f"{100 * figure.get_size_inches()[0]:.0f}px"  # two pixels of the picture are one of the screen
         style = f"max-width: min(100%, {width})"
-        image = f'<img style="{style}" alt="{alt}" src="data:image/png;base64,{picture}">'
+        image = f'<img style="{style}" alt="{alt}" src="{picture}">'
         return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
 
 

@@ -5,11 +5,12 @@ import json
 from base64 import b64encode
 from pathlib import Path
 
+from vitreous.explain.inline import CRISP
 from vitreous.explain.table import short
 from vitreous.explain.walk import words
 from vitreous.explain.walk.blocks import percent
 from vitreous.explain.walk.data import page_data
-from vitreous.explain.walk.pictures import CRISP, grey, photo
+from vitreous.explain.walk.pictures import grey, photo
 from vitreous.explain.walk.sections import Page, likeliest, sections
 from vitreous.support.text import html_text
 

@@ -1,7 +1,5 @@
 """The small pictures of the page, as data URIs: the photo, patches, filters, maps and strips of numbers."""
 
-from base64 import b64encode
-from io import BytesIO
 from math import ceil
 
 import numpy as np
@@ -10,12 +8,11 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
+from vitreous.explain.inline import CRISP, HEAT, encoded, picture, uri
 from vitreous.explain.walk.packing import ZERO
 
-HEAT = (255, 122, 0)
 COLD = (43, 123, 222)  # values below 0, where there is a sign
 STRONGEST = 0.86  # opacity of a map's strongest patch: the photo is still seen below
-CRISP = 64  # pixels of a side up to which each pixel is shown as a square
 GREY_SIDE = 224  # pixels of a side of the grey photo that lies below the maps
 ORIGINAL_SIDE = 480  # of the photo as it was given
 MOST_BYTES = 700_000  # of the photo without loss
@@ -92,23 +89,3 @@ def strip_size(count: int) -> tuple[int, int]:
     """(columns, rows) of a strip of so many numbers: rows as even as can be."""
     rows = ceil(count / STRIP)
     return ceil(count / rows), rows
-
-
-def picture(pixels: UInt8[ndarray, "channels height width"]) -> Image.Image:
-    """Channels first to an image, grey or RGB."""
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-
-
-def encoded(image: Image.Image, kind: str) -> bytes:
-    """The bytes of an image's file."""
-    file = BytesIO()
-    if kind == "png":
-        image.save(file, "PNG", optimize=True)
-    else:
-        image.save(file, "JPEG", quality=88)
-    return file.getvalue()
-
-
-def uri(content: bytes, kind: str) -> str:
-    """A file as a data URI."""
-    return f"data:image/{kind};base64,{b64encode(content).decode('ascii')}"
