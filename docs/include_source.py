@@ -26,7 +26,7 @@ from unittest import mock
 import torch
 
 import vitreous as vt
-from vitreous.explain.stages import Stage
+from vitreous.inspection.stages import Stage
 from vitreous.support.files import write_text
 
 ROOT = Path(__file__).parents[1]

@@ -25,7 +25,8 @@ OURS = {
     "data": ("data", "support"),
     "evaluation": ("evaluation", "support"),
     "checkpoints": ("checkpoints", "support", "model", "data.preprocessing"),
-    "explain": ("explain", "support", "model", "data.preprocessing", "data.images"),
+    "inspection": ("inspection", "support", "model"),
+    "explain": ("explain", "inspection", "support", "model", "data.preprocessing", "data.images"),
     "training": ("training", "support", "model", "checkpoints", "data", "evaluation"),
     "deployment": (
         *("deployment", "support", "model", "checkpoints", "explain"),
@@ -136,7 +137,7 @@ def test_a_module_imports_only_what_it_may(module: str):
         ("model.config", "from vitreous.model.shapes import Tokens"),
         ("data.images", "from ..model import vit"),
         ("checkpoints.store", "from vitreous.data import images"),
-        ("explain.trace", "import vitreous"),
+        ("inspection.trace", "import vitreous"),
         ("classifier", "from vitreous.training.loop import fit"),
         ("training.loop", "def fit():\n    from vitreous.cli.app import main"),
         ("support.text", "import torch"),

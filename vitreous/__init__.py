@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vitreous.classifier import Classifier, load, train
-    from vitreous.explain.compare import compare
-    from vitreous.explain.trace import inspect
+    from vitreous.inspection.comparison.compare import compare
+    from vitreous.inspection.trace import inspect
     from vitreous.model.attention import SelfAttention
     from vitreous.model.config import ViTConfig
     from vitreous.model.encoder import Encoder, EncoderBlock
@@ -82,8 +82,8 @@ _MODULES = {
     "SwiGLU": "vitreous.model.mlp",
     "ViTConfig": "vitreous.model.config",
     "VisionTransformer": "vitreous.model.vit",
-    "compare": "vitreous.explain.compare",
-    "inspect": "vitreous.explain.trace",
+    "compare": "vitreous.inspection.comparison.compare",
+    "inspect": "vitreous.inspection.trace",
     "load": "vitreous.classifier",
     "train": "vitreous.classifier",
     "variant": "vitreous.model.variants",

@@ -17,12 +17,12 @@ from tests.model.models import SWITCHES, small_model
 from vitreous.classifier import Classifier
 from vitreous.cli.app import run
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.explain.trace import inspect, named
 from vitreous.explain.walk import walk_page
 from vitreous.explain.walk.packing import average, coarse, pack_maps
 from vitreous.explain.walk.parts import equation_html
 from vitreous.explain.walk.source import PLACES, excerpts
 from vitreous.explain.walk.values import block_values, probabilities, probe_attention, record
+from vitreous.inspection.trace import inspect, named
 from vitreous.model.vit import VisionTransformer
 
 ROOT = Path(__file__).parents[2]

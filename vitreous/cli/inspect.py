@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from vitreous.data.preprocessing import Preprocessing
-    from vitreous.explain.table import Table
+    from vitreous.inspection.table import Table
     from vitreous.model.vit import VisionTransformer
 
 
@@ -49,8 +49,8 @@ def command(
     settings: SettingsOption = None,
 ) -> None:
     """Show what goes into and out of every stage of a model, from image to class."""
-    from vitreous.explain.table import lay_out, plain_table
-    from vitreous.explain.trace import inspect
+    from vitreous.inspection.table import lay_out, plain_table
+    from vitreous.inspection.trace import inspect
     from vitreous.support.host import tune_host
 
     tune_host()
@@ -122,7 +122,7 @@ def open_model(model: str, family: str | None, settings: list[str] | None, with_
         ValueError: the variant's patches do not fit its image.
     """
     from vitreous.data.preprocessing import Preprocessing
-    from vitreous.explain.trace import named
+    from vitreous.inspection.trace import named
     from vitreous.model.variants import NAMES, SIZES, variant
 
     if Path(model).expanduser().exists() or ":" in model:

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vitreous.explain.recording import Recorder
-from vitreous.explain.stages import Stage, Statistics, build_stages, measure
-from vitreous.explain.trace import Trace
+from vitreous.inspection.recording import Recorder
+from vitreous.inspection.stages import Stage, Statistics, build_stages, measure
+from vitreous.inspection.trace import Trace
 from vitreous.model.encoder import EncoderBlock
 from vitreous.model.head import AttentionPooling
 from vitreous.model.shapes import AttentionMap, Grid, Heads, Images, Logits

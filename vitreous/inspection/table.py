@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from vitreous.explain.recording import Shape
-from vitreous.explain.stages import Stage
+from vitreous.inspection.recording import Shape
+from vitreous.inspection.stages import Stage
 from vitreous.support.text import html_text, printable
 
 if TYPE_CHECKING:
-    from vitreous.explain.trace import Trace
+    from vitreous.inspection.trace import Trace
 
 GAP = 2  # spaces between columns
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))

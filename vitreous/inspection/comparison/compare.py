@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from vitreous.explain.diagnosis import Finding, find_mistake, module_around, shape_cause, stack_of
-from vitreous.explain.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
-from vitreous.explain.passes import (
+from vitreous.inspection.comparison.diagnosis import Finding, find_mistake, module_around, shape_cause, stack_of
+from vitreous.inspection.comparison.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
+from vitreous.inspection.comparison.passes import (
     Alignment,
     Match,
     Pass,
@@ -19,8 +19,8 @@ from vitreous.explain.passes import (
     record,
     tensors_vary,
 )
-from vitreous.explain.recording import Shape, tensors_in
-from vitreous.explain.stages import Stage
+from vitreous.inspection.recording import Shape, tensors_in
+from vitreous.inspection.stages import Stage
 from vitreous.support.text import html_text, printable
 
 

@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitreous.explain.mistakes.mistake import Change, Mistake, Modules, assigned, each, first_of, last_names, put
+from vitreous.inspection.comparison.mistakes.mistake import (
+    Change,
+    Mistake,
+    Modules,
+    assigned,
+    each,
+    first_of,
+    last_names,
+    put,
+)
 from vitreous.model.head import Head
 from vitreous.model.mlp import QuickGELU
 

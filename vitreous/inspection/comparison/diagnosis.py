@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from vitreous.explain.matching import Value, error_of, same
-from vitreous.explain.mistakes import mistakes_in
-from vitreous.explain.mistakes.mistake import Mistake, copy_sharing_weights
-from vitreous.explain.passes import Alignment, Pass, output_of, record
-from vitreous.explain.recording import Shape, tensors_in
+from vitreous.inspection.comparison.matching import Value, error_of, same
+from vitreous.inspection.comparison.mistakes import mistakes_in
+from vitreous.inspection.comparison.mistakes.mistake import Mistake, copy_sharing_weights
+from vitreous.inspection.comparison.passes import Alignment, Pass, output_of, record
+from vitreous.inspection.recording import Shape, tensors_in
 from vitreous.model.attention import SelfAttention
 from vitreous.model.mlp import MLP, SwiGLU
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitreous.explain.matching import Error, Value, same
-from vitreous.explain.recording import INPUT, PATCHES, Event, Recorder, tensors_in
-from vitreous.explain.stages import Stage, build_stages
+from vitreous.inspection.comparison.matching import Error, Value, same
+from vitreous.inspection.recording import INPUT, PATCHES, Event, Recorder, tensors_in
+from vitreous.inspection.stages import Stage, build_stages
 from vitreous.model.encoder import Encoder
 
 FLAT = 1e-6  # values that vary by no more, of the largest, say nothing about what they were made of

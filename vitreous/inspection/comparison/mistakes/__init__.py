@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from vitreous.explain.mistakes.attention import attentions, head_counts
-from vitreous.explain.mistakes.blocks import blocks
-from vitreous.explain.mistakes.image import patches, poolings, tokens
-from vitreous.explain.mistakes.layers import epsilons, gelus, outputs, transposed, without
-from vitreous.explain.mistakes.mistake import Mistake
+from vitreous.inspection.comparison.mistakes.attention import attentions, head_counts
+from vitreous.inspection.comparison.mistakes.blocks import blocks
+from vitreous.inspection.comparison.mistakes.image import patches, poolings, tokens
+from vitreous.inspection.comparison.mistakes.layers import epsilons, gelus, outputs, transposed, without
+from vitreous.inspection.comparison.mistakes.mistake import Mistake
 
 KINDS = {  # the commonest first, with words in the paths of the stages where they show first
     gelus: ("activation",),

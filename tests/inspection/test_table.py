@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from vitreous.explain.table import lay_out, plain_table
-from vitreous.explain.trace import inspect
+from vitreous.inspection.table import lay_out, plain_table
+from vitreous.inspection.trace import inspect
 
 
 def text(trace, width=120, fold=True):

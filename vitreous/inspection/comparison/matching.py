@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitreous.explain.recording import Shape
+from vitreous.inspection.recording import Shape
 
 NEAR = 0.1  # relative error of values that are still about the same
 TRIED = 20  # tensors that may be the one meant; it runs soon after the last that is the same

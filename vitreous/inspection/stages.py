@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitreous.explain.recording import INPUT, Event, Recorder, Shape
-from vitreous.explain.texts import IMAGE, OPERATIONS, PARTS, WHOLE, Text, by_class, text_of_part
+from vitreous.inspection.captions import IMAGE, OPERATIONS, PARTS, WHOLE, Text, by_class, text_of_part
+from vitreous.inspection.recording import INPUT, Event, Recorder, Shape
 from vitreous.model.encoder import Encoder
 from vitreous.model.vit import VisionTransformer
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vitreous.explain.mistakes.mistake import Mistake, Modules, assigned, each, first_of, put, together
+from vitreous.inspection.comparison.mistakes.mistake import Mistake, Modules, assigned, each, first_of, put, together
 from vitreous.model.config import CHOICES
 from vitreous.model.encoder import Encoder
 from vitreous.model.head import ClassTokenPooling, Head, MeanPooling

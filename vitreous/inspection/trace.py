@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitreous.explain.recording import Recorder, tensors_in
-from vitreous.explain.stages import Stage, build_stages, measure
-from vitreous.explain.table import html_table, lay_out, plain_table
+from vitreous.inspection.recording import Recorder, tensors_in
+from vitreous.inspection.stages import Stage, build_stages, measure
+from vitreous.inspection.table import html_table, lay_out, plain_table
 from vitreous.model.variants import variant
 from vitreous.model.vit import VisionTransformer
 

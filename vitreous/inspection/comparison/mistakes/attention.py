@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitreous.explain.mistakes.mistake import Change, Mistake, Modules, assigned, each, first_of, put
+from vitreous.inspection.comparison.mistakes.mistake import Change, Mistake, Modules, assigned, each, first_of, put
 from vitreous.model.attention import SelfAttention
 
 PARTS = "qkv"

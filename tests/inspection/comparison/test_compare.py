@@ -2,13 +2,13 @@ import copy
 
 import pytest
 import torch
+from tests.explain.test_trace import SMALL, hooks
 from torch import nn
 
-from tests.explain.learner import learners_copy
-from tests.explain.test_trace import SMALL, hooks
-from vitreous.explain.compare import compare
-from vitreous.explain.diagnosis import attempt, made
-from vitreous.explain.mistakes import mistakes_in
+from tests.inspection.comparison.learner import learners_copy
+from vitreous.inspection.comparison.compare import compare
+from vitreous.inspection.comparison.diagnosis import attempt, made
+from vitreous.inspection.comparison.mistakes import mistakes_in
 from vitreous.model.attention import SelfAttention
 from vitreous.model.config import ViTConfig
 from vitreous.model.encoder import EncoderBlock

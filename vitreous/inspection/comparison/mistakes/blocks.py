@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitreous.explain.mistakes.mistake import Mistake, Modules, assigned, each, first_of, put, together
+from vitreous.inspection.comparison.mistakes.mistake import Mistake, Modules, assigned, each, first_of, put, together
 from vitreous.model.encoder import Encoder, EncoderBlock, LayerScale
 from vitreous.model.mlp import SwiGLU
 

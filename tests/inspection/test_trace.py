@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitreous.explain.trace import inspect
+from vitreous.inspection.trace import inspect
 from vitreous.model.attention import SelfAttention
 from vitreous.model.config import ViTConfig
 from vitreous.model.encoder import Encoder, EncoderBlock

@@ -1,0 +1,1 @@
+"""Seeing inside: what goes into and out of every stage of a model."""

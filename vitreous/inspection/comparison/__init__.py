@@ -1,0 +1,1 @@
+"""The first stage where two models differ, and the likely cause."""
