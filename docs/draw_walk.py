@@ -18,8 +18,8 @@ from sklearn.datasets import load_sample_image
 from vitreous.classifier import load
 from vitreous.data.images import decode_image
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.explain.walk import walk_page
 from vitreous.inspection.trace import named
+from vitreous.pages.walk import walk_page
 
 PICTURES = Path(__file__).parent / "pictures"
 COLOURS = 256  # of each picture: enough for a page, and small

@@ -51,8 +51,8 @@ def command(
 def demonstrate(out: Path) -> float:
     """Does it all in a new folder; returns the test accuracy."""
     from vitreous.classifier import load
-    from vitreous.cli.report import write_report
     from vitreous.data.sources import DIGITS
+    from vitreous.pages.report import write_report
     from vitreous.training.run import train
 
     print("A small Vision Transformer learns to read handwritten digits, from nothing, on this machine.\n")

@@ -99,7 +99,7 @@ def check_page(html: Path | None, image: Path | None) -> None:
 
 def write_page(html: Path, opened: Opened, photo: "Image", name: str) -> None:
     """Writes the page, atomically."""
-    from vitreous.explain.walk import walk_page
+    from vitreous.pages.walk import walk_page
     from vitreous.support.files import write_text
 
     model, preprocessing, class_names, fresh = opened

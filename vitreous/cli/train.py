@@ -47,7 +47,7 @@ def command(
 ) -> None:
     """Train a model on your images."""
     from vitreous.classifier import load
-    from vitreous.cli.report import write_report
+    from vitreous.pages.report import write_report
     from vitreous.training.run import train
 
     try:

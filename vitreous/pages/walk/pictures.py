@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitreous.explain.inline import CRISP, HEAT, encoded, picture, uri
-from vitreous.explain.walk.packing import ZERO
+from vitreous.pages.walk.packing import ZERO
 
 COLD = (43, 123, 222)  # values below 0, where there is a sign
 STRONGEST = 0.86  # opacity of a map's strongest patch: the photo is still seen below

@@ -14,8 +14,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitreous.explain.walk.values import Walk, attention_map
 from vitreous.model.shapes import AttentionMap, Grid
+from vitreous.pages.walk.values import Walk, attention_map
 
 STEPS = 15  # of four bits
 ZERO = 7  # the step that means 0 where values have a sign: 0 is -1, 14 is 1

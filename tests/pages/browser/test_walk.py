@@ -12,9 +12,9 @@ from sklearn.datasets import load_sample_image
 
 from tests.model.models import small_model
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.explain.walk import walk_page
-from vitreous.explain.walk.packing import STEPS, average, pack_maps
-from vitreous.explain.walk.pictures import STRONGEST
+from vitreous.pages.walk import walk_page
+from vitreous.pages.walk.packing import STEPS, average, pack_maps
+from vitreous.pages.walk.pictures import STRONGEST
 
 ROWS, COLUMNS = 4, 6
 SWITCHES = {"registers": ["class token", "register 0"], "attention pooling": []}
@@ -194,7 +194,7 @@ def test_still_pictures_and_drawn_ones_are_the_same(walked, open_page):
 
 
 def test_a_coarse_page_draws_the_means_of_its_patches(tmp_path, monkeypatch, open_page):
-    monkeypatch.setattr("vitreous.explain.walk.pack_maps", lambda walk: pack_maps(walk, most=1500))
+    monkeypatch.setattr("vitreous.pages.walk.pack_maps", lambda walk: pack_maps(walk, most=1500))
     model = small_model(image_size=(40, 48))
     flower = Image.fromarray(load_sample_image("flower.jpg"))
     path = tmp_path / "walk.html"

@@ -9,12 +9,12 @@ from PIL import Image
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.explain.attention_maps import readout_name
 from vitreous.explain.embeddings import embedding_filters, pixel_filters
-from vitreous.explain.walk import pictures, words
-from vitreous.explain.walk.blocks import Block, block_html, percent
-from vitreous.explain.walk.data import FIRST, Choice, Strip, similarity, strips
-from vitreous.explain.walk.packing import Maps, signed
-from vitreous.explain.walk.parts import bars, captioned, facts, numbers_text, part, section, strip_row, view
-from vitreous.explain.walk.values import BlockValues, Walk, probabilities, probe_attention
+from vitreous.pages.walk import pictures, words
+from vitreous.pages.walk.blocks import Block, block_html, percent
+from vitreous.pages.walk.data import FIRST, Choice, Strip, similarity, strips
+from vitreous.pages.walk.packing import Maps, signed
+from vitreous.pages.walk.parts import bars, captioned, facts, numbers_text, part, section, strip_row, view
+from vitreous.pages.walk.values import BlockValues, Walk, probabilities, probe_attention
 from vitreous.support.text import html_text
 
 COMPONENTS = 28  # as in Figure 7

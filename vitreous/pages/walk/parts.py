@@ -4,10 +4,10 @@
 import re
 from collections.abc import Sequence
 
-from vitreous.explain.walk.source import excerpts
-from vitreous.explain.walk.values import statistics
 from vitreous.inspection.stages import Stage
 from vitreous.inspection.table import shape_text, short
+from vitreous.pages.walk.source import excerpts
+from vitreous.pages.walk.values import statistics
 from vitreous.support.text import html_text
 
 ALMOST_NONE = 1e-6

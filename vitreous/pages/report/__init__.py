@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from vitreous.classifier import Classifier
-from vitreous.cli.report.page import Example, Report, page
 from vitreous.data.sources import ImageData, Split
 from vitreous.evaluation.metrics import Outcome
 from vitreous.explain.attention_maps import attention_of_heads
+from vitreous.pages.report.page import Example, Report, page
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
 from vitreous.support.text import printable

@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.explain.walk.data import all_blocks, first_choice
-from vitreous.explain.walk.packing import pack_maps
-from vitreous.explain.walk.page import page_html
-from vitreous.explain.walk.sections import Page
-from vitreous.explain.walk.values import record
 from vitreous.model.vit import VisionTransformer
+from vitreous.pages.walk.data import all_blocks, first_choice
+from vitreous.pages.walk.packing import pack_maps
+from vitreous.pages.walk.page import page_html
+from vitreous.pages.walk.sections import Page
+from vitreous.pages.walk.values import record
 
 
 @torch.no_grad()

@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from vitreous.cli.report.charts import Line, line_chart
-from vitreous.cli.report.pictures import heat, photo
 from vitreous.data.sources import ImageData
 from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
 from vitreous.explain.attention_maps import readout_name
 from vitreous.explain.inline import CRISP
 from vitreous.model.config import ViTConfig
 from vitreous.model.cost import nominal_multiply_adds, parameter_count
+from vitreous.pages.report.charts import Line, line_chart
+from vitreous.pages.report.pictures import heat, photo
 from vitreous.support.text import html_text, printable
 from vitreous.training.display import duration
 

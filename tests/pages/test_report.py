@@ -11,13 +11,13 @@ from PIL import Image
 
 from tests.classifiers import small_classifier
 from vitreous.classifier import Classifier
-from vitreous.cli.report import choose, write_report
-from vitreous.cli.report.charts import Line, axis, line_chart, runs
-from vitreous.cli.report.page import cell
-from vitreous.cli.report.pictures import heat, photo
 from vitreous.data.loader import batches
 from vitreous.data.sources import ImageData, Split, open_data
 from vitreous.evaluation.metrics import Outcome
+from vitreous.pages.report import choose, write_report
+from vitreous.pages.report.charts import Line, axis, line_chart, runs
+from vitreous.pages.report.page import cell
+from vitreous.pages.report.pictures import heat, photo
 from vitreous.support.errors import InputError
 from vitreous.training.recipe import Recipe
 

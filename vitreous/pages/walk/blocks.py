@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.explain.walk import words
-from vitreous.explain.walk.data import Choice, head_strips, opacity, shown_maps
-from vitreous.explain.walk.packing import Maps
-from vitreous.explain.walk.parts import bars, captioned, facts, part, strip_row, view
-from vitreous.explain.walk.pictures import heat, strip, strip_size
-from vitreous.explain.walk.values import BlockValues, Walk
+from vitreous.pages.walk import words
+from vitreous.pages.walk.data import Choice, head_strips, opacity, shown_maps
+from vitreous.pages.walk.packing import Maps
+from vitreous.pages.walk.parts import bars, captioned, facts, part, strip_row, view
+from vitreous.pages.walk.pictures import heat, strip, strip_size
+from vitreous.pages.walk.values import BlockValues, Walk
 
 NORMS = ("z<sub>ℓ−1</sub>", "attention adds", "z′<sub>ℓ</sub>", "the MLP adds", "z<sub>ℓ</sub>")
 

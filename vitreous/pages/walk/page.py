@@ -6,12 +6,12 @@ from base64 import b64encode
 from pathlib import Path
 
 from vitreous.explain.inline import CRISP
-from vitreous.explain.walk import words
-from vitreous.explain.walk.blocks import percent
-from vitreous.explain.walk.data import page_data
-from vitreous.explain.walk.pictures import grey, photo
-from vitreous.explain.walk.sections import Page, likeliest, sections
 from vitreous.inspection.table import short
+from vitreous.pages.walk import words
+from vitreous.pages.walk.blocks import percent
+from vitreous.pages.walk.data import page_data
+from vitreous.pages.walk.pictures import grey, photo
+from vitreous.pages.walk.sections import Page, likeliest, sections
 from vitreous.support.text import html_text
 
 HERE = Path(__file__).parent

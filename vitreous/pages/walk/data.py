@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from vitreous.explain.walk.packing import (
+from vitreous.pages.walk.packing import (
     STEPS,
     Maps,
     average,
@@ -18,7 +18,7 @@ from vitreous.explain.walk.packing import (
     signed,
     size,
 )
-from vitreous.explain.walk.values import (
+from vitreous.pages.walk.values import (
     BlockValues,
     Walk,
     attention_map,
@@ -26,7 +26,7 @@ from vitreous.explain.walk.values import (
     first_head,
     position_table,
 )
-from vitreous.explain.walk.words import front_name, prefix_names
+from vitreous.pages.walk.words import front_name, prefix_names
 
 FIRST = 8  # numbers of a patch and of its token that are written out
 SHOWN_NUMBERS = 400_000  # of all tokens' strips, each kind

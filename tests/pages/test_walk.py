@@ -17,13 +17,13 @@ from tests.model.models import SWITCHES, small_model
 from vitreous.classifier import Classifier
 from vitreous.cli.app import run
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.explain.walk import walk_page
-from vitreous.explain.walk.packing import average, coarse, pack_maps
-from vitreous.explain.walk.parts import equation_html
-from vitreous.explain.walk.source import PLACES, excerpts
-from vitreous.explain.walk.values import block_values, probabilities, probe_attention, record
 from vitreous.inspection.trace import inspect, named
 from vitreous.model.vit import VisionTransformer
+from vitreous.pages.walk import walk_page
+from vitreous.pages.walk.packing import average, coarse, pack_maps
+from vitreous.pages.walk.parts import equation_html
+from vitreous.pages.walk.source import PLACES, excerpts
+from vitreous.pages.walk.values import block_values, probabilities, probe_attention, record
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = [switch for switch in SWITCHES if switch != "five channels"]  # a photo has one or three
@@ -216,7 +216,7 @@ def test_a_page_that_would_be_too_large_shows_patches_together(flower, monkeypat
     peaks = floats(some.blocks[1]["peaks"]).reshape(3, 37)
     means = weights[:, :, 1:].unflatten(-1, (6, 6)).unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(-1, -2))
     np.testing.assert_allclose(peaks, means.flatten(2).amax(dim=-1), rtol=1e-4)
-    monkeypatch.setattr("vitreous.explain.walk.pack_maps", lambda walk: pack_maps(walk, most=used // 8))
+    monkeypatch.setattr("vitreous.pages.walk.pack_maps", lambda walk: pack_maps(walk, most=used // 8))
     page = page_of(model, flower)
     assert "To keep this page small" in Reader(page).text
     assert data_of(page)["queries"] == {"side": few.queries, "grid": list(coarse((6, 6), few.queries))}
@@ -240,8 +240,8 @@ def test_code_on_the_page_is_the_code_of_the_model(stage):
 
 
 def test_code_that_is_gone_is_an_error():
-    from vitreous.explain.walk.source import Place, excerpt
     from vitreous.model import vit
+    from vitreous.pages.walk.source import Place, excerpt
 
     with pytest.raises(LookupError, match=r"no statement with 'self\.never'"):
         excerpt(Place(vit, "VisionTransformer.embed", ("self.never",)))

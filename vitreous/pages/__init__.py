@@ -1,0 +1,1 @@
+"""HTML pages: templates, styles and scripts."""
