@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitreous.checkpoints.convert import read_model
-from vitreous.checkpoints.jax import Google, JaxDialect
-from vitreous.checkpoints.key_map import Rule, to_theirs
+from vitreous.checkpoints.families.jax import Google, JaxDialect
+from vitreous.checkpoints.families.key_map import Rule, to_theirs
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objective import Classification, CrossEntropy
 from vitreous.training.optimizer import adamw

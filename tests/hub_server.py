@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import pytest
 from huggingface_hub import constants
 
-from vitreous.checkpoints import download
+from vitreous.checkpoints.sources import download
 
 TOKEN = "hf_aTokenThatMayReadAndWrite"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import equality
-from vitreous.checkpoints.files import read_tensors
+from vitreous.checkpoints.files.tensors import read_tensors
 
 
 def test_every_judge_is_listed():

@@ -20,11 +20,14 @@ START = ("cli", "support.errors", "support.text", "__init__")  # what `vitreous 
 # What each part of the package may import of ours; the longest matching row counts.
 OURS = {
     "support": ("support",),
-    "model": ("model",),
+    "model": ("model", "support.errors"),
     "model.config": (),
     "data": ("data", "support"),
     "evaluation": ("evaluation", "support"),
     "checkpoints": ("checkpoints", "support", "model", "data.preprocessing"),
+    "checkpoints.files": ("checkpoints.files", "support"),
+    "checkpoints.families": ("checkpoints.families", "checkpoints.files", "support", "model", "data.preprocessing"),
+    "checkpoints.sources": ("checkpoints.sources", "checkpoints.files", "support", "model", "data.preprocessing"),
     "inspection": ("inspection", "support", "model"),
     "explain": ("explain", "inspection", "support", "model", "data.preprocessing", "data.images"),
     "training": ("training", "support", "model", "checkpoints", "data", "evaluation"),
@@ -133,13 +136,15 @@ def test_a_module_imports_only_what_it_may(module: str):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("model.vit", "from vitreous.support.errors import InputError"),
+        ("model.vit", "from vitreous.support.text import printable"),
         ("model.vit", "import numpy"),
         ("model.vit", "def forward():\n    import einops"),
         ("model.config", "import torch"),
         ("model.config", "from vitreous.model.shapes import Tokens"),
         ("data.images", "from ..model import vit"),
         ("checkpoints.store", "from vitreous.data import images"),
+        ("checkpoints.files.tensors", "from vitreous.checkpoints.families.family import Family"),
+        ("checkpoints.families.timm", "from vitreous.checkpoints.sources import hub"),
         ("inspection.trace", "import vitreous"),
         ("classifier", "from vitreous.training.loop import fit"),
         ("training.loop", "def fit():\n    from vitreous.cli.app import main"),

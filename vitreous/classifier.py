@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.checkpoints.adapt import ChannelMethod, adapt
-from vitreous.checkpoints.card import model_card, published
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.hub import MODEL_FILE, push
+from vitreous.checkpoints.publish import model_card, published
 from vitreous.checkpoints.report import ExportReport, LoadReport
 from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.sources.hub import MODEL_FILE, push
 from vitreous.checkpoints.store import StoredModel, check_class_names, save_model
 from vitreous.data.images import BadImage
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.reading import AnyImage, as_list, read_batches, read_or_raise
+from vitreous.model.adapt import ChannelMethod, adapt
 from vitreous.model.config import Resampling, grid_of
 from vitreous.model.vit import VisionTransformer
 from vitreous.prediction import Prediction
@@ -243,7 +243,7 @@ class Classifier:
         resampling: Resampling | None = None,
         channel_method: ChannelMethod = "average",
     ) -> "Classifier":
-        """Makes a classifier for other images or classes; see `vitreous.checkpoints.adapt.adapt`.
+        """Makes a classifier for other images or classes; see `vitreous.model.adapt.adapt`.
 
         Both share the memory of every parameter that stays: copy one of them before it is trained while the other
         is still used. `changes` of the new one says what was done.

@@ -8,13 +8,13 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoints.peers import assert_same_tensors
 from tests.model.models import small_model
-from vitreous.checkpoints.adapt import adapt
 from vitreous.checkpoints.convert import OURS
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.files import read_tensors
+from vitreous.checkpoints.files.tensors import read_tensors
 from vitreous.checkpoints.resolve import resolve
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.adapt import adapt
 from vitreous.support.errors import InputError
 
 

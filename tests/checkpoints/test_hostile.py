@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitreous.checkpoints.files import read_tensors, write_tensors
+from vitreous.checkpoints.files.tensors import read_tensors, write_tensors
 from vitreous.support.errors import InputError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".safetensors", ".npz")

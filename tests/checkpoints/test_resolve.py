@@ -20,8 +20,8 @@ from tests.checkpoints.peers import EQUAL, filled, is_varied
 from tests.classifiers import CLASSES, small_classifier
 from tests.hub_server import hub_of_client, use_addresses_of
 from tests.model.models import small_model
-from vitreous.checkpoints import download
 from vitreous.checkpoints.export import export_model
+from vitreous.checkpoints.sources import download
 from vitreous.checkpoints.store import StoredModel
 from vitreous.classifier import load
 from vitreous.data.preprocessing import Preprocessing

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoints.peers import assert_same_tensors, filled
 from tests.classifiers import small_classifier
-from vitreous.checkpoints.adapt import ChannelMethod
 from vitreous.checkpoints.convert import FAMILIES, OURS
 from vitreous.checkpoints.report import effect
 from vitreous.classifier import Classifier, load
 from vitreous.cli.app import run
 from vitreous.cli.export import ChannelWays, Target, Ways, size
 from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.adapt import ChannelMethod
 from vitreous.model.config import Resampling
 from vitreous.support.errors import InputError
 

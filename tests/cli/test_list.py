@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from vitreous.checkpoints.pretrained import KNOWN
+from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.cli import list as list_command
 from vitreous.cli.app import run
 from vitreous.model.cost import parameter_count

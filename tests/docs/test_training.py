@@ -11,7 +11,7 @@ import pytest
 
 from tests.docs.test_documents import rows
 from tests.test_repository import shell_commands
-from vitreous.checkpoints.pretrained import KNOWN
+from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.cli import app
 from vitreous.cli.app import read_settings
 from vitreous.data.sources import open_data

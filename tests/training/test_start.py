@@ -11,10 +11,10 @@ from tests.checkpoints.peers import images_of, is_varied
 from tests.checkpoints.test_convert import FLAVOURS, again, stored
 from tests.hub_server import hub_of_client
 from tests.model.models import SWITCHES, small_model
-from vitreous.checkpoints import repository
 from vitreous.checkpoints.convert import FAMILIES
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.sources import repository
 from vitreous.checkpoints.store import save_model
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.variants import variant

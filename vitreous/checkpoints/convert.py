@@ -8,23 +8,32 @@ from typing import Any
 
 import torch
 
-from vitreous.checkpoints.dtypes import REMEMBERED, read_casts, stored_dtype
-from vitreous.checkpoints.family import Family, Guess, Reading, Shapes, check_extent, checked_fields, whole_patches
-from vitreous.checkpoints.files import Tensors, read_tensors
-from vitreous.checkpoints.huggingface import HuggingFace
-from vitreous.checkpoints.imagenet import CLASSES, imagenet_class_names
-from vitreous.checkpoints.jax import BigVision, Google, SigLIP
-from vitreous.checkpoints.key_map import listed, to_ours
-from vitreous.checkpoints.meta import DINO, MAE, DeiT, DINOv2
-from vitreous.checkpoints.openai import CLIP
+from vitreous.checkpoints.families.family import (
+    Family,
+    Guess,
+    Reading,
+    Shapes,
+    check_extent,
+    checked_fields,
+    whole_patches,
+)
+from vitreous.checkpoints.families.huggingface import HuggingFace
+from vitreous.checkpoints.families.imagenet import CLASSES, imagenet_class_names
+from vitreous.checkpoints.families.jax import BigVision, Google, SigLIP
+from vitreous.checkpoints.families.key_map import to_ours
+from vitreous.checkpoints.families.meta import DINO, MAE, DeiT, DINOv2
+from vitreous.checkpoints.families.openai import CLIP
+from vitreous.checkpoints.families.timm import Timm
+from vitreous.checkpoints.families.torchvision import Torchvision
+from vitreous.checkpoints.files.dtypes import REMEMBERED, read_casts, stored_dtype
+from vitreous.checkpoints.files.tensors import Tensors, read_tensors
 from vitreous.checkpoints.report import LoadReport
 from vitreous.checkpoints.store import StoredModel
-from vitreous.checkpoints.timm import Timm
-from vitreous.checkpoints.torchvision import Torchvision
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.cost import on_meta
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
+from vitreous.support.text import listed
 
 # Asked in this order whether a file is theirs: the more particular ones first.
 FAMILIES: dict[str, Family] = {

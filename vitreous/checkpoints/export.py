@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from vitreous.checkpoints.convert import FAMILIES, OURS, family_named, recognize
-from vitreous.checkpoints.dtypes import REMEMBERED, check_dtype, settle
-from vitreous.checkpoints.family import Dialect, Family, Shapes
-from vitreous.checkpoints.files import INDEX, KINDS, write_tensors
-from vitreous.checkpoints.hub import CONFIG, PREPROCESSOR, read_json
-from vitreous.checkpoints.key_map import listed, to_theirs, type_name
+from vitreous.checkpoints.families.family import Dialect, Family, Shapes
+from vitreous.checkpoints.families.key_map import to_theirs
+from vitreous.checkpoints.files.dtypes import REMEMBERED, check_dtype, settle, type_name
+from vitreous.checkpoints.files.tensors import INDEX, KINDS, write_tensors
 from vitreous.checkpoints.report import ExportReport, losses
+from vitreous.checkpoints.sources.hub import CONFIG, PREPROCESSOR, read_json
 from vitreous.checkpoints.store import StoredModel, save_model
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.files import atomic_folder, check_target, write_json
+from vitreous.support.text import listed
 
 SUFFIXES = {"safetensors": ".safetensors", "npz": ".npz", "pickle": ".pth"}  # the usual one of each kind
 WEIGHTS = "model"  # name of the weights file in a folder

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vitreous.checkpoints.family import Family, Guess, Reading, Shapes, whole_patches
-from vitreous.checkpoints.hub import CONFIG, PREPROCESSOR
-from vitreous.checkpoints.imagenet import CLASSES, imagenet_class_names
+from vitreous.checkpoints.families.family import Family, Guess, Reading, Shapes, whole_patches
+from vitreous.checkpoints.families.imagenet import CLASSES, imagenet_class_names
+from vitreous.checkpoints.sources.hub import CONFIG, PREPROCESSOR
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError

@@ -5,12 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from vitreous.checkpoints.convert import OURS, Beside, family_named, read_model, recognize
-from vitreous.checkpoints.files import INDEX, KINDS, read_tensors
-from vitreous.checkpoints.hub import CONFIG, MODEL_FILE, PREPROCESSOR, WEIGHTS, Fetched, fetch, is_remote, read_json
-from vitreous.checkpoints.key_map import listed
+from vitreous.checkpoints.files.tensors import INDEX, KINDS, read_tensors
+from vitreous.checkpoints.sources.hub import (
+    CONFIG,
+    MODEL_FILE,
+    PREPROCESSOR,
+    WEIGHTS,
+    Fetched,
+    fetch,
+    is_remote,
+    read_json,
+)
 from vitreous.checkpoints.store import HEADER, StoredModel, load_model
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError
+from vitreous.support.text import listed
 
 GIVE = "give a run's folder, a weights file, or a name such as hf:owner/name (vitreous list models)"
 # The families whose files have JSON beside them; timm's files may have the keys of Meta's.

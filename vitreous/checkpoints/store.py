@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from vitreous.checkpoints.dtypes import REMEMBERED, check_dtype, stored_dtype
-from vitreous.checkpoints.family import check_extent
-from vitreous.checkpoints.files import read_tensors
-from vitreous.checkpoints.key_map import rule, to_ours
+from vitreous.checkpoints.families.family import check_extent
+from vitreous.checkpoints.families.key_map import rule, to_ours
+from vitreous.checkpoints.files.dtypes import REMEMBERED, check_dtype, stored_dtype
+from vitreous.checkpoints.files.tensors import read_tensors
 from vitreous.checkpoints.report import LoadReport
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig, grid_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from vitreous.checkpoints.pretrained import Pretrained
+    from vitreous.checkpoints.sources.pretrained import Pretrained
     from vitreous.model.config import ViTConfig
 
 SOURCES = {
@@ -73,7 +73,7 @@ def show_recipe(what: str, name: str, as_json: bool) -> None:
 
 def models() -> list[dict[str, Any]]:
     """The named variants, then the known weights; GFLOPs are of one image, a multiply-add counted as two."""
-    from vitreous.checkpoints.pretrained import KNOWN
+    from vitreous.checkpoints.sources.pretrained import KNOWN
     from vitreous.model.variants import NAMES
 
     return [*map(variant_row, NAMES), *map(pretrained_row, KNOWN.values())]
@@ -183,7 +183,7 @@ def lines_of(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def columns_of(row: dict[str, Any]) -> dict[str, Any]:
     """A row of models as the table has it: without its kind, and the bytes in words."""
-    from vitreous.checkpoints.download import bytes_text
+    from vitreous.checkpoints.sources.download import bytes_text
 
     columns = {name: value for name, value in row.items() if name not in ("kind", "bytes", "bytes_are_published")}
     if "bytes" in row:

@@ -3,9 +3,11 @@
 import html
 import re
 import tomllib
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+LISTED = 8  # names shown in one error, so that it stays readable
 # A spreadsheet reads a cell that starts so as a formula; the full-width twins of the four signs too.
 FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
@@ -53,3 +55,14 @@ def toml_value(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return table["value"] if list(table) == ["value"] else text
+
+
+def listed(problems: Sequence[str], most: int = LISTED) -> str:
+    """Joins problems into one line, the first few in full."""
+    more = f" … and {len(problems) - most} more" if len(problems) > most else ""
+    return ", ".join(problems[:most]) + more
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return str(error).partition("\n")[0]

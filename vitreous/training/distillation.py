@@ -10,12 +10,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitreous.checkpoints.key_map import listed
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.shapes import Images, Logits
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
+from vitreous.support.text import listed
 from vitreous.training.objective import CrossEntropy, Objective, Targets, Verdict, count_correct
 
 Distillation = Literal["hard", "soft"]

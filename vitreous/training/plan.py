@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitreous.checkpoints.hub import is_remote
 from vitreous.checkpoints.resolve import find, is_variant
+from vitreous.checkpoints.sources.hub import is_remote
 from vitreous.data.sources import DIGITS
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from vitreous.checkpoints.adapt import adapt
-from vitreous.checkpoints.hub import fetch, is_remote
-from vitreous.checkpoints.pretrained import KNOWN, Pretrained
-from vitreous.checkpoints.repository import is_cached, look
 from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.sources.hub import fetch, is_remote
+from vitreous.checkpoints.sources.pretrained import KNOWN, Pretrained
+from vitreous.checkpoints.sources.repository import is_cached, look
 from vitreous.checkpoints.store import StoredModel
+from vitreous.model.adapt import adapt
 from vitreous.model.config import ViTConfig
 from vitreous.model.cost import on_meta
 from vitreous.model.variants import variant

@@ -1,0 +1,102 @@
+"""The engine: every layout undoes itself, and every difference is listed."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitreous.checkpoints.families.key_map import (
+    HWIO,
+    LISTED,
+    QUERY_AND_REST,
+    SAME,
+    TRANSPOSED,
+    heads_bias,
+    heads_in,
+    heads_out,
+    joined,
+    patch_convolution,
+    patch_kernel,
+    reshaped,
+    rule,
+    stacked,
+    to_ours,
+    to_theirs,
+)
+from vitreous.support.errors import InputError
+
+sizes = st.integers(1, 5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(heads=sizes, head_dim=sizes, height=sizes, width=sizes, channels=sizes)
+def test_every_layout_undoes_itself(heads, head_dim, height, width, channels):
+    d = heads * head_dim
+    cases = [
+        (SAME, [(d, 3)]),
+        (TRANSPOSED, [(d, 3)]),
+        (HWIO, [(height, width, channels, d)]),
+        (reshaped((-1,), (1, 1, 1, -1)), [(1, 1, 1, d)]),
+        (patch_kernel(height, width, channels), [(height, width, channels, d)]),
+        (patch_convolution(height, width, channels), [(d, channels, height, width)]),
+        (joined(3), [(d, 3)] * 3),
+        (QUERY_AND_REST, [(d, 3), (2 * d, 3)]),
+        (stacked(heads_out(heads), 4), [(4, d, heads, head_dim)] * 3),
+        (heads_out(heads), [(d, heads, head_dim)] * 3),
+        (heads_bias(heads), [(heads, head_dim)] * 3),
+        (heads_in(heads), [(heads, head_dim, d)]),
+    ]
+    for layout, shapes in cases:
+        theirs = [torch.randn(shape) for shape in shapes]
+        again = layout.to_theirs(layout.to_ours(theirs))
+        assert len(again) == len(theirs)
+        assert all(torch.equal(a, b) for a, b in zip(again, theirs, strict=True))
+
+
+def test_a_dense_kernel_works_as_theirs_does():
+    kernel, x = torch.randn(4, 6), torch.randn(2, 4)
+    torch.testing.assert_close(x @ kernel, torch.nn.functional.linear(x, TRANSPOSED.to_ours([kernel])[0]))
+
+
+RULES = [rule("a.weight", "x/kernel", layout=TRANSPOSED), rule("a.bias", "x/bias")]
+SHAPES = {"a.weight": torch.Size([3, 2]), "a.bias": torch.Size([3])}
+
+
+def test_every_difference_is_listed_in_one_error():
+    source = {"x/kernel": torch.zeros(5, 3), "y": torch.zeros(1)}
+    with pytest.raises(InputError) as caught:
+        to_ours(source, RULES, SHAPES | {"b": torch.Size([1])}, "the file")
+    for part in (
+        "x/bias is missing",
+        "y has no place",
+        "b is filled by no key",
+        "a.weight would have shape (3, 5)",
+    ):
+        assert part in str(caught.value)
+    assert "nothing was loaded" in str(caught.value)
+
+
+def test_a_long_list_stays_one_readable_line():
+    with pytest.raises(InputError) as caught:
+        to_ours({f"key{i}": torch.zeros(1) for i in range(100)}, RULES, SHAPES, "the file")
+    assert f"… and {102 - LISTED} more" in str(caught.value)
+
+
+def test_export_lists_what_does_not_fit():
+    with pytest.raises(InputError, match=r"c has no place there, a\.bias is missing"):
+        to_theirs({"a.weight": torch.zeros(3, 2), "c": torch.zeros(1)}, RULES)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int8, torch.bool, torch.float8_e4m3fn])
+def test_numbers_of_other_types_than_weights_have_are_refused_by_name(dtype):
+    source = {"x/kernel": torch.zeros(2, 3, dtype=dtype), "x/bias": torch.zeros(3)}
+    with pytest.raises(InputError, match=f"x/kernel is of {str(dtype).removeprefix('torch.')}; nothing was loaded"):
+        to_ours(source, RULES, SHAPES, "the file")
+
+
+def test_the_types_that_were_read_are_told():
+    dtypes = set()
+    source = {"x/kernel": torch.zeros(2, 3).half(), "x/bias": torch.zeros(3).double(), "left": torch.zeros(1)}
+    state = to_ours(source, RULES, SHAPES, "the file", ["x/kernel", "x/bias"], dtypes)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    assert dtypes == {torch.float16, torch.float64}

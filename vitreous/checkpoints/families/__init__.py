@@ -1,0 +1,1 @@
+"""One file and one table of invertible rules per checkpoint family."""

@@ -1,0 +1,124 @@
+"""Meta's own files: DeiT, DeiT-III, DINO, DINOv2 and MAE. They share timm's table and differ in dialect.
+
+All have exact GELU, eps 1e-6 and ImageNet's mean and standard deviation.
+"""
+
+import re
+
+from vitreous.checkpoints.families.family import IMAGENET_MEAN, IMAGENET_STD, Holds, Reading, Shapes
+from vitreous.checkpoints.families.timm_table import TimmDialect, TimmTable
+from vitreous.checkpoints.families.tokens import CLASS, DISTILLATION
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.config import ViTConfig
+
+SCALES = ("gamma_1", "gamma_2")  # DeiT-III's
+
+
+class MetaTable(TimmTable):
+    """What Meta's files have in common."""
+
+    kinds = ("pickle", "safetensors")
+
+    def preprocessing(self, config: ViTConfig) -> Preprocessing:
+        return Preprocessing(config.image_size, "crop", 0.875, "bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+class DeiT(MetaTable):
+    """DeiT and distilled DeiT (arXiv 2012.12877), DeiT-III (2204.07118); the weights are under `model`."""
+
+    name = "deit"
+    title = "DeiT"
+    tables = ((CLASS, DISTILLATION), ())
+    holds = Holds(layer_scale=(False, True), distillation_token=(False, True), rectangles=(False,))
+
+    def claims(self, shapes: Shapes) -> bool:
+        told = any(re.search(r"(^model/.*dist_token|(^|[./])blocks\.0\.gamma_1)$", key) for key in shapes)
+        wrapped = any(re.match(r"model/(module\.)?head\.weight$", key) for key in shapes)
+        after = any(key.endswith("fc_norm.weight") for key in shapes)
+        return super().claims(shapes) and (told or (wrapped and not after))
+
+    def plain_dialect(self, config: ViTConfig) -> TimmDialect:
+        third = config.layer_scale is not None  # DeiT-III: no row of positions for the class token
+        return TimmDialect("model/", scales=SCALES, rows=() if third else (CLASS, DISTILLATION))
+
+    def lacking(self, config: ViTConfig) -> list[str]:
+        both = config.layer_scale is not None and config.distillation_token
+        return super().lacking(config) + ["LayerScale beside a distillation token"] * both
+
+
+class DINO(MetaTable):
+    """DINO (arXiv 2104.14294): the backbone alone, or a whole checkpoint with student and teacher."""
+
+    name = "dino"
+    title = "DINO"
+    resampling = "bicubic_offset"
+    drops = (
+        *TimmTable.drops,
+        (r"student/", "the student; the teacher is the model"),
+        (r"(teacher/)?(module\.)?head\.", "the projection head of self-supervised training"),
+        (r"dino_loss/", "state of a training run"),
+    )
+    holds = Holds(classifier=(False,), rectangles=(False,))
+
+    def claims(self, shapes: Shapes) -> bool:
+        return (
+            super().claims(shapes)
+            and any(re.match(r"(teacher|student)/", key) for key in shapes)
+            and not any(key.endswith(("mask_token", "register_tokens")) for key in shapes)
+        )
+
+
+class DINOv2(MetaTable):
+    """DINOv2 (arXiv 2304.07193), with registers (2309.16588), LayerScale, the giant's SwiGLU, in chunks or not."""
+
+    name = "dinov2"
+    title = "DINOv2"
+    mask_token = True
+    drops = (
+        *DINO.drops,
+        (r"(teacher/|student/)?(module\.)?(dino_head|ibot_head)\.", "a projection head of self-supervised training"),
+    )
+    holds = Holds(
+        mlp=("mlp", "swiglu"), layer_scale=(True,), registers=(False, True), classifier=(False,), rectangles=(False,)
+    )
+
+    def claims(self, shapes: Shapes) -> bool:
+        marks = ("register_tokens", ".mlp.w12.weight")
+        told = any(key.endswith(marks) for key in shapes)
+        masked = any(key.endswith("mask_token") and len(shape) == 2 for key, shape in shapes.items())
+        chunked = any(re.search(r"blocks\.0\.0\.ls1\.gamma$", key) for key in shapes)
+        return super().claims(shapes) and (told or masked or chunked)
+
+    def read(self, shapes: Shapes, reading: Reading) -> TimmDialect:
+        dialect = super().read(shapes, reading)
+        # Without registers the authors' code resamples by a scale that is a little larger, with them as timm does.
+        registers = reading.fields["registers"] > 0
+        reading.fields["position_resampling"] = "bicubic_antialias" if registers else "bicubic_offset"
+        return dialect
+
+    def plain_dialect(self, config: ViTConfig) -> TimmDialect:
+        return TimmDialect(registers="register_tokens", gated=("mlp.w12", "mlp.w3"), rows=(CLASS,), masked=True)
+
+
+class MAE(MetaTable):
+    """MAE (arXiv 2111.06377): the encoder of a pre-training checkpoint, or a model fine-tuned from it."""
+
+    name = "mae"
+    title = "MAE"
+    drops = (
+        *TimmTable.drops,
+        (r"decoder_", "the decoder, which pre-training alone needs"),
+        (r"mask_token$", "the decoder's mask token"),
+    )
+    holds = Holds(pooling=("class_token", "mean"), norm_after_pooling=(True,), rectangles=(False,))
+
+    def claims(self, shapes: Shapes) -> bool:
+        decoder = any(re.search(r"(^|[./])decoder_embed\.weight$", key) for key in shapes)
+        wrapped = [key for key in shapes if key.startswith("model/")]
+        headless = not any(key.endswith("/head.weight") for key in wrapped)
+        after = any(key.endswith("/fc_norm.weight") for key in wrapped)
+        others = DeiT().claims(shapes) or DINOv2().claims(shapes)
+        return super().claims(shapes) and (decoder or (bool(wrapped) and (headless or after) and not others))
+
+    def plain_dialect(self, config: ViTConfig) -> TimmDialect:
+        return TimmDialect("model/", rows=(CLASS, DISTILLATION))

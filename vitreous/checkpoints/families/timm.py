@@ -1,0 +1,226 @@
+"""timm's VisionTransformer: its files, and the config.json that lies beside them on the hub."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from vitreous.checkpoints.families.family import IMAGENET_MEAN, IMAGENET_STD, Holds
+from vitreous.checkpoints.families.timm_table import ALL, TimmDialect, TimmTable
+from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
+from vitreous.model.config import ViTConfig, as_pair, check_count
+from vitreous.support.errors import InputError
+
+
+class Timm(TimmTable):
+    """timm's own files: on the hub a safetensors file with a config.json that names the architecture."""
+
+    name = "timm"
+    title = "timm"
+    resampling = "bicubic_antialias"
+    tables = (ALL, ())
+    holds = Holds(
+        gelu=("exact", "tanh", "quick"),
+        norm_eps=(1e-6, 1e-5),
+        mlp=("mlp", "swiglu"),
+        layer_scale=(False, True),
+        pre_norm=(False, True),
+        class_token=(True, False),
+        distillation_token=(False, True),
+        registers=(False, True),
+        pooling=("class_token", "mean", "attention"),
+        norm_after_pooling=(False, True),
+    )
+
+    def lacking(self, config: ViTConfig) -> list[str]:
+        eps = 1e-5 if config.pre_norm else 1e-6  # which of them follows from the architecture
+        return (
+            super().lacking(config)
+            + [f"eps {config.norm_eps:g}"] * (config.norm_eps in (1e-6, 1e-5) and config.norm_eps != eps)
+            + ["registers beside a distillation token"] * (config.distillation_token and config.registers > 0)
+        )
+
+    def plain_dialect(self, config: ViTConfig) -> TimmDialect:
+        slotless = config.position_embedding == "learned" and not config.position_class_slot
+        rows = () if slotless and not config.distillation_token else ALL
+        return TimmDialect(rows=rows, positioned=config.position_embedding != "none")
+
+    def preprocessing(self, config: ViTConfig) -> Preprocessing:
+        return Preprocessing(config.image_size, "crop", 0.9, "bicubic")
+
+    def fields_from(self, belongings: Mapping[str, Any]) -> dict[str, Any]:
+        fields = super().fields_from(belongings)
+        name = str(belongings.get("architecture", ""))
+        if re.match(r"(vit|deit|deit3)_", name):
+            fields |= {"gelu": "exact", "norm_eps": 1e-5 if "_clip_" in name else 1e-6}
+        fields |= {key: value for pattern, odd in ODD_ONES if re.match(pattern, name) for key, value in odd.items()}
+        arguments = arguments_of(belongings)
+        try:
+            if "img_size" in arguments:
+                fields["image_size"] = as_pair("img_size", arguments["img_size"])
+            if "num_heads" in arguments:
+                check_count("num_heads", arguments["num_heads"])
+                fields["num_heads"] = arguments["num_heads"]
+        except ValueError as error:
+            raise InputError(f"config.json's model_args make no ViT: {error}", "mend it") from error
+        if "act_layer" in arguments:
+            gelu = chosen("act_layer", arguments["act_layer"], GATES if re.match(SWIGLU, name) else ACTIVATIONS)
+            fields["gelu"] = gelu or fields["gelu"]
+        if "no_embed_class" in arguments:
+            fields["position_class_slot"] = not arguments["no_embed_class"]
+        pool = arguments.get("global_pool", belongings.get("global_pool"))
+        return fields if pool is None else fields | {"pooling": chosen("global_pool", pool, POOLINGS)}
+
+    def preprocessing_from(
+        self, belongings: Mapping[str, Any], preprocessor: Mapping[str, Any]
+    ) -> Preprocessing | None:
+        told = belongings.get("pretrained_cfg")
+        if not isinstance(told, dict) or "input_size" not in told:
+            return None
+        try:
+            channels, height, width = told["input_size"]
+            plain = [told.get(name) or default for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))]
+            return Preprocessing(
+                (height, width),
+                chosen("crop_mode", told.get("crop_mode") or "center", CROPS),
+                float(told.get("crop_pct") or 0.875),
+                chosen("interpolation", told.get("interpolation") or "bicubic", {n: n for n in INTERPOLATIONS}),
+                mean=tuple(map(float, plain[0])),
+                std=tuple(map(float, plain[1])),
+                channels=channels,
+            )
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise InputError(f"config.json's pretrained_cfg makes no preprocessing: {error}", "mend it") from error
+
+    def class_names_from(self, belongings: Mapping[str, Any]) -> tuple[str, ...] | None:
+        told = belongings.get("pretrained_cfg")
+        names = belongings.get("label_names") or (told.get("label_names") if isinstance(told, dict) else None)
+        if isinstance(names, dict):  # by number
+            names = [names.get(str(i)) for i in range(len(names))]
+        return tuple(map(str, names)) if isinstance(names, list) and None not in names else None
+
+    def notes(self, belongings: Mapping[str, Any]) -> list[str]:
+        if "architecture" in belongings:
+            return []
+        return ["DeiT's and DINO's own files may have the same keys; say family deit or dino where it is theirs"]
+
+    def belongings(
+        self, config: ViTConfig, preprocessing: Preprocessing, class_names: Sequence[str] | None
+    ) -> dict[str, Any]:
+        c, p = config, preprocessing
+        slotless = self.plain_dialect(c).rows == ()
+        hidden = c.mlp_dim * (2 if c.mlp == "swiglu" else 1)
+        arguments: dict[str, Any] = {
+            "img_size": [side + cut for side, cut in zip(c.image_size, p.trim, strict=True)],
+            "patch_size": list(c.patch_size),
+            "in_chans": c.channels,
+            "embed_dim": c.width,
+            "depth": c.depth,
+            "num_heads": c.num_heads,
+            "mlp_ratio": ratio(hidden, c.width),
+            "init_values": c.layer_scale,
+            "pre_norm": c.pre_norm,
+            "class_token": c.class_token,
+            "reg_tokens": c.registers,
+            "pos_embed": "none" if c.position_embedding == "none" else "learn",
+            "no_embed_class": slotless,
+            "global_pool": GLOBAL_POOLS[c.pooling],
+            "fc_norm": c.norm_after_pooling,
+        }
+        if c.mlp == "mlp":
+            arguments["act_layer"] = {gelu: name for name, gelu in ACTIVATIONS.items()}[c.gelu]
+        told = {
+            "input_size": [p.channels, *p.whole_size],
+            "fixed_input_size": True,
+            "interpolation": p.interpolation,
+            "crop_pct": p.crop_fraction,
+            "crop_mode": "squash" if p.resize == "squash" else "center",
+            "mean": list(p.mean),
+            "std": list(p.std),
+            "num_classes": c.num_classes,
+            "first_conv": "patch_embed.proj",
+            "classifier": ["head", "head_dist"] if c.distillation_token else "head",
+        }
+        names = {} if class_names is None else {"label_names": list(class_names)}
+        whole = {
+            "architecture": architecture(c),
+            "num_classes": c.num_classes,
+            "num_features": c.width,
+            "global_pool": GLOBAL_POOLS[c.pooling],
+            "model_args": arguments,
+            "pretrained_cfg": told | names,
+        }
+        return {"config.json": whole}
+
+
+# What the architecture's name says and the keys do not, where it is not the rule.
+ODD_ONES: tuple[tuple[str, dict[str, Any]], ...] = (
+    (r".*quickgelu", {"gelu": "quick"}),
+    (r"vit_(base_patch32|giantopt_patch16|so400m_patch16)_siglip", {"gelu": "tanh"}),
+    (r"vit_large_patch16_siglip(_gap)?_512", {"gelu": "tanh"}),
+    (r"vit_giantopt_patch16_siglip", {"num_heads": 16}),
+    (r"vit_base_patch16_gap_224", {"num_heads": 16}),
+    (r"test_vit2?$", {"num_heads": 2}),
+)
+SWIGLU = r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)"  # the architectures whose MLP is gated
+GATES = {"silu": None, "swish": None}  # what can be told of them: what SwiGLU has anyway
+READ = ("img_size", "num_heads", "act_layer", "no_embed_class", "global_pool")
+IN_KEYS = (  # a file that is built with them has other keys or shapes
+    *("patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio", "init_values", "pos_embed"),
+    *("class_token", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "qkv_bias", "proj_bias"),
+    *("qk_norm", "scale_attn_norm", "scale_mlp_norm"),
+)
+HARMLESS = (  # for training alone, or for images of other sizes
+    *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
+    *("weight_init", "fix_init", "dynamic_img_size", "dynamic_img_pad"),
+)
+IDLE = {"pool_include_prefix": False}  # harmless with this value, and with no other
+CROPS: dict[str, Literal["crop", "squash"]] = {"center": "crop", "squash": "squash"}
+ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
+POOLINGS = {"token": "class_token", "avg": "mean", "map": "attention"}
+GLOBAL_POOLS = {pooling: name for name, pooling in POOLINGS.items()}
+Meaning = TypeVar("Meaning")
+
+
+def arguments_of(belongings: Mapping[str, Any]) -> dict[str, Any]:
+    """The model_args of a config.json; an argument that is null is one that timm takes for untold.
+
+    Raises:
+        InputError: they are no object, or one of them changes what the model computes in a way that is not read.
+    """
+    told = belongings.get("model_args")
+    if told is None:
+        return {}
+    if not isinstance(told, dict):
+        raise InputError(f"config.json has model_args {told!r:.100}", "they must be an object")
+    arguments = {name: value for name, value in told.items() if value is not None}
+    known = (*READ, *IN_KEYS, *HARMLESS)
+    for name, value in arguments.items():
+        if name not in known and not (name in IDLE and value == IDLE[name]):
+            cause = f"config.json has {name} {value!r:.100} in its model_args, which cannot be read"
+            raise InputError(cause, f"those that can be read are {', '.join(known)}")
+    return arguments
+
+
+def chosen(what: str, value: Any, meanings: Mapping[str, Meaning]) -> Meaning:
+    """What a value of config.json means. Raises InputError where it has no meaning here."""
+    for name, meaning in meanings.items():
+        if value == name:
+            return meaning
+    raise InputError(f"config.json says {what} {value!r:.100}", f"those that can be read are {', '.join(meanings)}")
+
+
+def architecture(c: ViTConfig) -> str:
+    """The architecture of timm's whose class and fixed choices are the model's; the rest are its arguments."""
+    if c.distillation_token:
+        return "deit_base_distilled_patch16_224"
+    if c.mlp == "swiglu":
+        return "vit_giant_patch14_dinov2"
+    return "vit_base_patch16_clip_224" if c.pre_norm else "vit_base_patch16_224"
+
+
+def ratio(hidden: int, width: int) -> float:
+    """A factor that gives the hidden width when it is multiplied and cut to a whole number."""
+    exact = hidden / width
+    return exact if int(width * exact) == hidden else (hidden + 0.5) / width

@@ -1,0 +1,113 @@
+"""torchvision's VisionTransformer: its names of today, and those that its published files still have."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vitreous.checkpoints.families.family import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Dialect,
+    Family,
+    Holds,
+    Reading,
+    Shapes,
+    block_count,
+    classifier,
+    prefixes,
+    shape_of,
+)
+from vitreous.checkpoints.families.key_map import Rule, both, constant, patch_convolution, rule
+from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.config import ViTConfig
+
+BLOCK = "encoder.layers.encoder_layer_{}."
+NEW, OLD = ("mlp.0", "mlp.3"), ("mlp.linear_1", "mlp.linear_2")
+
+
+@dataclass(frozen=True)
+class TorchvisionDialect(Dialect):
+    """How one file spells its keys.
+
+    Args:
+        mlp: names of the MLP's two layers in a block.
+    """
+
+    mlp: tuple[str, ...] = NEW
+
+
+class Torchvision(Family):
+    """torchvision's vit_b_16 and its like. Their class token has a row of positions, and they always classify."""
+
+    name = "torchvision"
+    title = "torchvision"
+    kinds = ("pickle", "safetensors")
+    landmarks = (
+        "conv_proj.weight",
+        "class_token",
+        "encoder.pos_embedding",
+        f"{BLOCK.format(0)}self_attention.in_proj_weight",
+        "encoder.ln.weight",
+    )
+    holds = Holds(hidden=(False, True), classifier=(True,), rectangles=(False,), channels=(3,))
+    dialects = TorchvisionDialect
+
+    def read(self, shapes: Shapes, reading: Reading) -> TorchvisionDialect:
+        prefix = prefixes(shapes, self.landmarks)[0]
+        inner = {key.removeprefix(prefix): shape for key, shape in shapes.items()}
+        fields, first = reading.fields, BLOCK.format(0)
+        mlp = OLD if f"{first}{OLD[0]}.weight" in inner else NEW
+        fields["width"], fields["channels"], height, width = shape_of(inner, "conv_proj.weight", 4)
+        fields["patch_size"] = height, width
+        fields["depth"] = block_count(inner, r"encoder\.layers\.encoder_layer_(\d+)\.")
+        fields["mlp_dim"] = shape_of(inner, f"{first}{mlp[0]}.weight", 2)[0]
+        fields["num_classes"] = shape_of(inner, "heads.head.weight", 2)[0] if "heads.head.weight" in inner else 0
+        hidden = "heads.pre_logits.weight"
+        fields["hidden_dim"] = shape_of(inner, hidden, 2)[0] if hidden in inner else None
+        reading.guess_image_size(shape_of(inner, "encoder.pos_embedding", 3)[1] - 1, (height, width))
+        reading.guess("gelu", "exact", "torchvision's code")
+        reading.guess("norm_eps", 1e-6, "torchvision's code")
+        reading.guess_heads(fields["width"], fields["depth"])
+        fields["position_resampling"] = "bicubic_aligned"
+        return TorchvisionDialect(prefix, mlp)
+
+    def preprocessing(self, config: ViTConfig) -> Preprocessing:
+        return Preprocessing(config.image_size, "crop", 0.875, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+    def rules(self, config: ViTConfig, dialect: TorchvisionDialect) -> list[Rule]:
+        table = [*embedding_rules(config), *encoder_rules(config, dialect), *head_rules(config)]
+        return [r._replace(theirs=tuple(dialect.prefix + key for key in r.theirs)) for r in table]
+
+
+def embedding_rules(c: ViTConfig) -> Iterator[Rule]:
+    """The rules in front of the encoder."""
+    layout = patch_convolution(*c.patch_size, c.channels)
+    yield rule("patch_embedding.projection.weight", "conv_proj.weight", layout=layout)
+    if c.patch_bias:
+        yield rule("patch_embedding.projection.bias", "conv_proj.bias")
+    else:
+        yield Rule((), ("conv_proj.bias",), constant(0.0, c.width))
+    yield from token_rules(c, TokenKeys("encoder.pos_embedding", "class_token", rows=(CLASS,)))
+
+
+def encoder_rules(c: ViTConfig, dialect: TorchvisionDialect) -> Iterator[Rule]:
+    """The rules of the encoder."""
+    fc1, fc2 = dialect.mlp
+    for i in range(c.depth):
+        ours, theirs = f"encoder.blocks.{i}.", BLOCK.format(i)
+        yield from both(f"{ours}attention_norm", f"{theirs}ln_1")
+        yield rule(f"{ours}attention.qkv.weight", f"{theirs}self_attention.in_proj_weight")
+        yield rule(f"{ours}attention.qkv.bias", f"{theirs}self_attention.in_proj_bias")
+        yield from both(f"{ours}attention.out", f"{theirs}self_attention.out_proj")
+        yield from both(f"{ours}mlp_norm", f"{theirs}ln_2")
+        yield from both(f"{ours}mlp.fc1", f"{theirs}{fc1}")
+        yield from both(f"{ours}mlp.fc2", f"{theirs}{fc2}")
+    yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", "encoder.ln")
+
+
+def head_rules(c: ViTConfig) -> Iterator[Rule]:
+    """The rules behind the encoder."""
+    if c.hidden_dim is not None:
+        yield from both("head.hidden", "heads.pre_logits")
+    if c.num_classes:
+        yield from classifier("head.classifier", "heads.head", c)

@@ -1,0 +1,1 @@
+"""Tensors in untrusted files, read one by one and written back."""

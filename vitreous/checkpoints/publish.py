@@ -1,0 +1,61 @@
+"""The card that lies beside a model on the hub: what it is, where it comes from, how to use it."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import PureWindowsPath
+from typing import Any
+
+from vitreous.checkpoints.files.tensors import INDEX, KINDS
+from vitreous.checkpoints.store import StoredModel
+from vitreous.support.text import html_text, printable
+
+# Those of the hub's list that weights of ViTs come under; the hub takes others as "other", with a name.
+HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
+
+
+def model_card(stored: StoredModel, title: str, repo_id: str) -> str:
+    """Writes a card in Markdown, with YAML in front of it for the hub.
+
+    Args:
+        stored: the model with what belongs to it; what its metadata says in texts and numbers is told.
+        title: the heading.
+        repo_id: where the model will be, owner/name.
+    """
+    has_classes = stored.model.config.num_classes > 0
+    task, use = "image-feature-extraction", 'clf.features("photo.jpg")'
+    if has_classes:
+        task, use = "image-classification", 'clf("photo.jpg")'
+    told = [f"- {key}: {value}" for key, value in stored.metadata.items() if isinstance(value, str | int | float)]
+    front = ["library_name: vitreous", f"pipeline_tag: {task}", "tags: [vision-transformer, vit]"]
+    return "\n".join(
+        [
+            *("---", *front, *licence_lines(stored.metadata.get("licence")), "---", ""),
+            *(f"# {title}", "", f"Images are {stored.preprocessing.summary()}."),
+            *(["", f"Classes: {html_text(', '.join(stored.class_names))}."] if stored.class_names else []),
+            *(["", *map(html_text, told)] if told else []),
+            *("", "```python", "import vitreous as vt", "", f'clf = vt.load("hf:{repo_id}")', use, "```", ""),
+        ]
+    )
+
+
+def published(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata without what tells of a machine: of a source, no folders of a path and no query of an address."""
+    source = metadata.get("source")
+    if not isinstance(source, str):
+        return dict(metadata)
+    if re.match("[a-z]{2,}:", source):
+        return {**metadata, "source": re.sub(r"\?[^#]*", "", source)}
+    path = PureWindowsPath(source)  # which parts at either slash
+    if path.anchor or source.endswith((*KINDS, INDEX)):
+        return {**metadata, "source": path.name}
+    return dict(metadata)
+
+
+def licence_lines(licence: Any) -> list[str]:
+    """A licence as the hub's YAML takes it; no line where none is known."""
+    if not isinstance(licence, str) or not licence:
+        return []
+    if licence.lower() in HUB_LICENCES:
+        return [f"license: {licence.lower()}"]
+    return ["license: other", f"license_name: {json.dumps(printable(licence), ensure_ascii=False)}"]

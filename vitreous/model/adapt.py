@@ -1,0 +1,250 @@
+"""A trained model for another image size, patch size, number of channels or set of classes."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitreous.model.config import Resampling, ViTConfig
+from vitreous.model.cost import on_meta
+from vitreous.model.position_embedding import (
+    Learned2DPosition,
+    LearnedPosition,
+    PositionEmbedding,
+    RelativePosition,
+    resample_grid,
+)
+from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError, unknown
+
+ChannelMethod = Literal["average", "repeat"]
+State = dict[str, Tensor]  # a state dict; each step below changes its entries and returns notes of what it did
+
+# Far above any data set's, far below what fills the memory.
+LARGEST = {"image_size": 8192, "patch_size": 8192, "num_classes": 10**6, "channels": 1024}
+
+PROJECTION = "patch_embedding.projection.weight"
+STEM = "stem.conv.weight"
+
+
+@torch.no_grad()
+def adapt(
+    model: VisionTransformer,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    channels: int | None = None,
+    resampling: Resampling | None = None,
+    channel_method: ChannelMethod = "average",
+    kept_classes: Sequence[int | None] | None = None,
+) -> tuple[VisionTransformer, list[str]]:
+    """Makes a model for other images or classes from a trained one; what is None stays as it is.
+
+    The model that is given is not changed, but both share the memory of every parameter that stays: a copy is
+    needed before one of them is trained while the other is still used.
+
+    Args:
+        model: with its weights.
+        image_size: pixels, (height, width) or one number for a square. Positions are resampled exactly as the model
+            resamples them while it runs, so the new model at this size equals the old one at this size.
+        patch_size: as image_size. The projection is resized so that it gives the same tokens for patches that are
+            enlarged bilinearly (FlexiViT, arXiv 2212.08013, section 3.4). If image_size is not scaled along, the
+            positions are resampled to the new grid.
+        num_classes: the whole head behind the pooling is removed, a hidden layer too, and a linear classifier for so
+            many classes put there, all zero (section 3.2), also where the number is the old one; 0 for none.
+        channels: of the images.
+        resampling: how positions are resampled, now and when the new model runs; the config's own way if None.
+        channel_method: "average" gives every new channel the mean of the old ones, "repeat" the old ones in turn;
+            either is scaled by old / new channels.
+        kept_classes: for each new class, the number of the old one whose row of the classifiers it keeps; None for
+            a row of zeros. As soon as one row is kept, so is the hidden layer, and no bias is added. Instead of
+            num_classes.
+
+    Returns:
+        The new model, and one sentence for each thing that was changed.
+
+    Raises:
+        InputError: a value is not valid, or the patch does not divide the image (the error names the nearest sizes
+            that it does divide), or a hybrid's patch is to be resized, or a class to be kept is not there.
+    """
+    if channel_method not in get_args(ChannelMethod):
+        raise unknown("channel method", str(channel_method), get_args(ChannelMethod))
+    if kept_classes is not None:
+        num_classes = _count_of(kept_classes, num_classes, model.config.num_classes)
+    keeps_head = kept_classes is not None and any(place is not None for place in kept_classes)
+    sizes = {"image_size": image_size, "patch_size": patch_size, "num_classes": num_classes, "channels": channels}
+    old, new = model.config, _changed(model.config, sizes | {"position_resampling": resampling}, keeps_head)
+    state = model.state_dict()
+    notes = [
+        *_adapt_channels(state, old, new, channel_method),
+        *_adapt_patches(state, old, new),
+        *_adapt_positions(state, model.position_embedding, old, new),
+        *_adapt_head(state, old, new, num_classes, kept_classes if keeps_head else None),
+    ]
+    adapted = on_meta(new)
+    adapted.load_state_dict(state, assign=True)
+    return adapted.train(model.training), notes
+
+
+def resize_patches(
+    filters: Float[Tensor, "width channels old_height old_width"], size: tuple[int, int]
+) -> Float[Tensor, "width channels new_height new_width"]:
+    """Resizes a patch projection so that its products with patches stay the same when these are resized bilinearly.
+
+    w' = (Bᵀ)⁺ w, with B the matrix that resizes a patch (FlexiViT, arXiv 2212.08013, section 3.4). B is one matrix
+    for the rows times one for the columns, and so is its pseudo-inverse.
+
+    Args:
+        filters: w, one for each number of a token.
+        size: (height, width) of the new patches.
+    """
+    rows, columns = (_pseudo_inverse(old, new) for old, new in zip(filters.shape[2:], size, strict=True))
+    wide = filters.float()
+    return (rows.to(wide) @ wide @ columns.to(wide).mT).to(filters.dtype)
+
+
+def _pseudo_inverse(old: int, new: int) -> Float[Tensor, "new old"]:
+    pixels = torch.eye(old, dtype=torch.float64)[None, None]
+    resize = F.interpolate(pixels, size=(new, old), mode="bilinear", antialias=True)[0, 0]  # B: new × old
+    return torch.linalg.pinv(resize.mT)
+
+
+def _count_of(kept: Sequence[int | None], num_classes: int | None, old: int) -> int:
+    """Counts the new classes; what is wrong with those that are to be kept is an InputError."""
+    if num_classes not in (None, len(kept)):
+        raise InputError(f"kept_classes has {len(kept)} entries, num_classes is {num_classes}", "leave num_classes out")
+    for place in kept:
+        if place is not None and not 0 <= place < old:
+            there = f"the classes are 0 to {old - 1}" if old else "the model has no classes"
+            raise InputError(f"there is no class {place} to keep", f"{there}; None stands for a new one")
+    return len(kept)
+
+
+def _changed(old: ViTConfig, wanted: dict[str, Any], keeps_head: bool) -> ViTConfig:
+    """Returns the new config, where None leaves a field as it is; what is wrong with it is an InputError."""
+    try:
+        new = old.replace(**{name: value for name, value in wanted.items() if value is not None})
+    except ValueError as error:
+        cause, _, mend = str(error).partition("; ")
+        raise InputError(cause, mend) from error
+    for name, most in LARGEST.items():
+        value = getattr(new, name)
+        if wanted[name] is not None and max(value if isinstance(value, tuple) else (value,)) > most:
+            raise InputError(f"{name} is {wanted[name]}", f"{most:,} is the most")
+    if new.patch_size != old.patch_size and old.stem_blocks is not None:
+        raise InputError(
+            f"the patch size of a hybrid stays {_by(old.patch_size)}: its patches are not cut from the image",
+            "leave patch_size out, or take a model without a ResNet stem",
+        )
+    if keeps_head or wanted["num_classes"] is None:
+        return new
+    return new.replace(hidden_dim=None, classifier_bias=True)
+
+
+def _adapt_channels(state: State, old: ViTConfig, new: ViTConfig, method: ChannelMethod) -> list[str]:
+    if new.channels == old.channels:
+        return []
+    key = PROJECTION if old.stem_blocks is None else STEM
+    weight = state[key]
+    filters = weight.float().reshape(len(weight), old.channels, -1)  # width channels pixels
+    if method == "average":
+        filters = filters.mean(dim=1, keepdim=True).expand(-1, new.channels, -1)
+    else:
+        filters = filters[:, torch.arange(new.channels) % old.channels]
+    filters = (filters * (old.channels / new.channels)).to(weight.dtype)
+    state[key] = filters.flatten(1) if old.stem_blocks is None else filters.unflatten(2, weight.shape[2:])
+    how = "averaged" if method == "average" else "repeated"
+    numbers = f"{how} from {_count(old.channels, 'channel')} to {new.channels}"
+    if old.stem_blocks is None:
+        return [f"patch projection {numbers}"]
+    return [f"stem convolution {numbers}; it standardises its filters, so the scale of its output changes"]
+
+
+def _adapt_patches(state: State, old: ViTConfig, new: ViTConfig) -> list[str]:
+    if new.patch_size == old.patch_size:
+        return []
+    filters = state[PROJECTION].unflatten(1, (new.channels, *old.patch_size))
+    state[PROJECTION] = resize_patches(filters, new.patch_size).flatten(1)
+    sizes = f"from {_by(old.patch_size)} to {_by(new.patch_size)} pixels"
+    return [f"patch projection resized {sizes} (pseudo-inverse of the bilinear resize)"]
+
+
+def _adapt_positions(state: State, position: PositionEmbedding, old: ViTConfig, new: ViTConfig) -> list[str]:
+    notes = []
+    if new.image_size != old.image_size:
+        notes.append(f"image size changed from {_by(old.image_size)} to {_by(new.image_size)}")
+    if new.position_resampling != old.position_resampling:
+        ways = f"{old.position_resampling} to {new.position_resampling}"
+        notes.append(f"way of resampling positions changed from {ways}")
+    if new.grid == old.grid:
+        return notes
+    method, (rows, columns) = new.position_resampling, new.grid
+    grids = f"from {_by(old.grid)} to {_by(new.grid)}"
+    match position:
+        case Learned2DPosition():
+            x = [resample_grid(table, (1, old.grid[1]), (1, columns), method) for table in position.x]
+            y = [resample_grid(table, (old.grid[0], 1), (rows, 1), method) for table in position.y]
+            state["position_embedding.x"], state["position_embedding.y"] = torch.stack(x), torch.stack(y)
+            notes.append(f"positions of rows and of columns resampled {grids} ({method})")
+        case LearnedPosition():
+            slots = position.embedding[:, : position.slots]
+            patches = [resample_grid(t[position.slots :], old.grid, new.grid, method) for t in position.embedding]
+            state["position_embedding.embedding"] = torch.cat([slots, torch.stack(patches)], dim=1)
+            notes.append(f"positions resampled {grids} ({method})")
+        case RelativePosition():
+            keys, wanted = position.offset_keys, 2 * rows * columns - 1
+            tables = [resample_grid(t, (1, len(t)), (1, wanted), "bilinear_aligned") for t in keys]
+            state["position_embedding.offset_keys"] = torch.stack(tables)
+            notes.append(f"keys of relative positions resampled from {keys.shape[1]} offsets to {wanted} (linear)")
+    return notes
+
+
+def _adapt_head(
+    state: State, old: ViTConfig, new: ViTConfig, num_classes: int | None, kept: Sequence[int | None] | None
+) -> list[str]:
+    if num_classes is None:
+        return []
+    return _new_classifiers(state, old, new) if kept is None else _keep_rows(state, kept, old.num_classes)
+
+
+def _keep_rows(state: State, kept: Sequence[int | None], old: int) -> list[str]:
+    if list(kept) == list(range(old)):
+        return []
+    places = [i for i, place in enumerate(kept) if place is not None]
+    rows = [place for place in kept if place is not None]
+    for name in ("classifier.weight", "classifier.bias", "distillation.weight", "distillation.bias"):
+        if (before := state.get(f"head.{name}")) is not None:
+            after = before.new_zeros(len(kept), *before.shape[1:])
+            after[places] = before[rows]
+            state[f"head.{name}"] = after
+    which = " and distillation classifier" if "head.distillation.weight" in state else ""
+    note = f"classifier{which} for {_count(len(kept), 'class', 'classes')}: {_count(len(rows), 'row')} kept"
+    new, dropped = len(kept) - len(rows), old - len(set(rows))
+    return [note + (f", {new} new and zero" if new else "") + (f", {dropped} dropped" if dropped else "")]
+
+
+def _new_classifiers(state: State, old: ViTConfig, new: ViTConfig) -> list[str]:
+    for place in ("classifier", "distillation", "hidden"):
+        for part in ("weight", "bias"):
+            state.pop(f"head.{place}.{part}", None)
+    notes = [] if old.hidden_dim is None else ["hidden layer of the head removed"]
+    which = " and distillation classifier" if new.distillation_token else ""
+    if not new.num_classes:
+        return notes + ([f"classifier{which} removed"] if old.num_classes else [])
+    like = state[PROJECTION]
+    for place in ("classifier", "distillation") if new.distillation_token else ("classifier",):
+        state[f"head.{place}.weight"] = like.new_zeros(new.num_classes, new.width)
+        state[f"head.{place}.bias"] = like.new_zeros(new.num_classes)
+    return [*notes, f"new classifier{which} for {_count(new.num_classes, 'class', 'classes')}, all zero"]
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
