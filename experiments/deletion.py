@@ -11,7 +11,7 @@ from torch import Tensor
 from experiments.probe import pieces
 from experiments.results import write_facts
 from vitreous.classifier import Classifier, load
-from vitreous.data.sources import Split, open_data
+from vitreous.data.sources.open import Split, open_data
 from vitreous.explain.attention_maps import attention
 from vitreous.explain.deletion import deletion_curve, random_scores
 from vitreous.explain.relevance import gradient_attention, relevance

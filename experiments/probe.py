@@ -10,7 +10,7 @@ import torch
 
 from experiments.results import write_facts
 from vitreous.classifier import Classifier, load
-from vitreous.data.sources import ImageData, Split, open_data
+from vitreous.data.sources.open import ImageData, Split, open_data
 from vitreous.evaluation.fewshot import few_shot_accuracy
 from vitreous.model.vit import VisionTransformer
 

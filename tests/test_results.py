@@ -19,7 +19,7 @@ from experiments.table import TABLE, Experiment, Goal, Levels, Run, find, words
 from vitreous.checkpoints.store import save_model
 from vitreous.cli import app
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources import DIGITS, open_data
+from vitreous.data.sources.open import DIGITS, open_data
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from examples.build_it_yourself.learner import Fault, Learner
-from vitreous.data.sources import DIGITS, open_data
-from vitreous.data.splits import Split
+from vitreous.data.sources.open import DIGITS, open_data
+from vitreous.data.sources.splits import Split
 
 MODEL = (8, 4, 64, 3, 4, 128, 10)  # image_size, patch_size, width, depth, num_heads, mlp_dim, num_classes
 EPOCHS = 20  # about ten seconds on one core

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitreous.data.sources import open_data
+from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
 
 CLASSES = [f"{name}/{number}.png" for name in ("ant", "bee") for number in range(8)]

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.data.packing import CLASSES, pack, png, splits_of, tree
-from vitreous.data.archives import ArchiveLoader
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.images import BadImage, ImageLimits
 from vitreous.data.loader import batches
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources import open_data
+from vitreous.data.sources.archives import ArchiveLoader
+from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.loader import batches
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources import open_data
+from vitreous.data.sources.open import open_data
 
 PREPROCESSING = Preprocessing((12, 12), interpolation="bicubic", channels=1, mean=(0.5,), std=(0.5,))
 

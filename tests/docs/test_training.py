@@ -14,7 +14,7 @@ from tests.test_repository import shell_commands
 from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.cli import app
 from vitreous.cli.app import read_settings
-from vitreous.data.sources import open_data
+from vitreous.data.sources.open import open_data
 from vitreous.training import choices
 from vitreous.training.choices import resolve
 from vitreous.training.plan import Request

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.classifiers import small_classifier
 from vitreous.classifier import Classifier
 from vitreous.data.loader import batches
-from vitreous.data.sources import ImageData, Split, open_data
+from vitreous.data.sources.open import ImageData, Split, open_data
 from vitreous.evaluation.metrics import Outcome
 from vitreous.pages.report import choose, write_report
 from vitreous.pages.report.charts import Line, axis, line_chart, runs

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitreous.data.sources import ImageData, Split, open_data
+from vitreous.data.sources.open import ImageData, Split, open_data
 from vitreous.support.errors import InputError
 from vitreous.training.choices import choose_batch_size, resolve
 from vitreous.training.recipe import Recipe

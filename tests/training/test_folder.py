@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from vitreous.data.sources import Split
+from vitreous.data.sources.open import Split
 from vitreous.support.errors import InputError
 from vitreous.training.folder import BadFiles, RunFolder
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources import open_data
+from vitreous.data.sources.open import open_data
 from vitreous.model.cost import nominal_multiply_adds
 from vitreous.training import meter as meters
 from vitreous.training.choices import resolve

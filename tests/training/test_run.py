@@ -10,7 +10,7 @@ import torch
 from vitreous.checkpoints.store import load_model
 from vitreous.data.images import decode_image
 from vitreous.data.sampling import epoch_order
-from vitreous.data.sources import FileLoader, open_data
+from vitreous.data.sources.open import FileLoader, open_data
 from vitreous.support.errors import InputError
 from vitreous.training import learner, loop, validation
 from vitreous.training.recipe import Recipe

@@ -16,7 +16,7 @@ from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 
 if TYPE_CHECKING:
-    from vitreous.data.sources import Split
+    from vitreous.data.sources.open import Split
     from vitreous.evaluation.metrics import Outcome
 
 OUT = Path("runs/demo")
@@ -51,7 +51,7 @@ def command(
 def demonstrate(out: Path) -> float:
     """Does it all in a new folder; returns the test accuracy."""
     from vitreous.classifier import load
-    from vitreous.data.sources import DIGITS
+    from vitreous.data.sources.open import DIGITS
     from vitreous.pages.report import write_report
     from vitreous.training.run import train
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vitreous.checkpoints.resolve import find, is_variant
 from vitreous.checkpoints.sources.hub import is_remote
-from vitreous.data.sources import DIGITS
+from vitreous.data.sources.open import DIGITS
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError
 from vitreous.training.recipe import Recipe

@@ -13,7 +13,7 @@ import torch
 
 from vitreous import __version__
 from vitreous.data.loader import Batch
-from vitreous.data.sources import DIGITS, ImageData, open_data
+from vitreous.data.sources.open import DIGITS, ImageData, open_data
 from vitreous.evaluation.metrics import Outcome
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError

@@ -16,7 +16,7 @@ from vitreous.data.loader import Batch, batches
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sampling import batch_generator
-from vitreous.data.sources import ImageData, Split
+from vitreous.data.sources.open import ImageData, Split
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 from vitreous.support.host import best_device, free_memory, usable_cores

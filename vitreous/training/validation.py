@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.data.sources import Split
+from vitreous.data.sources.open import Split
 from vitreous.evaluation.metrics import Outcome
 from vitreous.model.shapes import Images, Logits
 from vitreous.model.vit import VisionTransformer

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from vitreous.classifier import Classifier
-from vitreous.data.sources import ImageData, Split
+from vitreous.data.sources.open import ImageData, Split
 from vitreous.evaluation.metrics import Outcome
 from vitreous.explain.attention_maps import attention_of_heads
 from vitreous.pages.report.page import Example, Report, page

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from vitreous.data.sources import ImageData
+from vitreous.data.sources.open import ImageData
 from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
 from vitreous.explain.attention_maps import readout_name
 from vitreous.explain.inline import CRISP

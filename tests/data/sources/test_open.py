@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitreous.data.images import BadImage
-from vitreous.data.sources import hold_out, open_data
+from vitreous.data.sources.open import hold_out, open_data
 from vitreous.support.errors import InputError
 
 

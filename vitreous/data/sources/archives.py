@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from vitreous.data.images import BadImage, ImageLimits, decode_image, header_size, is_image_name
-from vitreous.data.layouts import SPLITS, Entry, is_clutter, kind_of
+from vitreous.data.sources.layouts import SPLITS, Entry, is_clutter, kind_of
 from vitreous.support.errors import InputError
 
 SUFFIX = ".zip"
@@ -153,7 +153,7 @@ class ArchiveLoader:
 
 @dataclass(frozen=True, eq=False)
 class ArchiveTree:
-    """The members of one or several archives as a `vitreous.data.layouts.Tree`.
+    """The members of one or several archives as a `vitreous.data.sources.layouts.Tree`.
 
     Args:
         source: as it was given.

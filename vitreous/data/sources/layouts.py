@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vitreous.data.images import BadImage, is_image_name
-from vitreous.data.splits import ImageData, Split, hold_out
+from vitreous.data.sources.splits import ImageData, Split, hold_out
 from vitreous.support.errors import InputError
 from vitreous.support.text import natural_key
 

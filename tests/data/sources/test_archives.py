@@ -8,9 +8,9 @@ import zipfile
 import pytest
 
 from tests.data.packing import CLASSES, SPLITS, add, all_names, line, pack, png, same, special, splits_of, tree
-from vitreous.data import archives
-from vitreous.data.archives import ArchiveLoader
-from vitreous.data.sources import FileLoader, open_data
+from vitreous.data.sources import archives
+from vitreous.data.sources.archives import ArchiveLoader
+from vitreous.data.sources.open import FileLoader, open_data
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitreous.data.archives import SUFFIX, open_archives
 from vitreous.data.images import ImageLimits, decode_image, header_size, is_image_name
-from vitreous.data.layouts import LAYOUT, SPLITS, Entry, Tree, is_clutter, kind_of, open_tree
-from vitreous.data.splits import ImageData, Split, hold_out
+from vitreous.data.sources.archives import SUFFIX, open_archives
+from vitreous.data.sources.layouts import LAYOUT, SPLITS, Entry, Tree, is_clutter, kind_of, open_tree
+from vitreous.data.sources.splits import ImageData, Split, hold_out
 from vitreous.support.errors import InputError
 
 DIGITS = "digits"
@@ -170,7 +170,7 @@ class FileLoader:
 
 @dataclass(frozen=True, eq=False)
 class FolderTree:
-    """A folder on a disk as a `vitreous.data.layouts.Tree`.
+    """A folder on a disk as a `vitreous.data.sources.layouts.Tree`.
 
     Args:
         source: as it was given.
