@@ -20,9 +20,9 @@ from vitreous.checkpoints.convert import read_model
 from vitreous.checkpoints.families.jax import Google, JaxDialect
 from vitreous.checkpoints.families.key_map import Rule, to_theirs
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.objective import Classification, CrossEntropy
-from vitreous.training.optimizer import adamw
-from vitreous.training.step import train_step
+from vitreous.training.objectives.objective import Classification, CrossEntropy
+from vitreous.training.optimization.optimizer import adamw
+from vitreous.training.optimization.step import train_step
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
 STUDY = "vit_class_token"

@@ -160,7 +160,7 @@ def check_same(folder: Path, command: list[str]) -> None:
     """Raises InputError if a finished folder's recipe says otherwise than a command."""
     if (folder / FACTS).is_file():
         return
-    from vitreous.training.recipe import find as find_leaf
+    from vitreous.training.recipe.recipe import find as find_leaf
 
     tables = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
     for before, pair in pairwise(command):

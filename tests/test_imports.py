@@ -150,7 +150,7 @@ def test_a_module_imports_only_what_it_may(module: str):
         ("training.loop", "def fit():\n    from vitreous.cli.app import main"),
         ("support.text", "import torch"),
         ("cli.train", "import numpy"),
-        ("cli.train", "from vitreous.training.recipe import Recipe"),
+        ("cli.train", "from vitreous.training.recipe.recipe import Recipe"),
         ("__init__", "from vitreous.model.vit import VisionTransformer"),
     ],
 )

@@ -23,7 +23,7 @@ from vitreous.data.sources.open import DIGITS, open_data
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.training.recipe import Recipe
+from vitreous.training.recipe.recipe import Recipe
 
 RUNNER = Runner(TABLE, data=None)
 RESULTS = sorted((ROOT / "experiments" / "results").rglob("*.json"))

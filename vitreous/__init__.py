@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vitreous.model.variants import variant
     from vitreous.model.vit import VisionTransformer
     from vitreous.support.errors import InputError
-    from vitreous.training.recipe import Recipe
+    from vitreous.training.recipe.recipe import Recipe
 
 __version__ = "0.1.0"
 
@@ -74,7 +74,7 @@ _MODULES = {
     "MeanPooling": "vitreous.model.head",
     "PatchEmbedding": "vitreous.model.patch_embedding",
     "PositionEmbedding": "vitreous.model.position_embedding",
-    "Recipe": "vitreous.training.recipe",
+    "Recipe": "vitreous.training.recipe.recipe",
     "RelativePosition": "vitreous.model.position_embedding",
     "ResNetStem": "vitreous.model.resnet_stem",
     "SelfAttention": "vitreous.model.attention",

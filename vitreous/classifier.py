@@ -30,7 +30,7 @@ from vitreous.support.text import html_text
 
 if TYPE_CHECKING:
     from vitreous.explain.explanation import Explanation
-    from vitreous.training.recipe import Recipe
+    from vitreous.training.recipe.recipe import Recipe
 
 BATCH_SIZE = 32
 TOP = 5  # classes that a prediction lists

@@ -10,8 +10,8 @@ from vitreous.cli import list as list_command
 from vitreous.cli.app import run
 from vitreous.model.cost import parameter_count
 from vitreous.model.variants import NAMES, variant
-from vitreous.training.recipe import LEAVES, Recipe
-from vitreous.training.recipe_files import built_in
+from vitreous.training.recipe.files import built_in
+from vitreous.training.recipe.recipe import LEAVES, Recipe
 
 
 def test_models_have_the_papers_numbers(monkeypatch, capsys):
@@ -72,7 +72,7 @@ def test_sources_have_the_digits(capsys):
 def test_recipes_are_those_of_the_folder(monkeypatch, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text("# A tiny run: seconds on a CPU.\n# More.\n[model]\n")
     (tmp_path / "wide.toml").write_text("# Another.\n[options.a]\nmodel.width = 8\n[options.'B/16']\n[options.c]\n")
-    monkeypatch.setattr("vitreous.training.recipe_files.RECIPES", tmp_path)
+    monkeypatch.setattr("vitreous.training.recipe.files.RECIPES", tmp_path)
     assert run(["list", "recipes"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "recipe  what",
@@ -88,7 +88,7 @@ def test_recipes_are_those_of_the_folder(monkeypatch, tmp_path, capsys):
 
 
 def test_no_recipes_are_told(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("vitreous.training.recipe_files.RECIPES", tmp_path)
+    monkeypatch.setattr("vitreous.training.recipe.files.RECIPES", tmp_path)
     assert run(["list", "recipes"]) == 0
     assert capsys.readouterr().out == "there are none\n"
 

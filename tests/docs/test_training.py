@@ -15,13 +15,13 @@ from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.cli import app
 from vitreous.cli.app import read_settings
 from vitreous.data.sources.open import open_data
-from vitreous.training import choices
-from vitreous.training.choices import resolve
-from vitreous.training.plan import Request
-from vitreous.training.recipe import LEAVES, Recipe
-from vitreous.training.recipe_files import built_in, options_of
-from vitreous.training.sections import DataSection
-from vitreous.training.task import MOST_WORKERS
+from vitreous.training.planning import defaults as choices
+from vitreous.training.planning.defaults import resolve
+from vitreous.training.planning.request import Request
+from vitreous.training.planning.task import MOST_WORKERS
+from vitreous.training.recipe.files import built_in, options_of
+from vitreous.training.recipe.recipe import LEAVES, Recipe
+from vitreous.training.recipe.sections import DataSection
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = "docs/training.md"
@@ -143,7 +143,7 @@ def mine(tmp_path, monkeypatch) -> Path:
     for name in ("photos", "masked", "pretrained"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     (tmp_path / "B_16.npz").touch()
-    monkeypatch.setattr("vitreous.training.start.default_weights", lambda say: None)
+    monkeypatch.setattr("vitreous.training.planning.weights.default_weights", lambda say: None)
     return tmp_path
 
 

@@ -19,7 +19,7 @@ from vitreous.pages.report.charts import Line, axis, line_chart, runs
 from vitreous.pages.report.page import cell
 from vitreous.pages.report.pictures import heat, photo
 from vitreous.support.errors import InputError
-from vitreous.training.recipe import Recipe
+from vitreous.training.recipe.recipe import Recipe
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = (EVIL, "class10", 'x" onload="y')

@@ -8,8 +8,8 @@ from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.recipe import Recipe
-from vitreous.training.recipe_files import built_in, options_of
+from vitreous.training.recipe.files import built_in, options_of
+from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.run import train
 
 NAMES = [name for recipe, path in built_in().items() for name in (recipe, *(f"{recipe}+{o}" for o in options_of(path)))]

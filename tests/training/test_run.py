@@ -13,7 +13,7 @@ from vitreous.data.sampling import epoch_order
 from vitreous.data.sources.open import FileLoader, open_data
 from vitreous.support.errors import InputError
 from vitreous.training import learner, loop, validation
-from vitreous.training.recipe import Recipe
+from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.run import train
 
 FILES = {

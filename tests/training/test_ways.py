@@ -14,7 +14,7 @@ from vitreous.checkpoints.store import load_model
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.training import loop
-from vitreous.training.recipe import Recipe
+from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.run import train
 from vitreous.training.validation import Score
 
@@ -69,7 +69,7 @@ def test_a_run_that_gets_no_better_ends_early(photos, tmp_path, quick, monkeypat
 
 def test_epochs_are_chosen_by_the_number_of_images(photos, tmp_path, quick, monkeypatch):
     del quick["epochs"], quick["warmup_epochs"]
-    monkeypatch.setattr("vitreous.training.choices.MOST_EPOCHS", 3)
+    monkeypatch.setattr("vitreous.training.planning.defaults.MOST_EPOCHS", 3)
     run = train(photos, out=tmp_path / "out", settings=quick, quiet=True)
     assert run.recipe.schedule.epochs == len(run.rows) == 3
     assert run.recipe.schedule.warmup_epochs == pytest.approx(0.6)
@@ -222,7 +222,7 @@ def test_digits_from_weights_are_fine_tuned(tmp_path, quick):
 
 def test_what_is_not_there_is_said_before_anything_is_fetched(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "vitreous.training.plan.choose_weights", lambda *arguments: pytest.fail("weights were asked for")
+        "vitreous.training.planning.request.choose_weights", lambda *arguments: pytest.fail("weights were asked for")
     )
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -347,7 +347,7 @@ def test_a_compiled_run_is_near_the_plain_one(tmp_path, fresh_process):
     """In a process without the checks of shapes, which the compiler cannot look into."""
     ended = fresh_process(
         f"""
-from vitreous.training.recipe import Recipe
+from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.run import train
 settings = dict(variant="mu/8", image_size=16, epochs=1, warmup_epochs=0, batch_size=700, threads=1, depth=2)
 one, two = (

@@ -55,8 +55,8 @@ def show_recipe(what: str, name: str, as_json: bool) -> None:
         InputError: there is no such recipe or option, it is not valid, or not recipes were asked for.
     """
     from vitreous.support.errors import InputError
-    from vitreous.training.recipe import Recipe
-    from vitreous.training.recipe_files import built_in
+    from vitreous.training.recipe.files import built_in
+    from vitreous.training.recipe.recipe import Recipe
 
     if what != "recipes":
         raise InputError(f"{name!r} cannot be shown: only recipes are shown one by one", f"vitreous list {what}")
@@ -147,7 +147,7 @@ def gflops(config: "ViTConfig") -> float:
 
 def recipes() -> list[dict[str, Any]]:
     """The built-in recipes, each with the first line of its header and the names of its options."""
-    from vitreous.training.recipe_files import built_in, options_of
+    from vitreous.training.recipe.files import built_in, options_of
 
     return [
         {

@@ -11,17 +11,17 @@ from vitreous.data.sampling import masking_generator
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.training.averaging import WeightAverage
-from vitreous.training.distillation import Distilled, match_teacher
-from vitreous.training.masked_patch import MaskedPatchPrediction
-from vitreous.training.memory import MicroBatch
-from vitreous.training.objective import Classification, CrossEntropy, Objective, Targets, balanced_weights
-from vitreous.training.optimizer import adam, adamw, freeze, sgd
-from vitreous.training.precision import LossScale, Precision
-from vitreous.training.schedule import Course
-from vitreous.training.sections import OptimizerSection
-from vitreous.training.step import StepResult, train_step
-from vitreous.training.task import Task
+from vitreous.training.objectives.distillation import Distilled, match_teacher
+from vitreous.training.objectives.masked_patch import MaskedPatchPrediction
+from vitreous.training.objectives.objective import Classification, CrossEntropy, Objective, Targets, balanced_weights
+from vitreous.training.optimization.averaging import WeightAverage
+from vitreous.training.optimization.memory import MicroBatch
+from vitreous.training.optimization.optimizer import adam, adamw, freeze, sgd
+from vitreous.training.optimization.precision import LossScale, Precision
+from vitreous.training.optimization.schedule import Course
+from vitreous.training.optimization.step import StepResult, train_step
+from vitreous.training.planning.task import Task
+from vitreous.training.recipe.sections import OptimizerSection
 
 COMPILERS = ("torch._dynamo", "torch._inductor")  # not imported for the names of their errors: they take seconds
 COMPILES = 4  # of one block: training and evaluation, each for a whole batch and for other sizes

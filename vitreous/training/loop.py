@@ -15,16 +15,16 @@ from vitreous.evaluation.metrics import Outcome
 from vitreous.model.shapes import Images
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
-from vitreous.training.display import Display
-from vitreous.training.folder import FIRST_BATCH, BadFiles, RunFolder
 from vitreous.training.learner import Learner
-from vitreous.training.masked_patch import MaskedPatches
-from vitreous.training.meter import Meter
-from vitreous.training.objective import Targets
-from vitreous.training.pictures import write_batch_picture, write_masked_picture
-from vitreous.training.step import Streak, Totals
-from vitreous.training.task import Task
-from vitreous.training.tensorboard import Board
+from vitreous.training.objectives.masked_patch import MaskedPatches
+from vitreous.training.objectives.objective import Targets
+from vitreous.training.optimization.step import Streak, Totals
+from vitreous.training.planning.task import Task
+from vitreous.training.records.display import Display
+from vitreous.training.records.folder import FIRST_BATCH, BadFiles, RunFolder
+from vitreous.training.records.meter import Meter
+from vitreous.training.records.pictures import write_batch_picture, write_masked_picture
+from vitreous.training.records.tensorboard import Board
 from vitreous.training.validation import evaluate, validate
 
 LOWER_LR = "set a lower lr, or a longer warmup"

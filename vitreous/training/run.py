@@ -19,21 +19,21 @@ from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
-from vitreous.training.choices import resolve
-from vitreous.training.display import Display, duration
-from vitreous.training.folder import BAD_FILES, ENVIRONMENT, RECIPE, BadFiles, RunFolder
 from vitreous.training.learner import Learner, make_learner
 from vitreous.training.loop import Trained, fit
-from vitreous.training.memory import MicroBatch, bytes_of, fitting, free_on, kept_by_image
-from vitreous.training.meter import best_flops, is_told
-from vitreous.training.plan import Request
-from vitreous.training.precision import HALVES
-from vitreous.training.recipe import Recipe
-from vitreous.training.results import write_results
-from vitreous.training.sections import RunSection
-from vitreous.training.start import Start, begin_from
-from vitreous.training.task import Task, make_task
-from vitreous.training.tensorboard import Board
+from vitreous.training.optimization.memory import MicroBatch, bytes_of, fitting, free_on, kept_by_image
+from vitreous.training.optimization.precision import HALVES
+from vitreous.training.planning.defaults import resolve
+from vitreous.training.planning.request import Request
+from vitreous.training.planning.task import Task, make_task
+from vitreous.training.planning.weights import Start, begin_from
+from vitreous.training.recipe.recipe import Recipe
+from vitreous.training.recipe.sections import RunSection
+from vitreous.training.records.display import Display, duration
+from vitreous.training.records.folder import BAD_FILES, ENVIRONMENT, RECIPE, BadFiles, RunFolder
+from vitreous.training.records.meter import best_flops, is_told
+from vitreous.training.records.results import write_results
+from vitreous.training.records.tensorboard import Board
 
 SOME = 2  # images on which the memory of one is measured
 RUNS = Path("runs")

@@ -13,13 +13,13 @@ from vitreous.evaluation.metrics import Outcome
 from vitreous.model.shapes import Images, Logits
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.training.folder import BadFiles
 from vitreous.training.learner import Learner
-from vitreous.training.masked_patch import MaskedPatchPrediction
-from vitreous.training.memory import MicroBatch
-from vitreous.training.objective import CrossEntropy, Targets
-from vitreous.training.precision import autocast
-from vitreous.training.task import Task
+from vitreous.training.objectives.masked_patch import MaskedPatchPrediction
+from vitreous.training.objectives.objective import CrossEntropy, Targets
+from vitreous.training.optimization.memory import MicroBatch
+from vitreous.training.optimization.precision import autocast
+from vitreous.training.planning.task import Task
+from vitreous.training.records.folder import BadFiles
 
 LIKELIEST = 3  # classes that an outcome keeps for each sample
 FIXED_EPOCH = 0  # whose masks validation always has; training counts from 1

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from tests.data.packing import CLASSES, SPLITS, add, all_names, line, pack, png, same, special, splits_of, tree
+from tests.data.sources.packing import CLASSES, SPLITS, add, all_names, line, pack, png, same, special, splits_of, tree
 from vitreous.data.sources import archives
 from vitreous.data.sources.archives import ArchiveLoader
 from vitreous.data.sources.open import FileLoader, open_data

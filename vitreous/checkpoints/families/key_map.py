@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.files.dtypes import DTYPES, type_name
+from vitreous.checkpoints.files.dtypes import DTYPES, finite, type_name
 from vitreous.support.errors import InputError
 from vitreous.support.text import first_line, listed
 

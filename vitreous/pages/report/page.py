@@ -20,7 +20,7 @@ from vitreous.model.cost import nominal_multiply_adds, parameter_count
 from vitreous.pages.report.charts import Line, line_chart
 from vitreous.pages.report.pictures import heat, photo
 from vitreous.support.text import html_text, printable
-from vitreous.training.display import duration
+from vitreous.training.records.display import duration
 
 STYLE = Path(__file__).with_name("style.css")
 # The browser itself holds the page to what it says: nothing from elsewhere, and no scripts.

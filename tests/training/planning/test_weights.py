@@ -1,0 +1,396 @@
+"""Where a run starts from: which weights are chosen, and what of them is kept for the task."""
+
+import socket
+import time
+
+import pytest
+import torch
+from huggingface_hub import constants, file_download
+
+from tests.checkpoints.peers import images_of, is_varied
+from tests.checkpoints.test_convert import FLAVOURS, again, stored
+from tests.hub_server import hub_of_client
+from tests.model.models import SWITCHES, small_model
+from vitreous.checkpoints.convert import FAMILIES
+from vitreous.checkpoints.export import export_model
+from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.sources import repository
+from vitreous.checkpoints.store import save_model
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.variants import variant
+from vitreous.support.errors import InputError
+from vitreous.training.planning.weights import DEFAULT, begin_from, best_weights, choose_weights
+from vitreous.training.recipe.sections import ModelSection
+
+OLD = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
+PLAIN = ModelSection()
+WANTED = Preprocessing((32, 32), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+RATES = {"dropout": 0.1, "stochastic_depth": 0.2, "patch_dropout": 0.3}
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """The hub that huggingface_hub talks to, with an empty cache."""
+    with hub_of_client(monkeypatch, tmp_path / "client") as running:
+        yield running
+
+
+@pytest.fixture
+def said():
+    """The lines that were said."""
+    return []
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Writes a small model as our own file, and says where it lies."""
+
+    def write(switch="the paper's", names=OLD, dtype=None, preprocessing=WANTED, **fields):
+        path = tmp_path / "runs" / "mine" / "model.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"licence": "MIT", "val_accuracy": 0.9}
+        save_model(path, small_model(switch, **fields), preprocessing, names, metadata, dtype)
+        return str(path.parent)
+
+    return write
+
+
+def both(weights: str, start) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of the weights as they are, and of the model that starts from them; they vary."""
+    old, new = resolve(weights).model, start.stored.model
+    images = images_of(new.config)
+    with torch.no_grad():
+        expected = old(images)
+        assert is_varied(expected)
+        return expected, new(images)
+
+
+def publish(server, tmp_path):
+    """A small file of timm's under the name of the default weights, in the way that the hub has it."""
+    config = {"image_size": 224, "patch_size": 16, "num_heads": 6, "depth": 1, "gelu": "exact", "num_classes": 3}
+    model = stored(small_model(**config))
+    export_model(model, "timm", tmp_path / "made")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    server.add(DEFAULT.replace(":", "/"), files)
+    return model.model
+
+
+def test_what_a_person_names_is_taken(said):
+    assert choose_weights(ModelSection(weights="runs/x"), said.append) == "runs/x"
+    assert choose_weights(ModelSection(weights="runs/x", init="pretrained", variant="S/16"), said.append) == "runs/x"
+    assert choose_weights(ModelSection(init="random"), said.append) is None
+    assert choose_weights(ModelSection(variant="S/16"), said.append) is None
+    assert choose_weights(ModelSection(pooling="mean"), said.append) is None
+    assert choose_weights(ModelSection(init="pretrained"), said.append) == DEFAULT
+    assert said == []
+    with pytest.raises(InputError, match="init is 'random', and weights are given, 'runs/x'"):
+        choose_weights(ModelSection(init="random", weights="runs/x"), said.append)
+
+
+def test_the_best_known_weights_of_a_variant(said):
+    assert choose_weights(ModelSection(init="pretrained", variant="B/8"), said.append) == (
+        "timm:vit_base_patch8_224.augreg2_in21k_ft_in1k"
+    )
+    assert best_weights("S/32").startswith("google:S_32-i21k-300ep-")
+    assert best_weights("S/32").endswith("-res_224")
+    for name in ("M/16", "S/15", "nothing"):
+        with pytest.raises(InputError, match=f"'{name}'; there are some of Ti/16, S/32, S/16, .*; or give weights"):
+            best_weights(name)
+
+
+def test_the_default_weights_are_brought_here_and_then_found_in_the_cache(server, tmp_path, monkeypatch, said, capsys):
+    theirs = publish(server, tmp_path)
+    assert choose_weights(PLAIN, said.append) == DEFAULT
+    assert said == [f"fine-tuning {DEFAULT}, licence Apache-2.0; --model S/16 trains from scratch"]
+    told = capsys.readouterr().err
+    assert told.startswith(f"{DEFAULT}: ")
+    assert told.endswith(", licence apache-2.0\n")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    server.requests.clear()
+    assert choose_weights(ModelSection(image_size=32, patch_size=8, **RATES), said.append) == DEFAULT
+    start = begin_from(DEFAULT, PLAIN, ("a", "b"), 3)
+    assert server.requests == []
+    assert capsys.readouterr().err == ""
+    assert start.source.startswith(f"{DEFAULT}@")
+    assert start.stored.metadata["source"] == start.source
+    assert start.stored.metadata["licence"] == "Apache-2.0"
+    images = images_of(theirs.config)
+    with torch.no_grad():
+        expected = theirs.representation(images)
+        assert is_varied(expected)
+        torch.testing.assert_close(start.stored.model.representation(images), expected, rtol=0, atol=1e-5)
+
+
+def show_a_page(server, monkeypatch):
+    server.pages[f"/api/models/{DEFAULT.replace(':', '/')}"] = b"<html>log in"
+    monkeypatch.setattr("tests.hub_server.ROUTES", [])
+
+
+def send_no_weights(server, monkeypatch):
+    """The hub shows the files, and gives the small ones; of the large one nothing comes."""
+    real = file_download.http_get
+
+    def http_get(url, *arguments, **options):
+        if url.endswith(".safetensors"):
+            raise ConnectionError("reset")
+        return real(url, *arguments, **options)
+
+    monkeypatch.setattr(file_download, "http_get", http_get)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (
+            lambda _, patch: patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9"),
+            "cannot reach http://127.0.0.1:9",
+        ),
+        (lambda _, patch: patch.setattr(constants, "HF_HUB_OFFLINE", True), "and HF_HUB_OFFLINE is set"),
+        (show_a_page, "(JSONDecodeError)"),
+        (send_no_weights, "cannot reach http"),
+        (lambda server, _: server.repositories.clear(), "it does not exist or is private"),
+    ],
+    ids=["refused", "offline", "a page", "no weights", "not there"],
+)
+def test_where_the_default_cannot_be_had_one_line_says_so(trouble, told, server, tmp_path, monkeypatch, said, capfd):
+    publish(server, tmp_path)
+    trouble(server, monkeypatch)
+    assert choose_weights(PLAIN, said.append) is None
+    [line] = said
+    assert line.startswith("training from scratch: ")
+    assert told in line
+    assert "77.91 % on ImageNet alone, 83.97 % after ImageNet-21k (Table 5); give weights with --model" in line
+    assert "\n" not in line
+    announced = 1 if trouble is send_no_weights else 0
+    assert len(capfd.readouterr().err.splitlines()) == announced
+    with pytest.raises(InputError):
+        begin_from(DEFAULT, PLAIN, ("a", "b"), 3)
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(server, tmp_path, monkeypatch, said):
+    publish(server, tmp_path)
+    monkeypatch.setattr(repository, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        real = constants.ENDPOINT
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begun = time.perf_counter()
+        assert choose_weights(PLAIN, said.append) is None
+        assert "(TimeoutError)" in said[0]
+        monkeypatch.setattr(constants, "ENDPOINT", real)
+        assert choose_weights(PLAIN, said.append) == DEFAULT
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert choose_weights(PLAIN, said.append) == DEFAULT
+        assert begin_from(DEFAULT, PLAIN, ("a", "b"), 3).stored.class_names == ("a", "b")
+        assert time.perf_counter() - begun < 8  # the client itself waits for 10 seconds
+
+
+def model_for(family):
+    """A model that the family holds, with as many heads as are guessed."""
+    choices = ({"width": 64, "num_heads": 1} | flavour for flavour in FLAVOURS)
+    switches = ("the paper's", "mean pooling", "attention pooling", "registers", "SwiGLU and LayerScale")
+    models = (small_model(switch, **choice) for choice in choices for switch in (*switches, *SWITCHES))
+    return next(model for model in models if not family.lacking(model.config))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_file_of_each_family_begins_with_its_representation_and_a_head_of_zeros(name, tmp_path):
+    again(stored(model_for(FAMILIES[name])), name, tmp_path)
+    path = next(path for path in tmp_path.iterdir() if path.stem == name)
+    content = path.read_bytes()
+    theirs = resolve(path)
+    c, size = theirs.model.config, theirs.preprocessing.image_size
+    start = begin_from(str(path), PLAIN, ("a", "b"), c.channels)
+    new = start.stored.model
+    assert (start.source, start.stored.class_names) == (path.name, ("a", "b"))
+    assert new.config.image_size == start.stored.preprocessing.image_size == size
+    images = torch.randn(4, c.channels, *size)
+    with torch.no_grad():
+        expected = theirs.model.representation(images)
+        assert is_varied(expected)
+        torch.testing.assert_close(new.representation(images), expected, rtol=0, atol=1e-5)
+        assert torch.equal(new(images), torch.zeros(4, 2))
+    assert "new classifier" in start.notes[-1]
+    train_a_step(new, images)
+    assert path.read_bytes() == content
+    with torch.no_grad():
+        assert torch.equal(resolve(path).model.representation(images), expected)
+
+
+def train_a_step(model, images):
+    """One step that changes every parameter that has a gradient, and most have one."""
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    (model(images).sum() + model.representation(images).square().sum()).backward()
+    before = [p.clone() for p in model.parameters()]
+    optimizer.step()
+    changed = sum(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert changed > len(before) / 2
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("switch", ["the paper's", "distillation", "hidden layer", "attention pooling"])
+def test_training_changes_nothing_but_the_copy(switch, dtype, weights, monkeypatch):
+    path = weights(switch, dtype=dtype)
+    read = resolve(path)
+    file = read.model
+    monkeypatch.setattr("vitreous.training.planning.weights.resolve", lambda source: read)  # what others hold in memory
+    before = {name: tensor.clone() for name, tensor in file.state_dict().items()}
+    one, two = (begin_from(path, PLAIN, OLD, 3).stored for _ in range(2))
+    parameters = [*one.model.parameters()]
+    assert all(p.dtype == torch.float32 and p.requires_grad and p.is_leaf and p.is_contiguous() for p in parameters)
+    everywhere = [*parameters, *two.model.parameters(), *file.parameters()]
+    assert len({p.untyped_storage().data_ptr() for p in everywhere}) == len(everywhere)
+    assert "source_dtype" not in one.metadata  # they are no halves any more
+    train_a_step(one.model, torch.randn(3, 3, 32, 32))
+    for untouched in (file, two.model, resolve(path).model):
+        assert all(torch.equal(tensor, before[name]) for name, tensor in untouched.state_dict().items())
+
+
+@pytest.mark.parametrize("switch", ["the paper's", "distillation", "hidden layer"])
+def test_the_same_classes_keep_their_logits_bit_for_bit(switch, weights):
+    path = weights(switch)
+    start = begin_from(path, ModelSection(**RATES), OLD, 3)
+    expected, found = both(path, start)
+    assert torch.equal(found, expected)
+    assert start.notes == []
+    assert start.stored.class_names == OLD
+    assert start.stored.preprocessing == WANTED
+    assert start.stored.metadata == {"source": "mine", "licence": "MIT"}
+    assert {name: getattr(start.stored.model.config, name) for name in RATES} == RATES
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ((*OLD, "hen"), ["new classes: hen"]),
+        (OLD[:2] + OLD[3:], ["dropped classes: cat"]),
+        (OLD[::-1], []),
+        (("Ant", "cow", "bee"), ["new classes: Ant, cow", "dropped classes: ant, cat, dog, eel, fox and 1 more"]),
+    ],
+    ids=["added", "dropped", "reordered", "one in common"],
+)
+@pytest.mark.parametrize("switch", ["the paper's", "distillation", "hidden layer"])
+def test_classes_of_the_same_name_keep_their_rows(switch, names, told, weights):
+    path = weights(switch)
+    start = begin_from(path, PLAIN, names, 3)
+    expected, found = both(path, start)
+    for place, name in enumerate(names):
+        old = expected[:, OLD.index(name)] if name in OLD else torch.zeros(len(expected))
+        torch.testing.assert_close(found[:, place], old, rtol=0, atol=1e-5)
+    kept = sum(name in OLD for name in names)
+    assert f"{kept} row{'s' * (kept > 1)} kept" in start.notes[0]
+    assert start.notes[1:] == told
+
+
+def test_a_name_that_two_old_classes_have_tells_nothing(weights):
+    names = (*OLD[:5], "crane", "crane")
+    path = weights(names=names)
+    start = begin_from(path, PLAIN, ("ant", "crane"), 3)
+    expected, found = both(path, start)
+    torch.testing.assert_close(found[:, 0], expected[:, 0], rtol=0, atol=1e-5)
+    assert not found[:, 1].any()
+    assert torch.equal(both(path, begin_from(path, PLAIN, names, 3))[1], expected)
+
+
+@pytest.mark.parametrize("switch", ["the paper's", "hidden layer"])
+def test_without_a_shared_class_the_head_is_new_and_zero(switch, weights):
+    start = begin_from(weights(switch), PLAIN, ("x", "y"), 3)
+    config = start.stored.model.config
+    assert (config.num_classes, config.hidden_dim) == (2, None)
+    assert not any(parameter.any() for parameter in start.stored.model.head.parameters())
+    assert start.notes[-1] == "new classifier for 2 classes, all zero"
+
+
+def test_another_image_size_patch_and_channels(weights):
+    path = weights()
+    section = ModelSection(image_size=(48, 64), position_resampling="bicubic_antialias")
+    start = begin_from(path, section, OLD, 1)
+    assert start.stored.preprocessing.image_size == start.stored.model.config.image_size == (48, 64)
+    assert (start.stored.preprocessing.channels, start.stored.model.config.channels) == (1, 1)
+    assert start.stored.preprocessing.mean == pytest.approx((0.2,))
+    assert len(start.notes) == 4
+    grey = torch.randn(4, 1, 48, 64)
+    old = small_model(position_resampling="bicubic_antialias")
+    with torch.no_grad():
+        expected = old(grey.expand(-1, 3, -1, -1))
+        assert is_varied(expected)
+        torch.testing.assert_close(start.stored.model(grey), expected, rtol=0, atol=1e-4)
+
+    patched = begin_from(path, ModelSection(patch_size=4), OLD, 3).stored.model.config
+    assert (patched.patch_size, patched.image_size) == ((4, 4), (32, 32))
+    with pytest.raises(InputError, match="the nearest sizes that are: 32×32 and 40×40"):
+        begin_from(path, ModelSection(image_size=36), OLD, 3)
+
+
+def test_the_image_size_is_that_of_the_preprocessing(weights):
+    path = weights(preprocessing=Preprocessing((48, 48)))
+    start = begin_from(path, PLAIN, OLD, 3)
+    assert start.stored.model.config.image_size == start.stored.preprocessing.image_size == (48, 48)
+    torch.testing.assert_close(*both(path, start), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"width": 64}, {"depth": 2}, {"mlp_dim": 128}, {"num_heads": 2}, {"stem_blocks": (1,)}, {"stem_width": 32},
+        {"mlp": "swiglu"}, {"gelu": "exact"}, {"norm_eps": 1e-5}, {"layer_scale": 0.1}, {"pre_norm": True},
+        {"patch_bias": False}, {"class_token": False}, {"distillation_token": True}, {"registers": 4},
+        {"position_embedding": "none"}, {"position_site": "shared"}, {"position_class_slot": False},
+        {"sincos_exponent": "mae"}, {"pooling": "mean"}, {"norm_after_pooling": True}, {"hidden_dim": 8},
+        {"classifier_bias": False},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_the_weights_settle_is_not_settled_again(wrong, weights):
+    path = weights()
+    [(name, value)] = wrong.items()
+    with pytest.raises(InputError, match=f"^{name} is ") as caught:
+        begin_from(path, ModelSection(**wrong), OLD, 3)
+    assert f"leave {name} out: the shape comes from the weights" in caught.value.mend
+    assert "\n" not in str(caught.value)
+    same = getattr(small_model().config, name)
+    assert same != value
+    assert begin_from(path, ModelSection(**{name: same}), OLD, 3).notes == []
+
+
+def test_a_variant_must_be_that_of_the_weights(weights):
+    config = variant("mu/8", image_size=32, num_classes=7).to_dict()
+    path = weights(**config)
+    for section in ({"variant": "mu/8"}, {"variant": "mu/16", "patch_size": 8}, {"variant": "mu/8", "patch_size": 4}):
+        assert begin_from(path, ModelSection(**section), OLD, 3).stored.model.config.width == 32
+    for name, told in (("mu/16", r"patch_size \(8, 8\) and not \(16, 16\)"), ("S/8", "width 32 and not 384")):
+        with pytest.raises(InputError, match=f"are not of the variant '{name}': they have {told}; leave the variant"):
+            begin_from(path, ModelSection(variant=name), OLD, 3)
+    with pytest.raises(InputError, match="there is no variant 'mu8'"):
+        begin_from(path, ModelSection(variant="mu8"), OLD, 3)
+
+
+def test_rates_that_do_not_fit_are_refused(weights):
+    path = weights("learned at every layer")
+    assert begin_from(path, ModelSection(dropout=0.1), OLD, 3).stored.model.config.dropout == 0.1
+    with pytest.raises(InputError, match="patch dropout needs positions given at the stem; position_site must be"):
+        begin_from(path, ModelSection(patch_dropout=0.1), OLD, 3)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_mask_token_is_dropped_unless_it_is_wanted(has, weights):
+    path = weights(mask_token=has)
+    old = resolve(path).model
+    assert begin_from(path, PLAIN, OLD, 3).stored.model.mask_token is None
+
+    start = begin_from(path, PLAIN, OLD, 3, mask_token=True)
+    new = start.stored.model
+    assert (new.config.num_classes, new.head.classifier, start.stored.class_names) == (0, None, None)
+    assert new.mask_token.requires_grad
+    assert torch.equal(new.mask_token, old.mask_token if has else torch.zeros(1, 1, 48))
+    assert new.mask_token.any() == has
+    hidden = torch.rand(3, 16) < 0.5
+    new.embed(torch.randn(3, 3, 32, 32), hidden).sum().backward()
+    assert new.mask_token.grad.any()
+
+
+def test_weights_that_are_named_and_not_there_are_an_error(tmp_path):
+    with pytest.raises(InputError, match="there is no model at"):
+        begin_from(str(tmp_path / "none"), PLAIN, OLD, 3)
+    with pytest.raises(InputError, match="the name of a shape, not of weights"):
+        begin_from("S/16", PLAIN, OLD, 3)

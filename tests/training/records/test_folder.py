@@ -1,0 +1,98 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from vitreous.data.sources.open import Split
+from vitreous.support.errors import InputError
+from vitreous.training.records.folder import BadFiles, RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    return RunFolder.create(tmp_path / "runs" / "photos")
+
+
+def split(count: int) -> Split:
+    return Split("train", ("a",) * count, np.zeros(count, dtype=np.int64), lambda index: None)
+
+
+def test_an_empty_folder_may_be_used(folder):
+    assert RunFolder.create(folder.path).path == folder.path
+
+
+def test_a_used_folder_is_refused(folder):
+    (folder.path / "recipe.toml").touch()
+    with pytest.raises(InputError, match="is used; give a new one with --out"):
+        RunFolder.create(folder.path)
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(InputError, match="cannot make the folder"):
+        RunFolder.create(tmp_path / "runs" / "photos")
+
+
+def test_metrics_are_json_even_without_numbers(folder):
+    folder.append_metrics({"epoch": 1, "train_loss": math.nan, "val_loss": math.inf, "lr": 0.1})
+    folder.append_metrics({"epoch": 2})
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in folder.metrics.read_text().splitlines()]
+    assert rows == [{"epoch": 1, "train_loss": None, "val_loss": None, "lr": 0.1}, {"epoch": 2}]
+
+
+def test_cells_are_inert(folder):
+    folder.write_csv("names.csv", [("=cmd()", -1.5), ("a\nb", None), ('say "hi"', 2)])
+    assert (folder.path / "names.csv").read_text() == '\'=cmd(),-1.5\na\\nb,\n"say ""hi""",2\n'
+
+
+def test_bad_files_are_listed_once(folder):
+    bad = BadFiles(folder, max_fraction=0.5)
+    for _ in range(3):  # epochs
+        bad.add(split(4), [("b.png", "is empty"), ("=a.png", "is broken")])
+    bad.write()
+    assert bad.count == 2
+    assert (folder.path / "bad_files.csv").read_text().splitlines() == [
+        "split,file,reason",
+        "train,'=a.png,is broken",
+        "train,b.png,is empty",
+    ]
+
+
+def test_too_many_bad_files_stop_the_run(folder):
+    bad = BadFiles(folder, max_fraction=0.01)
+    bad.add(split(200), [("a.png", "is empty"), ("b.png", "is empty")])
+    with pytest.raises(InputError, match="3 of the 200 train images are broken so far"):
+        bad.add(split(200), [("c.png", "is empty")])
+
+
+def test_one_or_two_of_few_may_be_broken(folder):
+    bad = BadFiles(folder, max_fraction=0.01)
+    bad.add(split(22), [("a.png", "is empty"), ("b.png", "is empty")])
+    with pytest.raises(InputError, match="3 of the 22 train images"):
+        bad.add(split(22), [("c.png", "is empty")])
+
+
+def test_only_the_list_of_a_stopped_run_is_written_anew(folder):
+    BadFiles(folder, 0.5).write()
+    assert RunFolder.create(folder.path).path == folder.path
+    (folder.path / "bad_files.csv").write_text("mine")
+    with pytest.raises(InputError, match="is used"):
+        RunFolder.create(folder.path)
+
+
+def test_clearing_leaves_what_was_there(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name, remains in (("there", True), ("new", False)):
+        folder = RunFolder.create(tmp_path / name)
+        folder.append_metrics({"epoch": 1})
+        folder.clear()
+        assert folder.path.exists() is remains
+    assert [*(tmp_path / "there").iterdir()] == []
+
+
+def test_none_may_be_broken(folder):
+    bad = BadFiles(folder, max_fraction=0.0)
+    bad.add(split(200), [])
+    with pytest.raises(InputError, match="max_bad_fraction = 0 allows"):
+        bad.add(split(200), [("c.png", "is empty")])

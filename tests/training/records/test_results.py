@@ -1,0 +1,61 @@
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitreous.evaluation.metrics import Outcome
+from vitreous.training.loop import Trained
+from vitreous.training.records.folder import RunFolder
+from vitreous.training.records.results import write_results
+
+
+def trained(classes: int, samples: int = 40) -> Trained:
+    labels = np.arange(samples) % classes
+    predictions = np.where(np.arange(samples) % 5 == 0, 0, labels)
+    rows = [
+        {"epoch": e, "train_loss": 1 / e, "val_loss": 2 / e, "train_accuracy": 0.4, "val_accuracy": 0.1 * e}
+        for e in (1, 2, 3)
+    ]
+    sure = np.ones((samples, 1), np.float32)
+    return Trained(rows, rows[2], Outcome(np.arange(samples), labels, predictions[:, None], sure, 0.5), "test")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat", "dog"),
+        ("=cmd|'/c calc'!A0", "$\\frac{1", "<script>", "new\nline", "猫", "\x1b[31mred", "x" * 200),
+        tuple(f"class{i}" for i in range(30)),
+        tuple(f"class{i}" for i in range(100)),
+    ],
+)
+def test_tables_and_pictures_for_any_class_names(tmp_path, names: tuple[str, ...]):
+    write_results(RunFolder(tmp_path), trained(len(names)), names)
+    for picture in ("results.png", "confusion_matrix.png"):
+        with Image.open(tmp_path / picture) as image:
+            image.load()
+            assert min(image.size) >= 300
+            assert len(set(np.asarray(image.convert("L")).flat)) > 10, "something is drawn"
+    for table in ("per_class.csv", "confusion_matrix.csv"):
+        with (tmp_path / table).open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert len(rows) == len(names) + 1
+        assert not any(cell.startswith(("=", "+", "@")) for row in rows for cell in row)
+
+
+def test_tables_hold_the_counts(tmp_path):
+    write_results(RunFolder(tmp_path), trained(2), ("cat", "dog"))
+    assert (tmp_path / "confusion_matrix.csv").read_text().splitlines() == [
+        "true \\ predicted,cat,dog",
+        "cat,20,0",
+        "dog,4,16",
+    ]
+    assert (tmp_path / "per_class.csv").read_text().splitlines()[1:] == [
+        f"cat,{20 / 24},1.0,{40 / 44},20",
+        f"dog,1.0,0.8,{32 / 36},20",
+    ]
+    assert (tmp_path / "results.csv").read_text().splitlines()[:2] == [
+        "epoch,train_loss,val_loss,train_accuracy,val_accuracy",
+        "1,1.0,2.0,0.4,0.1",
+    ]

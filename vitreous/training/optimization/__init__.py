@@ -1,0 +1,1 @@
+"""Optimizer, schedule, averaging, precision, memory, and one update."""

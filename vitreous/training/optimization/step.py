@@ -1,0 +1,150 @@
+"""One update of the weights."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vitreous.model.shapes import Images
+from vitreous.model.vit import VisionTransformer
+from vitreous.training.objectives.objective import Objective, Targets
+from vitreous.training.optimization.precision import LossScale, Precision, autocast
+
+
+class StepResult(NamedTuple):
+    """What one update saw: sums over its samples, as scalars on the device, so that nobody waits for them.
+
+    A skipped step counts no samples.
+    """
+
+    loss: Tensor  # sum
+    correct: Tensor
+    count: Tensor
+    grad_norm: Tensor  # before clipping
+    skipped: Tensor  # True where the loss or a gradient was not finite
+
+
+class Totals:
+    """Sums over the updates of an epoch, kept on the device."""
+
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
+        self.skipped: list[tuple[int, Tensor]] = []
+        self.lr = math.nan  # of the last update
+
+    def add(self, step: int, lr: float, result: StepResult) -> None:
+        """Adds one update."""
+        self.lr = lr
+        sums = torch.stack([result.loss.double(), result.correct.double(), result.count.double()])
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.skipped.append((step, result.skipped))
+
+    def read(self) -> tuple[float, float, int]:
+        """The mean loss and the accuracy over the samples so far, and their count; waits for the device."""
+        if self.sums is None:
+            return math.nan, math.nan, 0
+        loss, correct, count = self.sums.tolist()
+        return (loss / count, correct / count, int(count)) if count else (math.nan, math.nan, 0)
+
+    def skipped_steps(self) -> list[int]:
+        """The steps that were skipped; waits for the device."""
+        if not self.skipped:
+            return []
+        steps, flags = zip(*self.skipped, strict=True)
+        return [step for step, skipped in zip(steps, torch.stack(flags).tolist(), strict=True) if skipped]
+
+
+class Streak:
+    """Counts the steps in a row that were skipped, over a whole run and on the device, and remembers one too many.
+
+    Args:
+        most: steps in a row that are too many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.length: Tensor | int = 0
+        self.broken: Tensor | int = -1
+
+    def add(self, step: int, skipped: Tensor) -> None:
+        """Adds a step."""
+        self.length = torch.where(skipped, self.length + 1, 0)
+        self.broken = torch.where((self.length >= self.most) & (torch.as_tensor(self.broken) < 0), step, self.broken)
+
+    def read(self) -> int | None:
+        """The step with which there were too many, or None; waits for the device."""
+        broken = int(self.broken)
+        return None if broken < 0 else broken
+
+
+def train_step(
+    model: VisionTransformer,
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
+    images: Images,
+    targets: Targets,
+    *,
+    lr: float,
+    clip_norm: float,
+    micro_batch: int | None = None,
+    precision: Precision = "float32",
+    loss_scale: LossScale | None = None,
+) -> StepResult:
+    """Moves the weights once along the clipped gradient of the mean loss.
+
+    Where the loss or the gradient is not finite, weights and optimizer stay as they were, to the bit.
+
+    Args:
+        model: in training mode.
+        optimizer: a fused one, of the parameters of the model and the objective that are trained; a group's
+            "lr_scale", if it has one, is a factor of the lr.
+        objective: gives the summed loss.
+        images: normalised, on the model's device.
+        targets: what the objective wants of these images.
+        lr: the learning rate of this step.
+        clip_norm: the largest norm of all gradients together; inf for no clipping.
+        micro_batch: images that go through the model at once; their gradients are added up. All if None.
+        precision: of the activations.
+        loss_scale: of float16, so that small gradients do not vanish; moved on by the step.
+
+    Raises:
+        ValueError: the optimizer is not fused.
+    """
+    loss, correct = images.new_zeros(()), images.new_zeros(())
+    parts = micro_batch or len(images)
+    scale = images.new_ones(()) if loss_scale is None else loss_scale.factor
+    for some, of in zip(images.split(parts), targets.split(parts), strict=True):
+        with autocast(precision, images.device):
+            verdict = objective(model, some, of)
+        (verdict.loss * (scale / len(images))).backward()
+        loss, correct = loss + verdict.loss.detach(), correct + verdict.correct
+
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]) / scale
+    healthy = norm.isfinite() & loss.isfinite()
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+    update(optimizer, divisor=(norm / clip_norm).clamp(min=1) * scale, healthy=healthy)
+    optimizer.zero_grad()
+    if loss_scale is not None:
+        loss_scale.update(healthy)
+
+    return StepResult(
+        loss=torch.where(healthy, loss, 0),
+        correct=torch.where(healthy, correct, 0),
+        count=healthy * len(images),
+        grad_norm=norm,
+        skipped=~healthy,
+    )
+
+
+def update(optimizer: torch.optim.Optimizer, divisor: Tensor, healthy: Tensor) -> None:
+    """Steps with the gradients divided, or not at all; the device decides, and the host does not wait for it.
+
+    Fused optimizers take both numbers from these attributes, by which torch.amp.GradScaler talks to them.
+    """
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise ValueError(f"{type(optimizer).__name__} is not fused; make it with fused=True")
+    vars(optimizer).update(grad_scale=divisor.float(), found_inf=(~healthy).float())
+    optimizer.step()

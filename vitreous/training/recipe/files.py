@@ -1,0 +1,128 @@
+"""Recipe files: TOML tables, built in or a person's own, that may extend one another and have options."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitreous.support.errors import InputError, unknown
+from vitreous.training.recipe.sections import LEAST_WARMUPS, ScheduleSection
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+MAX_BYTES = 2**20
+EXTENDS = "extends"  # key of a recipe file: the built-in recipe that it changes
+OPTIONS = "options"  # tables of a recipe file: [options.NAME.SECTION]
+PLUS = "+"  # between a recipe's name and those of its options
+Tables = dict[str, Any]
+
+
+def built_in() -> dict[str, Path]:
+    """The files of the built-in recipes by their names."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+
+
+def options_of(path: Path) -> list[str]:
+    """The names of a recipe file's options."""
+    return list(options_in(read_toml(path), path))
+
+
+def options_in(tables: Tables, path: Path) -> dict[str, Tables]:
+    """Takes the options out of a file's tables. Raises InputError if they are no tables."""
+    options = tables.pop(OPTIONS, {})
+    if not isinstance(options, dict) or not all(isinstance(option, dict) for option in options.values()):
+        cause = f"the {OPTIONS} of the recipe {str(path)!r} are no tables"
+        raise InputError(cause, f"write [{OPTIONS}.NAME.SECTION] above them")
+    return options
+
+
+def read_recipe(source: str | Path, variant: str | None = None) -> Tables:
+    """The tables of a recipe: of the one it extends, its own and those of its options, each over the ones before.
+
+    An option that is called as the model's variant is taken by itself, below what the file that extends it says.
+
+    Args:
+        source: a file, or the name of a built-in recipe; with options behind plus signs.
+        variant: of the model; the file's own if None.
+
+    Raises:
+        InputError: there is no such file, recipe or option, or no TOML in it.
+    """
+    name, *wanted = (str(source),) if Path(source).expanduser().is_file() else str(source).split(PLUS)
+    path = built_in().get(name)
+    if path is None:
+        path = Path(name).expanduser()
+        if not path.exists() and path.suffix != ".toml":
+            raise unknown("recipe", name, built_in())
+    own = read_toml(path)
+    options, below, base_options = options_in(own, path), {}, {}
+    if EXTENDS in own:
+        base = own.pop(EXTENDS)
+        if not isinstance(base, str) or base not in built_in():
+            raise unknown("built-in recipe", str(base), built_in())
+        below = read_toml(built_in()[base])
+        base_options = options_in(below, path)
+    known = base_options | options
+    for option in wanted:
+        if option not in known:
+            if not known:
+                raise InputError(f"the recipe {name!r} has no options", f"give {name!r} alone")
+            raise unknown(f"option of the recipe {name!r}", option, known)
+    model = own.get("model")
+    row = str(variant or (model.get("variant") if isinstance(model, dict) else ""))
+    tables: Tables = {}
+    for layer in (below, base_options.get(row), own, options.get(row), *(known[option] for option in wanted)):
+        tables = merged(tables, layer or {})
+    return tables
+
+
+def merged(tables: Tables, changes: Mapping[str, Any]) -> Tables:
+    """The tables with the changes in them; a new length puts steps, epochs and warmups of the old one out of force."""
+    result = {section: dict(table) if isinstance(table, Mapping) else table for section, table in tables.items()}
+    for section, table in changes.items():
+        if not isinstance(table, Mapping) or not isinstance(result.get(section, {}), dict):
+            result[section] = table  # refused later, by name
+        else:
+            result[section] = {**result.get(section, {}), **table}
+    schedule, given = result.get("schedule"), changes.get("schedule")
+    if isinstance(schedule, dict) and isinstance(given, Mapping):
+        result["schedule"] = settled(schedule, set(given))
+    return result
+
+
+def settled(schedule: Tables, given: set[str]) -> Tables:
+    """A merged schedule without what the given leaves put out of force; the warmup at most a fifth of a new length."""
+    dropped = {"steps"} if "epochs" in given and "steps" not in given else set()
+    for part in ("warmup", "cooldown"):
+        if f"{part}_epochs" in given and f"{part}_steps" not in given:
+            dropped.add(f"{part}_steps")
+    schedule = {leaf: value for leaf, value in schedule.items() if leaf not in dropped}
+    if not given & {"epochs", "steps"} or given & {"warmup_epochs", "warmup_steps"}:
+        return schedule
+    if "epochs" in given and "steps" not in given:
+        schedule.pop("warmup_steps", None)
+        leaf, length = "warmup_epochs", schedule["epochs"]
+        warmup = schedule.get(leaf, ScheduleSection().warmup_epochs)
+    else:
+        leaf, length = "warmup_steps", schedule["steps"]
+        warmup = schedule.get(leaf, length)
+    if all(isinstance(number, int | float) for number in (length, warmup)):  # anything else is refused later, by name
+        shortest = length / LEAST_WARMUPS
+        schedule[leaf] = min(warmup, shortest if leaf == "warmup_epochs" else int(shortest))
+    return schedule
+
+
+def read_toml(path: Path) -> Tables:
+    """Reads a TOML file of at most 1 MiB. Raises InputError for anything else."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"the recipe {str(path)!r} is not a file", "give a .toml file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {str(path)!r}: {error.strerror}", "check its name") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"the recipe {str(path)!r} is larger than {MAX_BYTES:,} bytes", "a recipe is a few lines")
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
+        raise InputError(f"the recipe {str(path)!r} is not TOML: {error}", "mend that place") from error

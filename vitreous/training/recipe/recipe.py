@@ -1,0 +1,190 @@
+"""Recipe: one validated description of a run; the built-in ones are vitreous/recipes/*.toml."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from vitreous.model.config import ViTConfig
+from vitreous.model.variants import variant
+from vitreous.support.errors import InputError, unknown
+from vitreous.support.text import toml_value
+from vitreous.training.recipe.files import merged, read_recipe
+from vitreous.training.recipe.sections import (
+    BESIDE_WEIGHTS,
+    SHAPE,
+    AugmentationSection,
+    AveragingSection,
+    DataSection,
+    ModelSection,
+    ObjectiveSection,
+    OptimizerSection,
+    RunSection,
+    ScheduleSection,
+    Section,
+)
+
+
+class Recipe(BaseModel):
+    """Everything that decides a run, but the data itself."""
+
+    model_config = Section.model_config
+
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    augmentation: AugmentationSection = AugmentationSection()
+    objective: ObjectiveSection = ObjectiveSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    averaging: AveragingSection = AveragingSection()
+    run: RunSection = RunSection()
+
+    @classmethod
+    def load(cls, source: str | Path, variant: str | None = None) -> Self:
+        """Reads a TOML file, or a built-in recipe by its name, with options behind plus signs: "augreg+medium1".
+
+        A file that begins with `extends = "small-data"` needs to say only what differs from that built-in recipe.
+
+        Args:
+            source: a file or a name.
+            variant: of the model; where the file has an option of that name, as the paper's tables have a row for each
+                model, it is taken.
+
+        Raises:
+            InputError: no such recipe or option, no TOML, over 1 MiB, unknown keys, values that are not valid.
+        """
+        return cls.from_dict(read_recipe(source, variant))
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any]) -> Self:
+        """Builds a recipe from its tables, `{"optimizer": {"lr": 1e-3}}`.
+
+        Raises:
+            InputError: naming the key, its value and what is valid.
+        """
+        for section, table in tables.items():
+            check_section(section, table)
+        try:
+            recipe = cls.model_validate(as_tuples(tables))
+        except ValidationError as error:
+            raise invalid(error, tables) from error
+        if {"warmup_epochs", "warmup_steps"} & set(tables.get("schedule", {})):
+            return recipe
+        return recipe.model_copy(update={"schedule": recipe.schedule.with_short_warmup()})
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Self:
+        """A copy with some values changed. Another variant comes in its own shape.
+
+        Args:
+            settings: values by leaf ("lr") or dotted path ("optimizer.lr"). Text is read as TOML where it is
+                TOML ("1e-3", "[0.5, 1]"), and else kept as it is.
+
+        Raises:
+            InputError: as `from_dict`.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        for key, value in settings.items():
+            section, leaf = find(key)
+            changes.setdefault(section, {})[leaf] = toml_value(value) if isinstance(value, str) else value
+        tables = self.model_dump(exclude_none=True)
+        if "variant" in changes.get("model", {}):
+            tables["model"] = {leaf: value for leaf, value in tables["model"].items() if leaf not in SHAPE}
+        return self.from_dict(merged(tables, changes))
+
+    def with_variant(self, name: str) -> Self:
+        """A copy with another variant, in the variant's own shape; with fresh weights, unless init is "pretrained"."""
+        tables = self.model_dump(exclude_none=True)
+        kept = {key: value for key, value in tables["model"].items() if key not in (*SHAPE, "weights")}
+        init = "random" if self.model.init == "auto" else self.model.init
+        return self.from_dict(tables | {"model": kept | {"variant": name, "init": init}})
+
+    def with_weights(self, name: str) -> Self:
+        """A copy that starts from weights, which bring their own architecture."""
+        tables = self.model_dump(exclude_none=True)
+        kept = {key: value for key, value in tables["model"].items() if key in BESIDE_WEIGHTS}
+        return self.from_dict(tables | {"model": kept | {"weights": name, "init": "pretrained"}})
+
+    def config(self, num_classes: int, channels: int) -> ViTConfig:
+        """The config of a model with fresh weights.
+
+        Args:
+            num_classes: of the data; there is no classifier where hidden patches are predicted.
+            channels: of the images.
+
+        Raises:
+            InputError: there is no such variant, or the fields contradict each other.
+        """
+        fields = self.model.model_dump(exclude_none=True, exclude={"init", "weights", "head"})
+        fields |= {"num_classes": num_classes, "channels": channels}
+        if self.objective.goal == "masked_patch":
+            fields |= {"num_classes": 0, "hidden_dim": None, "mask_token": True}
+        try:
+            name = fields.pop("variant")
+            if fields.get("hidden_dim") == "width":
+                fields["hidden_dim"] = fields.get("width") or variant(name).width
+            return variant(name, **fields)
+        except ValueError as error:
+            cause, _, mend = str(error).partition("; ")
+            raise InputError(f"the recipe's [model] is not valid: {cause}", mend) from error
+
+    def to_toml(self) -> str:
+        """The recipe as TOML, every value in it but the model's where they are the variant's own."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+LEAVES: Mapping[str, str] = MappingProxyType(
+    {leaf: section for section, field in Recipe.model_fields.items() for leaf in type(field.default).model_fields}
+)  # the section of every leaf; their names are unique
+
+
+def find(key: str) -> tuple[str, str]:
+    """The (section, leaf) that a leaf or a dotted path names. Raises InputError with the nearest one."""
+    section, dot, leaf = key.rpartition(".")
+    if leaf not in LEAVES:
+        raise unknown("recipe key", leaf, LEAVES)
+    if dot and section != LEAVES[leaf]:
+        raise InputError(f"there is no recipe key {key!r}", f"did you mean '{LEAVES[leaf]}.{leaf}'?")
+    return LEAVES[leaf], leaf
+
+
+def check_section(section: str, table: object) -> None:
+    """Raises InputError for a section or a key that does not exist or stands in the wrong place."""
+    if section in LEAVES:
+        raise InputError(f"the recipe key {section!r} is outside its section", f"put it below [{LEAVES[section]}]")
+    if section not in Recipe.model_fields:
+        raise unknown("recipe section", section, Recipe.model_fields)
+    if not isinstance(table, Mapping):
+        raise InputError(f"the recipe's {section!r} is {table!r:.100}", f"it must be a table, [{section}]")
+    for key in table:
+        find(f"{section}.{key}")
+
+
+def invalid(error: ValidationError, tables: Mapping[str, Any]) -> InputError:
+    """The error for the first value that pydantic refused."""
+    problems = error.errors(include_url=False)
+    section, leaf = map(str, problems[0]["loc"][:2])
+    # A key that may hold values of several types has a problem for each of them.
+    valid = [
+        in_words(leaf, problem["type"], problem["msg"]) for problem in problems if problem["loc"][:2] == (section, leaf)
+    ]
+    wanted = " or ".join(dict.fromkeys(valid))
+    return InputError(f"the recipe's {section}.{leaf} is {tables[section][leaf]!r:.100}", f"it should be {wanted}")
+
+
+def in_words(leaf: str, kind: str, message: str) -> str:
+    """What pydantic says a value should be, as it goes on after "it should be"."""
+    if kind in ("missing", "too_long"):
+        return "a pair of numbers"
+    if kind == "tuple_type":  # TOML has none
+        return 'a list of names, such as ["backbone"]' if leaf == "frozen" else "a list of numbers"
+    return message.removeprefix("Input should be ")
+
+
+def as_tuples(value: Any) -> Any:
+    """The same with every list a tuple, as frozen models hold them."""
+    if isinstance(value, Mapping):
+        return {key: as_tuples(inner) for key, inner in value.items()}
+    return tuple(as_tuples(inner) for inner in value) if isinstance(value, list | tuple) else value

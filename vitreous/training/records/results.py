@@ -1,0 +1,94 @@
+"""The tables and pictures of a run: curves, the confusion matrix, the scores of each class."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from vitreous.evaluation.metrics import confusion_matrix, per_class
+from vitreous.training.loop import Trained
+from vitreous.training.records.figures import save, shortened
+from vitreous.training.records.folder import RunFolder
+
+TRAIN_COLOUR, VALIDATION_COLOUR, GREY = "#9aa5b1", "#1f5fa8", "#555555"
+MOST_COUNTS = 20  # classes up to which the matrix shows its numbers
+MOST_NAMES = 60  # classes up to which it shows their names
+
+
+def write_results(folder: RunFolder, trained: Trained, class_names: Sequence[str]) -> None:
+    """Writes results.{csv,png}; and where classes were learned, confusion_matrix.{csv,png} and per_class.csv."""
+    columns = list(trained.rows[0])
+    folder.write_csv("results.csv", [columns, *([row[name] for name in columns] for row in trained.rows)])
+    save(curves(trained), folder.path / "results.png")
+
+    outcome = trained.outcome
+    if outcome is None:
+        return
+    matrix = confusion_matrix(outcome.labels, outcome.predictions, len(class_names))
+    header = ["true \\ predicted", *class_names]
+    body = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
+    folder.write_csv("confusion_matrix.csv", [header, *body])
+    title = f"{trained.split}: {outcome.accuracy:.1%} of {len(outcome.labels):,} images right"
+    save(matrix_picture(matrix, class_names, title), folder.path / "confusion_matrix.png")
+
+    scores = zip(class_names, per_class(matrix), strict=True)
+    rows = [(name, s.precision, s.recall, s.f1, s.support) for name, s in scores]
+    folder.write_csv("per_class.csv", [("class", "precision", "recall", "f1", "support"), *rows])
+
+
+def curves(trained: Trained) -> Figure:
+    """Loss and accuracy by epoch, training beside validation; a ring marks the model that was kept."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
+        for split, label, colour in (
+            ("train", "training", TRAIN_COLOUR),
+            ("val", "validation", VALIDATION_COLOUR),
+        ):
+            looks = [(row["epoch"], value) for row in trained.rows if (value := row[f"{split}_{name}"]) is not None]
+            axes.plot(*zip(*looks, strict=True), color=colour, label=label, linewidth=1.6)
+        kept = trained.best["epoch"], trained.best[f"val_{name}"]
+        axes.plot(*kept, "o", color=VALIDATION_COLOUR, markerfacecolor="white", markersize=6)
+        axes.set_title(name, loc="left", fontsize=11)
+        axes.set_xlabel("epoch", color=GREY)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        plain(axes)
+    accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    accuracy.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def matrix_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """The confusion matrix; a cell's colour is its share of the row, so that rare classes are seen too."""
+    classes = len(class_names)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(12.0, max(4.0, 2.2 + 0.42 * classes))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel("predicted", color=GREY)
+    axes.set_ylabel("true", color=GREY)
+    if classes <= MOST_NAMES:
+        names = [shortened(name) for name in class_names]
+        size = 9 if classes <= MOST_COUNTS else 6
+        # A class may be called $a$; it is a name and no formula.
+        long = max(map(len, names)) > 2
+        axes.set_xticks(range(classes), names, rotation=90 if long else 0, fontsize=size, parse_math=False)
+        axes.set_yticks(range(classes), names, fontsize=size, parse_math=False)
+    if classes <= MOST_COUNTS:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else GREY
+                axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
+    plain(axes)
+    return figure
+
+
+def plain(axes: Axes) -> None:
+    """Takes away what holds no information."""
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    axes.tick_params(length=0, colors=GREY)

@@ -1,0 +1,82 @@
+"""What TensorBoard shows of a run: the metrics of each epoch, and the picture of the first batch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from PIL import Image
+
+from vitreous.support.errors import InputError
+from vitreous.training.records.folder import FIRST_BATCH, TENSORBOARD
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+SPLITS = ("train", "val", "test")  # train_loss is shown as train/loss, in a group with train/accuracy
+PLACE = ("epoch", "step", "seconds")  # when, and no metrics
+
+
+def check_installed() -> type["SummaryWriter"]:
+    """The class that writes for TensorBoard. Raises InputError if TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("tensorboard is not installed", "pip install 'vitreous[logging]'") from error
+    return SummaryWriter
+
+
+class Board:
+    """Writes for TensorBoard, into RUN/tensorboard/. Use it as a context, around the epochs.
+
+    What was added is on the disk when `add` returns.
+
+    Args:
+        folder: of the run.
+        wanted: whether to write; if not, nothing is done, and TensorBoard need not be installed.
+
+    Raises:
+        InputError: TensorBoard is not installed; nothing is written before the context begins.
+    """
+
+    def __init__(self, folder: Path, wanted: bool = True) -> None:
+        self.folder = folder
+        self.make = check_installed() if wanted else None
+        self.writer: SummaryWriter | None = None
+
+    def __enter__(self) -> Self:
+        if self.make is not None:
+            self.writer = self.make(str(self.folder / TENSORBOARD))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a row of metrics.jsonl at its epoch, and to the first one train_batch.png, if it is there.
+
+        Args:
+            row: with "epoch"; what is None was not looked at, and is left out. Of the row of the test, only what the
+                test says is added: the rest was, when its epoch ended.
+        """
+        if self.writer is None:
+            return
+        is_test = "test_accuracy" in row
+        for name, value in row.items():
+            if name not in PLACE and value is not None and name.startswith("test_" if is_test else ""):
+                self.writer.add_scalar(tag(name), value, row["epoch"])
+        picture = self.folder / FIRST_BATCH
+        if row["epoch"] == 1 and not is_test and picture.exists():
+            with Image.open(picture) as image:
+                self.writer.add_image(FIRST_BATCH, np.asarray(image.convert("RGB")), 1, dataformats="HWC")
+        self.writer.flush()
+
+
+def tag(name: str) -> str:
+    """The name in TensorBoard: train/loss for train_loss, and lr for lr."""
+    split, _, metric = name.partition("_")
+    return f"{split}/{metric}" if split in SPLITS else name
