@@ -33,7 +33,7 @@ check: $(DEV) ## format, lint and types, as CI has them
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m pyrefly check
 
-format: $(DEV) ## format the code and mend what ruff can
+format: $(DEV) ## format the code and fix what ruff can
 	@$(PYTHON) -m ruff check --fix-only .
 	@$(PYTHON) -m ruff format .
 

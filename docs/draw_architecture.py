@@ -20,7 +20,7 @@ DRAWN = 3  # rows and columns of patches in the drawing, where the model has mor
 SLOTS = [88 + 34 * i for i in range(1 + DRAWN * DRAWN)]  # where tokens stand: the class token, then the patches
 LEFT, RIGHT = SLOTS[0] - 16, SLOTS[-1] + 16  # edges of the boxes that tokens run through
 SHAPES, EQUATIONS = RIGHT + 12, 502  # where shapes begin and equation numbers end, beside those boxes
-COLOURS = {  # name: (light, dark)
+COLORS = {  # name: (light, dark)
     "paper": ("#f6f9fb", "#0f161c"),
     "card": ("#ffffff", "#151f27"),
     "edge": ("#d3dde5", "#2b3945"),
@@ -95,7 +95,7 @@ def arrow(path: str, kind: str = "") -> str:
 
 
 def rays(top: float, bottom: float, slots: list[int], kind: str = "") -> str:
-    """Tokens on their way down, each by itself; the class token, in the first slot, has its colour."""
+    """Tokens on their way down, each by itself; the class token, in the first slot, has its color."""
     return "".join(arrow(f"M{x} {top}V{bottom}", f"{'of-class ' * (x == SLOTS[0])}{kind}") for x in slots)
 
 
@@ -279,11 +279,11 @@ def description(c: ViTConfig) -> str:
 
 def draw(c: ViTConfig) -> str:
     """The whole picture, as the text of an SVG file."""
-    light, dark = (";".join(f"--{name}:{pair[i]}" for name, pair in COLOURS.items()) for i in (0, 1))
+    light, dark = (";".join(f"--{name}:{pair[i]}" for name, pair in COLORS.items()) for i in (0, 1))
     summary = f"ViT-{NAME} on an image of {shape(*c.image_size)} pixels: {parameter_count(c):,} parameters"
     box = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-labelledby="title description">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-labeledby="title description">',
         f'<title id="title">The Vision Transformer {NAME}</title><desc id="description">{description(c)}</desc>',
         f"<style>:root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}{STYLE}</style>",
         f"<defs>{DEFINITIONS}</defs>",

@@ -18,7 +18,7 @@ from vitreous.model.config import ViTConfig
 from vitreous.model.encoder import EncoderBlock
 from vitreous.model.position_embedding import sincos_2d
 
-# --- positions: Figure 7 centre
+# --- positions: Figure 7 center
 
 
 GRID, SHOWN, LEVELS = (14, 14), (0, 4, 8, 12), 12
@@ -183,7 +183,7 @@ def matrix(x: float, y: float, width: float, height: float, name: str, sizes: st
 
 
 def numbers(x: float, y: float, rows: list[list[float]], most: float) -> str:
-    """A matrix whose numbers are seen: a square is as strong as its number is large; below zero it is grey."""
+    """A matrix whose numbers are seen: a square is as strong as its number is large; below zero it is gray."""
     marks = [pane(x, y, SIDE * CELL, SIDE * CELL, "patch", round=3)]
     for i, row in enumerate(rows):
         for j, n in enumerate(row):

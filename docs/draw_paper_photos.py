@@ -19,17 +19,17 @@ from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor
 from torch.nn import functional as F
 
-from docs.draw_architecture import COLOURS
+from docs.draw_architecture import COLORS
 from docs.draw_parts import B16, PICTURES
 from examples.build_it_yourself.training_loop import train
-from vitreous.explain.drawing import ACCENT, INK, greyed, heat, place, render, write
+from vitreous.explain.drawing import ACCENT, INK, grayed, heat, place, render, write
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.files import write_bytes
 
 WIDTH = 8  # inches, of 100 of a screen's pixels each
-PAPER = COLOURS["paper"][0]
-KEPT = 160  # colours of each picture: enough for a photo of this size, and small
+PAPER = COLORS["paper"][0]
+KEPT = 160  # colors of each picture: enough for a photo of this size, and small
 FRAME = tuple(part / 255 for part in ACCENT)
 
 
@@ -82,7 +82,7 @@ def flower(size: int) -> ndarray:
 
 
 def tinted(patch: ndarray, channel: int) -> ndarray:
-    """One channel of a patch, in its colour."""
+    """One channel of a patch, in its color."""
     alone = np.zeros_like(patch)
     alone[..., channel] = patch[..., channel]
     return alone
@@ -154,7 +154,7 @@ def attention_digit(learned: Reader) -> Figure:
         top = 0.46 + 1.12 * row
         shown(figure, lefts[0], top, side, pixels.repeat(3, axis=2))
         for left, scores in zip(lefts[1:], maps[row], strict=True):
-            axes = shown(figure, left, top, side, greyed(pixels))
+            axes = shown(figure, left, top, side, grayed(pixels))
             axes.imshow(heat(scores), interpolation="nearest", extent=(-0.5, 15.5, 15.5, -0.5))
     rows, columns = READER.grid
     where = f"block {BLOCK} of {READER.depth}, counted from 0; {prod(READER.grid)} patches ({rows} × {columns}); "
@@ -166,7 +166,7 @@ def attention_digit(learned: Reader) -> Figure:
 
 
 def file_of(figure: Figure) -> bytes:
-    """The PNG of a figure, in few colours."""
+    """The PNG of a figure, in few colors."""
     image = Image.open(BytesIO(render(figure, "png"))).convert("RGB")
     file = BytesIO()
     image.quantize(KEPT, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)

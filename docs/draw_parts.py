@@ -6,7 +6,7 @@ The look is that of docs/draw_architecture.py.
 from collections.abc import Iterator
 from pathlib import Path
 
-from docs.draw_architecture import COLOURS, DEFINITIONS, STYLE, arrow, text
+from docs.draw_architecture import COLORS, DEFINITIONS, STYLE, arrow, text
 from vitreous.model.variants import variant
 
 PICTURES = Path(__file__).parent / "paper" / "pictures"
@@ -21,13 +21,13 @@ MORE_STYLE = """
 
 def frame(height: int, title: str, description: str, marks: Iterator[str]) -> str:
     """A whole picture, as the text of an SVG file: paper, title, and what is on it."""
-    light, dark = (";".join(f"--{name}:{pair[i]}" for name, pair in COLOURS.items()) for i in (0, 1))
+    light, dark = (";".join(f"--{name}:{pair[i]}" for name, pair in COLORS.items()) for i in (0, 1))
     box = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-    colours = f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    colors = f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-labelledby="title description">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-labeledby="title description">',
         f'<title id="title">{title}</title><desc id="description">{description}</desc>',
-        f"<style>{colours}{STYLE}{MORE_STYLE}</style><defs>{DEFINITIONS}</defs>",
+        f"<style>{colors}{STYLE}{MORE_STYLE}</style><defs>{DEFINITIONS}</defs>",
         f'<rect x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1}" rx="16" class="paper"/>',
         text(28, 40, title, "head"),
         *marks,

@@ -22,7 +22,7 @@ from vitreous.inspection.trace import named
 from vitreous.pages.walk import walk_page
 
 PICTURES = Path(__file__).parent / "pictures"
-COLOURS = 256  # of each picture: enough for a page, and small
+COLORS = 256  # of each picture: enough for a page, and small
 
 
 class Shot(NamedTuple):
@@ -76,9 +76,7 @@ def take(browser: Any, shot: Shot, page: Path) -> None:
     window.eval_on_selector_all("details.block", "blocks => blocks.forEach(block => block.open = true)")
     window.eval_on_selector(shot.place, "element => element.scrollIntoView()")
     window.wait_for_timeout(300)  # until the guide has marked the stage
-    image = (
-        Image.open(BytesIO(window.screenshot())).convert("RGB").quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE)
-    )
+    image = Image.open(BytesIO(window.screenshot())).convert("RGB").quantize(COLORS, kmeans=2, dither=Image.Dither.NONE)
     image.save(PICTURES / shot.name, optimize=True)
     window.close()
 

@@ -53,7 +53,7 @@ def run_all(runner: Runner, chosen: list[Experiment]) -> int:
                 try:
                     print(f"{name}: {'done' if runner.run(experiment, run, seed) else 'kept'}", flush=True)
                 except InputError as error:
-                    print(f"{name}: error: {error.cause}; {error.mend}", file=sys.stderr, flush=True)
+                    print(f"{name}: error: {error.cause}; {error.hint}", file=sys.stderr, flush=True)
                     failures += 1
     return failures
 

@@ -17,10 +17,10 @@ from experiments.table import Experiment
 from vitreous.support.files import write_bytes
 
 SIZE, DPI = (7.2, 3.6), 100  # inches
-COLOURS = (
+COLORS = (
     "#1f5fa8", "#c97a12", "#2e8b57", "#a83279", "#6a51a3", "#b22222", "#008b8b", "#7f6000", "#555555", "#e377c2"
 )  # fmt: skip
-PALETTE = 64  # colours of the file
+PALETTE = 64  # colors of the file
 SOURCE = "Source"  # the picture's field that tells what it was drawn from
 LABELS = {"epoch": "epoch", "seconds": "seconds", "cpu_seconds": "seconds of the processor"}
 Curves = Mapping[str, Sequence[Result]]  # of each run, by its name
@@ -54,7 +54,7 @@ def digest(curves: Curves, experiment: Experiment) -> str:
 
 
 def draw(curves: Curves, experiment: Experiment, path: Path) -> None:
-    """Writes the picture: a colour for each run, a line for each of its seeds; not if it was drawn from the same."""
+    """Writes the picture: a color for each run, a line for each of its seeds; not if it was drawn from the same."""
     source = digest(curves, experiment)
     if drawn_from(path) == source:
         return
@@ -64,7 +64,7 @@ def draw(curves: Curves, experiment: Experiment, path: Path) -> None:
         for first, result in enumerate(results):
             x, y = zip(*points(result, experiment), strict=True)
             label = None if first else name
-            axes.plot(x, y, color=COLOURS[number % len(COLOURS)], linewidth=1.2, marker=".", markersize=3, label=label)
+            axes.plot(x, y, color=COLORS[number % len(COLORS)], linewidth=1.2, marker=".", markersize=3, label=label)
     axes.set_xlabel(axis_of(experiment))
     axes.set_ylabel(measured(experiment))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -124,7 +124,7 @@ TABLE: tuple[Experiment, ...] = (
         "pretraining",
         "Pre-training on 45 other dishes",
         "What the backbones of the next two experiments learn: the classes of about 44,100 photos, or without labels "
-        "what hidden patches show (their mean colour, one of 512).",
+        "what hidden patches show (their mean color, one of 512).",
         "food45_64.zip",
         (
             Run(
@@ -202,7 +202,7 @@ TABLE: tuple[Experiment, ...] = (
     Experiment(
         "deletion",
         "Deleting what the model looks at",
-        "The probability of the true class while patches are deleted (painted in the mean colour), the ones with the "
+        "The probability of the true class while patches are deleted (painted in the mean color), the ones with the "
         "highest score first: where scores tell what the model goes by, it falls faster than in a random order. "
         "`least-relevant` has the order of `relevance` turned round. Images that the whole model names right.",
         "pizza_steak_sushi",

@@ -2,8 +2,8 @@
 
 timm's training script is not in its package, so this is its loop made of the same parts: dataset, loader with its
 augmentation, loss, optimizer and schedule. What its script leaves to its defaults is left to them here as well (crops
-of 8 to 100 % of the area, flips, colour jitter 0.4, label smoothing 0.1, a batch of 128, cosine after a warmup, weights
-kept by accuracy on validation), but for two things that favour it in so short a run: AdamW with lr 1e-3 and weight
+of 8 to 100 % of the area, flips, color jitter 0.4, label smoothing 0.1, a batch of 128, cosine after a warmup, weights
+kept by accuracy on validation), but for two things that favor it in so short a run: AdamW with lr 1e-3 and weight
 decay 0.05 takes the place of SGD, and the rate moves with every update instead of every epoch.
 """
 

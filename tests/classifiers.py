@@ -17,6 +17,6 @@ def small_classifier(class_names: Sequence[str] | None = CLASSES, **overrides: o
     config = ViTConfig(**fields | {"num_classes": len(class_names or ())} | overrides)
     model = VisionTransformer(config)
     fill_at_random(model)
-    grey = (0.5,) * config.channels
-    preprocessing = Preprocessing(config.image_size, mean=grey, std=grey, channels=config.channels)
+    gray = (0.5,) * config.channels
+    preprocessing = Preprocessing(config.image_size, mean=gray, std=gray, channels=config.channels)
     return Classifier(model, preprocessing, class_names, {"source": "at random"})

@@ -220,31 +220,31 @@ def test_adapted_to_named_classes():
 
 
 def test_adapted_to_other_channels_its_images_follow(photos):
-    colour = small_classifier()
-    colour.preprocessing = Preprocessing((16, 16), mean=(0.1, 0.2, 0.3), std=(0.2, 0.4, 0.6))
-    grey = colour.adapt(channels=1)
-    assert grey.preprocessing.channels == 1
-    assert grey.preprocessing.mean == pytest.approx((0.2,))
-    assert grey.preprocessing.std == pytest.approx((0.4,))
-    assert len({p.top for p in grey(photos)}) == 5
-    back = grey.adapt(channels=3)
+    color = small_classifier()
+    color.preprocessing = Preprocessing((16, 16), mean=(0.1, 0.2, 0.3), std=(0.2, 0.4, 0.6))
+    gray = color.adapt(channels=1)
+    assert gray.preprocessing.channels == 1
+    assert gray.preprocessing.mean == pytest.approx((0.2,))
+    assert gray.preprocessing.std == pytest.approx((0.4,))
+    assert len({p.top for p in gray(photos)}) == 5
+    back = gray.adapt(channels=3)
     assert back.preprocessing.mean == pytest.approx((0.2, 0.2, 0.2))
     assert len({p.top for p in back(photos)}) == 5
-    five = colour.adapt(channels=5)
-    assert five.preprocessing == colour.preprocessing
+    five = color.adapt(channels=5)
+    assert five.preprocessing == color.preprocessing
     with pytest.raises(ValueError, match="the image has 3 channels; this model takes 5"):
         five(photos)
 
 
 def test_adapted_to_other_channels_in_the_way_that_is_said(photos):
-    colour = small_classifier()
-    six = colour.adapt(channels=6, channel_method="repeat")
+    color = small_classifier()
+    six = color.adapt(channels=6, channel_method="repeat")
     assert six.changes == ["patch projection repeated from 3 channels to 6"]
-    images = colour.preprocessing([Image.open(path) for path in photos])
-    expected = colour.model(images)
+    images = color.preprocessing([Image.open(path) for path in photos])
+    expected = color.model(images)
     assert expected.std(dim=0).mean() > 0.02
     assert torch.allclose(six.model(images.repeat(1, 2, 1, 1)), expected, atol=1e-5)
-    assert not torch.allclose(colour.adapt(channels=6).model(images.repeat(1, 2, 1, 1)), expected, atol=1e-2)
+    assert not torch.allclose(color.adapt(channels=6).model(images.repeat(1, 2, 1, 1)), expected, atol=1e-2)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 2**40, 10**30])
@@ -302,7 +302,7 @@ def server(monkeypatch, tmp_path):
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's call of its own client
 def test_pushed_it_comes_back_bit_for_bit(server, photos, tmp_path, monkeypatch):
     classifier = small_classifier()
-    classifier.metadata["licence"] = "Apache-2.0"
+    classifier.metadata["license"] = "Apache-2.0"
     assert classifier.push_to_hub("me/animals", private=True, token=TOKEN) == f"{server.address}/me/animals"
     made = server.repositories["me/animals"]
     files = made.commits[made.refs["main"]]
@@ -342,12 +342,12 @@ def test_pushed_it_comes_back_bit_for_bit(server, photos, tmp_path, monkeypatch)
 )
 def test_neither_a_folder_nor_a_signature_is_published(source, told, server, monkeypatch):
     classifier = small_classifier()
-    classifier.metadata = {"source": source, "licence": "MIT"}
+    classifier.metadata = {"source": source, "license": "MIT"}
     classifier.push_to_hub("me/animals", token=TOKEN)
     made = server.repositories["me/animals"]
     assert not any(b"secret" in content for content in made.commits[made.refs["main"]].values())
     assert (f"- source: {told}\n" in classifier.card()) == (told is not None)
-    assert Classifier.from_pretrained("me/animals", device="cpu").metadata == {"source": told, "licence": "MIT"}
+    assert Classifier.from_pretrained("me/animals", device="cpu").metadata == {"source": told, "license": "MIT"}
     assert classifier.metadata["source"] == source
 
 
@@ -392,7 +392,7 @@ def front_of(card: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("licence", "told"),
+    ("license", "told"),
     [
         ("MIT", {"license": "mit"}),
         ("CC-BY-NC-4.0", {"license": "cc-by-nc-4.0"}),
@@ -402,9 +402,9 @@ def front_of(card: str) -> dict:
         (3, {}),
     ],
 )
-def test_a_card_is_valid_whatever_the_licence(licence, told):
+def test_a_card_is_valid_whatever_the_license(license, told):
     classifier = small_classifier(("a", "b\n---\nlicense: mit", "<script>", "🐈: -", "'\"`#"))
-    classifier.metadata = {"source": "here\n---\n", "deep": {"a": 1}, "accuracy": 0.5, "licence": licence}
+    classifier.metadata = {"source": "here\n---\n", "deep": {"a": 1}, "accuracy": 0.5, "license": license}
     card = classifier.card()
     front = front_of(card)
     assert front == told | {

@@ -21,7 +21,7 @@ START = ("cli", "support.errors", "support.text", "__init__")  # what `vitreous 
 OURS = {
     "support": ("support",),
     "model": ("model", "support.errors"),
-    "model.config": (),
+    "model.config": ("support.errors",),
     "data": ("data", "support"),
     "evaluation": ("evaluation", "support"),
     "checkpoints": ("checkpoints", "support", "model", "data.preprocessing"),

@@ -311,20 +311,20 @@ def test_an_experiment_that_does_not_exist(root, capsys):
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Pictures of two colours, 9 each to learn from and 2 to test."""
+    """Pictures of two colors, 9 each to learn from and 2 to test."""
     paint(tmp_path / "pizza_steak_sushi", {"train": 9, "test": 2})
     return tmp_path / "pizza_steak_sushi"
 
 
 def paint(photos: Path, each: dict[str, int]) -> None:
-    """Draws noisy pictures of two colours, so many of a class in each split."""
+    """Draws noisy pictures of two colors, so many of a class in each split."""
     noise = np.random.default_rng(0)
     for split, count in each.items():
-        for name, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
+        for name, color in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
             folder = photos / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = noise.normal(colour, 30, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+                pixels = noise.normal(color, 30, (32, 32, 3)).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
@@ -377,7 +377,7 @@ def test_the_probe(photos, tmp_path, fresh):
     facts = json.loads((tmp_path / "out" / "facts.json").read_text())
     assert list(facts["levels"]) == ["1", "5", "all"]
     assert facts["levels"]["all"] == facts["accuracy"] == facts["correct"] / 4
-    assert facts["accuracy"] == 1.0, "the colours are far apart"
+    assert facts["accuracy"] == 1.0, "the colors are far apart"
 
 
 @pytest.mark.parametrize("scores", deletion.SCORES)

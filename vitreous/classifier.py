@@ -43,7 +43,7 @@ class Classifier:
         model: in whatever state; it is put into evaluation mode.
         preprocessing: what the weights expect of an image.
         class_names: in the order of the logits; None if the model has no head or its classes no names.
-        metadata: source, licence and the like, kept with the file.
+        metadata: source, license and the like, kept with the file.
         report: how the weights were read, where they came from another family's file.
         changes: what was adapted since, a sentence each.
 
@@ -100,7 +100,7 @@ class Classifier:
             stored = resolve(name, family=family, **fields)
         except InputError as error:
             here = f", or load what is here with vitreous.load({repo_id!r})" if Path(repo_id).exists() else ""
-            raise InputError(error.cause, (error.mend + here).removeprefix(", or ")) from error
+            raise InputError(error.cause, (error.hint + here).removeprefix(", or ")) from error
         return cls.from_stored(stored).to(device or best_device())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -270,9 +270,8 @@ class Classifier:
         size = self.preprocessing.image_size if image_size is None else model.config.image_size
         try:
             grid_of(size, model.config.token_stride)
-        except ValueError as error:
-            cause, _, mend = str(error).partition("; ")
-            raise InputError(f"the preprocessing gives {cause}", mend) from error
+        except InputError as error:
+            raise InputError(f"the preprocessing gives {error.cause}", error.hint) from error
         preprocessing = self.preprocessing.adapted(size, model.config.channels)
         return Classifier(model, preprocessing, class_names, self.metadata, self.report, [*self.changes, *changes])
 

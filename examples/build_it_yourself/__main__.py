@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
             print(f"{step}: {said}", flush=True)
             done += 1
     except InputError as error:
-        print(f"error: {error.cause}\n  try: {error.mend}", file=sys.stderr)
+        print(f"error: {error.cause}\n  try: {error.hint}", file=sys.stderr)
         return BAD_USAGE
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
             print(f"{step}: not right yet\n" + "\n".join(f"  {line}" for line in fault.text.splitlines()))
             if given.traceback and fault.__cause__ is not None:
                 traceback.print_exception(fault.__cause__)
-        do = "write" if fault.unwritten else "mend"
+        do = "write" if fault.unwritten else "fix"
         print(f"next: step {step.number}: {do} {step.write} ({step.where}); read docs/paper/{step.page}")
         return OPEN
     print("All steps are right: this is a Vision Transformer, and you have built it.")

@@ -26,8 +26,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.gradients = 0  # that were computed
-        self.steps = 0  # of an optimiser
-        self.stale = False  # whether an optimiser found gradients of earlier steps added to the new ones
+        self.steps = 0  # of an optimizer
+        self.stale = False  # whether an optimizer found gradients of earlier steps added to the new ones
         self._new: Tensor | None = None  # gradient since the last step
 
     def gradient(self, gradient: Tensor) -> None:
@@ -36,7 +36,7 @@ class Watch:
         self._new = gradient.detach().clone() if self._new is None else self._new + gradient
 
     def step(self, weight: Tensor) -> None:
-        """Sees an optimiser's step."""
+        """Sees an optimizer's step."""
         self.steps += 1
         if self._new is not None and weight.grad is not None:
             alike = torch.cosine_similarity(weight.grad.flatten(), self._new.flatten(), dim=0)
@@ -109,7 +109,7 @@ def check_trial(learner: Learner, images: Tensor, labels: Tensor) -> None:
     if not watch.gradients:
         raise Fault("train computes no gradients: call backward() on the loss.")
     if len(kept) == len(before):
-        why = "give the optimiser model.parameters()" if watch.steps else "call the optimiser's step()"
+        why = "give the optimizer model.parameters()" if watch.steps else "call the optimizer's step()"
         raise Fault(f"train changes none of the model's weights: {why} after backward().")
     if kept:
         raise Fault(

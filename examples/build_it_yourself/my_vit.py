@@ -179,14 +179,14 @@ class VisionTransformer(nn.Module):
 def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
     """Step 8: changes the model's weights until its logits tell what the images show.
 
-    Once, make an optimiser of all the model's parameters: torch.optim.AdamW, learning rate 1e-3. Then, so many epochs
+    Once, make an optimizer of all the model's parameters: torch.optim.AdamW, learning rate 1e-3. Then, so many epochs
     long, go through all images in a new order (torch.randperm), in batches of 64, and for each batch
 
     1. compute the logits;
     2. compute the loss, nn.functional.cross_entropy of logits and labels;
     3. take the old gradients away (optimizer.zero_grad);
     4. compute the new ones (backward of the loss);
-    5. let the optimiser make its step.
+    5. let the optimizer make its step.
 
     Args:
         model: your VisionTransformer.

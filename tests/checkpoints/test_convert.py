@@ -15,7 +15,7 @@ from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
 # What the switches are combined with, so that every family holds some.
-FLAVOURS = (
+FLAVORS = (
     {"gelu": "tanh"},
     {"gelu": "tanh", "num_classes": 0},
     {"gelu": "exact"},
@@ -34,11 +34,11 @@ def stored(model) -> StoredModel:
 
 
 def samples(family) -> Iterator[StoredModel]:
-    """Models that the family holds, of as many switches as there are, each in the first flavour that it holds."""
+    """Models that the family holds, of as many switches as there are, each in the first flavor that it holds."""
     found = 0
     for switch in SWITCHES:
-        for flavour in FLAVOURS:
-            model = small_model(switch, **{**flavour, **SWITCHES[switch]} if "gelu" in SWITCHES[switch] else flavour)
+        for flavor in FLAVORS:
+            model = small_model(switch, **{**flavor, **SWITCHES[switch]} if "gelu" in SWITCHES[switch] else flavor)
             if not family.lacking(model.config):
                 yield stored(model)
                 found += 1

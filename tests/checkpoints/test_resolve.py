@@ -160,7 +160,7 @@ def test_json_that_is_none_is_told_with_its_file(name, content, told, tmp_path):
     with pytest.raises(InputError, match=told) as caught:
         load(tmp_path)
     assert name in caught.value.cause
-    assert caught.value.mend == "mend it, or fetch it again"
+    assert caught.value.hint == "fix it, or fetch it again"
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
@@ -225,7 +225,7 @@ def test_a_repository_of_transformers(form, server, tmp_path, monkeypatch, capsy
     commit = server.add("me/vit", files).refs["main"]
     found = load("hf:me/vit", "cpu")
     assert_is(found, theirs)
-    assert found.metadata["licence"] == "apache-2.0"
+    assert found.metadata["license"] == "apache-2.0"
     assert found.metadata["source"] == f"hf:me/vit@{commit}"
     assert capsys.readouterr().err.startswith("hf:me/vit: ")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -243,7 +243,7 @@ def test_a_repository_of_timm(server, tmp_path):
     assert_is(load("timm:vit_small.mine", "cpu"), theirs)
     found = load("hf:me/of-timm", "cpu")
     assert_is(found, theirs)
-    assert (found.metadata["family"], found.metadata["licence"]) == ("timm", "my own")
+    assert (found.metadata["family"], found.metadata["license"]) == ("timm", "my own")
 
 
 def test_the_family_of_a_name_is_not_what_a_person_said(server, tmp_path):
@@ -251,7 +251,7 @@ def test_the_family_of_a_name_is_not_what_a_person_said(server, tmp_path):
     server.add("timm/odd", {"x.npz": (tmp_path / "x.npz").read_bytes()})
     with pytest.raises(InputError, match=r"timm:odd@\w+ is no Vision Transformer of timm: .* missing") as caught:
         load("timm:odd")
-    assert caught.value.mend == "give another name (vitreous list models), or say of which other family it is"
+    assert caught.value.hint == "give another name (vitreous list models), or say of which other family it is"
     assert load("timm:odd", "cpu", family="google").metadata["family"] == "google"
     small_classifier().save(tmp_path / "model.safetensors")
     server.add("timm/ours", {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
@@ -280,12 +280,12 @@ def test_a_repository_of_ours(server, tmp_path):
     server.add("me/ours", {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()}, card={"license": "mit"})
     found = load("hf:me/ours", "cpu")
     assert (found.class_names, found.preprocessing) == (CLASSES, mine.preprocessing)
-    assert found.metadata == {"source": "at random", "licence": "mit"}
+    assert found.metadata == {"source": "at random", "license": "mit"}
     assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), mine.model.parameters(), strict=True))
-    mine.metadata["licence"] = "Apache-2.0"
+    mine.metadata["license"] = "Apache-2.0"
     mine.save(tmp_path / "model.safetensors")
     server.repositories["me/ours"].commit({"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
-    assert load("hf:me/ours", "cpu").metadata["licence"] == "Apache-2.0", "the file's own word goes first"
+    assert load("hf:me/ours", "cpu").metadata["license"] == "Apache-2.0", "the file's own word goes first"
     with pytest.raises(InputError, match="says all by itself"):
         load("hf:me/ours", num_heads=3)
 
@@ -326,7 +326,7 @@ def test_names_of_google_and_meta_and_an_address(server, tmp_path, monkeypatch, 
     server.pages["/storage.googleapis.com/vit_models/imagenet21k+imagenet2012/ViT-B_16.npz"] = content
     found = load("google:imagenet21k+imagenet2012/ViT-B_16", "cpu")
     assert_same_logits(found, google)
-    assert found.metadata["licence"] == "Apache-2.0"
+    assert found.metadata["license"] == "Apache-2.0"
 
     server.pages["/a/x.npz"] = content
     digits = hashlib.sha256(content).hexdigest()
@@ -374,7 +374,7 @@ def test_the_command_line_predicts_with_a_repository(server, tmp_path, vitreous_
     done = vitreous_process("predict", "hf:me/vit", str(photo), "--json", environment=environment)
     assert done.returncode == 0, done.stderr
     size = len(server.repositories["me/vit"].commits[server.repositories["me/vit"].refs["main"]]["model.safetensors"])
-    assert done.stderr == f"hf:me/vit: {download.bytes_text(size)}, licence apache-2.0\n"
+    assert done.stderr == f"hf:me/vit: {download.bytes_text(size)}, license apache-2.0\n"
     [told] = json.loads(done.stdout)
     [expected] = load(tmp_path / "made", "cpu")(str(photo))
     assert told["class_name"] == expected.class_name

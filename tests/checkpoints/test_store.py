@@ -22,14 +22,14 @@ PREPROCESSING = Preprocessing((32, 32), mean=(0.1, 0.2, 0.3))
 def test_everything_comes_back(switch, tmp_path):
     model = small_model(switch)
     names = NAMES if model.config.num_classes else None
-    grey = Preprocessing((32, 32), mean=(0.1,), std=(0.5,), channels=1)
-    preprocessing = grey if model.config.channels == 1 else PREPROCESSING
-    save_model(tmp_path / "m.safetensors", model, preprocessing, names, {"licence": "Apache-2.0"})
+    gray = Preprocessing((32, 32), mean=(0.1,), std=(0.5,), channels=1)
+    preprocessing = gray if model.config.channels == 1 else PREPROCESSING
+    save_model(tmp_path / "m.safetensors", model, preprocessing, names, {"license": "Apache-2.0"})
     stored = load_model(tmp_path / "m.safetensors")
     assert stored.model.config == model.config
     assert stored.preprocessing == preprocessing
     assert stored.class_names == (tuple(NAMES) if names else None)
-    assert stored.metadata == {"licence": "Apache-2.0"}
+    assert stored.metadata == {"license": "Apache-2.0"}
     assert not stored.model.training
     assert all(p.requires_grad for p in stored.model.parameters())
     images = images_for(model.config)
@@ -75,7 +75,7 @@ def edited(path, change_tensors=lambda t: t, change_header=lambda h: h):
     save_file(change_tensors(load_file(path)), path, None if metadata is None else {HEADER: json.dumps(metadata)})
 
 
-GREY = {"channels": 1, "mean": [0.5], "std": [0.5]}
+GRAY = {"channels": 1, "mean": [0.5], "std": [0.5]}
 
 
 def without(key):
@@ -104,7 +104,7 @@ def without(key):
         ({"change_header": lambda h: h | {"config": 3}}, "header of .* is damaged"),
         ({"change_header": lambda h: h | {"preprocessing": h["preprocessing"] | {"image_size": [33, 33]}}}, "33×33"),
         (
-            {"change_header": lambda h: h | {"preprocessing": h["preprocessing"] | GREY}},
+            {"change_header": lambda h: h | {"preprocessing": h["preprocessing"] | GRAY}},
             "gives 1 channels, the model takes 3",
         ),
     ],

@@ -29,7 +29,7 @@ Named = Mapping[str, Tensor]
 
 
 def cropped(side: int, interpolation: InterpolationMode, mean: tuple[float, ...], std: tuple[float, ...]) -> Pipeline:
-    """The shorter side to that length, the middle, and normalised: how most authors evaluate."""
+    """The shorter side to that length, the middle, and normalized: how most authors evaluate."""
     steps = [transforms.Resize(side, interpolation), transforms.CenterCrop(SIZE), transforms.ToTensor()]
     return transforms.Compose([*steps, transforms.Normalize(mean, std)])
 

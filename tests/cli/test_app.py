@@ -50,7 +50,7 @@ def test_no_command_shows_the_help():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "cause", "mend"),
+    ("arguments", "cause", "hint"),
     [
         (["lsit"], "there is no command 'lsit'", "did you mean 'list'?"),
         (["list", "modles"], "'modles' is not one of 'models', 'recipes', 'sources'", "vitreous list --help"),
@@ -64,7 +64,7 @@ def test_no_command_shows_the_help():
         (["--vresion"], "no such option: --vresion (Possible options: --version)", "vitreous --help"),
     ],
 )
-def test_a_mistyped_command_line_exits_2_and_names_the_nearest(arguments, cause, mend, capsys):
+def test_a_mistyped_command_line_exits_2_and_names_the_nearest(arguments, cause, hint, capsys):
     assert app.run(arguments) == 2
     out, error = capsys.readouterr()
     lines = error.splitlines()
@@ -73,7 +73,7 @@ def test_a_mistyped_command_line_exits_2_and_names_the_nearest(arguments, cause,
     assert lines[0].startswith("error: ")
     assert cause in lines[0]
     assert lines[1].startswith("  try: ")
-    assert mend in lines[1]
+    assert hint in lines[1]
 
 
 def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from vitreous.data.images import decode_image
 from vitreous.explain import analyses, drawing
 from vitreous.explain.attention_maps import attention, attention_of_heads
 from vitreous.explain.distance import attention_distance
-from vitreous.explain.embeddings import embedding_filters, patch_colours, position_similarity
+from vitreous.explain.embeddings import embedding_filters, patch_colors, position_similarity
 from vitreous.explain.relevance import gradient_attention, relevance
 from vitreous.explain.rollout import rollout
 
@@ -115,9 +115,9 @@ def test_the_numbers_are_those_of_the_functions(here, monkeypatch, unpainted):
     assert values("out/distance.csv", (2, 3), "mean") == pytest.approx(distances.mean(axis=0), rel=1e-4)
     assert values("out/distance.csv", (2, 3), "std") == pytest.approx(distances.std(axis=0), rel=1e-2)
     [tokens] = model.tokens(images, [1])
-    colours = patch_colours(tokens[:, 1:].detach().unflatten(1, (4, 4))).numpy()
-    assert numbers("out/patches.npz")["colours"] == pytest.approx(colours, abs=1e-3)
-    assert values("out/patches.csv", (4, 4, 4), "green") == pytest.approx(colours[..., 1], abs=1e-3)
+    colors = patch_colors(tokens[:, 1:].detach().unflatten(1, (4, 4))).numpy()
+    assert numbers("out/patches.npz")["colors"] == pytest.approx(colors, abs=1e-3)
+    assert values("out/patches.csv", (4, 4, 4), "green") == pytest.approx(colors[..., 1], abs=1e-3)
 
 
 def test_what_belongs_to_the_model_needs_no_images(here, unpainted):
@@ -143,8 +143,8 @@ def test_block_head_and_query_choose_the_attention(here):
     assert numbers("out/attention.npz")["maps"] == pytest.approx(expected, rel=1e-4)
     assert "row 3, column 1 looks in block 0, head 2" in Path("out/attention.svg").read_text(encoding="utf-8")
     [tokens] = classifier.model.tokens(images, [0])
-    colours = patch_colours(tokens[:, 1:].detach().unflatten(1, (4, 4))).numpy()
-    assert numbers("out/patches.npz")["colours"] == pytest.approx(colours, abs=1e-3)
+    colors = patch_colors(tokens[:, 1:].detach().unflatten(1, (4, 4))).numpy()
+    assert numbers("out/patches.npz")["colors"] == pytest.approx(colors, abs=1e-3)
 
     assert (
         run(["explain", "model.safetensors", "new/1.png", "--only", "attention", "--query", "class", "--out", "b"]) == 0
@@ -284,7 +284,7 @@ def test_broken_images_are_passed_over_named_and_counted(here, capsys, unpainted
 
 
 @pytest.mark.parametrize(
-    ("arguments", "cause", "mend"),
+    ("arguments", "cause", "hint"),
     [
         (["nowhere", "new"], "there is no model at nowhere", ""),
         (["B/16", "new"], "B/16 is the name of a shape, not of weights", "train it first"),
@@ -309,7 +309,7 @@ def test_broken_images_are_passed_over_named_and_counted(here, capsys, unpainted
         (["features.safetensors", "new", "--class", "fox"], "there is no class 'fox'", "there are none"),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_written(arguments, cause, mend, here, capsys):
+def test_bad_input_is_told_and_nothing_is_written(arguments, cause, hint, here, capsys):
     Path("nothing").mkdir()
     Path("text.jpg").write_text("my notes")
     small_classifier(None, position_embedding="none", **MEAN).save("features.safetensors")
@@ -318,7 +318,7 @@ def test_bad_input_is_told_and_nothing_is_written(arguments, cause, mend, here, 
     assert out == ""
     lines = [line for line in error.splitlines() if not line.startswith(("no ", "this model", "error: 'text.jpg'"))]
     assert cause in lines[0]
-    assert mend in "".join(lines[1:])
+    assert hint in "".join(lines[1:])
     assert len(lines) <= 2
     assert not Path("deep").exists()
 

@@ -167,7 +167,7 @@ def test_a_parameter_without_a_place_is_told(here, capsys):
 def test_what_a_file_does_not_say_is_told_and_a_folder_says_it(here, capsys):
     mine = ours(num_heads=2, gelu="tanh", image_size=(16, 64))
     mine.preprocessing = CROP.adapted((16, 64), 3)
-    mine.metadata["licence"] = "CC-BY-NC-4.0"
+    mine.metadata["license"] = "CC-BY-NC-4.0"
     mine.save("mine.safetensors")
     export("mine.safetensors", "--to", "timm", "--out", "out.safetensors")
     told = capsys.readouterr().out.splitlines()[2:]
@@ -176,7 +176,7 @@ def test_what_a_file_does_not_say_is_told_and_a_folder_says_it(here, capsys):
         "  not said in the file, of how images are prepared: crop_fraction=0.875, interpolation=bilinear, "
         "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)",
         "  not said in the file: the names of the 5 classes",
-        "  not said in the file: the licence, CC-BY-NC-4.0",
+        "  not said in the file: the license, CC-BY-NC-4.0",
     ]
     given = {"num_heads": 2, "gelu": "tanh", "image_size": (16, 64)}
     images = torch.randn(3, 3, 16, 64)
@@ -184,7 +184,7 @@ def test_what_a_file_does_not_say_is_told_and_a_folder_says_it(here, capsys):
         expected = mine.model(images)
         assert torch.allclose(load("out.safetensors", "cpu", **given).model(images), expected, atol=1e-5)
         export("mine.safetensors", "--to", "timm", "--out", "folder")
-        assert capsys.readouterr().out.splitlines()[2:] == ["  not said in the file: the licence, CC-BY-NC-4.0"]
+        assert capsys.readouterr().out.splitlines()[2:] == ["  not said in the file: the license, CC-BY-NC-4.0"]
         assert torch.allclose(load("folder", "cpu").model(images), expected, atol=1e-5)
 
 

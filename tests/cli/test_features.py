@@ -124,7 +124,7 @@ def test_names_do_nothing_where_they_are_written(here):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "cause", "mend"),
+    ("arguments", "cause", "hint"),
     [
         (["nothing"], "there are no images in 'nothing'", "JPEG"),
         (["text.jpg"], "none of the 1 images could be read", "give JPEG"),
@@ -136,7 +136,7 @@ def test_names_do_nothing_where_they_are_written(here):
         (["new", "--out", "text.jpg/features.npy"], "cannot write the folder 'text.jpg'", "permission"),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_written(arguments, cause, mend, here, capsys):
+def test_bad_input_is_told_and_nothing_is_written(arguments, cause, hint, here, capsys):
     for name in ("nothing", "folder.npy"):
         Path(name).mkdir()
     Path("text.jpg").write_text("my notes")
@@ -146,7 +146,7 @@ def test_bad_input_is_told_and_nothing_is_written(arguments, cause, mend, here, 
     assert out == ""
     lines = [line for line in error.splitlines() if not line.startswith("error: 'text.jpg'")]
     assert cause in lines[0]
-    assert mend in lines[-1]
+    assert hint in lines[-1]
     assert len(lines) <= 2
     assert {*here.rglob("*")} == before
 

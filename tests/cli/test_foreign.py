@@ -76,10 +76,10 @@ def test_a_model_without_a_head_says_how_to_train_one(here, capsys):
     for options in ([], ["--json"], ["--csv"]):
         assert run(["predict", "bare.safetensors", "photo.png", *options]) == 2
         out, error = capsys.readouterr()
-        *_, cause, mend = error.splitlines()
+        *_, cause, hint = error.splitlines()
         assert out == ""
         assert cause == "error: this model has no head: it gives features, not classes"
-        assert mend == "  try: train a head first: vitreous train photos/"
+        assert hint == "  try: train a head first: vitreous train photos/"
 
 
 def test_classes_without_names_are_numbered(here, capsys):

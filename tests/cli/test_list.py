@@ -32,7 +32,7 @@ def test_weights_have_what_their_makers_say(capsys):
     row = rows["torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1"]
     assert [row[key] for key in ("family", "variant", "image", "classes")] == ["torchvision", "B/16", "384×384", 1000]
     assert (row["parameters"], row["GFLOPs"], row["top1"]) == (86_859_496, 110.97, 85.304)
-    assert (row["licence"], row["bytes"], row["bytes_are_published"]) == ("CC-BY-NC-4.0", 347_495_989, True)
+    assert (row["license"], row["bytes"], row["bytes_are_published"]) == ("CC-BY-NC-4.0", 347_495_989, True)
     assert (rows["google:ViT-B_16"]["bytes"], rows["google:ViT-B_16"]["bytes_are_published"]) == (
         4 * 103_186_515,
         False,
@@ -49,7 +49,7 @@ def test_models_are_two_tables(capsys):
     heading, columns, *lines = weights.splitlines()
     assert heading.startswith("weights ")
     assert columns.split()[:4] == ["family", "variant", "image", "classes"]
-    assert columns.split()[4:] == ["parameters", "GFLOPs", "top1", "licence", "size", "model"]
+    assert columns.split()[4:] == ["parameters", "GFLOPs", "top1", "license", "size", "model"]
     assert len(lines) == len(KNOWN)
     line = next(line for line in lines if line.endswith("meta:deit_base_patch16_224"))
     shown = ["deit", "B/16", "224×224", "1,000", "86,567,656", "35.13", "81.80", "Apache-2.0", "about", "346", "MB"]
@@ -110,12 +110,12 @@ def test_one_recipe_is_printed_whole(capsys):
 
 
 def test_a_recipe_with_options_is_printed_merged(capsys):
-    assert run(["list", "recipes", "augreg+medium1+regularised"]) == 0
+    assert run(["list", "recipes", "augreg+medium1+regularized"]) == 0
     tables = tomllib.loads(capsys.readouterr().out)
     assert (tables["augmentation"]["randaugment_magnitude"], tables["model"]["dropout"]) == (15.0, 0.1)
     assert tables["optimizer"]["momentum"] == 0.9  # which the file does not say
     assert "options" not in tables
-    assert Recipe.from_dict(tables) == Recipe.load("augreg+medium1+regularised")
+    assert Recipe.from_dict(tables) == Recipe.load("augreg+medium1+regularized")
 
 
 def test_json_has_every_value(capsys):

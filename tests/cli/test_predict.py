@@ -238,7 +238,7 @@ def test_broken_images_alone_are_an_empty_list(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "cause", "mend"),
+    ("arguments", "cause", "hint"),
     [
         (["run", "nothing"], "there are no images in 'nothing'", "JPEG"),
         (["run", "*.gif"], "no image matches '*.gif'", "'new/*.jpg'"),
@@ -258,7 +258,7 @@ def test_broken_images_alone_are_an_empty_list(here, capsys):
         ),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_predicted(arguments, cause, mend, here, capsys, monkeypatch):
+def test_bad_input_is_told_and_nothing_is_predicted(arguments, cause, hint, here, capsys, monkeypatch):
     (here / "nothing").mkdir()
     small_classifier(None).save(here / "features.safetensors")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
@@ -266,7 +266,7 @@ def test_bad_input_is_told_and_nothing_is_predicted(arguments, cause, mend, here
     out, error = capsys.readouterr()
     assert out == ""
     assert cause in error
-    assert mend in error
+    assert hint in error
     assert len(error.splitlines()) <= 2
 
 

@@ -2,7 +2,7 @@
 
 Each peer's model has random weights, and a classifier that is set on the photos so that some are almost certain, others
 almost undecided, and several classes win. Both sides start from the same files, and everything behind that is theirs
-or ours: decoding, resizing, cropping, normalising, the model. Photos that lie on their side by their EXIF orientation
+or ours: decoding, resizing, cropping, normalizing, the model. Photos that lie on their side by their EXIF orientation
 are turned upright on the peer's side too, which their pipelines leave to the caller.
 """
 
@@ -138,7 +138,7 @@ def answers(peer: Peer, model: nn.Module, images: Tensor) -> Tensor:
 def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
     """Sets the heads such that the likeliest class of the photos is from nearly undecided to nearly certain.
 
-    The logits are random combinations of the features' first principal directions, centred and of one scale.
+    The logits are random combinations of the features' first principal directions, centered and of one scale.
     """
     heads = [model.get_submodule(name) for name in peer.heads]
     features: list[list[Tensor]] = [[] for _ in heads]
@@ -150,13 +150,13 @@ def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
     for hook in hooks:
         hook.remove()
     means = [torch.cat(parts).mean(dim=0) for parts in features]
-    centred = [centre(torch.cat(parts), peer.biased) for parts in features]
-    white = [whitening(values) for values in centred]
+    centered = [center(torch.cat(parts), peer.biased) for parts in features]
+    white = [whitening(values) for values in centered]
     for seed in range(100):
         generator = torch.Generator().manual_seed(seed)
         shape = CLASSES, DIRECTIONS
         weights = [torch.randn(shape, generator=generator, dtype=torch.double) @ directions for directions in white]
-        logits = torch.stack([c @ w.T for c, w in zip(centred, weights, strict=True)]).mean(dim=0)
+        logits = torch.stack([c @ w.T for c, w in zip(centered, weights, strict=True)]).mean(dim=0)
         scale = scale_for(logits)
         if is_alive((logits * scale).softmax(dim=1)):
             break
@@ -166,7 +166,7 @@ def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
             head.bias.copy_(-scale * weight @ mean)
 
 
-def centre(features: Tensor, biased: bool) -> Tensor:
+def center(features: Tensor, biased: bool) -> Tensor:
     """The features without their mean; without a bias to take it off, without their share of its direction."""
     mean = features.mean(dim=0)
     if biased:
@@ -175,10 +175,10 @@ def centre(features: Tensor, biased: bool) -> Tensor:
     return features - (features @ axis).outer(axis)
 
 
-def whitening(centred: Tensor) -> Tensor:
+def whitening(centered: Tensor) -> Tensor:
     """The first principal directions, each over the spread along it: "directions width"."""
-    _, spread, directions = torch.linalg.svd(centred, full_matrices=False)
-    return directions[:DIRECTIONS] / spread[:DIRECTIONS, None] * len(centred) ** 0.5
+    _, spread, directions = torch.linalg.svd(centered, full_matrices=False)
+    return directions[:DIRECTIONS] / spread[:DIRECTIONS, None] * len(centered) ** 0.5
 
 
 def scale_for(logits: Tensor) -> float:

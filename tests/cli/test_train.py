@@ -27,7 +27,7 @@ def test_trains_on_the_digits(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "cause", "mend"),
+    ("arguments", "cause", "hint"),
     [
         (["digits", "--set", "lrr=1"], "there is no recipe key 'lrr'", "did you mean 'lr'?"),
         (["digits", "--set", "lr"], "--set 'lr' is not KEY=VALUE", "write it as in --set lr=1e-3"),
@@ -39,12 +39,12 @@ def test_trains_on_the_digits(tmp_path, monkeypatch, capsys):
         (["no/such/folder"], "'no/such/folder' does not exist", "FOLDER/CLASS/IMAGE"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, cause, mend):
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, cause, hint):
     monkeypatch.chdir(tmp_path)
     assert run(["train", *arguments]) == 2
     told = capsys.readouterr().err
     assert cause in told
-    assert mend in told
+    assert hint in told
     assert len(told.splitlines()) <= 2
     assert [*tmp_path.iterdir()] == []
 

@@ -114,8 +114,8 @@ def test_torchs_generator_is_neither_read_nor_moved():
 
 
 def test_one_channel_and_the_smallest_image():
-    grey = Preprocessing((8, 8), channels=1, mean=(0.5,), std=(0.5,))
-    assert Augmentation().pixels(noise(1, 1), grey, sample_generator(0, 0, 0)).shape == (1, 8, 8)
+    gray = Preprocessing((8, 8), channels=1, mean=(0.5,), std=(0.5,))
+    assert Augmentation().pixels(noise(1, 1), gray, sample_generator(0, 0, 0)).shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["crop_scale", "crop_ratio"])
@@ -157,10 +157,10 @@ def test_the_crop_and_the_flip_are_the_same_with_more():
 
 
 def test_one_channel_takes_all_of_it():
-    grey = Preprocessing((8, 8), channels=1, mean=(0.5,), std=(0.5,))
+    gray = Preprocessing((8, 8), channels=1, mean=(0.5,), std=(0.5,))
     for index in range(30):
         augmentation = Augmentation(randaugment_layers=3, color_jitter=1.0, erasing=1.0)
-        assert augmentation.pixels(noise(9, 9), grey, sample_generator(0, 0, index)).shape == (1, 8, 8)
+        assert augmentation.pixels(noise(9, 9), gray, sample_generator(0, 0, index)).shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize(

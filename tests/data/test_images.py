@@ -104,7 +104,7 @@ def test_transparency_is_laid_on_white(mode):
     ]  # 224 = 255 x 0.8 + 100 x 0.2
 
 
-def test_palettes_and_named_transparent_colours():
+def test_palettes_and_named_transparent_colors():
     palette = Image.new("P", (3, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     palette.putdata([0, 1, 2])
@@ -115,9 +115,9 @@ def test_palettes_and_named_transparent_colours():
     assert values(decode_image(encoded(palette, "GIF", transparency=0))).tolist() == seen
     rgb = palette.convert("RGB")
     assert values(decode_image(encoded(rgb, transparency=(10, 20, 30)))).tolist() == seen
-    grey = Image.new("L", (2, 1), 7)
-    grey.putpixel((1, 0), 9)
-    assert values(decode_image(encoded(grey, transparency=7)))[0, :, 0].tolist() == [255, 9]
+    gray = Image.new("L", (2, 1), 7)
+    gray.putpixel((1, 0), 9)
+    assert values(decode_image(encoded(gray, transparency=7)))[0, :, 0].tolist() == [255, 9]
 
 
 def test_sixteen_bits_are_scaled_not_clipped():
@@ -156,16 +156,16 @@ def test_every_mode_of_pillow_becomes_rgb():
     assert values(to_rgb(Image.new("1", (1, 1), 1)))[0, 0].tolist() == [255] * 3
 
 
-def test_cmyk_and_grey_jpegs_keep_their_colours():
+def test_cmyk_and_gray_jpegs_keep_their_colors():
     red = decode_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95))
     assert np.abs(values(red)[4, 4] - [255, 0, 0]).max() < 12
-    grey = decode_image(encoded(Image.new("L", (8, 8), 77), "JPEG"))
-    assert np.abs(values(grey)[4, 4] - [77] * 3).max() < 3
+    gray = decode_image(encoded(Image.new("L", (8, 8), 77), "JPEG"))
+    assert np.abs(values(gray)[4, 4] - [77] * 3).max() < 3
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "MPO"])
 def test_of_several_frames_the_first_is_read(format):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ((200, 0, 0), (0, 200, 0), (0, 0, 200))]
+    frames = [Image.new("RGB", (8, 8), color) for color in ((200, 0, 0), (0, 200, 0), (0, 0, 200))]
     content = encoded(frames[0], format, save_all=True, append_images=frames[1:])
     assert getattr(Image.open(io.BytesIO(content)), "n_frames", 1) == 3
     assert np.abs(values(decode_image(content))[4, 4] - [200, 0, 0]).max() < 8
@@ -292,8 +292,8 @@ def test_any_error_of_the_decoder_is_a_bad_image(monkeypatch):
 
 
 def test_a_bad_image_survives_the_way_out_of_a_worker_process():
-    error = pickle.loads(pickle.dumps(BadImage("a.jpg", "is broken", "mend it")))
-    assert (error.name, error.reason, str(error)) == ("a.jpg", "is broken", "'a.jpg' is broken; mend it")
+    error = pickle.loads(pickle.dumps(BadImage("a.jpg", "is broken", "fix it")))
+    assert (error.name, error.reason, str(error)) == ("a.jpg", "is broken", "'a.jpg' is broken; fix it")
 
 
 def test_names_of_images():

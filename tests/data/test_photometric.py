@@ -32,8 +32,8 @@ GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
 
 def affine(image, angle=0.0, translate=(0, 0), shear=(0.0, 0.0), center=None):
-    grey = [128] * len(image.getbands())
-    return functional.affine(image, angle, list(translate), 1.0, list(shear), fill=grey, center=center)
+    gray = [128] * len(image.getbands())
+    return functional.affine(image, angle, list(translate), 1.0, list(shear), fill=gray, center=center)
 
 
 def slanted(slope):
@@ -181,7 +181,7 @@ def test_the_same_generator_gives_the_same_bits_and_samples_differ():
     views = [np.array(all_of_it(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
     again = [np.array(all_of_it(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
     assert all(np.array_equal(a, b) for a, b in zip(views, again, strict=True))
-    assert len({view.tobytes() for view in views}) >= 38  # two may both be of one colour
+    assert len({view.tobytes() for view in views}) >= 38  # two may both be of one color
 
 
 def test_the_count_of_draws_depends_on_neither_picture_nor_chance():

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
 from vitreous.support.errors import InputError
 
-GREY = {"channels": 1, "mean": (0.5,), "std": (0.5,)}
+GRAY = {"channels": 1, "mean": (0.5,), "std": (0.5,)}
 
 
 def noise(height, width, mode="RGB"):
@@ -47,7 +47,7 @@ def test_squash_with_a_crop_keeps_the_middle_of_what_was_squashed(shape):
     assert torch.equal(Preprocessing((32, 24), "squash", 0.5, "bicubic").pixels(image), theirs(image))
 
 
-def test_without_antialias_it_is_interpolation_between_neighbours():
+def test_without_antialias_it_is_interpolation_between_neighbors():
     image = noise(64, 64)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     theirs = torch.nn.functional.interpolate(pixels, (24, 24), mode="bilinear", antialias=False)[0]
@@ -65,19 +65,19 @@ def test_without_antialias_it_is_interpolation_between_neighbours():
     st.floats(0.05, 1),
     st.booleans(),
 )
-def test_any_image_gives_the_size_and_stays_within_its_colours(shape, size, resize, interpolation, fraction, plain):
+def test_any_image_gives_the_size_and_stays_within_its_colors(shape, size, resize, interpolation, fraction, plain):
     image = Image.new("RGB", shape[::-1], (10, 200, 77))
     antialias = not (plain and interpolation in ("nearest", "bilinear", "bicubic"))
     pixels = Preprocessing(size, resize, fraction, interpolation, antialias).pixels(image)
     assert pixels.shape == (3, *size)
     assert pixels.dtype == torch.uint8
-    # A colour that is everywhere stays what it is: no border from outside the image.
+    # A color that is everywhere stays what it is: no border from outside the image.
     assert (pixels.int() - torch.tensor([10, 200, 77]).view(3, 1, 1)).abs().max() <= 1
 
 
 def test_a_rectangular_crop_keeps_the_middle_and_the_shape():
     columns = np.tile(np.arange(200, dtype=np.uint8), (50, 1))  # 50 x 200, brighter to the right
-    pixels = Preprocessing((40, 80), "crop", 0.8, **GREY).pixels(Image.fromarray(columns)).float()
+    pixels = Preprocessing((40, 80), "crop", 0.8, **GRAY).pixels(Image.fromarray(columns)).float()
     # 40 / 0.8 = 50 rows: nothing is resized; the middle 80 of 200 columns are kept.
     assert pixels[0, 0].tolist() == list(range(60, 140))
 
@@ -91,15 +91,15 @@ def test_a_long_strip_costs_nothing(shape):
     assert time.perf_counter() - start < 2
 
 
-def test_colours_and_grey():
+def test_colors_and_gray():
     image = noise(9, 9, "RGB")
     assert Preprocessing((9, 9)).pixels(image).permute(1, 2, 0).tolist() == np.asarray(image).tolist()
-    assert Preprocessing((9, 9), **GREY).pixels(image)[0].tolist() == np.asarray(image.convert("L")).tolist()
-    grey = noise(9, 9, "L")
-    assert Preprocessing((9, 9), **GREY).pixels(grey)[0].tolist() == np.asarray(grey).tolist()
-    assert Preprocessing((9, 9)).pixels(grey)[2].tolist() == np.asarray(grey).tolist()
+    assert Preprocessing((9, 9), **GRAY).pixels(image)[0].tolist() == np.asarray(image.convert("L")).tolist()
+    gray = noise(9, 9, "L")
+    assert Preprocessing((9, 9), **GRAY).pixels(gray)[0].tolist() == np.asarray(gray).tolist()
+    assert Preprocessing((9, 9)).pixels(gray)[2].tolist() == np.asarray(gray).tolist()
     deep = Image.fromarray(np.array([[0, 257 * 99, 65535]], dtype=np.uint16))
-    assert Preprocessing((1, 3), **GREY).pixels(deep).tolist() == [[[0, 99, 255]]]
+    assert Preprocessing((1, 3), **GRAY).pixels(deep).tolist() == [[[0, 99, 255]]]
 
 
 def test_normalize_is_the_formula():

@@ -37,11 +37,11 @@ def test_words_do_not_run_into_each_other():
     assert len({sample_generator(*key).bytes(16) for key in keys}) == len(keys)
 
 
-def test_a_long_stream_is_not_the_stream_of_a_neighbour():
+def test_a_long_stream_is_not_the_stream_of_a_neighbor():
     mine = sample_generator(0, 0, 0).integers(0, 2**64, 4096, dtype=np.uint64)
-    for neighbour in ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0, 1)):
+    for neighbor in ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0, 1)):
         assert not set(mine.tolist()) & set(
-            sample_generator(*neighbour).integers(0, 2**64, 4096, dtype=np.uint64).tolist()
+            sample_generator(*neighbor).integers(0, 2**64, 4096, dtype=np.uint64).tolist()
         )
 
 

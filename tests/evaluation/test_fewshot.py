@@ -8,11 +8,11 @@ CLASSES = 3
 
 
 def clouds(seed: int, each: int, spread: float, width: int = 7) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy points around one centre for each class, with features of very different sizes."""
-    centres = np.random.default_rng(0).normal(size=(CLASSES, width))
+    """Noisy points around one center for each class, with features of very different sizes."""
+    centers = np.random.default_rng(0).normal(size=(CLASSES, width))
     labels = np.repeat(np.arange(CLASSES), each)
     noise = np.random.default_rng(seed).normal(size=(len(labels), width))
-    return ((centres[labels] + spread * noise) * 10.0 ** np.arange(-2, width - 2)).astype(np.float32), labels
+    return ((centers[labels] + spread * noise) * 10.0 ** np.arange(-2, width - 2)).astype(np.float32), labels
 
 
 def plain_predictions(x: np.ndarray, y: np.ndarray, test: np.ndarray, l2: float) -> list[int]:
@@ -78,7 +78,7 @@ def test_the_draw():
 def test_more_shots_than_a_class_has(shots):
     with pytest.raises(InputError, match=f"{shots} shots of each class") as raised:
         few(np.array([0, 0, 0, 1, 1]), 2, shots, 0)
-    assert "2 images" in raised.value.mend
+    assert "2 images" in raised.value.hint
 
 
 def test_nothing_to_test_on():

@@ -104,7 +104,7 @@ MISTAKES = {
 }
 UNTRAINED = {
     "no backward": ("loss.backward()", "pass", "call backward() on the loss"),
-    "no step": ("optimizer.step()", "pass", "call the optimiser's step()"),
+    "no step": ("optimizer.step()", "pass", "call the optimizer's step()"),
     "another model's parameters": ("model.parameters()", "nn.Linear(2, 2).parameters()", "model.parameters()"),
     "the head alone": ("model.parameters()", 'model.get_submodule("head").parameters()', "does not change class_token"),
     "old gradients": ("optimizer.zero_grad()", "pass", "The gradients of earlier batches are still there"),
@@ -236,7 +236,7 @@ def test_what_fails_at_once_is_told_in_one_line(source, told, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "step 1, patch embedding: not right yet"
     assert re.search(told, lines[1])
-    assert lines[2:] == ["next: step 1: mend PatchEmbedding (equation 1); read docs/paper/patch_embedding.md"]
+    assert lines[2:] == ["next: step 1: fix PatchEmbedding (equation 1); read docs/paper/patch_embedding.md"]
 
 
 def test_a_traceback_is_shown_on_request_alone(tmp_path, capsys):

@@ -71,7 +71,7 @@ def test_the_area_is_the_mean_probability():
     assert area(curve).tolist() == [0.5, 1.0]
 
 
-def test_deleted_patches_have_the_mean_colour():
+def test_deleted_patches_have_the_mean_color():
     images = torch.randn(2, 3, 4, 6)
     deleted = torch.tensor([[[True, False, False], [False, False, True]]]).repeat(2, 1, 1)
     found = without(images, deleted)

@@ -28,7 +28,7 @@ def blind(model):
     return model
 
 
-def test_distances_are_between_centres():
+def test_distances_are_between_centers():
     found = distances((2, 3), STRIDE)
     assert found[0, 1] == 4
     assert found[0, 3] == 8

@@ -4,7 +4,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from tests.model.models import SWITCHES, images_for, small_model
-from vitreous.explain.embeddings import embedding_filters, patch_colours, position_similarity
+from vitreous.explain.embeddings import embedding_filters, patch_colors, position_similarity
 from vitreous.support.errors import InputError
 
 WITHOUT_TABLE = [s for s, changes in SWITCHES.items() if changes.get("position_embedding") in {"none", "relative"}]
@@ -83,10 +83,10 @@ def test_there_are_not_more_filters_than_there_are():
         embedding_filters(small_model(), 0)
 
 
-def test_alike_patches_get_alike_colours():
+def test_alike_patches_get_alike_colors():
     three, noise = torch.eye(3, 20) * 5, 0.01 * torch.randn(2, 6, 4, 20)
     kind = torch.arange(48).reshape(2, 6, 4) % 3
-    found = patch_colours(three[kind] + noise)
+    found = patch_colors(three[kind] + noise)
     assert found.shape == (2, 6, 4, 3)
     assert found.min() == 0
     assert found.max() == 1
@@ -95,10 +95,10 @@ def test_alike_patches_get_alike_colours():
     assert torch.pdist(means[:, :2]).min() > 0.4
 
 
-def test_colours_are_principal_components_between_percentiles():
+def test_colors_are_principal_components_between_percentiles():
     model = small_model()
     tokens = model.tokens(images_for(model.config, batch=20), [1])[0][:, 1:].detach().unflatten(1, (4, 4))
-    found = patch_colours(tokens).flatten(0, 2).numpy()
+    found = patch_colors(tokens).flatten(0, 2).numpy()
     flat = tokens.flatten(0, 2).double().numpy()
     pca = PCA(3, svd_solver="full").fit(flat)
     signs = np.sign(pca.components_[np.arange(3), np.abs(pca.components_).argmax(axis=1)])
@@ -108,5 +108,5 @@ def test_colours_are_principal_components_between_percentiles():
     assert ((found == 0).sum(axis=0) == 4).all()  # a hundredth of 320, rounded up
 
 
-def test_colours_of_patches_without_differences_are_grey():
-    assert patch_colours(torch.full((1, 2, 2, 8), 0.3)).unique().tolist() == [0.5]
+def test_colors_of_patches_without_differences_are_gray():
+    assert patch_colors(torch.full((1, 2, 2, 8), 0.3)).unique().tolist() == [0.5]

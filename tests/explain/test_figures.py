@@ -40,8 +40,8 @@ FIGURES = {
     "a sheet": lambda: sheet(7),
     "wide photos": lambda: sheet(4, 32, 128, (2, 8)),
     "tall photos": lambda: sheet(4, 128, 16, (8, 1)),
-    "grey photos": lambda: figures.map_sheet([photo(channels=1)], values(1, 4, 4), [["a"]]),
-    "colours": lambda: figures.colour_sheet([photo()], values(1, 4, 4, 3), [["a"]], "a note"),
+    "gray photos": lambda: figures.map_sheet([photo(channels=1)], values(1, 4, 4), [["a"]]),
+    "colors": lambda: figures.color_sheet([photo()], values(1, 4, 4, 3), [["a"]], "a note"),
     "explanation": lambda: figures.photo_with_maps(photo(), [("rollout", values(4, 4)), (LONG, values(4, 4))], "a 9%"),
     "one head": lambda: figures.heads_sheet(photo(), values(1, 1, 4, 4), LONG, "a note that is wider than the rest"),
     "heads of B/16": lambda: figures.heads_sheet(photo(), values(12, 12, 14, 14), LONG, "a note"),
@@ -78,8 +78,8 @@ def texts_of(figure: Figure) -> list[Text]:
     return texts
 
 
-def colours_in(figure: Figure, place: int, *shares: tuple[float, float]) -> np.ndarray:
-    """The colours in a figure's place, at points by shares of its height and width."""
+def colors_in(figure: Figure, place: int, *shares: tuple[float, float]) -> np.ndarray:
+    """The colors in a figure's place, at points by shares of its height and width."""
     seen, box = pixels(figure), figure.axes[place].get_position()
     height, width = seen.shape[:2]
     points = [(1 - (box.y1 - row * box.height), box.x0 + column * box.width) for row, column in shares]
@@ -156,24 +156,24 @@ def test_a_long_name_is_cut_in_the_middle():
     assert len(fitting(LONG, 0.01)) == 4
 
 
-# ---- colours
+# ---- colors
 
 
 def test_a_map_goes_from_clear_to_strong():
     scores = np.array([[1.0, 3.0], [2.0, 1.0]], np.float32)
     assert strength(scores).tolist() == [[0, 1], [0.5, 0]]
     assert heat(scores)[..., 3].tolist() == [[0, 209], [round(209.1 / 2), 0]]
-    assert {tuple(colour) for colour in heat(scores)[..., :3].reshape(-1, 3).tolist()} == {ACCENT}
+    assert {tuple(color) for color in heat(scores)[..., :3].reshape(-1, 3).tolist()} == {ACCENT}
 
 
 @pytest.mark.parametrize("scores", [np.zeros((2, 2)), np.full((2, 2), 0.25) + np.eye(2) * 1e-8])
-def test_a_map_that_looks_nowhere_in_particular_has_no_colour(scores: np.ndarray):
+def test_a_map_that_looks_nowhere_in_particular_has_no_color(scores: np.ndarray):
     assert not heat(scores.astype(np.float32))[..., 3].any()
 
 
-def test_similarities_have_a_colour_for_each_sign():
-    colours = signed(np.array([[1.0, 0.0, -1.0, 2.0]], np.float32))[0].tolist()
-    assert colours == [[255, 122, 0], [255, 255, 255], [58, 67, 80], [255, 122, 0]]
+def test_similarities_have_a_color_for_each_sign():
+    colors = signed(np.array([[1.0, 0.0, -1.0, 2.0]], np.float32))[0].tolist()
+    assert colors == [[255, 122, 0], [255, 255, 255], [58, 67, 80], [255, 122, 0]]
 
 
 def test_a_mosaic_keeps_each_picture_in_its_place():
@@ -195,19 +195,19 @@ def test_each_photo_stands_beside_its_own_map():
         maps[i][place] = 0.1 * (i + 1)
     figure = figures.map_sheet([dark + 60 * i for i in range(4)], maps, [["a"]] * 4)
     for i, (row, column) in enumerate(hot):
-        assert np.abs(colours_in(figure, 2 * i, (0.5, 0.5)) - 60 * i).max() <= 1
+        assert np.abs(colors_in(figure, 2 * i, (0.5, 0.5)) - 60 * i).max() <= 1
         here, elsewhere = ((row + 0.5) / 4, (column + 0.5) / 4), ((row + 0.5) / 4, ((column + 2) % 4 + 0.5) / 4)
-        (red, _, blue), grey = colours_in(figure, 2 * i + 1, here, elsewhere)
+        (red, _, blue), gray = colors_in(figure, 2 * i + 1, here, elsewhere)
         assert red > 180 > 80 > blue, "the accent"
-        assert np.ptp(grey) <= 1
+        assert np.ptp(gray) <= 1
 
 
 def test_a_photo_of_few_pixels_shows_them_as_squares():
     tiny = np.zeros((2, 2, 3), np.uint8)
     tiny[0, 1] = 200
     figure = figures.map_sheet([tiny], values(1, 2, 2), [["a"]])
-    colours = colours_in(figure, 0, (0.45, 0.55), (0.05, 0.95), (0.45, 0.45), (0.55, 0.55))
-    assert np.abs(colours - np.array([[200], [200], [0], [0]])).max() <= 1
+    colors = colors_in(figure, 0, (0.45, 0.55), (0.05, 0.95), (0.45, 0.45), (0.55, 0.55))
+    assert np.abs(colors - np.array([[200], [200], [0], [0]])).max() <= 1
 
 
 def test_heads_stand_across_and_blocks_down():
@@ -215,8 +215,8 @@ def test_heads_stand_across_and_blocks_down():
     maps[2, 1, 0, 3] = 1
     figure = figures.heads_sheet(photo(), maps, "a")
     inside = [(row, column) for row in range(12) for column in range(8)]
-    colours = colours_in(figure, 1, *(((row + 0.4) / 12, (column + 0.4) / 8) for row, column in inside))
-    hot = [place for place, colour in zip(inside, colours, strict=True) if colour[2] < 9]
+    colors = colors_in(figure, 1, *(((row + 0.4) / 12, (column + 0.4) / 8) for row, column in inside))
+    hot = [place for place, color in zip(inside, colors, strict=True) if color[2] < 9]
     assert hot == [(8, 7)], "block 2, head 1, row 0, column 3"
 
 
@@ -247,13 +247,13 @@ def test_each_place_is_most_like_itself():
     alike = np.eye(9, dtype=np.float32).reshape(3, 3, 3, 3)
     figure = figures.similarity_figure(alike)
     own = [(i + (i + 0.4) / 3) / 3 for i in range(3)]
-    assert np.abs(colours_in(figure, 0, *((y, x) for y in own for x in own)) - ACCENT).max() <= 3
-    assert (colours_in(figure, 0, (0.2, 0.2)) == 255).all()
+    assert np.abs(colors_in(figure, 0, *((y, x) for y in own for x in own)) - ACCENT).max() <= 3
+    assert (colors_in(figure, 0, (0.2, 0.2)) == 255).all()
 
 
-def test_filters_are_in_their_own_colours():
+def test_filters_are_in_their_own_colors():
     filters = np.zeros((2, 3, 2, 2), np.float32)
     filters[0, 0, 0, 0], filters[1, 2, 1, 1] = 2.0, -0.1
     figure = figures.filters_figure(filters)
-    colours = colours_in(figure, 0, (0.2, 0.1), (0.2, 0.4), (0.8, 0.9)).tolist()
-    assert colours == [[255, 128, 128], [128, 128, 128], [128, 128, 0]]
+    colors = colors_in(figure, 0, (0.2, 0.1), (0.2, 0.4), (0.8, 0.9)).tolist()
+    assert colors == [[255, 128, 128], [128, 128, 128], [128, 128, 0]]

@@ -29,7 +29,7 @@ def test_three_tokens_by_hand():
     np.testing.assert_allclose(found[0].numpy(), np.array(product, dtype=float), atol=1e-7)
 
 
-def test_rows_that_do_not_sum_to_1_are_renormalised():
+def test_rows_that_do_not_sum_to_1_are_renormalized():
     found = roll([torch.full((1, 1, 2, 2), 0.25)])  # ½A + ½I is ⅝ and ⅛
     np.testing.assert_allclose(found[0], [[5 / 6, 1 / 6], [1 / 6, 5 / 6]], rtol=1e-6)
 

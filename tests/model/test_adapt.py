@@ -243,7 +243,7 @@ def test_channels_are_adapted_as_timm_does(switch, channels, method):
         old, new = (weight.unflatten(1, shape) for weight in linear)
     else:
         old, new = model.stem.conv.weight, adapted.stem.conv.weight
-        assert "standardises" in note
+        assert "standardizes" in note
     torch.testing.assert_close(new, adapt_input_conv(channels, old, old.shape[1]))
     how = "averaged" if method == "average" else "repeated"
     assert f"{how} from {old.shape[1]} channel{'s' * (old.shape[1] > 1)} to {channels}" in note
@@ -253,14 +253,14 @@ def test_channels_are_adapted_as_timm_does(switch, channels, method):
 def test_equal_channels_get_the_same_answer_as_before(channels, method):
     model = small_model("rectangles")
     adapted, _ = adapt(model, channels=channels, channel_method=method)
-    grey = torch.randn(3, 1, 32, 48)
-    expected = model(grey.expand(-1, 3, -1, -1))
+    gray = torch.randn(3, 1, 32, 48)
+    expected = model(gray.expand(-1, 3, -1, -1))
     assert differs(expected)
-    torch.testing.assert_close(adapted(grey.expand(-1, channels, -1, -1)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(adapted(gray.expand(-1, channels, -1, -1)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_repeated_channels_of_a_hybrid_get_the_same_answer_as_before():
-    """Its filters are standardised, so their number of channels is a factor, which the group norm behind takes out."""
+    """Its filters are standardized, so their number of channels is a factor, which the group norm behind takes out."""
     model = small_model("hybrid")
     images = torch.randn(3, 3, 64, 64)
     expected = model(images)
@@ -272,8 +272,8 @@ def test_repeated_channels_of_a_hybrid_get_the_same_answer_as_before():
 def test_averaged_channels_of_a_hybrid_keep_each_filters_shape():
     model = small_model("hybrid")
     adapted, _ = adapt(model, channels=1)
-    grey = torch.randn(3, 1, 64, 64)
-    before, after = model.stem.conv(grey.expand(-1, 3, -1, -1)), adapted.stem.conv(grey)
+    gray = torch.randn(3, 1, 64, 64)
+    before, after = model.stem.conv(gray.expand(-1, 3, -1, -1)), adapted.stem.conv(gray)
     shapes = [x.transpose(0, 1).flatten(1) for x in (before, after)]
     torch.testing.assert_close(F.cosine_similarity(*shapes), torch.ones(32))
 

@@ -57,8 +57,8 @@ def test_a_position_bias_is_added_to_the_logits():
     layer, x = random_attention(), torch.randn(2, 7, 48)
     bias = torch.randn(2, 3, 7, 7)
     weights = layer.weights(x, lambda q: bias)
-    unnormalised = layer.weights(x) * bias.exp()
-    torch.testing.assert_close(weights, unnormalised / unnormalised.sum(-1, keepdim=True))
+    unnormalized = layer.weights(x) * bias.exp()
+    torch.testing.assert_close(weights, unnormalized / unnormalized.sum(-1, keepdim=True))
     _, _, v = layer.project(x)
     torch.testing.assert_close(
         layer(x, position_bias=lambda q: bias), layer.out((weights @ v).transpose(1, 2).flatten(2))

@@ -60,7 +60,7 @@ def test_the_three_gelus_differ_and_are_what_they_say(gelu):
 def test_an_unknown_gelu_is_refused(fresh_process):
     """In a process without beartype, which would refuse it first."""
     done = fresh_process("import vitreous as vt; vt.MLP(4, 4, gelu='relu')")
-    assert "ValueError: gelu is 'relu'; it can be tanh, exact, quick" in done.stderr
+    assert "InputError: gelu is 'relu'; it can be tanh, exact, quick" in done.stderr
 
 
 def test_swiglu_is_its_formula():

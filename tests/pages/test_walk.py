@@ -36,8 +36,8 @@ def flower() -> Image.Image:
 
 
 def preprocessing_of(model: VisionTransformer) -> Preprocessing:
-    grey = (0.5,) * model.config.channels
-    return Preprocessing(model.config.image_size, mean=grey, std=grey, channels=model.config.channels)
+    gray = (0.5,) * model.config.channels
+    return Preprocessing(model.config.image_size, mean=gray, std=gray, channels=model.config.channels)
 
 
 def page_of(model: VisionTransformer, image: Image.Image, **options: object) -> str:

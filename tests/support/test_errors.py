@@ -1,24 +1,24 @@
-"""Errors are one line of cause and mend, and find the name that was meant."""
+"""Errors are one line of cause and hint, and find the name that was meant."""
 
 import pickle
 
 from vitreous.support.errors import InputError, nearest, unknown
 
 
-def test_an_error_is_cause_and_mend_on_one_line():
+def test_an_error_is_cause_and_hint_on_one_line():
     assert str(InputError("no such folder", "make it")) == "no such folder; make it"
     assert str(InputError("no such folder")) == "no such folder"
     assert isinstance(InputError("x"), ValueError)
 
 
-def test_names_quoted_in_an_error_cannot_break_the_line_or_colour_the_terminal():
+def test_names_quoted_in_an_error_cannot_break_the_line_or_color_the_terminal():
     text = str(InputError("bad name a\nb\x1b[31m\u202e"))
     assert text == "bad name a\\nb\\x1b[31m\\u202e"
 
 
 def test_an_error_survives_the_way_out_of_a_worker_process():
-    error = pickle.loads(pickle.dumps(InputError("cause", "mend")))
-    assert (error.cause, error.mend, str(error)) == ("cause", "mend", "cause; mend")
+    error = pickle.loads(pickle.dumps(InputError("cause", "hint")))
+    assert (error.cause, error.hint, str(error)) == ("cause", "hint", "cause; hint")
 
 
 def test_the_nearest_name_is_found_whatever_its_case():

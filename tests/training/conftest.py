@@ -21,13 +21,13 @@ def quick() -> dict:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Noisy pictures of three colours, 12 each to learn from and 4 to test."""
+    """Noisy pictures of three colors, 12 each to learn from and 4 to test."""
     noise = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 4)):
-        for name, colour in CLASSES.items():
+        for name, color in CLASSES.items():
             folder = tmp_path / "photos" / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = noise.normal(colour, 30, (12, 10, 3)).clip(0, 255).astype(np.uint8)
+                pixels = noise.normal(color, 30, (12, 10, 3)).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     return tmp_path / "photos"

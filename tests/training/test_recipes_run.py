@@ -101,7 +101,7 @@ AUGREG = {
 
 @pytest.mark.parametrize("strength", AUGREG)
 def test_the_strengths_of_augreg(strength: str):
-    for names, rate in ((f"augreg+{strength}", 0.0), (f"augreg+regularised+{strength}", 0.1)):
+    for names, rate in ((f"augreg+{strength}", 0.0), (f"augreg+regularized+{strength}", 0.1)):
         recipe = Recipe.load(names)
         views = recipe.augmentation
         layers, magnitude, mixup = AUGREG[strength]

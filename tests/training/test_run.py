@@ -53,7 +53,7 @@ def test_the_file_is_the_whole_model(photos, tmp_path, quick):
     images = stored.preprocessing([split.load(i) for i in range(len(split))])
     predictions = stored.model(images).argmax(1)
     assert predictions.tolist() == run.outcome.predictions.tolist()
-    assert run.outcome.accuracy > 0.9, "the colours are learned"
+    assert run.outcome.accuracy > 0.9, "the colors are learned"
     assert stored.metadata["epoch"] == run.best["epoch"]
 
 
@@ -226,7 +226,7 @@ def test_a_run_does_not_go_into_its_data(photos, quick, monkeypatch):
         with pytest.raises(InputError, match=r"would lie inside the data.*--out ") as error:
             train(data, out=out, settings=quick)
         assert sorted(path.name for path in photos.iterdir()) == ["test", "train"]
-        assert not Path(error.value.mend.split()[-1]).resolve().is_relative_to(photos)
+        assert not Path(error.value.hint.split()[-1]).resolve().is_relative_to(photos)
     assert (train(".", out="../out", settings=quick, quiet=True).folder / "model.safetensors").is_file()
 
 

@@ -80,15 +80,15 @@ def test_epochs_are_chosen_by_the_number_of_images(photos, tmp_path, quick, monk
 
 @pytest.fixture
 def trained(photos, tmp_path, quick) -> Path:
-    """A run that learned the three colours."""
+    """A run that learned the three colors."""
     settings = quick | {"epochs": 8, "lr": 3e-3}
     return train(photos, out=tmp_path / "trained", settings=settings, quiet=True).folder
 
 
-def fourth_colour(photos: Path) -> None:
+def fourth_color(photos: Path) -> None:
     noise = np.random.default_rng(5)
     for split, count in (("train", 12), ("test", 4)):
-        folder = photos / split / "grey"
+        folder = photos / split / "gray"
         folder.mkdir()
         for number in range(count):
             pixels = noise.normal(120, 30, (12, 10, 1)).repeat(3, axis=2).clip(0, 255).astype(np.uint8)
@@ -107,10 +107,10 @@ STILL = {
 
 
 def test_adding_a_class_keeps_the_rows_of_the_old_ones(photos, tmp_path, trained, capsys):
-    fourth_colour(photos)
+    fourth_color(photos)
     run = train(photos, str(trained), out=tmp_path / "more", settings=STILL)
     before, after = load_model(trained / "model.safetensors"), load_model(run.folder / "model.safetensors")
-    assert after.class_names == ("blue", "green", "grey", "red")
+    assert after.class_names == ("blue", "green", "gray", "red")
     rows = [after.class_names.index(name) for name in before.class_names]
     old, new = before.model.head.classifier, after.model.head.classifier
     assert old.weight.abs().max() > 0.01
@@ -118,7 +118,7 @@ def test_adding_a_class_keeps_the_rows_of_the_old_ones(photos, tmp_path, trained
     assert new.weight[2].abs().max() < 1e-9
     out = capsys.readouterr().out
     assert "from the weights of trained; " in out
-    assert "new classes: grey" in out
+    assert "new classes: gray" in out
     assert run.recipe.model.weights == str(trained)
     assert run.recipe.model.init == "pretrained"
     again = train(photos, recipe=run.folder / "recipe.toml", out=tmp_path / "again", quiet=True)
@@ -187,8 +187,8 @@ def test_a_teacher_is_learned_from(photos, tmp_path, trained, quick):
 
 
 def test_a_teacher_of_other_classes_is_refused(photos, tmp_path, trained, quick):
-    fourth_colour(photos)
-    with pytest.raises(InputError, match="grey"):
+    fourth_color(photos)
+    with pytest.raises(InputError, match="gray"):
         train(photos, out=tmp_path / "student", settings=quick | {"teacher": str(trained)}, quiet=True)
     assert not (tmp_path / "student").exists()
 

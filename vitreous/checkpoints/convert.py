@@ -60,7 +60,7 @@ class Beside:
         source: what to call the file.
         preprocessing: what the weights expect.
         class_names: in the order of the logits.
-        licence: of the weights.
+        license: of the weights.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Beside:
     source: str | None = None
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] | None = None
-    licence: str | None = None
+    license: str | None = None
 
 
 def family_named(name: str) -> Family:
@@ -158,7 +158,7 @@ def _read(tensors: Tensors, family: Family, beside: Beside, what: str) -> Stored
         dict(reading.dropped) | dict.fromkeys(tensors.ignored, "no tensor"),
         (*told, *read_casts(dtypes), *family.notes(beside.config)),
     )
-    metadata = {"source": what, "family": family.name, "dialect": dialect.to_dict(), "licence": beside.licence}
+    metadata = {"source": what, "family": family.name, "dialect": dialect.to_dict(), "license": beside.license}
     metadata |= {REMEMBERED: stored_dtype(dtypes)}
     return StoredModel(
         model,

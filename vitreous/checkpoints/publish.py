@@ -11,7 +11,7 @@ from vitreous.checkpoints.store import StoredModel
 from vitreous.support.text import html_text, printable
 
 # Those of the hub's list that weights of ViTs come under; the hub takes others as "other", with a name.
-HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
+HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
 
 
 def model_card(stored: StoredModel, title: str, repo_id: str) -> str:
@@ -30,7 +30,7 @@ def model_card(stored: StoredModel, title: str, repo_id: str) -> str:
     front = ["library_name: vitreous", f"pipeline_tag: {task}", "tags: [vision-transformer, vit]"]
     return "\n".join(
         [
-            *("---", *front, *licence_lines(stored.metadata.get("licence")), "---", ""),
+            *("---", *front, *license_lines(stored.metadata.get("license")), "---", ""),
             *(f"# {title}", "", f"Images are {stored.preprocessing.summary()}."),
             *(["", f"Classes: {html_text(', '.join(stored.class_names))}."] if stored.class_names else []),
             *(["", *map(html_text, told)] if told else []),
@@ -52,10 +52,10 @@ def published(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return dict(metadata)
 
 
-def licence_lines(licence: Any) -> list[str]:
-    """A licence as the hub's YAML takes it; no line where none is known."""
-    if not isinstance(licence, str) or not licence:
+def license_lines(license: Any) -> list[str]:
+    """A license as the hub's YAML takes it; no line where none is known."""
+    if not isinstance(license, str) or not license:
         return []
-    if licence.lower() in HUB_LICENCES:
-        return [f"license: {licence.lower()}"]
-    return ["license: other", f"license_name: {json.dumps(printable(licence), ensure_ascii=False)}"]
+    if license.lower() in HUB_LICENSES:
+        return [f"license: {license.lower()}"]
+    return ["license: other", f"license_name: {json.dumps(printable(license), ensure_ascii=False)}"]

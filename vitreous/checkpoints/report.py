@@ -138,8 +138,8 @@ def losses(
     by_count = imagenet_class_names() if family.imagenet and config.num_classes == CLASSES else None
     if stored.class_names not in (None, family.class_names_from(told) or by_count):
         lost.append(f"not said in the file: the names of the {config.num_classes:,} classes")
-    if "licence" in stored.metadata:
-        lost.append(f"not said in the file: the licence, {stored.metadata['licence']}")
+    if "license" in stored.metadata:
+        lost.append(f"not said in the file: the license, {stored.metadata['license']}")
     return lost
 
 

@@ -29,7 +29,7 @@ WITH_JSON = ("timm", "huggingface", "deit", "dino", "dinov2", "mae")
 def resolve(source: str | Path, *, family: str | None = None, **fields: Any) -> StoredModel:
     """Finds and loads the weights that `source` names.
 
-    One of our own files that tells no licence gets that of the place it came from.
+    One of our own files that tells no license gets that of the place it came from.
 
     Args:
         source: a weights file of any family or of ours; a run's folder, or one as the hubs keep them; a name
@@ -49,9 +49,9 @@ def resolve(source: str | Path, *, family: str | None = None, **fields: Any) -> 
             cause = f"{found.path} is a file of vitreous and says all by itself"
             raise InputError(cause, "leave the fields and the family out")
         stored = load_model(found.path)
-        if found.licence is None or "licence" in stored.metadata:
+        if found.license is None or "license" in stored.metadata:
             return stored
-        return replace(stored, metadata={**stored.metadata, "licence": found.licence})
+        return replace(stored, metadata={**stored.metadata, "license": found.license})
     beside = Beside(
         json_of(found.config, whose),
         json_of(found.preprocessor, whose),
@@ -60,7 +60,7 @@ def resolve(source: str | Path, *, family: str | None = None, **fields: Any) -> 
         found.source,
         found.preprocessing,
         found.class_names,
-        found.licence,
+        found.license,
     )
     return read_model(found.path, beside)
 

@@ -34,7 +34,7 @@ class StoredModel:
         model: in evaluation mode, on the CPU.
         preprocessing: what the weights expect of an image.
         class_names: in the order of the logits; None for a model without a head, or whose classes have no names.
-        metadata: whatever else is known: source, licence, accuracy.
+        metadata: whatever else is known: source, license, accuracy.
         report: how it was read, where it came from a file of another family.
     """
 

@@ -122,7 +122,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command.
 
-    Bad input ends in one line of cause and, where there is one, one of mend on the standard error stream.
+    Bad input ends in one line of cause and, where there is one, one of hint on the standard error stream.
 
     Args:
         arguments: the command line after the program's name.
@@ -148,15 +148,15 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.TyperException, ValueError, OSError) as error:
         if traceback:
             raise
-        tell(*cause_and_mend(error))
+        tell(*cause_and_hint(error))
         return BAD_INPUT
     return 0
 
 
-def cause_and_mend(error: Exception) -> tuple[str, str]:
-    """What is wrong and what would mend it; the second is empty where nothing is known to."""
+def cause_and_hint(error: Exception) -> tuple[str, str]:
+    """What is wrong and what would fix it; the second is empty where nothing is known to."""
     if isinstance(error, InputError):
-        return error.cause, error.mend
+        return error.cause, error.hint
     if isinstance(error, typer.TyperException):  # a misspelt option, a missing argument
         message = " ".join(error.format_message().split())
         context = getattr(error, "ctx", None)
@@ -166,11 +166,11 @@ def cause_and_mend(error: Exception) -> tuple[str, str]:
     return str(error) or type(error).__name__, ""
 
 
-def tell(cause: str, mend: str) -> None:
+def tell(cause: str, hint: str) -> None:
     """Prints an error for a person."""
     print(f"error: {printable(cause)}", file=sys.stderr)
-    if mend:
-        print(f"  try: {printable(mend)}", file=sys.stderr)
+    if hint:
+        print(f"  try: {printable(hint)}", file=sys.stderr)
 
 
 def load_as_told(model: str, family: str | None, settings: list[str] | None, device: str | None = None) -> "Classifier":

@@ -126,7 +126,7 @@ def possible(names: Sequence[str], classifier: "Classifier", strict: bool) -> tu
     for name in names:
         if (reason := reason_against(name, classifier.model)) is not None:
             if strict:
-                raise InputError(f"there is no {name}: {reason.cause}", reason.mend)
+                raise InputError(f"there is no {name}: {reason.cause}", reason.hint)
             left_out[name] = reason.cause
             print(printable(f"no {name}: {reason.cause}"), file=sys.stderr)
     return tuple(name for name in names if name not in left_out), left_out

@@ -155,7 +155,7 @@ def decode(path: Path) -> "Image":
 
 
 def show(table: "Table") -> bool:
-    """Prints the table in colour if the output is a terminal; tells whether it is."""
+    """Prints the table in color if the output is a terminal; tells whether it is."""
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text

@@ -111,7 +111,7 @@ def pretrained_row(row: "Pretrained") -> dict[str, Any]:
         "parameters": count,
         "GFLOPs": gflops(config),
         "top1": row.top1,
-        "licence": row.licence,
+        "license": row.license,
         "bytes": None if row.name.startswith(TOWERS) else row.size or 4 * count,
         "bytes_are_published": row.size is not None,
         "model": row.name,

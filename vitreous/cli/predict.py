@@ -103,7 +103,7 @@ def json_lines(predictions: "Iterable[Prediction]", min_confidence: float) -> It
 def print_table(
     predictions: "Iterable[Prediction]", paths: Sequence[str], classifier: "Classifier", min_confidence: float
 ) -> None:
-    """Prints aligned lines as they come; in colour on a terminal."""
+    """Prints aligned lines as they come; in color on a terminal."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.text import Text

@@ -27,7 +27,7 @@ MOST_MAGNITUDE = 30.0
 class Augmentation:
     """A random crop, resized (Szegedy et al., arXiv 1409.4842, section 6), a flip half of the time, and more if asked.
 
-    In this order: crop, resize, flip, one of RandAugment, TrivialAugment and AutoAugment, colour jitter, erasing.
+    In this order: crop, resize, flip, one of RandAugment, TrivialAugment and AutoAugment, color jitter, erasing.
 
     Args:
         flip: whether left and right may be swapped; not for digits or text.
@@ -84,7 +84,7 @@ class Augmentation:
     def pixels(
         self, image: Image.Image, preprocessing: Preprocessing, generator: np.random.Generator
     ) -> UInt8[Tensor, "channels height width"]:
-        """One random view of the image, of the size, colours and interpolation that `preprocessing` says.
+        """One random view of the image, of the size, colors and interpolation that `preprocessing` says.
 
         The same count of numbers is drawn in the same order whatever the image, so that what comes after a
         crop does not depend on how many tries it took; for what is switched off, nothing is drawn.

@@ -49,11 +49,11 @@ class ImageLimits:
 class BadImage(InputError):
     """One image that cannot be used: `name` says which, `reason` goes on with the sentence, on one line."""
 
-    def __init__(self, name: str, reason: str, mend: str = SAVE_AGAIN) -> None:
+    def __init__(self, name: str, reason: str, hint: str = SAVE_AGAIN) -> None:
         self.name = name
         self.reason = printable(reason)[:300]
-        super().__init__(f"{name!r} {self.reason}", mend)
-        self.args = (name, reason, mend)  # what unpickling calls the class with
+        super().__init__(f"{name!r} {self.reason}", hint)
+        self.args = (name, reason, hint)  # what unpickling calls the class with
 
 
 def is_image_name(path: str | Path) -> bool:
@@ -66,7 +66,7 @@ def decode_image(source: str | Path | bytes, limits: ImageLimits = ImageLimits()
     """Decodes an image into mode "RGB", upright as its EXIF orientation says.
 
     Transparency is laid on white, 16 bits are scaled to 8, of an animation the first frame is read. The
-    header's size is checked before a pixel is decoded. Colour profiles are not applied: the field's weights
+    header's size is checked before a pixel is decoded. Color profiles are not applied: the field's weights
     never saw them applied.
 
     Args:
@@ -127,7 +127,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
     scaled = ((values.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
-    scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may name one grey as transparent
+    scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may name one gray as transparent
     return Image.fromarray(scaled)
 
 

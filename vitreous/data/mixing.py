@@ -63,13 +63,13 @@ class Mixing:
         """What is done to a batch of `count` images of height x width."""
         rows = count if self.per_sample else 1
         partners = generator.permutation(count)
-        choice, centres = generator.random(rows), generator.random((rows, 2))
+        choice, centers = generator.random(rows), generator.random((rows, 2))
         blended = generator.beta(self.mixup, self.mixup, rows) if self.mixup else np.ones(rows)
         outside = generator.beta(self.cutmix, self.cutmix, rows) if self.cutmix else np.ones(rows)
         uncut = choice < 0.5 if self.mixup and self.cutmix else np.full(rows, not self.cutmix)
         sides = np.array((height, width))
         halves = np.floor(sides * np.sqrt(1 - outside)[:, None]).astype(np.int64) // 2
-        middles = np.floor(sides * centres).astype(np.int64)
+        middles = np.floor(sides * centers).astype(np.int64)
         start, end = np.maximum(middles - halves, 0), np.minimum(middles + halves, sides)
         kept = 1 - (end - start).prod(axis=1) / (height * width)
         return Draws(partners, uncut, np.where(uncut, blended, kept), np.concatenate((start, end), axis=1))

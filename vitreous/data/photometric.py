@@ -1,4 +1,4 @@
-"""Random changes of a picture besides where it is cropped: Rand-, Trivial- and AutoAugment, colour jitter, erasing.
+"""Random changes of a picture besides where it is cropped: Rand-, Trivial- and AutoAugment, color jitter, erasing.
 
 The pixels are those of Pillow, in mode "RGB" or "L" (one channel). They are the bits that the functions of
 torchvision.transforms.v2 give for the same Pillow image, without its import, which costs every loading process seconds.
@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 TRIES = 10  # shapes of a box that are tried
-GREY = 128  # what comes in from outside of the picture, as RandAugment's authors have it
+GRAY = 128  # what comes in from outside of the picture, as RandAugment's authors have it
 LEVELS = 31  # of TrivialAugment: 0 to 30
 ERASED_AREA = (0.02, 0.4)  # of random erasing, as its paper has it
 ERASED_RATIO = (0.3, 1 / 0.3)
@@ -44,15 +44,15 @@ class Scale(NamedTuple):
 
 def _affine(image: Image.Image, *matrix: int | float) -> Image.Image:
     """Output pixel (x, y) is the one nearest to the matrix (2 x 3, row by row) times (x, y, 1)."""
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=_grey(image))
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=_gray(image))
 
 
-def _grey(image: Image.Image) -> tuple[int, ...]:
-    return (GREY,) * len(image.getbands())
+def _gray(image: Image.Image) -> tuple[int, ...]:
+    return (GRAY,) * len(image.getbands())
 
 
 def _rotate(image: Image.Image, degrees: float) -> Image.Image:
-    return image.rotate(degrees, fillcolor=_grey(image))
+    return image.rotate(degrees, fillcolor=_gray(image))
 
 
 def _solarize_add(image: Image.Image, addition: float) -> Image.Image:
@@ -70,7 +70,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "posterize": lambda image, bits: ImageOps.posterize(image, max(1, min(8, int(bits)))),  # highest bits that stay
     "solarize": lambda image, threshold: ImageOps.solarize(image, int(threshold)),  # values from here are inverted
     "solarize_add": _solarize_add,  # what is added to values below 128
-    "color": lambda image, factor: ImageEnhance.Color(image).enhance(factor),  # 0 grey, 1 as it is; so the next three
+    "color": lambda image, factor: ImageEnhance.Color(image).enhance(factor),  # 0 gray, 1 as it is; so the next three
     "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
     "brightness": lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
     "sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
@@ -166,12 +166,12 @@ def rand_augment(image: Image.Image, layers: int, magnitude: float, generator: n
     """RandAugment (Cubuk et al., arXiv 1909.13719) as AugReg (arXiv 2106.10270) uses it.
 
     Checked against big_vision's pp/autoaugment.py and configs/vit_i1k.py: the operations, cutout among them; that each
-    is as likely and always applied; their strengths; the grey that fills in. Theirs grow in a line without an end:
+    is as likely and always applied; their strengths; the gray that fills in. Theirs grow in a line without an end:
     posterize is weaker the higher the magnitude, and the threshold of solarize is a byte, which starts anew at 256
     (issue 110 there), so that 0, 10 and 20 invert the whole picture and 15 inverts its bright half. Magnitude 0 does
     something: posterize keeps one bit, and color, contrast, brightness and sharpness are at a tenth.
 
-    What differs: contrast moves away from the picture's mean, theirs from a fixed grey, 196 for 224 x 224 pixels, by
+    What differs: contrast moves away from the picture's mean, theirs from a fixed gray, 196 for 224 x 224 pixels, by
     mistake (issue 109 there); posterize beyond a magnitude of 22 changes nothing, theirs keeps one bit; translations
     and cutout scale with the picture's size, and are the same at 224.
 
@@ -198,7 +198,7 @@ def rand_augment(image: Image.Image, layers: int, magnitude: float, generator: n
 
 
 def cut_out(image: Image.Image, share: float, down: float, right: float) -> Image.Image:
-    """The picture with a grey box in it (cutout: DeVries and Taylor, arXiv 1708.04552), cut off at the edges.
+    """The picture with a gray box in it (cutout: DeVries and Taylor, arXiv 1708.04552), cut off at the edges.
 
     Args:
         image: the picture; it is not changed.
@@ -210,7 +210,7 @@ def cut_out(image: Image.Image, share: float, down: float, right: float) -> Imag
     columns, rows = round(share * image.width), round(share * image.height)
     box = (max(0, x - columns), max(0, y - rows), min(image.width, x + columns), min(image.height, y + rows))
     image = image.copy()
-    image.paste(_grey(image), box)
+    image.paste(_gray(image), box)
     return image
 
 
@@ -225,7 +225,7 @@ def auto_augment(image: Image.Image, generator: np.random.Generator) -> Image.Im
     """AutoAugment (Cubuk et al., arXiv 1805.09501): one of the pairs of `AUTO_AUGMENT_POLICY`. Five numbers are drawn.
 
     The policy and the strengths are those of torchvision's AutoAugmentPolicy.IMAGENET, but that torchvision's strengths
-    are rounded to float32; what comes in from outside of the picture is grey.
+    are rounded to float32; what comes in from outside of the picture is gray.
     """
     choice, *draws = generator.random(5).tolist()
     pair = AUTO_AUGMENT_POLICY[int(choice * len(AUTO_AUGMENT_POLICY))]

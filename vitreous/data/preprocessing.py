@@ -44,7 +44,7 @@ class Preprocessing:
         antialias: whether a filter widens when it makes the image smaller. The paper's own pipeline did not.
         mean: one per channel, of values in [0, 1].
         std: one per channel, of values in [0, 1].
-        channels: 3 (RGB) or 1 (grey).
+        channels: 3 (RGB) or 1 (gray).
         crop_rounding: where the middle is half a pixel off: "even" takes the even one, as torchvision does, "down" the
             upper left one, as transformers does.
         trim: rows at the bottom and columns at the right that are cut off at the end, where the weights' own code reads
@@ -201,7 +201,7 @@ def _check(values: Mapping[str, Any]) -> None:
     unsmoothed = antialias is False and values["interpolation"] in WITHOUT_ANTIALIAS
     each = f"a list of {channels} finite numbers, one per channel"
     rules = (
-        ("channels", _is_whole(channels) and channels in (1, 3), "3 (RGB) or 1 (grey)"),
+        ("channels", _is_whole(channels) and channels in (1, 3), "3 (RGB) or 1 (gray)"),
         ("image_size", _is_size(values["image_size"]), f"(height, width), each from 1 to {MAX_SIDE}"),
         ("resize", values["resize"] in RESIZES, " or ".join(RESIZES)),
         ("crop_fraction", _are_numbers([fraction]) and 0 < fraction <= 1, "in (0, 1]"),

@@ -28,7 +28,7 @@ def read_batches(
 
     Args:
         images: paths, bytes of image files, or PIL images.
-        preprocessing: whose size and crop the pixels get; they are not normalised.
+        preprocessing: whose size and crop the pixels get; they are not normalized.
         batch_size: images that are read, and held, at once.
 
     Yields:

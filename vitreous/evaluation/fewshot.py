@@ -6,7 +6,7 @@ from numpy import ndarray
 
 from vitreous.support.errors import InputError
 
-BIAS = 100.0  # the constant feature: so large that its weight is hardly regularised
+BIAS = 100.0  # the constant feature: so large that its weight is hardly regularized
 TINY = 1e-5  # added to the standard deviations
 SHOTS = 1000  # the purpose in the generator's key, beside those of vitreous.data.sampling
 
@@ -23,7 +23,7 @@ def few_shot_accuracy(
 ) -> float:
     """The share of test images that the probe gets right (section 4.1; as in big_vision).
 
-    The features of the images that are fitted to are standardised by their own mean and deviation, and so are those of
+    The features of the images that are fitted to are standardized by their own mean and deviation, and so are those of
     the test; the targets are 1 for an image's class and -1 for the others; the weights are (XᵀX + l2 I)⁻¹ Xᵀ Y, all in
     float64.
 
@@ -35,7 +35,7 @@ def few_shot_accuracy(
         classes: how many there are.
         shots: images of each class; all of train if None.
         seed: of the draw. With the same seed, more shots add to the fewer ones.
-        l2: the regularisation.
+        l2: the regularization.
 
     Raises:
         InputError: a class has fewer images than shots, or there is nothing to fit to or to test on.
@@ -74,7 +74,7 @@ def with_bias(x: Float[ndarray, "images width"]) -> Float[ndarray, "images width
 def least_squares(
     x: Float[ndarray, "images features"], y: Float[ndarray, "images classes"], l2: float
 ) -> Float[ndarray, "features classes"]:
-    """The regularised least-squares weights, by the smaller of the two systems of equations that give them."""
+    """The regularized least-squares weights, by the smaller of the two systems of equations that give them."""
     images, features = x.shape
     if images >= features:
         return np.linalg.solve(x.T @ x + l2 * np.eye(features), x.T @ y)

@@ -71,9 +71,9 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     if count == 0:
         return 0.0, 1.0
     share, z2 = correct / count, Z_95**2
-    centre = share + z2 / (2 * count)
+    center = share + z2 / (2 * count)
     half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, (centre - half) / (1 + z2 / count)), min(1.0, (centre + half) / (1 + z2 / count))
+    return max(0.0, (center - half) / (1 + z2 / count)), min(1.0, (center + half) / (1 + z2 / count))
 
 
 def confusion_matrix(

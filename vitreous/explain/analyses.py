@@ -13,7 +13,7 @@ from vitreous.explain.attention_maps import Query, attention, attention_of_heads
 from vitreous.explain.chunks import images_at_once
 from vitreous.explain.distance import attention_distance
 from vitreous.explain.drawing import Photo
-from vitreous.explain.embeddings import Filters, embedding_filters, patch_colours, position_similarity
+from vitreous.explain.embeddings import Filters, embedding_filters, patch_colors, position_similarity
 from vitreous.explain.explanation import Pixels, as_photo, chosen_classes
 from vitreous.explain.relevance import check_classes, gradient_attention, relevance
 from vitreous.explain.rollout import rollout
@@ -29,9 +29,9 @@ ANALYSES = {
     "gradient": "attention of one block as far as it speaks for a class",
     "relevance": "how much each patch speaks for a class",
     "distance": "how far each head looks, in pixels (Figures 7 right and 11)",
-    "positions": "how alike the position embeddings of all places are (Figure 7 centre)",
+    "positions": "how alike the position embeddings of all places are (Figure 7 center)",
     "filters": "principal components of the embedding filters (Figure 7 left)",
-    "patches": "principal components of the patches after one block, as colours",
+    "patches": "principal components of the patches after one block, as colors",
 }
 OF_THE_MODEL = ("positions", "filters")  # these need no images
 FOR_A_CLASS = ("gradient", "relevance")
@@ -48,7 +48,7 @@ class Wishes:
         head: for attention; None for the mean of all.
         query: for attention, as `vitreous.explain.attention_maps.attention` takes it.
         class_number: for gradient and relevance; the likeliest class of each image if None.
-        shown: images that a sheet shows, and whose patches are coloured.
+        shown: images that a sheet shows, and whose patches are colored.
     """
 
     analyses: tuple[str, ...]
@@ -130,9 +130,9 @@ class Findings:
         raise ValueError(f"{name!r} is no analysis of images")
 
     def values(self, name: str) -> ndarray:
-        """The numbers of an analysis of images: for each a map; for distance "blocks heads"; for patches colours."""
+        """The numbers of an analysis of images: for each a map; for distance "blocks heads"; for patches colors."""
         found = np.concatenate(self._parts[name])
-        return patch_colours(torch.from_numpy(found)).numpy() if name == "patches" else found
+        return patch_colors(torch.from_numpy(found)).numpy() if name == "patches" else found
 
     def similarity(self) -> Float[ndarray, "rows columns other_rows other_columns"]:
         """The similarity of the model's position embeddings. Raises InputError where it has none."""

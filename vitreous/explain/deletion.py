@@ -23,7 +23,7 @@ def deletion_curve(
 ) -> Float[Tensor, "batch steps"]:
     """Computes the probability of a class while an image's patches are deleted, the highest scores first.
 
-    A deleted patch has the value 0 in each pixel, which is the mean colour of what the weights have learned from.
+    A deleted patch has the value 0 in each pixel, which is the mean color of what the weights have learned from.
 
     Args:
         model: any with a classifier.

@@ -45,7 +45,7 @@ def mean_distance(
 def distances(
     grid: Grid, stride: tuple[int, int], device: torch.device | None = None
 ) -> Float[Tensor, "patches patches"]:
-    """Computes the distances between the centres of all patches, in pixels; patches in reading order.
+    """Computes the distances between the centers of all patches, in pixels; patches in reading order.
 
     Args:
         grid: (rows, columns).

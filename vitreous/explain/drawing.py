@@ -1,4 +1,4 @@
-"""The style of all figures in one place: paper, letters, colours, bitmaps, and how a figure is written.
+"""The style of all figures in one place: paper, letters, colors, bitmaps, and how a figure is written.
 
 Figures are placed by inches from their upper left corner, 100 of a screen's pixels each; a PNG has twice as many.
 """
@@ -48,7 +48,7 @@ STYLE = {
 INK, SOFT, LINE, RAISED = "#16191d", "#5a6470", "#e2e6ea", "#f1f3f5"
 ACCENT = HEAT
 STRONGEST = 0.82  # opacity of the most attended patch: the photo is still seen below
-PALEST, GREYEST = 0.35, 0.6  # a greyed photo is its luminance, so much of it, above so much white
+PALEST, GRAYEST = 0.35, 0.6  # a grayed photo is its luminance, so much of it, above so much white
 PNG_DPI, SVG_DPI = 200, 110  # the second is that of photos inside; everything else is drawn by lines
 MARGIN, GAP, TEXT_LINE = 0.12, 0.06, 0.15  # inches
 NARROWEST = 0.02  # inches of a letter
@@ -95,18 +95,18 @@ def quiet() -> Iterator[None]:
         yield
 
 
-# ---- colours
+# ---- colors
 
 
 def heat(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 4"]:
-    """A map as one colour of growing opacity, from its smallest value, clear, to its largest."""
+    """A map as one color of growing opacity, from its smallest value, clear, to its largest."""
     opacity = strength(scores) * (STRONGEST * 255)
-    colour = np.broadcast_to(np.array(ACCENT, np.uint8), (*scores.shape, 3))
-    return np.dstack([colour, opacity.round().astype(np.uint8)])
+    color = np.broadcast_to(np.array(ACCENT, np.uint8), (*scores.shape, 3))
+    return np.dstack([color, opacity.round().astype(np.uint8)])
 
 
 def tints(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
-    """A map as one colour on nearly white paper, from its smallest value to its largest."""
+    """A map as one color on nearly white paper, from its smallest value to its largest."""
     return mixed(strength(scores)[..., None], RAISED, ACCENT)
 
 
@@ -119,7 +119,7 @@ def strength(scores: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows col
 
 
 def signed(values: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
-    """Values from -1 to 1 as dark grey, white at 0, and the accent."""
+    """Values from -1 to 1 as dark gray, white at 0, and the accent."""
     size = np.abs(np.clip(values, -1, 1))[..., None]
     return np.where(values[..., None] < 0, mixed(size, "#ffffff", "#3a4350"), mixed(size, "#ffffff", ACCENT))
 
@@ -127,17 +127,17 @@ def signed(values: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows colum
 def mixed(
     share: Float[ndarray, "rows columns 1"], nothing: str | tuple[int, int, int], all_of_it: str | tuple[int, int, int]
 ) -> UInt8[ndarray, "rows columns 3"]:
-    """Colours between two, each given as #rrggbb or as bytes."""
+    """Colors between two, each given as #rrggbb or as bytes."""
     low, high = (
         np.frombuffer(bytes.fromhex(c[1:]), np.uint8) if isinstance(c, str) else c for c in (nothing, all_of_it)
     )
     return (np.asarray(low) * (1 - share) + np.asarray(high) * share).round().astype(np.uint8)
 
 
-def greyed(photo: Photo) -> UInt8[ndarray, "height width 3"]:
-    """A photo in pale grey, on which a colour is seen."""
+def grayed(photo: Photo) -> UInt8[ndarray, "height width 3"]:
+    """A photo in pale gray, on which a color is seen."""
     luminance = photo @ np.array([0.299, 0.587, 0.114]) if photo.shape[2] == 3 else photo[..., 0]
-    pale = (PALEST * 255 + GREYEST * luminance).clip(0, 255).round().astype(np.uint8)
+    pale = (PALEST * 255 + GRAYEST * luminance).clip(0, 255).round().astype(np.uint8)
     return pale[..., None].repeat(3, axis=2)
 
 
@@ -196,8 +196,8 @@ def show_photo(axes: Axes, photo: Photo) -> None:
 
 
 def show_map(axes: Axes, photo: Photo, scores: Float[ndarray, "rows columns"]) -> None:
-    """Fills a place with a greyed photo below a map of its patches."""
-    show_photo(axes, greyed(photo))
+    """Fills a place with a grayed photo below a map of its patches."""
+    show_photo(axes, grayed(photo))
     height, width = photo.shape[:2]
     axes.imshow(heat(scores), extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="none", aspect="auto")
 

@@ -1,4 +1,4 @@
-"""What the embeddings have learned: positions alike (Figure 7 centre), filters (Figure 7 left), patches as colours."""
+"""What the embeddings have learned: positions alike (Figure 7 center), filters (Figure 7 left), patches as colors."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from vitreous.model.shapes import Grid
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 
-LOW, HIGH = 0.01, 0.99  # what patch_colours takes for black and for full colour, as shares of the patches
+LOW, HIGH = 0.01, 0.99  # what patch_colors takes for black and for full color, as shares of the patches
 
 
 def position_similarity(
     model: VisionTransformer, grid: Grid | None = None
 ) -> Float[Tensor, "rows columns other_rows other_columns"]:
-    """Computes the cosine similarity of each patch's position embedding with those of all others (Figure 7 centre).
+    """Computes the cosine similarity of each patch's position embedding with those of all others (Figure 7 center).
 
     Args:
         model: one that adds position embeddings to its tokens; where every block has its own, those of the first.
@@ -32,8 +32,8 @@ def position_similarity(
         table = model.position_embedding.table(grid)
         if table is None:
             kind = model.config.position_embedding
-            mend = "similarity is for the kinds learned, learned_2d and sincos_2d, which add a vector to each patch"
-            raise InputError(f"this model has no table of positions: its position embedding is {kind!r}", mend)
+            hint = "similarity is for the kinds learned, learned_2d and sincos_2d, which add a vector to each patch"
+            raise InputError(f"this model has no table of positions: its position embedding is {kind!r}", hint)
         patches = F.normalize(table[model.config.prefix_tokens :].float(), dim=-1)
         return (patches @ patches.mT).unflatten(1, grid).unflatten(0, grid)
 
@@ -88,10 +88,10 @@ def pixel_filters(model: VisionTransformer) -> Float[Tensor, "filters channels h
     return embedding.projection.weight.unflatten(1, (embedding.channels, *embedding.patch_size))
 
 
-def patch_colours(
+def patch_colors(
     tokens_of_patches: Float[Tensor, "batch rows columns width"],
 ) -> Float[Tensor, "batch rows columns 3"]:
-    """Turns representations of patches into colours: patches that are alike get like colours, in all images.
+    """Turns representations of patches into colors: patches that are alike get like colors, in all images.
 
     Their first three principal components, over the patches of all images together, become red, green and blue.
     In each, all but the lowest and the highest hundredth spread over [0, 1]; what lies beyond is cut off. A

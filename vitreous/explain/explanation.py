@@ -97,7 +97,7 @@ def explain_batch(
         model: any.
         images: as the model takes them.
         labels: their names.
-        pixels: of the same images, before they were normalised.
+        pixels: of the same images, before they were normalized.
         class_names: of the model's classes; none if it has no head.
         class_name: what to explain; the likeliest class of each photo if None.
 

@@ -1,4 +1,4 @@
-"""The figures of an explained model, as the paper draws them: 6 and 14, 7 left, centre and right, 11; and others.
+"""The figures of an explained model, as the paper draws them: 6 and 14, 7 left, center and right, 11; and others.
 
 Each function takes the numbers and gives a matplotlib figure; `vitreous.explain.drawing.save` writes it. A figure says
 in one small line what it shows; what is to be seen in it is for the text beside it.
@@ -49,23 +49,23 @@ def map_sheet(
 
 
 @rc_context(STYLE)
-def colour_sheet(
+def color_sheet(
     photos: Sequence[Photo],
-    colours: Float[ndarray, "images rows columns 3"],
+    colors: Float[ndarray, "images rows columns 3"],
     captions: Sequence[Sequence[str]],
     note: str = "",
 ) -> Figure:
-    """Photos, each beside a colour for each of its patches.
+    """Photos, each beside a color for each of its patches.
 
     Args:
         photos: of one size, at least one.
-        colours: red, green and blue in [0, 1].
+        colors: red, green and blue in [0, 1].
         captions: for each photo its lines of text.
-        note: what the colours are.
+        note: what the colors are.
     """
 
     def draw(axes: Axes, index: int) -> None:
-        axes.imshow(_bytes(colours[index]), interpolation="none", aspect="auto")
+        axes.imshow(_bytes(colors[index]), interpolation="none", aspect="auto")
 
     return _pairs(photos, draw, captions, note)
 
@@ -170,7 +170,7 @@ def distance_figure(
 
 @rc_context(STYLE)
 def similarity_figure(similarity: Float[ndarray, "rows columns rows columns"], note: str = "") -> Figure:
-    """How alike the position embedding of each place is to that of every other, as Figure 7 centre.
+    """How alike the position embedding of each place is to that of every other, as Figure 7 center.
 
     Args:
         similarity: cosine similarities; of a grid above 14×14 every second place, third, … is shown.
@@ -206,7 +206,7 @@ def filters_figure(filters: Float[ndarray, "components channels height width"], 
     """The principal components of the embedding filters, first to last, as Figure 7 left.
 
     Args:
-        filters: of three channels they are in colour, of others the mean of the channels is in grey.
+        filters: of three channels they are in color, of others the mean of the channels is in gray.
         note: what they are of.
     """
     count, channels, rows, columns = filters.shape

@@ -11,13 +11,13 @@ from PIL import Image
 
 Kind = Literal["png", "jpeg"]
 
-HEAT = (255, 122, 0)  # the colour of attention
+HEAT = (255, 122, 0)  # the color of attention
 CRISP = 64  # pixels of a side up to which each pixel is shown as a square, and kept exactly
 QUALITY = 88  # of a JPEG
 
 
 def picture(pixels: UInt8[ndarray, "channels height width"]) -> Image.Image:
-    """Channels first to an image, grey or RGB."""
+    """Channels first to an image, gray or RGB."""
     return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 

@@ -20,7 +20,7 @@ def relevance(
 ) -> Float[Tensor, "batch rows columns"]:
     """Computes how relevant each patch is for a class: what the head reads of R, which all blocks have added to.
 
-    R begins as I, what every token knows of itself. Each block adds what its attention carries in favour of the class:
+    R begins as I, what every token knows of itself. Each block adds what its attention carries in favor of the class:
     R ← R + Ā R with Ā the mean over heads of (∇A ⊙ A)⁺, where ∇A is the gradient of the class's logit. The
     result is the row of R of the token that the head reads, or several by their shares (`readout`); under attention
     pooling it is Ā R for the probe's own Ā.

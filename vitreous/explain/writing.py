@@ -107,17 +107,17 @@ def write_filters(findings: Findings, name: str, folder: Path) -> str:
 
 
 def write_patches(findings: Findings, name: str, folder: Path) -> str:
-    """Writes the colours of the patches of the images that are shown."""
-    colours, photos = findings.values(name), findings.photos
+    """Writes the colors of the patches of the images that are shown."""
+    colors, photos = findings.values(name), findings.photos
     names = findings.names[: len(photos)]
     note = f"three principal components of the patches after block {findings.block}, as red, green and blue"
-    save(figures.colour_sheet(photos, colours, [[image] for image in names], note), folder / name)
+    save(figures.color_sheet(photos, colors, [[image] for image in names], note), folder / name)
     rows = (
-        (image, row, column, *colours[i, row, column])
+        (image, row, column, *colors[i, row, column])
         for i, image in enumerate(names)
-        for row, column in np.ndindex(*colours.shape[1:3])
+        for row, column in np.ndindex(*colors.shape[1:3])
     )
-    numbers = {"images": np.array(names), "colours": colours}
+    numbers = {"images": np.array(names), "colors": colors}
     write_numbers(folder / name, numbers, ("image", "row", "column", "red", "green", "blue"), rows)
     return note
 

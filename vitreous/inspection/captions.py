@@ -56,7 +56,7 @@ def positions(parent: nn.Module) -> Text:
 
 
 def gelu(parent: nn.Module) -> Text:
-    """The flavour of an MLP's GELU."""
+    """The flavor of an MLP's GELU."""
     assert isinstance(parent, MLP)
     if isinstance(parent.activation, nn.GELU) and parent.activation.approximate == "tanh":
         return Text("GELU", "by the tanh approximation, as in the authors' code", "x Φ(x), about")
@@ -188,7 +188,7 @@ WHOLE: dict[type[nn.Module], Text] = {
     AttentionPooling: Text("attention pooling", "a learned probe asks the tokens (MAP head)"),
     ResNetStem: Text("ResNet stem", "image to feature map"),
     Bottleneck: Text("unit", "residual unit of three convolutions"),
-    StandardizedConv: Text("convolution", "with standardised filters"),
+    StandardizedConv: Text("convolution", "with standardized filters"),
     QuickGELU: Text("GELU", "CLIP's quick one", "x σ(1.702 x)"),
     nn.Linear: Text("dense layer", "linear map and bias", "x Wᵀ + b"),
     nn.LayerNorm: Text("layer norm", NORM, "(x − mean) / √(var + ε) · γ + β"),

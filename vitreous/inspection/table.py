@@ -139,7 +139,7 @@ def lines_of(stages: Sequence[Stage], level: int, depth: int, fold: bool, separa
     """The lines for some stages and, down to the level, their parts.
 
     Args:
-        stages: neighbours.
+        stages: neighbors.
         level: how many levels of them to show.
         depth: indentation.
         fold: whether stages that are the same as the one before are not opened.

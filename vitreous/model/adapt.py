@@ -126,11 +126,7 @@ def _count_of(kept: Sequence[int | None], num_classes: int | None, old: int) -> 
 
 def _changed(old: ViTConfig, wanted: dict[str, Any], keeps_head: bool) -> ViTConfig:
     """Returns the new config, where None leaves a field as it is; what is wrong with it is an InputError."""
-    try:
-        new = old.replace(**{name: value for name, value in wanted.items() if value is not None})
-    except ValueError as error:
-        cause, _, mend = str(error).partition("; ")
-        raise InputError(cause, mend) from error
+    new = old.replace(**{name: value for name, value in wanted.items() if value is not None})
     for name, most in LARGEST.items():
         value = getattr(new, name)
         if wanted[name] is not None and max(value if isinstance(value, tuple) else (value,)) > most:
@@ -161,7 +157,7 @@ def _adapt_channels(state: State, old: ViTConfig, new: ViTConfig, method: Channe
     numbers = f"{how} from {_count(old.channels, 'channel')} to {new.channels}"
     if old.stem_blocks is None:
         return [f"patch projection {numbers}"]
-    return [f"stem convolution {numbers}; it standardises its filters, so the scale of its output changes"]
+    return [f"stem convolution {numbers}; it standardizes its filters, so the scale of its output changes"]
 
 
 def _adapt_patches(state: State, old: ViTConfig, new: ViTConfig) -> list[str]:

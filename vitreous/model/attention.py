@@ -25,7 +25,7 @@ class SelfAttention(nn.Module):
         dropout: rate after the output projection, in training (there is none after qkv, appendix B.1).
 
     Raises:
-        ValueError: the number of heads does not divide the width.
+        InputError: the number of heads does not divide the width.
     """
 
     def __init__(self, width: int, num_heads: int, dropout: float = 0.0) -> None:

@@ -1,10 +1,11 @@
 """Every architectural choice of a Vision Transformer, in one frozen, validated place."""
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
+
+from vitreous.support.errors import InputError, unknown
 
 PositionKind = Literal["none", "learned", "learned_2d", "sincos_2d", "relative"]
 PositionSite = Literal["stem", "every_layer", "shared"]
@@ -49,7 +50,7 @@ class ViTConfig:
     Sizes are (height, width) in pixels; a single number is taken for both.
 
     Raises:
-        ValueError: a value is out of range, or two of them contradict; the message names what is valid.
+        InputError: a value is out of range, or two of them contradict; the message names what is valid.
     """
 
     # The Transformer (Table 1).
@@ -89,7 +90,7 @@ class ViTConfig:
     hidden_dim: int | None = None  # width of the head's tanh hidden layer (pre-training), None for no such layer
     classifier_bias: bool = True
 
-    # Regularisation in training.
+    # Regularization in training.
     dropout: float = 0.0  # after the positions, attention's projection, and both dense layers of the MLP (B.1)
     stochastic_depth: float = 0.0  # of the last block; the first block has 0, linear in between
     patch_dropout: float = 0.0  # the share of an image's patches that are left out (arXiv 2208.07220)
@@ -153,12 +154,12 @@ class ViTConfig:
         """Builds a config from `to_dict`'s fields.
 
         Raises:
-            ValueError: a key that is no field, or a value that is not valid.
+            InputError: a key that is no field, or a value that is not valid.
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for key in fields:
             if key not in known:
-                raise ValueError(f"{key!r} is no field of ViTConfig{did_you_mean(key, known)}")
+                raise unknown("field of ViTConfig", key, known)
         return cls(**fields)
 
     def _check_values(self) -> None:
@@ -171,36 +172,36 @@ class ViTConfig:
             check_rate(name, getattr(self, name))
         for name in FLAGS:
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be True or False")
+                raise InputError(f"{name} is {getattr(self, name)!r}", "it must be True or False")
         if self.hidden_dim is not None:
             check_count("hidden_dim", self.hidden_dim)
         if not is_number(self.norm_eps) or self.norm_eps <= 0:
-            raise ValueError(f"norm_eps is {self.norm_eps!r}; it must be a finite number above 0")
+            raise InputError(f"norm_eps is {self.norm_eps!r}", "it must be a finite number above 0")
         if self.layer_scale is not None and not is_number(self.layer_scale):
-            raise ValueError(f"layer_scale is {self.layer_scale!r}; it must be a finite number")
+            raise InputError(f"layer_scale is {self.layer_scale!r}", "it must be a finite number")
         stages = self.stem_blocks
         if stages is not None and not (isinstance(stages, tuple) and all(is_integer(n) and n > 0 for n in stages)):
-            raise ValueError(f"stem_blocks is {stages!r}; it must be None or hold the units of each stage, 1 or more")
+            raise InputError(f"stem_blocks is {stages!r}", "it must be None or hold the units of each stage, 1 or more")
 
     def _check_sizes(self) -> None:
         grid_of(self.image_size, self.token_stride)
         check_heads(self.width, self.num_heads)
         if self.position_embedding == "sincos_2d" and (self.width % 4 or self.width < 8):
-            raise ValueError(f"width is {self.width}; sincos_2d positions need a multiple of 4, 8 or more")
+            raise InputError(f"width is {self.width}", "sincos_2d positions need a multiple of 4, 8 or more")
         if self.position_embedding == "learned_2d" and self.width % 2:
-            raise ValueError(f"width is {self.width}; learned_2d positions need an even width")
+            raise InputError(f"width is {self.width}", "learned_2d positions need an even width")
         if self.stem_blocks is not None and self.stem_width % 32:
-            raise ValueError(f"stem_width is {self.stem_width}; group norm with 32 groups needs a multiple of 32")
+            raise InputError(f"stem_width is {self.stem_width}", "group norm with 32 groups needs a multiple of 32")
 
     def _check_tokens(self) -> None:
         if self.pooling == "class_token" and not self.class_token:
-            raise ValueError("pooling is 'class_token' but class_token is False; pool by 'mean' or 'attention'")
+            raise InputError("pooling is 'class_token' but class_token is False", "pool by 'mean' or 'attention'")
         if self.distillation_token and (self.pooling != "class_token" or self.hidden_dim is not None):
-            raise ValueError("a distillation token needs pooling 'class_token' and no hidden layer in the head")
+            raise InputError("a distillation token needs pooling 'class_token' and no hidden layer in the head")
         if self.position_embedding == "relative" and self.position_site == "stem":
-            raise ValueError("relative positions act inside attention; position_site is 'every_layer' or 'shared'")
+            raise InputError("relative positions act inside attention", "position_site is 'every_layer' or 'shared'")
         if self.patch_dropout and self.position_site != "stem":
-            raise ValueError("patch dropout needs positions given at the stem; position_site must be 'stem'")
+            raise InputError("patch dropout needs positions given at the stem", "position_site must be 'stem'")
 
 
 def stem_stride(stages: int) -> int:
@@ -212,7 +213,7 @@ def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, 
     """Counts the patches of an image, (rows, columns).
 
     Raises:
-        ValueError: the patch does not divide the image; names the nearest sizes that work.
+        InputError: the patch does not divide the image; names the nearest sizes that work.
     """
     (height, width), (patch_height, patch_width) = image_size, stride
     if height % patch_height or width % patch_width or not height or not width:
@@ -222,9 +223,9 @@ def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, 
             max(1, -(-width // patch_width)) * patch_width,
         )
         sizes = " and ".join(f"{h}×{w}" for h, w in dict.fromkeys((below, above)))
-        raise ValueError(
-            f"an image of {height}×{width} is not made of whole patches of {patch_height}×{patch_width}; "
-            f"the nearest sizes that are: {sizes}"
+        raise InputError(
+            f"an image of {height}×{width} is not made of whole patches of {patch_height}×{patch_width}",
+            f"the nearest sizes that are: {sizes}",
         )
     return height // patch_height, width // patch_width
 
@@ -233,39 +234,39 @@ def as_pair(name: str, value: Any) -> tuple[int, int]:
     """Reads a size: one positive integer for a square, or (height, width)."""
     pair = (value, value) if is_integer(value) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(is_integer(n) and n > 0 for n in pair):
-        raise ValueError(f"{name} is {value!r}; it must be a positive integer or (height, width)")
+        raise InputError(f"{name} is {value!r}", "it must be a positive integer or (height, width)")
     return pair[0], pair[1]
 
 
 def check_choice(name: str, value: Any) -> None:
-    """Raises ValueError if a field of CHOICES has none of its values."""
+    """Raises InputError if a field of CHOICES has none of its values."""
     if value not in CHOICES[name]:
-        raise ValueError(f"{name} is {value!r}; it can be {', '.join(CHOICES[name])}")
+        raise InputError(f"{name} is {value!r}", f"it can be {', '.join(CHOICES[name])}")
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raises ValueError if a value is no integer, or too small."""
+    """Raises InputError if a value is no integer, or too small."""
     if not is_integer(value) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+        raise InputError(f"{name} is {value!r}", f"it must be an integer of at least {least}")
 
 
 def check_rate(name: str, value: Any) -> None:
-    """Raises ValueError if a value is no rate: at least 0 and below 1."""
+    """Raises InputError if a value is no rate: at least 0 and below 1."""
     if not is_number(value) or not 0 <= value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be at least 0 and below 1")
+        raise InputError(f"{name} is {value!r}", "it must be at least 0 and below 1")
 
 
 def check_heads(width: int, num_heads: int) -> None:
-    """Raises ValueError if a width cannot be split over so many heads; names the nearest numbers that can."""
+    """Raises InputError if a width cannot be split over so many heads; names the nearest numbers that can."""
     check_count("width", width)
     check_count("num_heads", num_heads)
     if width % num_heads:
         around = range(max(1, num_heads - FAR), min(width, num_heads + FAR) + 1)
         divisors = [k for k in {1, *around} if width % k == 0]
         nearest = sorted(sorted(divisors, key=lambda k: abs(k - num_heads))[:3])
-        raise ValueError(
-            f"num_heads is {num_heads}, which does not divide width {width}; "
-            f"the nearest that do are {', '.join(map(str, nearest))}"
+        raise InputError(
+            f"num_heads is {num_heads}, which does not divide width {width}",
+            f"the nearest that do are {', '.join(map(str, nearest))}",
         )
 
 
@@ -277,10 +278,3 @@ def is_number(value: Any) -> bool:
 def is_integer(value: Any) -> bool:
     """Tells whether a value is an int; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def did_you_mean(name: str, known: list[str]) -> str:
-    """The tail of an error message: the nearest known name, or all of them."""
-    folded = {other.casefold(): other for other in reversed(known)}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    return f"; did you mean {folded[near[0]]!r}?" if near else f"; there are {', '.join(known)}"

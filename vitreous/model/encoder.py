@@ -12,6 +12,7 @@ from vitreous.model.attention import PositionBias, SelfAttention
 from vitreous.model.config import Gelu, MLPKind, check_choice, check_rate
 from vitreous.model.mlp import MLP, SwiGLU
 from vitreous.model.shapes import AttentionMap, Queries, Tokens
+from vitreous.support.errors import InputError
 
 # For positions given inside the encoder: (block, its input) -> (input with positions added, bias of its attention).
 BlockPositions = Callable[[int, Tensor], tuple[Tensor, PositionBias | None]]
@@ -182,12 +183,12 @@ class Encoder(nn.Module):
         """Reads block numbers, negative ones from the end.
 
         Raises:
-            ValueError: there is no such block.
+            InputError: there is no such block.
         """
         depth = len(self.blocks)
         for i in blocks:
             if not -depth <= i < depth:
-                raise ValueError(f"there is no block {i}; this encoder has blocks 0 to {depth - 1}")
+                raise InputError(f"there is no block {i}", f"this encoder has blocks 0 to {depth - 1}")
         return [i % depth for i in blocks]
 
     def _run(self, block: nn.Module, x: Tensor, bias: PositionBias | None, read: int | None) -> Tensor:

@@ -8,6 +8,7 @@ from vitreous.model.attention import SelfAttention
 from vitreous.model.config import Gelu
 from vitreous.model.mlp import MLP
 from vitreous.model.shapes import Logits, Queries, Representation, Tokens
+from vitreous.support.errors import InputError
 
 
 class ClassTokenPooling(nn.Module):
@@ -130,8 +131,8 @@ class Head(nn.Module):
         """Computes the logits of the class token and those of the distillation token.
 
         Raises:
-            ValueError: there is no distillation token.
+            InputError: there is no distillation token.
         """
         if self.classifier is None or self.distillation is None:
-            raise ValueError("this head has no distillation token; set distillation_token=True in the config")
+            raise InputError("this head has no distillation token", "set distillation_token=True in the config")
         return self.classifier(self.representation(x)), self.distillation(self.norm(x[:, 1]))

@@ -1,4 +1,4 @@
-"""Every initialiser, in one place: what the paper's code draws its first weights from.
+"""Every initializer, in one place: what the paper's code draws its first weights from.
 
 Linear and convolution weights are stored output-first here and input-first in the authors' code;
 the distributions below are stated for the layer and hold for either layout.

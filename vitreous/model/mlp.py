@@ -18,10 +18,10 @@ class QuickGELU(nn.Module):
 
 
 def activation(gelu: Gelu) -> nn.Module:
-    """Returns the GELU of that flavour: "tanh" (the authors' code), "exact" (PyTorch ports) or "quick" (CLIP).
+    """Returns the GELU of that flavor: "tanh" (the authors' code), "exact" (PyTorch ports) or "quick" (CLIP).
 
     Raises:
-        ValueError: there is no such flavour.
+        InputError: there is no such flavor.
     """
     check_choice("gelu", gelu)
     return QuickGELU() if gelu == "quick" else nn.GELU(approximate="tanh" if gelu == "tanh" else "none")

@@ -5,6 +5,7 @@ from torch import nn
 from vitreous.model import initialization
 from vitreous.model.config import as_pair, check_count, grid_of
 from vitreous.model.shapes import FeatureMap, Grid, Patches, Tokens
+from vitreous.support.errors import InputError
 
 
 class PatchEmbedding(nn.Module):
@@ -39,10 +40,10 @@ class PatchEmbedding(nn.Module):
         """Returns x_p: the patches in reading order, each flattened channel by channel, row by row.
 
         Raises:
-            ValueError: the number of channels differs, or the patch does not divide the image.
+            InputError: the number of channels differs, or the patch does not divide the image.
         """
         if images.shape[1] != self.channels:
-            raise ValueError(f"the image has {images.shape[1]} channels; this model takes {self.channels}")
+            raise InputError(f"the image has {images.shape[1]} channels", f"this model takes {self.channels}")
         (rows, columns), (height, width) = self.grid(images), self.patch_size
         batch = images.shape[0]
         cut = images.reshape(batch, self.channels, rows, height, columns, width)

@@ -16,6 +16,7 @@ from vitreous.model.attention import PositionBias
 from vitreous.model.config import PositionSite, Resampling, SincosExponent, check_choice, check_heads
 from vitreous.model.encoder import BlockPositions
 from vitreous.model.shapes import Grid, Tokens
+from vitreous.support.errors import InputError
 
 Table = Float[Tensor, "tokens width"]
 OFFSET = 0.1  # patches that "bicubic_offset" adds to each side of the new grid when it computes the scale
@@ -120,7 +121,7 @@ class LearnedPosition(PositionEmbedding):
         super().__init__(site, prefix_tokens)
         check_choice("position_resampling", resampling)
         if slots > prefix_tokens:
-            raise ValueError(f"slots is {slots}, but there are only {prefix_tokens} prefix tokens")
+            raise InputError(f"slots is {slots}, but there are only {prefix_tokens} prefix tokens")
         self.grid, self.slots, self.resampling = grid, slots, resampling
         self.make_tables(depth if site == "every_layer" else 1, width)
         self.reset_parameters()
@@ -199,7 +200,7 @@ class SinCos2DPosition(PositionEmbedding):
         super().__init__(site, prefix_tokens)
         check_choice("sincos_exponent", exponent)
         if width % 4 or width < 8:
-            raise ValueError(f"width is {width}; sincos_2d positions need a multiple of 4, 8 or more")
+            raise InputError(f"width is {width}", "sincos_2d positions need a multiple of 4, 8 or more")
         self.width, self.exponent = width, exponent
         self._cached: tuple[tuple[Grid, torch.device | None], Tensor] | None = None
 
@@ -243,7 +244,7 @@ class RelativePosition(PositionEmbedding):
     ) -> None:
         super().__init__(site, prefix_tokens)
         if site == "stem":
-            raise ValueError("relative positions act inside attention; site is 'every_layer' or 'shared'")
+            raise InputError("relative positions act inside attention", "site is 'every_layer' or 'shared'")
         check_heads(width, num_heads)
         self.num_heads = num_heads
         tables = depth if site == "every_layer" else 1

@@ -1,4 +1,4 @@
-"""The ResNet in front of a hybrid (section 3.1): BiT's, with weight-standardised convolutions and group norm."""
+"""The ResNet in front of a hybrid (section 3.1): BiT's, with weight-standardized convolutions and group norm."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from vitreous.model import initialization
 from vitreous.model.shapes import FeatureMap, Images
+from vitreous.support.errors import InputError
 
 GROUPS = 32
 NORM_EPS = 1e-6  # the authors' code; PyTorch's default is 1e-5
@@ -35,7 +36,7 @@ class StandardizedConv(nn.Conv2d):
         initialization.dense_(self)
 
     def forward(self, input: FeatureMap) -> Tensor:
-        """Standardises the filters and convolves."""
+        """Standardizes the filters and convolves."""
         std, mean = torch.std_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
         weight = (self.weight - mean) / (std + STANDARD_EPS)
         padded = pad_same(input, self.kernel_size[0], self.stride[0])
@@ -102,10 +103,10 @@ class ResNetStem(nn.Module):
         """Turns images into a feature map.
 
         Raises:
-            ValueError: the number of channels differs.
+            InputError: the number of channels differs.
         """
         if images.shape[1] != self.conv.in_channels:
-            raise ValueError(f"the image has {images.shape[1]} channels; this model takes {self.conv.in_channels}")
+            raise InputError(f"the image has {images.shape[1]} channels", f"this model takes {self.conv.in_channels}")
         x = F.relu(self.norm(self.conv(images)))
         x = F.max_pool2d(pad_same(x, 3, 2, value=-torch.inf), kernel_size=3, stride=2)
         for stage in self.stages:

@@ -3,7 +3,8 @@
 import re
 from typing import Any, NamedTuple
 
-from vitreous.model.config import ViTConfig, did_you_mean
+from vitreous.model.config import ViTConfig
+from vitreous.support.errors import InputError, unknown
 
 
 class Size(NamedTuple):
@@ -67,7 +68,7 @@ def variant(name: str, **overrides: Any) -> ViTConfig:
         **overrides: fields of ViTConfig to set differently, such as `num_classes=10`.
 
     Raises:
-        ValueError: no such variant, with the nearest one; or an override that is not valid.
+        InputError: no such variant, with the nearest one; or an override that is not valid.
     """
     if name in HYBRIDS:
         hybrid = HYBRIDS[name]
@@ -78,9 +79,8 @@ def variant(name: str, **overrides: Any) -> ViTConfig:
     else:
         match = re.fullmatch(r"([A-Za-z0-9]+)/([1-9]\d{0,3})", name if isinstance(name, str) else "")
         if not match or match[1] not in SIZES:
-            raise ValueError(
-                f"there is no variant {name!r}{did_you_mean(str(name), list(NAMES))} "
-                f"(sizes {', '.join(SIZES)} with any patch size, as in B/16; hybrids {', '.join(HYBRIDS)})"
-            )
+            error = unknown("variant", str(name), NAMES)
+            sizes = f"sizes {', '.join(SIZES)} with any patch size, as in B/16; hybrids {', '.join(HYBRIDS)}"
+            raise InputError(error.cause, f"{error.hint} ({sizes})")
         fields = SIZES[match[1]]._asdict() | {"patch_size": int(match[2])}
     return ViTConfig.from_dict(fields | overrides)

@@ -31,6 +31,7 @@ from vitreous.model.shapes import (
     Tokens,
 )
 from vitreous.model.variants import variant
+from vitreous.support.errors import InputError
 
 
 class VisionTransformer(nn.Module):
@@ -88,7 +89,7 @@ class VisionTransformer(nn.Module):
             images: pixels as the weights expect them ([-1, 1] in the paper's code).
 
         Raises:
-            ValueError: the patch does not divide the image; names the nearest sizes that work.
+            InputError: the patch does not divide the image; names the nearest sizes that work.
         """
         return self.head(self.encode(images))
 
@@ -111,7 +112,7 @@ class VisionTransformer(nn.Module):
                 it as it is. Positions stay where they are. None for no such swap.
 
         Raises:
-            ValueError: patches are to be hidden, and the model has no mask token.
+            InputError: patches are to be hidden, and the model has no mask token.
         """
         grid = self.grid(images)
         x = self.patch_embedding(self.stem(images))
@@ -119,7 +120,7 @@ class VisionTransformer(nn.Module):
             x = x.gather(1, swapped[:, :, None].expand_as(x))
         if hidden is not None:
             if self.mask_token is None:
-                raise ValueError("this model has no mask token; set mask_token=True in the config")
+                raise InputError("this model has no mask token", "set mask_token=True in the config")
             x = torch.where(hidden[:, :, None], self.mask_token.to(x.dtype), x)
         prefix = [t for t in (self.class_token, self.distillation_token, self.registers) if t is not None]
         if prefix:
@@ -134,7 +135,7 @@ class VisionTransformer(nn.Module):
             blocks: numbers from 0; negative ones count from the end.
 
         Raises:
-            ValueError: there is no such block.
+            InputError: there is no such block.
         """
         wanted = self.encoder.block_indices(blocks)
         found = {i: x for i, _, x in self.watch(images) if i in wanted}
@@ -147,7 +148,7 @@ class VisionTransformer(nn.Module):
             For each block its map, "batch heads tokens tokens"; every row sums to 1.
 
         Raises:
-            ValueError: there is no such block.
+            InputError: there is no such block.
         """
         wanted = self.encoder.block_indices(range(self.config.depth) if blocks is None else blocks)
         found = {i: weights() for i, weights, _ in self.watch(images) if i in wanted}

@@ -54,15 +54,15 @@ def test_whole_patches_are_at_least_one():
     assert whole_patches((5, 5), (14, 14)) == (14, 14)
 
 
-def grey(folder):
+def gray(folder):
     theirs = filled(timm.create_model("vit_base_patch16_224", img_size=32, patch_size=8, embed_dim=64, depth=2,
                                       num_heads=4, num_classes=5, in_chans=1))  # fmt: skip
     save_file(theirs.state_dict(), folder / "model.safetensors")
     return folder / "model.safetensors"
 
 
-def test_grey_weights_without_a_config_are_fed_grey_images(tmp_path):
-    read = read_model(grey(tmp_path), Beside(fields={"num_heads": 4}))
+def test_gray_weights_without_a_config_are_fed_gray_images(tmp_path):
+    read = read_model(gray(tmp_path), Beside(fields={"num_heads": 4}))
     assert (read.preprocessing.channels, len(read.preprocessing.mean)) == (1, 1)
     save_model(tmp_path / "again.safetensors", read.model, read.preprocessing)
 
@@ -91,7 +91,7 @@ def test_weights_of_other_channels_say_that_photos_do_not_fit(tmp_path):
 )
 def test_fields_of_nonsense_are_refused_before_anything_is_built(fields, told, tmp_path):
     with pytest.raises(InputError) as caught:
-        read_model(grey(tmp_path), Beside(fields={"num_heads": 4} | fields))
+        read_model(gray(tmp_path), Beside(fields={"num_heads": 4} | fields))
     assert told in str(caught.value)
 
 

@@ -354,7 +354,7 @@ def test_differences_are_all_listed_and_nothing_is_loaded(tmp_path):
     assert "encoder.blocks.2.mlp.fc2.weight would have shape (2, 2) and not (64, 256)" in message
 
 
-def test_files_of_neighbours_are_refused(tmp_path):
+def test_files_of_neighbors_are_refused(tmp_path):
     _, tensors = saved("ViT", tmp_path)
     biasless = {key: t for key, t in tensors.items() if not re.search(r"(query|key|value)\.bias", key)}
     save_file(biasless, tmp_path / "biasless.safetensors")
@@ -413,7 +413,7 @@ HALF = [0.5, 0.5, 0.5]
 PROCESSORS = {
     "ViT, first": {"feature_extractor_type": "ViTFeatureExtractor", "size": 64, "image_mean": HALF, "image_std": HALF},
     "ViT, rectangle": {"image_processor_type": "ViTImageProcessor", "size": {"height": 64, "width": 48}, "resample": 3},
-    "ViT, not normalised": {"image_processor_type": "ViTImageProcessorFast", "size": 64, "do_normalize": False},
+    "ViT, not normalized": {"image_processor_type": "ViTImageProcessorFast", "size": 64, "do_normalize": False},
     "ViT, not rescaled": {
         "image_processor_type": "ViTImageProcessor",
         **{"size": 64, "do_rescale": False, "image_mean": [100.0, 110.0, 120.0], "image_std": [50.0, 60.0, 70.0]},
@@ -489,7 +489,7 @@ def test_our_preprocessing_is_written_as_an_image_processor(ours, tmp_path):
         ({"do_resize": False}, "images that are not resized"),
         ({"crop_pct": 0.9}, "crop_pct is not known"),
         ({"size": "large"}, "'large' is no size"),
-        ({"image_mean": None, "image_std": "grey"}, "does not|cannot do"),
+        ({"image_mean": None, "image_std": "gray"}, "does not|cannot do"),
         ({"resample": 17}, "17"),
         ({"rescale_factor": 0}, "division by zero"),
         ({"do_flip_channel_order": True}, "it turns RGB into BGR"),

@@ -165,7 +165,7 @@ def test_the_hubs_config_tells_preprocessing_and_class_names(tmp_path):
     read = resolve(tmp_path / "folder")
     expected = Preprocessing((32, 32), "crop", 0.95, "bilinear", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
     assert (read.preprocessing, read.class_names) == (expected, tuple("abcdefg"))
-    config["pretrained_cfg"]["mean"] = "grey"
+    config["pretrained_cfg"]["mean"] = "gray"
     path.write_text(json.dumps(config))
     with pytest.raises(InputError, match="pretrained_cfg makes no preprocessing"):
         resolve(tmp_path / "folder")

@@ -109,12 +109,12 @@ def test_what_is_no_file_of_tensors_is_told_with_what_is(tmp_path):
 
 
 def test_metadata_is_kept_in_safetensors_and_refused_elsewhere(tmp_path):
-    write_tensors(tmp_path / "m.safetensors", {"a": torch.ones(2)}, {"licence": "Apache-2.0"})
+    write_tensors(tmp_path / "m.safetensors", {"a": torch.ones(2)}, {"license": "Apache-2.0"})
     with read_tensors(tmp_path / "m.safetensors") as file:
-        assert file.metadata == {"format": "pt", "licence": "Apache-2.0"}
+        assert file.metadata == {"format": "pt", "license": "Apache-2.0"}
     for name in ("m.npz", "m.pth"):
         with pytest.raises(InputError, match="cannot hold metadata"):
-            write_tensors(tmp_path / name, {"a": torch.ones(2)}, {"licence": "Apache-2.0"})
+            write_tensors(tmp_path / name, {"a": torch.ones(2)}, {"license": "Apache-2.0"})
 
 
 def test_bfloat16_is_kept_or_exact(tmp_path):

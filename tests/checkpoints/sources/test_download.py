@@ -39,9 +39,9 @@ def assert_nothing_is_left(path):
 def test_a_file_is_fetched_verified_and_kept(server, path, capsys):
     server.pages["/B_16.npz"] = CONTENT
     url = f"{server.address}/B_16.npz"
-    download(url, path, SHA256, name="google:B_16", licence="Apache-2.0")
+    download(url, path, SHA256, name="google:B_16", license="Apache-2.0")
     assert path.read_bytes() == CONTENT
-    assert capsys.readouterr().err == "google:B_16: 3 MB, licence Apache-2.0\n"  # no bar, without a terminal
+    assert capsys.readouterr().err == "google:B_16: 3 MB, license Apache-2.0\n"  # no bar, without a terminal
     assert list(path.parent.iterdir()) == [path]
     download(url, path, SHA256)
     download(url, path)
@@ -248,7 +248,7 @@ def test_a_terminal_gets_a_bar(server, path, monkeypatch, capsys):
     download(f"{server.address}/x", path, SHA256)
     assert path.read_bytes() == CONTENT
     lines = capsys.readouterr().err
-    assert "3 MB, licence not known" in lines
+    assert "3 MB, license not known" in lines
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):

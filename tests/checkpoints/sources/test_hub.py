@@ -52,9 +52,9 @@ def test_a_repository_is_fetched_with_its_configs(server, capsys):
     assert fetched.config is not None
     assert fetched.preprocessor is not None
     assert (read_json(fetched.config), read_json(fetched.preprocessor)) == (CONFIG, preprocessor)
-    assert fetched.licence == "apache-2.0"
+    assert fetched.license == "apache-2.0"
     assert (fetched.family, fetched.fields) == (None, {})
-    assert capsys.readouterr().err == "hf:me/vit: 8.07 kB, licence apache-2.0\n"
+    assert capsys.readouterr().err == "hf:me/vit: 8.07 kB, license apache-2.0\n"
     assert "other.bin" not in server.fetched()
 
 
@@ -141,7 +141,7 @@ def test_what_is_suggested_of_a_repository_of_timm_can_be_fetched(server):
     server.add("timm/two", {"a.safetensors": WEIGHTS, "b.safetensors": save({"b": torch.ones(2)})})
     with pytest.raises(InputError) as caught:
         fetch("timm:two@main")
-    first, _ = caught.value.mend.removeprefix("give ").split(", ")
+    first, _ = caught.value.hint.removeprefix("give ").split(", ")
     assert first == "hf:timm/two/a.safetensors@main"
     assert weights_of(fetch(first)) == WEIGHTS
 
@@ -212,9 +212,9 @@ def test_a_timm_name_is_a_repository_of_timm(server, capsys):
     fetched = fetch(name)
     assert weights_of(fetched) == WEIGHTS
     assert fetched.source == f"{name}@{made.refs['main']}"
-    assert (fetched.family, fetched.licence) == ("timm", "Apache-2.0")  # the card says none, our table does
+    assert (fetched.family, fetched.license) == ("timm", "Apache-2.0")  # the card says none, our table does
     assert fetched.fields == {"num_heads": 12, "image_size": (224, 224)}
-    assert capsys.readouterr().err == f"{name}: 8.07 kB, licence Apache-2.0\n"
+    assert capsys.readouterr().err == f"{name}: 8.07 kB, license Apache-2.0\n"
     with pytest.raises(InputError, match=f"did you mean '{name}'"):
         fetch("timm:vit_base_patch16_224.augreg2_in21k_ft_in1")
 
@@ -224,12 +224,12 @@ def test_google_and_meta_names_come_from_the_table(server, monkeypatch, tmp_path
     server.pages["/storage.googleapis.com/vit_models/imagenet21k+imagenet2012/ViT-B_16.npz"] = b"google's"
     server.pages["/dl.fbaipublicfiles.com/dinov2/dinov2_vitg14/dinov2_vitg14_reg4_pretrain.pth"] = b"meta's"
     google = fetch("google:imagenet21k+imagenet2012/ViT-B_16")
-    assert (weights_of(google), google.family, google.licence) == (b"google's", "google", "Apache-2.0")
+    assert (weights_of(google), google.family, google.license) == (b"google's", "google", "Apache-2.0")
     assert google.path == tmp_path / "cache/vitreous/google/imagenet21k+imagenet2012/ViT-B_16.npz"
     meta = fetch("meta:dinov2_vitg14_reg")
     assert (weights_of(meta), meta.family, meta.source) == (b"meta's", "dinov2", "meta:dinov2_vitg14_reg")
     assert meta.fields == {"num_heads": 24, "image_size": (518, 518)}
-    assert capsys.readouterr().err.splitlines()[1] == "meta:dinov2_vitg14_reg: 6 bytes, licence Apache-2.0"
+    assert capsys.readouterr().err.splitlines()[1] == "meta:dinov2_vitg14_reg: 6 bytes, license Apache-2.0"
     server.requests.clear()
     assert fetch("google:imagenet21k+imagenet2012/ViT-B_16") == google
     assert server.requests == []
@@ -268,7 +268,7 @@ def test_torchvisions_weights_come_with_classes_and_preprocessing(server, monkey
     path.write_bytes(WEIGHTS)
     fetched = fetch("torchvision:vit_h_14")
     assert (fetched.path, fetched.source) == (path, "torchvision:vit_h_14.IMAGENET1K_SWAG_E2E_V1")
-    assert (fetched.family, fetched.licence) == ("torchvision", "CC-BY-NC-4.0")
+    assert (fetched.family, fetched.license) == ("torchvision", "CC-BY-NC-4.0")
     assert fetched.fields == {"num_heads": 16, "image_size": (518, 518)}
     assert fetched.class_names is not None
     assert (len(fetched.class_names), fetched.class_names[0]) == (1000, "tench")
@@ -342,11 +342,11 @@ def test_an_upload_that_breaks_is_one_line(server, tmp_path, monkeypatch):
         push(tmp_path, "me/new", token=TOKEN, message="first")
 
 
-def test_the_environment_of_the_hubs_client_is_honoured(server, tmp_path, fresh_process):
+def test_the_environment_of_the_hubs_client_is_honored(server, tmp_path, fresh_process):
     server.add("me/secret", {"model.safetensors": WEIGHTS}, private=True)
     code = "from vitreous.checkpoints.sources.hub import fetch; print(fetch('hf:me/secret').path)"
     environment = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     result = fresh_process(code, environment=environment | {"HF_TOKEN": TOKEN})
-    assert result.stderr == "hf:me/secret: 8.07 kB, licence apache-2.0\n"  # and no bar, without a terminal
+    assert result.stderr == "hf:me/secret: 8.07 kB, license apache-2.0\n"  # and no bar, without a terminal
     assert Path(result.stdout.strip()).read_bytes() == WEIGHTS
     assert (tmp_path / "home") in Path(result.stdout.strip()).parents

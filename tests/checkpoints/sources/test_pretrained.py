@@ -43,7 +43,7 @@ def test_addresses_are_timms_where_timm_has_them():
         config = theirs[row.url]
         assert config.input_size == (3, row.image_size, row.image_size), row.name
         assert config.num_classes == row.num_classes, row.name
-        assert (config.license or "").casefold() == (row.licence or "").casefold(), row.name
+        assert (config.license or "").casefold() == (row.license or "").casefold(), row.name
 
 
 def test_addresses_lead_to_their_makers_and_differ():
@@ -70,7 +70,7 @@ def test_torchvisions_rows_are_its_enums():
         assert row.num_classes == len(meta["categories"]), name
         assert parameter_count(row.config) == meta["num_params"], name
         assert nominal_multiply_adds(row.config) / 1e9 == pytest.approx(meta["_ops"], rel=0.01), name
-        assert row.licence == ("CC-BY-NC-4.0" if "SWAG" in meta.get("license", "") else "see torchvision"), name
+        assert row.license == ("CC-BY-NC-4.0" if "SWAG" in meta.get("license", "") else "see torchvision"), name
 
 
 def test_shapes_have_the_published_parameters():

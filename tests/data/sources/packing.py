@@ -86,5 +86,5 @@ def line(source):
     with pytest.raises(InputError) as error:
         open_data(source)
     assert str(error.value).isprintable()
-    assert error.value.mend
+    assert error.value.hint
     return str(error.value)

@@ -15,7 +15,7 @@ from vitreous.support.errors import InputError
 
 
 def make(folder, *names, size=(10, 6)):
-    """Images in a folder, each of one colour that its name decides."""
+    """Images in a folder, each of one color that its name decides."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, (len(name), ord(name[0]), 0)).save(folder / name, "PNG")
@@ -40,7 +40,7 @@ def line(folder, **options):
     with pytest.raises(InputError) as error:
         open_data(folder, **options)
     assert str(error.value).isprintable()
-    assert error.value.mend
+    assert error.value.hint
     return str(error.value)
 
 
@@ -176,10 +176,10 @@ def test_a_class_called_train_is_a_class(tmp_path):
 def test_folders_beside_train_are_ignored_and_listed(tmp_path):
     for name in ("a", "b"):
         numbered(tmp_path / "train", name, 2)
-    numbered(tmp_path, "unlabelled", 2)
+    numbered(tmp_path, "unlabeled", 2)
     data = open_data(tmp_path)
     assert data.class_names == ("a", "b")
-    assert data.ignored == {"folder beside train/: unlabelled": 1}
+    assert data.ignored == {"folder beside train/: unlabeled": 1}
 
 
 def test_clutter_is_no_trouble_and_the_rest_is_counted(tmp_path):

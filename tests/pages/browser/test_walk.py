@@ -33,8 +33,8 @@ FOCUSED = """() => {
   return `${tagName} ${picker?.dataset.picker ?? document.activeElement.getAttribute("href") ?? dataset.block}`;
 }"""
 
-# All text that is seen: what it is, its colour, and the colour behind it.
-COLOURS = """() => {
+# All text that is seen: what it is, its color, and the color behind it.
+COLORS = """() => {
   const found = [];
   const clear = "rgba(0, 0, 0, 0)";
   const texts = "h1, h2, h3, h4, h5, p, a, b, dt, dd, figcaption, button, code, summary *";
@@ -254,19 +254,19 @@ def test_it_fits_and_can_be_read(walked, open_page, width, scheme):
     page.wait_for_timeout(100)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator('aside [data-picker="small"]').is_visible() == (width > 1000)
-    pairs = page.evaluate(COLOURS)
+    pairs = page.evaluate(COLORS)
     assert len(pairs) > 200
     assert {name: found for name, *pair in pairs if (found := contrast(*pair)) < 4.5} == {}
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast of two colours, as WCAG 2 defines it."""
+    """The contrast of two colors, as WCAG 2 defines it."""
     low, high = sorted(map(luminance, (one, other)))
     return (high + 0.05) / (low + 0.05)
 
 
-def luminance(colour: str) -> float:
-    assert colour.startswith("rgb("), colour
-    parts = [int(part) / 255 for part in colour[4:-1].split(",")]
+def luminance(color: str) -> float:
+    assert color.startswith("rgb("), color
+    parts = [int(part) / 255 for part in color[4:-1].split(",")]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

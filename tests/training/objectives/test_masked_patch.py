@@ -18,7 +18,7 @@ from vitreous.training.objectives.masked_patch import (
     MaskedPatches,
     MaskedPatchPrediction,
     MaskedTarget,
-    colour_codes,
+    color_codes,
     corrupted_count,
     draw_masks,
 )
@@ -29,10 +29,10 @@ targets_of_each_kind = pytest.mark.parametrize("target", TARGETS)
 
 
 def some_pixels(batch: int, channels: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    """Bytes with patches of many colours: noise around a colour of each 4x4 pixels."""
+    """Bytes with patches of many colors: noise around a color of each 4x4 pixels."""
     rng = np.random.default_rng(seed)
-    colours = rng.integers(0, 256, (batch, channels, -(-height // 4), -(-width // 4)))
-    coarse = colours.repeat(4, 2).repeat(4, 3)[:, :, :height, :width]
+    colors = rng.integers(0, 256, (batch, channels, -(-height // 4), -(-width // 4)))
+    coarse = colors.repeat(4, 2).repeat(4, 3)[:, :, :height, :width]
     return torch.from_numpy((coarse + rng.integers(-20, 21, coarse.shape)).clip(0, 255).astype(np.uint8))
 
 
@@ -40,7 +40,7 @@ def normalized(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.float() / 127.5 - 1
 
 
-def prediction(target: MaskedTarget = "mean_colour", switch: str = "the paper's", fraction=0.5, **overrides):
+def prediction(target: MaskedTarget = "mean_color", switch: str = "the paper's", fraction=0.5, **overrides):
     """A model and an objective, all parameters at random."""
     model = small_model(switch, mask_token=True, **overrides)
     objective = MaskedPatchPrediction(model.config, target, fraction)
@@ -84,30 +84,30 @@ def slow_code(part: np.ndarray, row: int, column: int, cells: int) -> int:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("patch", [(8, 8), (4, 12), (6, 6), (14, 14), (2, 2), (3, 5), (1, 1)])
 @pytest.mark.parametrize("cells", [1, 4])
-def test_colours_against_a_slow_version(channels, patch, cells):
+def test_colors_against_a_slow_version(channels, patch, cells):
     pixels = some_pixels(6, channels, 2 * patch[0], 3 * patch[1])
-    codes = colour_codes(pixels, patch, cells)
+    codes = color_codes(pixels, patch, cells)
     assert codes.tolist() == slow_codes(pixels.numpy(), patch, cells)
     assert codes.shape == (6, 6, cells**2)
     assert codes.unique().numel() > 2
     assert codes.max() < 8**channels
 
 
-def test_colours_at_the_border_of_a_level():
+def test_colors_at_the_border_of_a_level():
     """Means of exactly 64 and of a 1/196 below it, as floats could confuse them."""
     pixels = torch.full((1, 3, 14, 28), 64, dtype=torch.uint8)
     pixels[0, :, 0, 14] = 63
     pixels[0, 0, :, 14:] += 32  # red one level up
-    assert colour_codes(pixels, (14, 14), 1).tolist() == [[[2 * 64 + 2 * 8 + 2], [2 * 64 + 1 * 8 + 1]]]
+    assert color_codes(pixels, (14, 14), 1).tolist() == [[[2 * 64 + 2 * 8 + 2], [2 * 64 + 1 * 8 + 1]]]
     white = torch.full((1, 3, 14, 14), 255, dtype=torch.uint8)
-    assert colour_codes(white, (14, 14), 1).item() == 511
-    assert colour_codes(white, (14, 14), 4).tolist() == [[[511] * 16]]
+    assert color_codes(white, (14, 14), 1).item() == 511
+    assert color_codes(white, (14, 14), 4).tolist() == [[[511] * 16]]
 
 
-def test_grey_has_eight_colours():
+def test_gray_has_eight_colors():
     pixels = torch.tensor([0, 31, 32, 100, 255], dtype=torch.uint8).repeat_interleave(8)
     pixels = pixels.expand(1, 1, 8, -1)
-    assert colour_codes(pixels, (8, 8), 1)[0, :, 0].tolist() == [0, 0, 1, 3, 7]
+    assert color_codes(pixels, (8, 8), 1)[0, :, 0].tolist() == [0, 0, 1, 3, 7]
 
 
 @pytest.mark.parametrize(("patches", "fraction"), [(16, 0.5), (196, 0.5), (197, 0.15), (9, 0.5), (4, 0.01), (3, 0.9)])
@@ -168,7 +168,7 @@ def test_targets_against_a_slow_version(target, switch):
             cut = images[:, :, row * height : (row + 1) * height, column * width : (column + 1) * width]
             assert torch.equal(found.wanted[:, patch], cut.flatten(1))
     else:
-        cells = 4 if target == "small_colours" else 1
+        cells = 4 if target == "small_colors" else 1
         slow = torch.tensor(slow_codes(pixels.numpy(), config.token_stride, cells))
         assert torch.equal(found.wanted, slow if cells == 4 else slow[:, :, 0])
 
@@ -198,7 +198,7 @@ def test_the_verdict_against_a_slow_version(target):
             for logits, code in zip(parts, wanted.reshape(-1), strict=True):
                 losses.append(-logits.log_softmax(0)[code].item())
                 rights.append(float(logits.argmax() == code))
-        assert len(losses) == round(0.3 * 16) * (16 if target == "small_colours" else 1)
+        assert len(losses) == round(0.3 * 16) * (16 if target == "small_colors" else 1)
         loss += sum(losses) / len(losses)
         correct += sum(rights) / len(rights)
     assert verdict.loss.item() == pytest.approx(loss, rel=1e-4)
@@ -206,7 +206,7 @@ def test_the_verdict_against_a_slow_version(target):
 
 
 def test_a_right_answer_counts_as_its_share():
-    model, objective = prediction("small_colours")
+    model, objective = prediction("small_colors")
     pixels = some_pixels(2, 3, 32, 32)
     targets = objective.targets(pixels, normalized(pixels), np.random.default_rng(0))
     nn.init.zeros_(objective.decoder.weight)
@@ -263,7 +263,7 @@ def test_one_batch_can_be_overfitted(target):
 
 @pytest.mark.parametrize("switch", [name for name in SWITCHES if name != "five channels"])
 def test_every_kind_of_model_learns_but_for_its_head(switch):
-    model, objective = prediction("mean_colour", switch)
+    model, objective = prediction("mean_color", switch)
     config = model.config
     pixels = some_pixels(3, config.channels, *config.image_size)
     images = normalized(pixels)
@@ -281,7 +281,7 @@ def test_every_kind_of_model_learns_but_for_its_head(switch):
 
 
 def test_another_image_size_runs():
-    model, objective = prediction("small_colours")
+    model, objective = prediction("small_colors")
     pixels = some_pixels(2, 3, 24, 40)
     targets = objective.targets(pixels, normalized(pixels), np.random.default_rng(0))
     assert targets.corrupted.sum(1).tolist() == [corrupted_count(15, 0.5)] * 2
@@ -321,7 +321,7 @@ def test_gradients_of_micro_batches_add_up(target):
 
 
 def test_autocast_stays_near_float32():
-    model, objective = prediction("small_colours")
+    model, objective = prediction("small_colors")
     pixels = some_pixels(3, 3, 32, 32)
     targets = objective.targets(pixels, normalized(pixels), np.random.default_rng(0))
     exact = objective(model, normalized(pixels), targets).loss
@@ -350,15 +350,15 @@ def test_masks_are_a_function_of_seed_epoch_and_batch():
 
 def test_what_cannot_be_is_refused_by_name():
     with pytest.raises(ValueError, match="no mask token; set mask_token=True"):
-        MaskedPatchPrediction(small_config(), "mean_colour", 0.5)
+        MaskedPatchPrediction(small_config(), "mean_color", 0.5)
     with pytest.raises(InputError, match=r"patch_dropout is 0\.25"):
-        MaskedPatchPrediction(small_config(mask_token=True, patch_dropout=0.25), "mean_colour", 0.5)
+        MaskedPatchPrediction(small_config(mask_token=True, patch_dropout=0.25), "mean_color", 0.5)
 
 
 def test_the_decoder_is_as_wide_as_what_it_says():
     config = small_config(mask_token=True)
     widths = [MaskedPatchPrediction(config, target, 0.5).decoder.out_features for target in TARGETS]
     assert widths == [512, 16 * 512, SMALL["patch_size"] ** 2 * 3]
-    grey = MaskedPatchPrediction(small_config("one channel", mask_token=True), "mean_colour", 0.5)
-    assert grey.decoder.out_features == 8
-    assert grey.decoder.weight.abs().max() > 0
+    gray = MaskedPatchPrediction(small_config("one channel", mask_token=True), "mean_color", 0.5)
+    assert gray.decoder.out_features == 8
+    assert gray.decoder.weight.abs().max() > 0

@@ -98,9 +98,9 @@ def test_digits_are_never_flipped():
     assert resolve(Recipe(), data_of((64, 64))).recipe.augmentation.flip is True
 
 
-def test_grey_images_have_one_mean():
-    grey = dataclasses.replace(data_of((8, 8)), channels=1)
-    assert resolve(Recipe(), grey).recipe.data.mean == (0.5,)
+def test_gray_images_have_one_mean():
+    gray = dataclasses.replace(data_of((8, 8)), channels=1)
+    assert resolve(Recipe(), gray).recipe.data.mean == (0.5,)
     assert resolve(Recipe(), data_of((8, 8))).recipe.data.std == (0.5, 0.5, 0.5)
 
 

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import constants, file_download
 
 from tests.checkpoints.peers import images_of, is_varied
-from tests.checkpoints.test_convert import FLAVOURS, again, stored
+from tests.checkpoints.test_convert import FLAVORS, again, stored
 from tests.hub_server import hub_of_client
 from tests.model.models import SWITCHES, small_model
 from vitreous.checkpoints.convert import FAMILIES
@@ -48,7 +48,7 @@ def weights(tmp_path):
     def write(switch="the paper's", names=OLD, dtype=None, preprocessing=WANTED, **fields):
         path = tmp_path / "runs" / "mine" / "model.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"licence": "MIT", "val_accuracy": 0.9}
+        metadata = {"license": "MIT", "val_accuracy": 0.9}
         save_model(path, small_model(switch, **fields), preprocessing, names, metadata, dtype)
         return str(path.parent)
 
@@ -101,10 +101,10 @@ def test_the_best_known_weights_of_a_variant(said):
 def test_the_default_weights_are_brought_here_and_then_found_in_the_cache(server, tmp_path, monkeypatch, said, capsys):
     theirs = publish(server, tmp_path)
     assert choose_weights(PLAIN, said.append) == DEFAULT
-    assert said == [f"fine-tuning {DEFAULT}, licence Apache-2.0; --model S/16 trains from scratch"]
+    assert said == [f"fine-tuning {DEFAULT}, license Apache-2.0; --model S/16 trains from scratch"]
     told = capsys.readouterr().err
     assert told.startswith(f"{DEFAULT}: ")
-    assert told.endswith(", licence apache-2.0\n")
+    assert told.endswith(", license apache-2.0\n")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     server.requests.clear()
     assert choose_weights(ModelSection(image_size=32, patch_size=8, **RATES), said.append) == DEFAULT
@@ -113,7 +113,7 @@ def test_the_default_weights_are_brought_here_and_then_found_in_the_cache(server
     assert capsys.readouterr().err == ""
     assert start.source.startswith(f"{DEFAULT}@")
     assert start.stored.metadata["source"] == start.source
-    assert start.stored.metadata["licence"] == "Apache-2.0"
+    assert start.stored.metadata["license"] == "Apache-2.0"
     images = images_of(theirs.config)
     with torch.no_grad():
         expected = theirs.representation(images)
@@ -186,7 +186,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(server, tmp_path, monkeypa
 
 def model_for(family):
     """A model that the family holds, with as many heads as are guessed."""
-    choices = ({"width": 64, "num_heads": 1} | flavour for flavour in FLAVOURS)
+    choices = ({"width": 64, "num_heads": 1} | flavor for flavor in FLAVORS)
     switches = ("the paper's", "mean pooling", "attention pooling", "registers", "SwiGLU and LayerScale")
     models = (small_model(switch, **choice) for choice in choices for switch in (*switches, *SWITCHES))
     return next(model for model in models if not family.lacking(model.config))
@@ -255,7 +255,7 @@ def test_the_same_classes_keep_their_logits_bit_for_bit(switch, weights):
     assert start.notes == []
     assert start.stored.class_names == OLD
     assert start.stored.preprocessing == WANTED
-    assert start.stored.metadata == {"source": "mine", "licence": "MIT"}
+    assert start.stored.metadata == {"source": "mine", "license": "MIT"}
     assert {name: getattr(start.stored.model.config, name) for name in RATES} == RATES
 
 
@@ -309,12 +309,12 @@ def test_another_image_size_patch_and_channels(weights):
     assert (start.stored.preprocessing.channels, start.stored.model.config.channels) == (1, 1)
     assert start.stored.preprocessing.mean == pytest.approx((0.2,))
     assert len(start.notes) == 4
-    grey = torch.randn(4, 1, 48, 64)
+    gray = torch.randn(4, 1, 48, 64)
     old = small_model(position_resampling="bicubic_antialias")
     with torch.no_grad():
-        expected = old(grey.expand(-1, 3, -1, -1))
+        expected = old(gray.expand(-1, 3, -1, -1))
         assert is_varied(expected)
-        torch.testing.assert_close(start.stored.model(grey), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(start.stored.model(gray), expected, rtol=0, atol=1e-4)
 
     patched = begin_from(path, ModelSection(patch_size=4), OLD, 3).stored.model.config
     assert (patched.patch_size, patched.image_size) == ((4, 4), (32, 32))
@@ -346,7 +346,7 @@ def test_what_the_weights_settle_is_not_settled_again(wrong, weights):
     [(name, value)] = wrong.items()
     with pytest.raises(InputError, match=f"^{name} is ") as caught:
         begin_from(path, ModelSection(**wrong), OLD, 3)
-    assert f"leave {name} out: the shape comes from the weights" in caught.value.mend
+    assert f"leave {name} out: the shape comes from the weights" in caught.value.hint
     assert "\n" not in str(caught.value)
     same = getattr(small_model().config, name)
     assert same != value

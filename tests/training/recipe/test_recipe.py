@@ -18,7 +18,7 @@ def line(call, *arguments) -> str:
     with pytest.raises(InputError) as error:
         call(*arguments)
     assert str(error.value).isprintable()
-    assert error.value.mend
+    assert error.value.hint
     return str(error.value)
 
 

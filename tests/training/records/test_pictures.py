@@ -18,7 +18,7 @@ from vitreous.training.records.pictures import (
 )
 
 RGB = Preprocessing((8, 12), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
-GREY = Preprocessing((8, 12), channels=1, mean=(0.5,), std=(0.3,))
+GRAY = Preprocessing((8, 12), channels=1, mean=(0.5,), std=(0.3,))
 NAMES = ("pizza", "steak", "sushi")
 
 
@@ -33,9 +33,9 @@ def drawn(figure):
     return [np.asarray(axes.images[0].get_array()) for axes in cells], [axes.get_title() for axes in cells]
 
 
-@pytest.mark.parametrize("preprocessing", [RGB, GREY], ids=["rgb", "grey"])
+@pytest.mark.parametrize("preprocessing", [RGB, GRAY], ids=["rgb", "gray"])
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 16, 20])
-def test_views_are_the_pixels_before_they_were_normalised(preprocessing, count):
+def test_views_are_the_pixels_before_they_were_normalized(preprocessing, count):
     bytes_ = pixels(count, preprocessing.channels)
     labels = torch.arange(count) % 3
     views, texts = drawn(batch_picture(preprocessing.normalize(bytes_), labels, NAMES, preprocessing))
@@ -93,8 +93,8 @@ def test_no_view_is_brighter_than_white_where_rounding_leaves_the_range():
     assert white.max() <= 1
 
 
-@pytest.mark.parametrize("preprocessing", [RGB, GREY], ids=["rgb", "grey"])
-def test_hidden_patches_are_grey_and_the_others_as_they_are(preprocessing):
+@pytest.mark.parametrize("preprocessing", [RGB, GRAY], ids=["rgb", "gray"])
+def test_hidden_patches_are_gray_and_the_others_as_they_are(preprocessing):
     bytes_ = pixels(10, preprocessing.channels)
     hidden = torch.rand(10, 2 * 4) < 0.5
     hidden[0] = torch.tensor([1, 0, 0, 0, 0, 0, 1, 0]).bool()

@@ -1,4 +1,4 @@
-"""What every family of weights has in common: how it is recognised, read, and what it can hold.
+"""What every family of weights has in common: how it is recognized, read, and what it can hold.
 
 A family is one file with one class: the keys that tell it, a table of rules for a config, what it can hold, and what
 its keys do not say. The rest (reading, checking, refusing, reporting) is here, once.
@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from vitreous.checkpoints.families.key_map import Rule, constant, rule
 from vitreous.checkpoints.files.tensors import Kind
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.model.config import NOT_NEGATIVE, PAIRS, POSITIVE, ViTConfig, as_pair, did_you_mean
+from vitreous.model.config import NOT_NEGATIVE, PAIRS, POSITIVE, ViTConfig, as_pair
 from vitreous.model.variants import SIZES
-from vitreous.support.errors import InputError
+from vitreous.support.errors import InputError, unknown
 
 Shapes = Mapping[str, Sequence[int]]  # of a file's tensors, by key
 HEAD_DIM = 64  # of nearly every ViT that was published
@@ -384,7 +384,7 @@ def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     names = [f.name for f in fields(ViTConfig)]
     for name in given:
         if name not in names:
-            raise InputError(f"{name!r} is no field of a model{did_you_mean(name, names)}", "")
+            raise unknown("field of ViTConfig", name, names)
     try:
         return {name: as_pair(name, value) if name in PAIRS else value for name, value in given.items()}
     except ValueError as error:

@@ -141,7 +141,7 @@ def preprocessing_of(belongings: Mapping[str, Any], preprocessor: Mapping[str, A
         )
     except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
         cause = f"{PREPROCESSOR} says what our preprocessing cannot do: {error}"
-        raise InputError(cause, "mend it, or take it away") from error
+        raise InputError(cause, "fix it, or take it away") from error
 
 
 def geometry(told: Mapping[str, Any], *, by_edge: bool) -> tuple[tuple[int, int], Any, float]:
@@ -244,8 +244,8 @@ def preprocessor_json(c: ViTConfig, p: Preprocessing) -> dict[str, Any]:
     else:
         what = ""
     if what:
-        mend = "export to a file, model.safetensors, which says nothing of the preprocessing"
-        raise InputError(f"no image processor of transformers does {what}", mend)
+        hint = "export to a file, model.safetensors, which says nothing of the preprocessing"
+        raise InputError(f"no image processor of transformers does {what}", hint)
     squashing = "DeiT" if cut else "Siglip" if model_of(c) == SIGLIP else "ViT"
     cropping = {"do_center_crop": True, "crop_size": dict(zip(("height", "width"), p.whole_size, strict=True))}
     return {

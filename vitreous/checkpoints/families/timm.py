@@ -61,7 +61,7 @@ class Timm(TimmTable):
                 check_count("num_heads", arguments["num_heads"])
                 fields["num_heads"] = arguments["num_heads"]
         except ValueError as error:
-            raise InputError(f"config.json's model_args make no ViT: {error}", "mend it") from error
+            raise InputError(f"config.json's model_args make no ViT: {error}", "fix it") from error
         if "act_layer" in arguments:
             gelu = chosen("act_layer", arguments["act_layer"], GATES if re.match(SWIGLU, name) else ACTIVATIONS)
             fields["gelu"] = gelu or fields["gelu"]
@@ -91,7 +91,7 @@ class Timm(TimmTable):
         except InputError:
             raise
         except (TypeError, ValueError) as error:
-            raise InputError(f"config.json's pretrained_cfg makes no preprocessing: {error}", "mend it") from error
+            raise InputError(f"config.json's pretrained_cfg makes no preprocessing: {error}", "fix it") from error
 
     def class_names_from(self, belongings: Mapping[str, Any]) -> tuple[str, ...] | None:
         told = belongings.get("pretrained_cfg")

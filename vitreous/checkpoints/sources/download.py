@@ -36,11 +36,11 @@ def cache_folder() -> Path:
 
 
 def download(
-    url: str, path: Path, checksum: str | None = None, *, name: str | None = None, licence: str | None = None
+    url: str, path: Path, checksum: str | None = None, *, name: str | None = None, license: str | None = None
 ) -> None:
     """Fetches a file, unless it is there already and has the checksum.
 
-    Says name, size and licence on the standard error stream before the content is read, and shows progress there if
+    Says name, size and license on the standard error stream before the content is read, and shows progress there if
     it is a terminal. What comes is not longer than the server announced, and is verified before it gets its name.
 
     Args:
@@ -48,7 +48,7 @@ def download(
         path: where the file is to lie; its folder is made.
         checksum: "sha256:" or "md5:" and the hex digits, all of them or the first ones. None where none is published.
         name: what a person calls the file; the address if None.
-        licence: to say.
+        license: to say.
 
     Raises:
         InputError: the address cannot be used or reached, the content is not what the checksum says, or there is no
@@ -67,7 +67,7 @@ def download(
     instead = f"put the file of {url} at {path}, or give the path of a copy"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _attempt(url, path, checksum, f"{name}: {{}}, licence {licence or 'not known'}")
+            return _attempt(url, path, checksum, f"{name}: {{}}, license {license or 'not known'}")
         except Dropped as error:
             if attempt == ATTEMPTS:
                 raise InputError(f"cannot fetch {name} from {url}, tried {ATTEMPTS} times: {error}", instead) from error
@@ -86,16 +86,16 @@ def open_url(url: str) -> Any:
 
 def check_address(url: str) -> None:
     """Raises InputError for an address that is not usable: no https, no host, a password, characters to be encoded."""
-    mend = "give an address such as https://host/file.npz"
+    hint = "give an address such as https://host/file.npz"
     if not url.isascii() or not url.isprintable() or " " in url:
         raise InputError(f"{url!r} has characters that an address cannot have", "write them percent-encoded")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise InputError(f"{url!r} is no address: {error}", mend) from error
+        raise InputError(f"{url!r} is no address: {error}", hint) from error
     if not host:
-        raise InputError(f"{url!r} names no host", mend)
+        raise InputError(f"{url!r} names no host", hint)
     if parts.username is not None:
         raise InputError("an address must not hold a user name or password", "fetch the file and give its path")
     if not _is_safe(url):

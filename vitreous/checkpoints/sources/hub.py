@@ -36,7 +36,7 @@ class Fetched:
     Args:
         path: the weights file, or the index file of sharded ones, whose shards lie beside it.
         source: the canonical name, with the commit where there is one; fit to be published.
-        licence: SPDX-like, where known.
+        license: SPDX-like, where known.
         family: whose layout the file has, where the name says it; a repository of `hf:` may have any.
         config: the config.json that lies in the same folder, where there is one.
         preprocessor: the preprocessor_config.json there.
@@ -47,7 +47,7 @@ class Fetched:
 
     path: Path
     source: str
-    licence: str | None = None
+    license: str | None = None
     family: str | None = None
     config: Path | None = None
     preprocessor: Path | None = None
@@ -65,7 +65,7 @@ def is_remote(name: str) -> bool:
 def fetch(name: str) -> Fetched:
     """Brings the weights that a name stands for to this machine, unless they are here.
 
-    Before a download one line on the standard error stream says size and licence.
+    Before a download one line on the standard error stream says size and license.
 
     Args:
         name: `hf:owner/name[/file][@revision]`, `timm:name.tag[@revision]`, `torchvision:model[.weights]`,
@@ -159,24 +159,24 @@ def _from_repository(name: str, repo_id: str, file: str | None, revision: str | 
         beside = [PurePosixPath(file).with_name(kept).as_posix() for kept in (CONFIG, PREPROCESSOR)]
         config, preprocessor = (repository.get(path) if path in repository.files else None for path in beside)
         row = pretrained.KNOWN.get(base)
-        licence = repository.licence or (row.licence if row else None)
-        path = _bring(base, repository, file, licence)
+        license = repository.license or (row.license if row else None)
+        path = _bring(base, repository, file, license)
     family = "timm" if repo_id.startswith("timm/") else None  # others keep files of any family there
     fields = row.fields if row else {}
-    return Fetched(path, f"{base}@{repository.commit}", licence, family, config, preprocessor, fields=fields)
+    return Fetched(path, f"{base}@{repository.commit}", license, family, config, preprocessor, fields=fields)
 
 
-def _bring(name: str, repository: Repository, file: str, licence: str | None) -> Path:
+def _bring(name: str, repository: Repository, file: str, license: str | None) -> Path:
     """The weights on this machine, with all shards; says what is fetched."""
     if not file.endswith(INDEX):
-        _announce(name, repository, [file], licence)
+        _announce(name, repository, [file], license)
         return repository.get(file)
     path = repository.get(file)
     shards = _shards(path, file)
     missing = [shard for shard in shards if shard not in repository.files]
     if missing:
         raise InputError(f"{name} lacks {', '.join(missing)}, which {file} names", "fetch it again")
-    _announce(name, repository, shards, licence)
+    _announce(name, repository, shards, license)
     for shard in shards:
         repository.get(shard)
     return path
@@ -191,15 +191,15 @@ def _shards(index: Path, file: str) -> list[str]:
     return sorted({str(PurePosixPath(file).parent / shard) for shard in names})
 
 
-def _announce(name: str, repository: Repository, files: Iterable[str], licence: str | None) -> None:
-    """Says size and licence of what is going to be fetched, if anything is."""
+def _announce(name: str, repository: Repository, files: Iterable[str], license: str | None) -> None:
+    """Says size and license of what is going to be fetched, if anything is."""
     from huggingface_hub import try_to_load_from_cache
 
     here = partial(try_to_load_from_cache, repository.repo_id, revision=repository.commit)
     new = [file for file in files if not isinstance(here(file), str)]
     if new:
         sizes = [repository.files[file] or 0 for file in new]
-        line = f"{name}: {bytes_text(sum(sizes))}, licence {licence or 'not known'}"
+        line = f"{name}: {bytes_text(sum(sizes))}, license {license or 'not known'}"
         print(printable(line), file=sys.stderr, flush=True)
 
 
@@ -225,15 +225,15 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is no JSON, no object, or longer than any such file is.
     """
-    mend = "mend it, or fetch it again"
+    hint = "fix it, or fetch it again"
     with path.open("rb") as file:
         text = file.read(MAX_JSON + 1)
     try:
         value = json.loads(text) if len(text) <= MAX_JSON else None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is no JSON: {error}", mend) from error
+        raise InputError(f"{str(path)!r} is no JSON: {error}", hint) from error
     if not isinstance(value, dict):
-        raise InputError(f"{str(path)!r} holds no JSON object of at most {bytes_text(MAX_JSON)}", mend)
+        raise InputError(f"{str(path)!r} holds no JSON object of at most {bytes_text(MAX_JSON)}", hint)
     return value
 
 
@@ -254,11 +254,11 @@ def _from_torchvision(name: str) -> Fetched:
     row = pretrained.KNOWN.get(source)
     path = Path(get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
     digits = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    licence = row.licence if row else pretrained.SEE_TORCHVISION
-    download(weights.url, path, f"sha256:{digits[1]}" if digits else None, name=source, licence=licence)
+    license = row.license if row else pretrained.SEE_TORCHVISION
+    download(weights.url, path, f"sha256:{digits[1]}" if digits else None, name=source, license=license)
     fields = row.fields if row else {"image_size": tuple(weights.meta["min_size"])}
     names, preprocessing = tuple(weights.meta["categories"]), _transforms(weights.transforms())
-    return Fetched(path, source, licence, "torchvision", class_names=names, preprocessing=preprocessing, fields=fields)
+    return Fetched(path, source, license, "torchvision", class_names=names, preprocessing=preprocessing, fields=fields)
 
 
 def _transforms(transforms: Any) -> Preprocessing:
@@ -281,8 +281,8 @@ def _from_table(name: str) -> Fetched:
     assert row.url is not None, "rows of the table have addresses"
     scheme, _, file = row.name.partition(":")
     path = cache_folder() / scheme / f"{file}{row.suffix}"
-    download(row.url, path, row.checksum, name=row.name, licence=row.licence)
-    return Fetched(path, row.name, row.licence, row.family, fields=row.fields)
+    download(row.url, path, row.checksum, name=row.name, license=row.license)
+    return Fetched(path, row.name, row.license, row.family, fields=row.fields)
 
 
 def _from_url(name: str) -> Fetched:
@@ -291,8 +291,8 @@ def _from_url(name: str) -> Fetched:
     check_address(address)
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if match is None:
-        mend = f"write {address}#sha256= and the 64 hex digits that `sha256sum` prints of the file"
-        raise InputError(f"{address} has no checksum", mend)
+        hint = f"write {address}#sha256= and the 64 hex digits that `sha256sum` prints of the file"
+        raise InputError(f"{address} has no checksum", hint)
     digits = match[1].lower()
     suffix = PurePosixPath(unquote(urlsplit(address).path)).suffix
     path = cache_folder() / "sha256" / f"{digits}{suffix if suffix in SUFFIXES else ''}"

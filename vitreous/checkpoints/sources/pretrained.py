@@ -1,4 +1,4 @@
-"""Weights that others published: name, address, licence, accuracy and checksum, as far as their makers say them.
+"""Weights that others published: name, address, license, accuracy and checksum, as far as their makers say them.
 
 `list models` shows this table; `hub.fetch` reads it. Any other `hf:`, `timm:` or https name works as well, without
 a row. Accuracy is ImageNet top-1 in percent, of the classifier that the file holds. Sources:
@@ -38,7 +38,7 @@ class Pretrained:
         variant: the shape, a name that `variant` knows.
         image_size: height and width that the positions were made for, in pixels.
         num_classes: of the classifier; 0 for none.
-        licence: SPDX where there is one; None where it was not found.
+        license: SPDX where there is one; None where it was not found.
         top1: percent, None where there is none.
         url: of the file; None where a hub or torchvision gives it.
         checksum: what is published of it, "sha256:" or "md5:" and the first hex digits, at least 6.
@@ -51,7 +51,7 @@ class Pretrained:
     variant: str
     image_size: int
     num_classes: int
-    licence: str | None = None
+    license: str | None = None
     top1: float | None = None
     url: str | None = None
     checksum: str | None = None
@@ -193,7 +193,7 @@ MAE = (
     ("finetune/mae_finetuned_vit_huge", "H/14", "2541f2", 86.93),
 )
 
-# Name, pixels, top-1, size in MiB; SWAG's licence is the one that its repository states.
+# Name, pixels, top-1, size in MiB; SWAG's license is the one that its repository states.
 TORCHVISION = (
     ("vit_b_16.IMAGENET1K_V1", 224, 81.072, 330.285),
     ("vit_b_16.IMAGENET1K_SWAG_E2E_V1", 384, 85.304, 331.398),
@@ -210,7 +210,7 @@ TORCHVISION = (
 DISTILLED = {"distillation_token": True}
 CLIP = {"pre_norm": True, "patch_bias": False, "gelu": "quick", "norm_eps": 1e-5}
 SIGLIP = {"class_token": False, "position_class_slot": False, "pooling": "attention"}
-# Name, family, shape, pixels, classes, licence, top-1, what else differs.
+# Name, family, shape, pixels, classes, license, top-1, what else differs.
 HUBS = (
     ("hf:google/vit-base-patch16-224", "huggingface", "B/16", 224, 1000, APACHE, None, {}),
     ("hf:google/vit-base-patch16-384", "huggingface", "B/16", 384, 1000, None, None, {}),
@@ -283,14 +283,14 @@ def torchvisions() -> Iterator[Pretrained]:
     for name, pixels, top1, mebibytes in TORCHVISION:
         shape = name.partition(".")[0].removeprefix("vit_").replace("_", "/")
         shape = shape[:1].upper() + shape[1:]
-        licence, size = NON_COMMERCIAL if "SWAG" in name else SEE_TORCHVISION, round(mebibytes * MEBIBYTE)
-        yield Pretrained(f"torchvision:{name}", "torchvision", shape, pixels, 1000, licence, top1, size=size)
+        license, size = NON_COMMERCIAL if "SWAG" in name else SEE_TORCHVISION, round(mebibytes * MEBIBYTE)
+        yield Pretrained(f"torchvision:{name}", "torchvision", shape, pixels, 1000, license, top1, size=size)
 
 
 def hubs() -> Iterator[Pretrained]:
     """The most used repositories of the hub."""
-    for name, family, shape, pixels, classes, licence, top1, other in HUBS:
-        yield Pretrained(name, family, shape, pixels, classes, licence, top1, other=other)
+    for name, family, shape, pixels, classes, license, top1, other in HUBS:
+        yield Pretrained(name, family, shape, pixels, classes, license, top1, other=other)
 
 
 def table(*parts: Iterable[Pretrained]) -> dict[str, Pretrained]:

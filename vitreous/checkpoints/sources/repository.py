@@ -24,7 +24,7 @@ class Repository(NamedTuple):
     repo_id: str
     commit: str
     files: Mapping[str, int | None]  # sizes in bytes, by path
-    licence: str | None
+    license: str | None
     get: Callable[[str], Path]  # brings a file here
 
 
@@ -61,9 +61,9 @@ def open_repository(repo_id: str, revision: str | None, file: str | None) -> Rep
         return cached
     commit = info.sha or "main"
     card = info.card_data.to_dict() if info.card_data else {}
-    licence = card.get("license_name") if card.get("license") == "other" else card.get("license")
+    license = card.get("license_name") if card.get("license") == "other" else card.get("license")
     files = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
-    licence = licence if isinstance(licence, str) else None
+    license = license if isinstance(license, str) else None
 
     def get(file: str) -> Path:
         path = hf_hub_download(repo_id, file, revision=commit)
@@ -71,7 +71,7 @@ def open_repository(repo_id: str, revision: str | None, file: str | None) -> Rep
             hf_hub_download(repo_id, file, revision=revision)  # so that the branch's name leads there offline too
         return Path(path)
 
-    return Repository(repo_id, commit, files, licence, get)
+    return Repository(repo_id, commit, files, license, get)
 
 
 def _cached(repo_id: str, revision: str | None, file: str | None) -> Repository | None:
@@ -101,11 +101,11 @@ def hub_errors(name: str, repo_id: str, instead: str) -> Generator[None, None, N
     except errors.HFValidationError as error:
         raise InputError(f"{repo_id!r} is no name of a repository", "write owner/name") from error
     except errors.GatedRepoError as error:
-        mend = f"accept its terms at {at}/{repo_id}, then log in with `hf auth login` or set HF_TOKEN"
-        raise InputError(f"{name} is open only to those who accept its terms", mend) from error
+        hint = f"accept its terms at {at}/{repo_id}, then log in with `hf auth login` or set HF_TOKEN"
+        raise InputError(f"{name} is open only to those who accept its terms", hint) from error
     except errors.RepositoryNotFoundError as error:
-        mend = f"{pretrained.suggestion(name)}; for a private one, log in with `hf auth login` or set HF_TOKEN"
-        raise InputError(f"{at} shows no {repo_id}: it does not exist or is private", mend) from error
+        hint = f"{pretrained.suggestion(name)}; for a private one, log in with `hf auth login` or set HF_TOKEN"
+        raise InputError(f"{at} shows no {repo_id}: it does not exist or is private", hint) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(f"{name} has no such revision", "give a branch, a tag or a commit that it has") from error
     except errors.HfHubHTTPError as error:

@@ -1,1 +1,1 @@
-"""Where labelled images come from: the embedded digits, folders, and archives."""
+"""Where labeled images come from: the embedded digits, folders, and archives."""

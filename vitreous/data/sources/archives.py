@@ -122,14 +122,14 @@ class ArchiveLoader:
         try:
             return decode_image(self.content(index), self.limits)
         except BadImage as error:
-            raise BadImage(self.names[index], error.reason, error.mend) from error
+            raise BadImage(self.names[index], error.reason, error.hint) from error
 
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) that the header tells, undecoded."""
         try:
             return header_size(self.content(index), self.limits)
         except BadImage as error:
-            raise BadImage(self.names[index], error.reason, error.mend) from error
+            raise BadImage(self.names[index], error.reason, error.hint) from error
 
     def content(self, index: int) -> bytes:
         """A member's bytes, checked. However much a member would unpack to, no more is unpacked than it says."""

@@ -1,4 +1,4 @@
-"""How labelled images lie in folders, on a disk or in an archive: one folder per class, and splits above them."""
+"""How labeled images lie in folders, on a disk or in an archive: one folder per class, and splits above them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -107,8 +107,8 @@ def open_tree(tree: Tree, validation_fraction: float) -> ImageData:
         ]
         parts["train"], parts["validation"] = _divide(parts["train"], held_out)
         if not any(parts["validation"]):
-            mend = "add images, or a val/ folder beside train/"
-            raise InputError(f"every class of {tree.source!r} has one image, so none is left for validation", mend)
+            hint = "add images, or a val/ folder beside train/"
+            raise InputError(f"every class of {tree.source!r} has one image, so none is left for validation", hint)
 
     splits = {name: _split(name, tree, names) for name, names in parts.items()}
     return ImageData(

@@ -1,4 +1,4 @@
-"""Where labelled images come from: the embedded digits, and photos in folders or zip archives.
+"""Where labeled images come from: the embedded digits, and photos in folders or zip archives.
 
 Opening a source reads names, never pixels. Splits are fixed by the files' names alone: opening the same
 source again, or on another machine, gives the same samples in the same places.
@@ -24,7 +24,7 @@ TEST_FRACTION = 0.2  # of the digits, which come without a test split
 
 
 def open_data(source: str | Path, validation_fraction: float = 0.1) -> ImageData:
-    """Opens a source of labelled images.
+    """Opens a source of labeled images.
 
     "digits" is scikit-learn's 1,797 handwritten digits of 8x8 pixels, with a fixed test fifth; a folder of
     this name is "./digits". Any other source is a folder, in one of two layouts:
@@ -99,7 +99,7 @@ def _real_path(source: str) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class ArrayLoader:
-    """Makes grey images from the rows of an array "samples height width" of bytes."""
+    """Makes gray images from the rows of an array "samples height width" of bytes."""
 
     pixels: np.ndarray
 

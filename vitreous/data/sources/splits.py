@@ -1,4 +1,4 @@
-"""Labelled images, opened and split: what every source gives, and how images are held out for validation."""
+"""Labeled images, opened and split: what every source gives, and how images are held out for validation."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ class ImageData:
         validation: what choices are made on.
         test: what is read once, at the end; None where there is none.
         native_size: the usual (height, width) of the images: the median over some of train.
-        channels: 3 (RGB) or 1 (grey).
+        channels: 3 (RGB) or 1 (gray).
         flip_ok: whether an image swapped left and right is still of its class.
         ignored: what the source holds besides, and how many; not what systems leave, such as .DS_Store.
     """

@@ -65,7 +65,7 @@ class Comparison:
     Attributes:
         equal: whether both models return the same, within the tolerance.
         first_difference: where they part, None if they do not.
-        cause: what probably causes it and how to mend it, None if no experiment tells.
+        cause: what probably causes it and how to fix it, None if no experiment tells.
         stages: each stage of the reference with where its values are in your model, up to the first difference.
         tolerance: relative error that counts as none.
         error: of the outputs (of what `note` says, where there is one), None if their shapes differ.
@@ -258,7 +258,7 @@ def sentence(finding: Finding, other: str, known: str) -> str:
     text = f"{other} {mistake.says}, where {known} {mistake.does}."
     if site:
         text = f"Only in {site}: {text[0].lower()}{text[1:]}"
-    text += f" {mistake.mend}." if known == "the reference" else ""
+    text += f" {mistake.hint}." if known == "the reference" else ""
     return text if complete else f"{text} Behind it, something else differs as well."
 
 

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, whose colours are the page's: they follow it into the dark."""
+"""Line charts as inline SVG, whose colors are the page's: they follow it into the dark."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ class Line:
     Args:
         name: what it shows.
         values: one for each x; None where there is none.
-        style: the CSS class, which gives the colour.
+        style: the CSS class, which gives the color.
     """
 
     name: str

@@ -21,7 +21,7 @@ def photo(pixels: UInt8[ndarray, "channels height width"]) -> str:
 
 
 def heat(weights: Float[ndarray, "rows columns"]) -> str:
-    """Attention as a data URI: a pixel for each patch, of one colour, the more opaque the more it is attended to."""
+    """Attention as a data URI: a pixel for each patch, of one color, the more opaque the more it is attended to."""
     opacity = weights / max(weights.max(), 1e-12) * (STRONGEST * 255)
-    colour = np.broadcast_to(np.array(HEAT, np.uint8), (*weights.shape, 3))
-    return uri(encoded(Image.fromarray(np.dstack([colour, opacity.round().astype(np.uint8)])), "png"), "png")
+    color = np.broadcast_to(np.array(HEAT, np.uint8), (*weights.shape, 3))
+    return uri(encoded(Image.fromarray(np.dstack([color, opacity.round().astype(np.uint8)])), "png"), "png")

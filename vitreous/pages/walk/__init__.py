@@ -30,7 +30,7 @@ def walk_page(
 
     Args:
         model: in evaluation mode.
-        image: decoded, in RGB or grey, of any size.
+        image: decoded, in RGB or gray, of any size.
         preprocessing: what the weights expect.
         class_names: one for each logit; None gives them numbers.
         name: of the model, for the heading.

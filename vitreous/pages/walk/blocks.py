@@ -171,7 +171,7 @@ def head_figure(block: Block) -> str:
         ("v of the token that fits most", head.kinds["v"][most], "v"),
     ]
     drawn = "".join(
-        strip_row(name, strip(values), strip_size(len(values)), "its numbers as colours", first=kind)
+        strip_row(name, strip(values), strip_size(len(values)), "its numbers as colors", first=kind)
         for name, values, kind in rows
     )
     return f'<div class="strips" data-block="{block.number}" data-of="first">{drawn}</div>\n'

@@ -86,7 +86,7 @@ def packed_blocks(walk: Walk, keys: int, queries: int) -> Iterator[dict[str, str
 
 
 def pooled(weights: AttentionMap, grid: Grid, prefix: int, side: int) -> Float[Tensor, "batch heads fewer tokens"]:
-    """Maps of which neighbouring queries, `side`×`side` patches, are put together as their mean."""
+    """Maps of which neighboring queries, `side`×`side` patches, are put together as their mean."""
     if side == 1:
         return weights
     [maps] = weights[:, :, prefix:].transpose(-1, -2)  # heads tokens queries
@@ -104,7 +104,7 @@ def key_patches(
 
 
 def average(maps: Float[Tensor, "a b rows columns"], side: int) -> Float[Tensor, "a b fewer_rows fewer_columns"]:
-    """The mean of each `side`×`side` neighbours; fewer at the lower and the right edge, where they do not fit."""
+    """The mean of each `side`×`side` neighbors; fewer at the lower and the right edge, where they do not fit."""
     return maps if side == 1 else F.avg_pool2d(maps, side, ceil_mode=True)
 
 

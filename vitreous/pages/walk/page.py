@@ -10,7 +10,7 @@ from vitreous.inspection.table import short
 from vitreous.pages.walk import words
 from vitreous.pages.walk.blocks import percent
 from vitreous.pages.walk.data import page_data
-from vitreous.pages.walk.pictures import grey, photo
+from vitreous.pages.walk.pictures import gray, photo
 from vitreous.pages.walk.sections import Page, likeliest, sections
 from vitreous.support.text import html_text
 
@@ -55,7 +55,7 @@ def variables(page: Page) -> str:
     (rows, columns), (height, width) = page.walk.grid, page.pixels.shape[1:]
     stride = page.walk.model.config.token_stride
     return (
-        f":root {{ --photo: url({photo(page.pixels)}); --grey: url({grey(page.pixels)}); --rows: {rows}; "
+        f":root {{ --photo: url({photo(page.pixels)}); --gray: url({gray(page.pixels)}); --rows: {rows}; "
         f"--columns: {columns}; --row: {page.choice.row}; --column: {page.choice.column}; "
         f"--ratio: {width}/{height}; --stride: {stride[1]}/{stride[0]}; }}\n"
     )

@@ -17,7 +17,7 @@ INDICES = {"ℓ₋₁": "ℓ−1", "ℓ": "ℓ", "₀": "0"}
 def section(name: str, number: str, title: str, text: str, content: str) -> str:
     """One stage of the walk, under its heading."""
     return (
-        f'<section id="{name}" class="stage" tabindex="-1" aria-labelledby="{name}-title">\n'
+        f'<section id="{name}" class="stage" tabindex="-1" aria-labeledby="{name}-title">\n'
         f'<h2 id="{name}-title"><span class="number">{number}</span>{html_text(title)}</h2>\n'
         f"<p>{html_text(text)}</p>\n{content}</section>\n"
     )

@@ -13,7 +13,7 @@ from vitreous.pages.walk.packing import ZERO
 
 COLD = (43, 123, 222)  # values below 0, where there is a sign
 STRONGEST = 0.86  # opacity of a map's strongest patch: the photo is still seen below
-GREY_SIDE = 224  # pixels of a side of the grey photo that lies below the maps
+GRAY_SIDE = 224  # pixels of a side of the gray photo that lies below the maps
 ORIGINAL_SIDE = 480  # of the photo as it was given
 MOST_BYTES = 700_000  # of the photo without loss
 STRIP = 96  # numbers in a row of a strip
@@ -26,12 +26,12 @@ def photo(pixels: UInt8[ndarray, "channels height width"]) -> str:
     return uri(file, "png") if len(file) <= MOST_BYTES else uri(encoded(image, "jpeg"), "jpeg")
 
 
-def grey(pixels: UInt8[ndarray, "channels height width"]) -> str:
-    """The same, grey, dimmed and small: what maps are laid on."""
+def gray(pixels: UInt8[ndarray, "channels height width"]) -> str:
+    """The same, gray, dimmed and small: what maps are laid on."""
     image = picture(pixels).convert("L").point(lambda value: round(20 + 0.5 * value))
     if max(image.size) <= CRISP:
         return uri(encoded(image, "png"), "png")
-    image.thumbnail((GREY_SIDE, GREY_SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((GRAY_SIDE, GRAY_SIDE), Image.Resampling.LANCZOS)
     return uri(encoded(image, "jpeg"), "jpeg")
 
 
@@ -52,7 +52,7 @@ def crop(pixels: UInt8[ndarray, "channels height width"], place: tuple[int, int]
 
 
 def filter_picture(weights: Float[Tensor, "channels height width"]) -> str:
-    """A filter: middle grey is 0, and the value farthest from it is black or white."""
+    """A filter: middle gray is 0, and the value farthest from it is black or white."""
     values = weights.detach().float().cpu().numpy()
     scaled = 127.5 + 127.5 * values / max(np.abs(values).max(), 1e-12)
     shown = scaled if len(scaled) in (1, 3) else scaled.mean(axis=0, keepdims=True)
@@ -67,10 +67,10 @@ def channel_picture(values: Float[Tensor, "height width"]) -> str:
 
 
 def heat(opacity: Float[Tensor, "rows columns"]) -> str:
-    """Values in [0, 1] as a pixel each, of one colour, the higher the more opaque."""
+    """Values in [0, 1] as a pixel each, of one color, the higher the more opaque."""
     alpha = (opacity.nan_to_num().clamp(0, 1).cpu().numpy() * (STRONGEST * 255)).round().astype(np.uint8)
-    colour = np.broadcast_to(np.array(HEAT, np.uint8), (*alpha.shape, 3))
-    return uri(encoded(Image.fromarray(np.dstack([colour, alpha])), "png"), "png")
+    color = np.broadcast_to(np.array(HEAT, np.uint8), (*alpha.shape, 3))
+    return uri(encoded(Image.fromarray(np.dstack([color, alpha])), "png"), "png")
 
 
 def strip(steps: Float[Tensor, " numbers"]) -> str:
@@ -79,9 +79,9 @@ def strip(steps: Float[Tensor, " numbers"]) -> str:
     filled = np.full(rows * columns, ZERO, np.float32)
     filled[: len(steps)] = steps.nan_to_num(ZERO).cpu().numpy()
     values = (filled - ZERO) / ZERO
-    colour = np.where(values[:, None] < 0, np.array(COLD, np.uint8), np.array(HEAT, np.uint8))
+    color = np.where(values[:, None] < 0, np.array(COLD, np.uint8), np.array(HEAT, np.uint8))
     alpha = (np.abs(values) * 255).round().astype(np.uint8)[:, None]
-    image = np.concatenate([colour, alpha], axis=1).reshape(rows, columns, 4)
+    image = np.concatenate([color, alpha], axis=1).reshape(rows, columns, 4)
     return uri(encoded(Image.fromarray(image), "png"), "png")
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // One choice of a token for the whole page, and every picture and number that follows it.
 
-const HEAT = [255, 122, 0], COLD = [43, 123, 222]; // the colours of pictures.py
+const HEAT = [255, 122, 0], COLD = [43, 123, 222]; // the colors of pictures.py
 const STRONGEST = 0.86, STEPS = 15, ZERO = 7;
 const root = document.documentElement, data = JSON.parse(document.getElementById("data").textContent);
 const [rows, columns] = data.grid;
@@ -53,7 +53,7 @@ function canvasOf(view, width, height) {
   return canvas.getContext("2d");
 }
 
-/** Draws a pixel for each number: `of(i)` from -1 to 1 is its colour's opacity, `count` of them. */
+/** Draws a pixel for each number: `of(i)` from -1 to 1 is its color's opacity, `count` of them. */
 function draw(view, width, height, count, of) {
   const context = canvasOf(view, width, height), image = context.createImageData(width, height);
   for (let i = 0; i < count; i++) {

@@ -191,18 +191,18 @@ def product_picture(page: Page, number: int) -> str:
 
 
 def place_strip(page: Page, name: str, kind: str, strip: Strip) -> str:
-    """A strip of the chosen place's numbers, and where its colours end."""
+    """A strip of the chosen place's numbers, and where its colors end."""
     steps = strip.steps[page.choice.place]
     name = f"{name}<small>±{strip.scale:.2g}</small>"
-    return strip_row(name, pictures.strip(steps), pictures.strip_size(len(steps)), "its numbers as colours", strip=kind)
+    return strip_row(name, pictures.strip(steps), pictures.strip_size(len(steps)), "its numbers as colors", strip=kind)
 
 
 def strips_key(shown: int, width: int) -> str:
-    """What the colours of a strip mean."""
+    """What the colors of a strip mean."""
     part = "" if shown == width else f" The first {shown} of {width} numbers are shown."
     return (
         '<p class="soft key">Each small field is one number: <span class="scale signed" role="presentation"></span> '
-        f"blue below 0, orange above; ± says where the colours end.{part}</p>\n"
+        f"blue below 0, orange above; ± says where the colors end.{part}</p>\n"
     )
 
 
@@ -299,7 +299,7 @@ def pooled_figure(page: Page) -> str:
     """The one vector, and for attention pooling where its probe looks."""
     scale, steps = signed(page.walk.value("head.pooling"))
     name = f"one vector<small>±{scale:.2g}</small>"
-    row = strip_row(name, pictures.strip(steps), pictures.strip_size(len(steps)), "its numbers as colours")
+    row = strip_row(name, pictures.strip(steps), pictures.strip_size(len(steps)), "its numbers as colors")
     return f'{probe_figure(page)}<div class="strips">{row}</div>\n'
 
 

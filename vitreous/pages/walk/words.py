@@ -12,12 +12,12 @@ STAGES = {
     "stem": (
         "This model is a hybrid (section 3.1): a small ResNet turns the image into a feature map, and the "
         "Transformer reads the map's cells in place of pixels. Some of its {channels} channels are below; each cell "
-        "stands for {height}×{width} pixels, and has seen some of their neighbours."
+        "stands for {height}×{width} pixels, and has seen some of their neighbors."
     ),
     "patches": (
         "A Transformer reads a sequence, so the {what} is cut into {count} patches of {height}×{width} {unit}, in "
         "reading order. Each is flattened: its {values} numbers are written one behind the other, {order}. From here "
-        "on a patch is a list of numbers, and nothing in it says which of them were neighbours."
+        "on a patch is a list of numbers, and nothing in it says which of them were neighbors."
     ),
     "projection": (
         "Each of the {width} filters, the columns of E, is as large as a patch. A patch is multiplied with a filter, "
@@ -26,7 +26,7 @@ STAGES = {
     ),
     "filters": (
         "The principal components of the {source}, the one that explains most first (Figure 7, left). Trained filters "
-        "show flat colours, edges and waves, of which a small patch can be put together; fresh ones are noise."
+        "show flat colors, edges and waves, of which a small patch can be put together; fresh ones are noise."
     ),
     "prefix": (
         "Learned tokens are put in front of the patches: {names}. They come from no place of the image and are the "
@@ -43,7 +43,7 @@ STAGES = {
     "positions": (
         "So far the model could not tell one order of the patches from another. {kind} is added to each token; it "
         "says where the patch was. The map shows how alike the chosen place's vector is to those of all others "
-        "(cosine similarity, Figure 7, centre). In a trained model near places are alike, and often rows and columns "
+        "(cosine similarity, Figure 7, center). In a trained model near places are alike, and often rows and columns "
         "can be seen."
     ),
     "positions: inside": (
@@ -83,7 +83,7 @@ HEADS = (
 )
 QKV = (
     "Each token makes a query (what it looks for), a key (what it can be found by) and a value (what it hands on). "
-    "Each head has {head_dim} numbers of each. Below, in head 0: where the query and a key have like colours in like "
+    "Each head has {head_dim} numbers of each. Below, in head 0: where the query and a key have like colors in like "
     "places, their product is large."
 )
 GATHER, THINK = "each token gathers from all others", "each token by itself"

@@ -37,7 +37,7 @@ class Rescale:
     image_size: tuple[int, int]
 
     def __call__(self, images: Images) -> Float[Tensor, "batch channels teacher_height teacher_width"]:
-        """Normalised and sized as the teacher expects."""
+        """Normalized and sized as the teacher expects."""
         images = torch.addcmul(self.shift, images, self.scale)
         if images.shape[2:] == self.image_size:
             return images

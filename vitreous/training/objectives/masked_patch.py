@@ -17,11 +17,11 @@ from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.training.objectives.objective import Objective, Targets, Verdict
 
-MaskedTarget = Literal["mean_colour", "small_colours", "pixels"]
+MaskedTarget = Literal["mean_color", "small_colors", "pixels"]
 Codes = Int64[Tensor, "batch patches"] | Int64[Tensor, "batch patches 16"]
 
 HIDDEN, SWAPPED = 0.8, 0.1  # of the corrupted patches; the rest are kept
-LEVELS = 8  # of a channel of a colour: 3 bits
+LEVELS = 8  # of a channel of a color: 3 bits
 BYTES = 256
 SMALL = 4  # cells along a side of a patch that was made small
 
@@ -34,8 +34,8 @@ class MaskedPatches:
         corrupted: the patches that are asked for, as many of each image.
         hidden: those of them in whose place the mask token stands.
         swapped: for each patch, which one stands in its place; its own number if it stays or is hidden.
-        wanted: of every patch, by the kind of target: the code of its mean colour, the codes of its 16 cells in
-            reading order, or its normalised pixels.
+        wanted: of every patch, by the kind of target: the code of its mean color, the codes of its 16 cells in
+            reading order, or its normalized pixels.
     """
 
     corrupted: PatchMask
@@ -57,8 +57,8 @@ class MaskedPatchPrediction(Objective):
 
     Args:
         config: of the model, with a mask token and without patch dropout.
-        target: "mean_colour", the paper's choice: the mean colour of the patch in 3 bits for each channel, one of 8^C
-            classes; "small_colours": the same for each cell of the patch made 4x4 small; "pixels": the patch itself,
+        target: "mean_color", the paper's choice: the mean color of the patch in 3 bits for each channel, one of 8^C
+            classes; "small_colors": the same for each cell of the patch made 4x4 small; "pixels": the patch itself,
             by its squared error.
         fraction: of the patches of an image, that are corrupted; 0.5 in the paper.
 
@@ -78,8 +78,8 @@ class MaskedPatchPrediction(Objective):
         self.patch, self.prefix_tokens = config.token_stride, config.prefix_tokens
         self.codes = LEVELS**config.channels
         outputs = {
-            "mean_colour": self.codes,
-            "small_colours": SMALL**2 * self.codes,
+            "mean_color": self.codes,
+            "small_colors": SMALL**2 * self.codes,
             "pixels": math.prod(self.patch) * config.channels,
         }
         self.decoder = nn.Linear(config.width, outputs[target])
@@ -94,18 +94,18 @@ class MaskedPatchPrediction(Objective):
         """Draws what is corrupted in a batch, and computes what is wanted on the device of the images.
 
         Args:
-            pixels: of the batch, on the device; the colours are theirs.
-            images: the same, normalised; the pixels wanted are theirs.
+            pixels: of the batch, on the device; the colors are theirs.
+            images: the same, normalized; the pixels wanted are theirs.
             generator: of this batch, see `masking_generator`.
         """
         grid = grid_of((images.shape[2], images.shape[3]), self.patch)
         masks = draw_masks(len(images), math.prod(grid), self.fraction, generator)
         corrupted, swapped, hidden = (torch.from_numpy(m).to(images.device, non_blocking=True) for m in masks)
         match self.target:
-            case "mean_colour":
-                wanted = colour_codes(pixels, self.patch, cells=1).squeeze(2)
-            case "small_colours":
-                wanted = colour_codes(pixels, self.patch, cells=SMALL)
+            case "mean_color":
+                wanted = color_codes(pixels, self.patch, cells=1).squeeze(2)
+            case "small_colors":
+                wanted = color_codes(pixels, self.patch, cells=SMALL)
             case "pixels":
                 wanted = F.unfold(images, self.patch, stride=self.patch).mT  # batch patches values
         return MaskedPatches(corrupted, hidden, swapped, wanted)
@@ -115,11 +115,11 @@ class MaskedPatchPrediction(Objective):
 
         Args:
             model: gives all its patches, behind its final norm.
-            images: normalised.
+            images: normalized.
             targets: MaskedPatches.
 
         Returns:
-            Sums over the images: of the cross-entropy in nats, or the squared error of normalised pixels; and of the
+            Sums over the images: of the cross-entropy in nats, or the squared error of normalized pixels; and of the
             share of codes that are right, which for pixels is 0.
         """
         assert isinstance(targets, MaskedPatches), "masked patches are told by MaskedPatches"
@@ -184,10 +184,10 @@ def draw_masks(
     return corrupted, np.where(moved, (own + steps) % patches, own), corrupted & (fate < HIDDEN)
 
 
-def colour_codes(
+def color_codes(
     pixels: UInt8[Tensor, "batch channels height width"], patch: tuple[int, int], cells: int
 ) -> Int64[Tensor, "batch patches {cells}*{cells}"]:
-    """The mean colours of the cells of each patch, in reading order, as one number each.
+    """The mean colors of the cells of each patch, in reading order, as one number each.
 
     A mean has 3 bits for each channel, floor(mean / 32), red the highest: r·64 + g·8 + b. A cell is an exact part of
     the patch; a pixel on the border of two counts in both with its share. Whole numbers all along, so that every

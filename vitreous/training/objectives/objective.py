@@ -43,7 +43,7 @@ class Objective(nn.Module):
 
         Args:
             model: being trained.
-            images: normalised, perhaps mixed.
+            images: normalized, perhaps mixed.
             targets: of these images.
         """
         raise NotImplementedError

@@ -137,7 +137,7 @@ def sgd(
     """
     parts = groups(*modules, weight_decay=weight_decay, layer_decay=layer_decay)
     optimizer = torch.optim.SGD(parts, lr=lr, momentum=momentum, fused=True)
-    # Made here and not at the first step: where that one is skipped, torch would leave them uninitialised.
+    # Made here and not at the first step: where that one is skipped, torch would leave them uninitialized.
     for group in optimizer.param_groups if momentum else ():
         for parameter in group["params"]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

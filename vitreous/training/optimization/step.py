@@ -100,7 +100,7 @@ def train_step(
         optimizer: a fused one, of the parameters of the model and the objective that are trained; a group's
             "lr_scale", if it has one, is a factor of the lr.
         objective: gives the summed loss.
-        images: normalised, on the model's device.
+        images: normalized, on the model's device.
         targets: what the objective wants of these images.
         lr: the learning rate of this step.
         clip_norm: the largest norm of all gradients together; inf for no clipping.

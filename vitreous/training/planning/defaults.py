@@ -68,8 +68,8 @@ def resolve(recipe: Recipe, data: ImageData, start: Start | None = None) -> Reso
     tables["schedule"] = settle_schedule(recipe.schedule, len(data.train), tables["data"]["batch_size"])
     if start is None:
         config = Recipe.from_dict(tables).config(len(data.class_names), data.channels)
-        grey = (0.5,) * data.channels
-        preprocessing = Preprocessing(config.image_size, mean=grey, std=grey, channels=data.channels)
+        gray = (0.5,) * data.channels
+        preprocessing = Preprocessing(config.image_size, mean=gray, std=gray, channels=data.channels)
     else:
         config, preprocessing = start.stored.model.config, start.stored.preprocessing
     asked = {name: value for name in OF_IMAGES if (value := tables["data"][name]) != "auto"}

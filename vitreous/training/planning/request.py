@@ -101,8 +101,6 @@ def check_variant(name: str) -> None:
         return
     try:
         variant(name)
-    except ValueError as error:
-        cause, _, mend = str(error).partition("; ")
-        raise InputError(
-            cause, f"{mend}; or give a run's folder, a weights file or a name such as hf:owner/name"
-        ) from error
+    except InputError as error:
+        weights = "or give a run's folder, a weights file or a name such as hf:owner/name"
+        raise InputError(error.cause, f"{error.hint}; {weights}") from error

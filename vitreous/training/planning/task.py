@@ -91,7 +91,7 @@ class Task:
         return batches(split, self.preprocessing, batch_size=self.batch_size, workers=self.workers, shuffle=False)
 
     def tensors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Normalised images and labels, on the device."""
+        """Normalized images and labels, on the device."""
         images = batch.images.to(self.device, non_blocking=True)
         return self.preprocessing.normalize(images), batch.labels.to(self.device, non_blocking=True)
 

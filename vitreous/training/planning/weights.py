@@ -28,7 +28,7 @@ FALLBACK = (
 )
 RATES = ("dropout", "stochastic_depth", "patch_dropout")
 OWN = tuple(name for name in ModelSection.model_fields if name not in (*BESIDE_WEIGHTS, "variant"))  # the weights' own
-LASTING = ("source", "licence", "family", "dialect")  # metadata that stay true when the weights are trained on
+LASTING = ("source", "license", "family", "dialect")  # metadata that stay true when the weights are trained on
 SHOWN = 5  # class names in a note
 
 
@@ -80,11 +80,11 @@ def default_weights(say: Callable[[str], None]) -> str | None:
     try:
         if not is_cached(DEFAULT):
             look(DEFAULT)
-            fetch(DEFAULT)  # says size and licence first
+            fetch(DEFAULT)  # says size and license first
     except InputError as error:
         say(printable(FALLBACK.format(error.cause)))
         return None
-    say(f"fine-tuning {DEFAULT}, licence {KNOWN[DEFAULT].licence}; --model S/16 trains from scratch")
+    say(f"fine-tuning {DEFAULT}, license {KNOWN[DEFAULT].license}; --model S/16 trains from scratch")
     return DEFAULT
 
 
@@ -141,7 +141,7 @@ def begin_from(
         kept_classes=kept,
     )
     check_own_fields(section, adapted.config, weights)
-    model = with_own_memory(adapted, regularised(adapted.config, section, mask_token))
+    model = with_own_memory(adapted, regularized(adapted.config, section, mask_token))
     if any(place is not None for place in kept):
         notes += told_classes(names, stored.class_names or ())
     source = stored.report.source if stored.report else weights
@@ -189,9 +189,8 @@ def check_variant(section: ModelSection, config: ViTConfig, weights: str) -> Non
         return
     try:
         wanted = variant(section.variant)
-    except ValueError as error:
-        cause, _, mend = str(error).partition("; ")
-        raise InputError(f"the recipe's [model] is not valid: {cause}", mend) from error
+    except InputError as error:
+        raise InputError(f"the recipe's [model] is not valid: {error.cause}", error.hint) from error
     for name in SHAPE:
         if getattr(section, name) is None and getattr(wanted, name) != getattr(config, name):
             has = f"{name} {getattr(config, name)} and not {getattr(wanted, name)}"
@@ -208,14 +207,10 @@ def check_own_fields(section: ModelSection, config: ViTConfig, weights: str) -> 
             raise InputError(cause, f"leave {name} out: the shape comes from the weights; or set init=random")
 
 
-def regularised(config: ViTConfig, section: ModelSection, mask_token: bool) -> ViTConfig:
+def regularized(config: ViTConfig, section: ModelSection, mask_token: bool) -> ViTConfig:
     """The config with the section's rates, and with a mask token or without. Raises InputError if they do not fit."""
     rates = {name: getattr(section, name) for name in RATES}
-    try:
-        return config.replace(**rates, mask_token=mask_token)
-    except ValueError as error:
-        cause, _, mend = str(error).partition("; ")
-        raise InputError(cause, mend) from error
+    return config.replace(**rates, mask_token=mask_token)
 
 
 def with_own_memory(model: VisionTransformer, config: ViTConfig) -> VisionTransformer:

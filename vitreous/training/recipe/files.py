@@ -125,4 +125,4 @@ def read_toml(path: Path) -> Tables:
     try:
         return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
-        raise InputError(f"the recipe {str(path)!r} is not TOML: {error}", "mend that place") from error
+        raise InputError(f"the recipe {str(path)!r} is not TOML: {error}", "fix that place") from error

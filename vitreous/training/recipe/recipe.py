@@ -126,9 +126,8 @@ class Recipe(BaseModel):
             if fields.get("hidden_dim") == "width":
                 fields["hidden_dim"] = fields.get("width") or variant(name).width
             return variant(name, **fields)
-        except ValueError as error:
-            cause, _, mend = str(error).partition("; ")
-            raise InputError(f"the recipe's [model] is not valid: {cause}", mend) from error
+        except InputError as error:
+            raise InputError(f"the recipe's [model] is not valid: {error.cause}", error.hint) from error
 
     def to_toml(self) -> str:
         """The recipe as TOML, every value in it but the model's where they are the variant's own."""

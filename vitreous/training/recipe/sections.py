@@ -43,7 +43,7 @@ class ModelSection(Section):
     """The model: a variant with fresh weights, and the fields of ViTConfig that are to differ from it; or weights.
 
     Classes and channels come from the data. Weights bring their own shape: then only image_size, patch_size,
-    position_resampling and the rates of regularisation may be set beside them.
+    position_resampling and the rates of regularization may be set beside them.
     """
 
     init: Literal["auto", "random", "pretrained"] = "auto"  # auto: pretrained where weights are at hand
@@ -133,7 +133,7 @@ class ObjectiveSection(Section):
     distillation: Distillation = "hard"
     teacher_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the loss
     temperature: Finite = 3.0  # of soft distillation
-    masked_target: MaskedTarget = "mean_colour"
+    masked_target: MaskedTarget = "mean_color"
     masked_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the patches, that are corrupted
 
 

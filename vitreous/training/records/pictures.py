@@ -21,7 +21,7 @@ TALLEST = 2  # times the width; a view that is taller is drawn narrower
 GAP, TEXT_LINE = 0.12, 0.15  # inches
 LINE = 28  # characters that fit above a view
 TEXT = "#333333"
-HIDDEN = 0.87  # the grey of a hidden patch, from black 0 to white 1
+HIDDEN = 0.87  # the gray of a hidden patch, from black 0 to white 1
 
 Labels = Int64[Tensor, " batch"] | Float[Tensor, "batch classes"]
 
@@ -44,10 +44,10 @@ def batch_picture(images: Images, labels: Labels, class_names: tuple[str, ...], 
     """The first views of a batch, up to 16, each below its label.
 
     Args:
-        images: at least one, normalised, as the model gets them: on any device, perhaps mixed.
+        images: at least one, normalized, as the model gets them: on any device, perhaps mixed.
         labels: class numbers; or shares of every class, as mixed images have them.
         class_names: by class number.
-        preprocessing: by which the images were normalised.
+        preprocessing: by which the images were normalized.
     """
     views = _pixels(images[:MOST_VIEWS], preprocessing)
     captions = [caption(label, class_names) for label in labels[:MOST_VIEWS].cpu()]
@@ -58,10 +58,10 @@ def masked_picture(images: Images, hidden: PatchMask, grid: Grid, preprocessing:
     """The first views of a batch, up to 8, each beside itself without its hidden patches.
 
     Args:
-        images: at least one, normalised, as the model gets them without the hiding, on any device.
+        images: at least one, normalized, as the model gets them without the hiding, on any device.
         hidden: the patches that are hidden, row by row.
         grid: (rows, columns) of patches.
-        preprocessing: by which the images were normalised.
+        preprocessing: by which the images were normalized.
     """
     views = _pixels(images[: MOST_VIEWS // 2], preprocessing)
     rows, columns = (side // patches for side, patches in zip(views.shape[1:3], grid, strict=True))
@@ -88,7 +88,7 @@ def caption(label: Int64[Tensor, ""] | Float[Tensor, " classes"], class_names: t
 
 
 def _pixels(images: Images, preprocessing: Preprocessing) -> Float[np.ndarray, "batch height width channels"]:
-    """The values that were normalised, in [0, 1]."""
+    """The values that were normalized, in [0, 1]."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     values = (images.detach().float().cpu() * std + mean).clamp(0, 1)
     return values.permute(0, 2, 3, 1).numpy()

@@ -12,7 +12,7 @@ from vitreous.training.loop import Trained
 from vitreous.training.records.figures import save, shortened
 from vitreous.training.records.folder import RunFolder
 
-TRAIN_COLOUR, VALIDATION_COLOUR, GREY = "#9aa5b1", "#1f5fa8", "#555555"
+TRAIN_COLOR, VALIDATION_COLOR, GRAY = "#9aa5b1", "#1f5fa8", "#555555"
 MOST_COUNTS = 20  # classes up to which the matrix shows its numbers
 MOST_NAMES = 60  # classes up to which it shows their names
 
@@ -43,16 +43,16 @@ def curves(trained: Trained) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
-        for split, label, colour in (
-            ("train", "training", TRAIN_COLOUR),
-            ("val", "validation", VALIDATION_COLOUR),
+        for split, label, color in (
+            ("train", "training", TRAIN_COLOR),
+            ("val", "validation", VALIDATION_COLOR),
         ):
             looks = [(row["epoch"], value) for row in trained.rows if (value := row[f"{split}_{name}"]) is not None]
-            axes.plot(*zip(*looks, strict=True), color=colour, label=label, linewidth=1.6)
+            axes.plot(*zip(*looks, strict=True), color=color, label=label, linewidth=1.6)
         kept = trained.best["epoch"], trained.best[f"val_{name}"]
-        axes.plot(*kept, "o", color=VALIDATION_COLOUR, markerfacecolor="white", markersize=6)
+        axes.plot(*kept, "o", color=VALIDATION_COLOR, markerfacecolor="white", markersize=6)
         axes.set_title(name, loc="left", fontsize=11)
-        axes.set_xlabel("epoch", color=GREY)
+        axes.set_xlabel("epoch", color=GRAY)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
         plain(axes)
@@ -62,7 +62,7 @@ def curves(trained: Trained) -> Figure:
 
 
 def matrix_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """The confusion matrix; a cell's colour is its share of the row, so that rare classes are seen too."""
+    """The confusion matrix; a cell's color is its share of the row, so that rare classes are seen too."""
     classes = len(class_names)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(12.0, max(4.0, 2.2 + 0.42 * classes))
@@ -70,8 +70,8 @@ def matrix_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, loc="left", fontsize=11)
-    axes.set_xlabel("predicted", color=GREY)
-    axes.set_ylabel("true", color=GREY)
+    axes.set_xlabel("predicted", color=GRAY)
+    axes.set_ylabel("true", color=GRAY)
     if classes <= MOST_NAMES:
         names = [shortened(name) for name in class_names]
         size = 9 if classes <= MOST_COUNTS else 6
@@ -82,8 +82,8 @@ def matrix_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -
     if classes <= MOST_COUNTS:
         for (row, column), count in np.ndenumerate(matrix):
             if count:
-                colour = "white" if shares[row, column] > 0.5 else GREY
-                axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
+                color = "white" if shares[row, column] > 0.5 else GRAY
+                axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=9)
     plain(axes)
     return figure
 
@@ -91,4 +91,4 @@ def matrix_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -
 def plain(axes: Axes) -> None:
     """Takes away what holds no information."""
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-    axes.tick_params(length=0, colors=GREY)
+    axes.tick_params(length=0, colors=GRAY)

@@ -25,20 +25,20 @@ def attentions(modules: Modules) -> Iterator[Mistake]:
     """Mistakes inside attention."""
     if first_of(nn.MultiheadAttention, modules):
         axes = "takes batch and sequence for each other in attention"
-        mend = "Give nn.MultiheadAttention batch_first=True for batch × tokens × width"
+        hint = "Give nn.MultiheadAttention batch_first=True for batch × tokens × width"
         flip = each(nn.MultiheadAttention, lambda m: setattr(m, "batch_first", not m.batch_first))
-        yield Mistake(axes, "does not", mend, flip)
+        yield Mistake(axes, "does not", hint, flip)
     if not first_of(SelfAttention, modules):
         return
     for order in itertools.islice(itertools.permutations(range(3)), 1, None):
         read = ", ".join(PARTS[i] for i in order)
-        mend = "Split the rows of the joint weight as q, k, v: qkv(x).chunk(3, dim=-1)"
-        yield Mistake(f"reads q, k, v in the order {read}", "reads q, k, v", mend, reorder(order))
+        hint = "Split the rows of the joint weight as q, k, v: qkv(x).chunk(3, dim=-1)"
+        yield Mistake(f"reads q, k, v in the order {read}", "reads q, k, v", hint, reorder(order))
     for says, factor in SCALES:
         change = each(SelfAttention, partial(scale_queries, factor=factor))
         yield Mistake(says, "does", "Divide by math.sqrt(head_dim), before the softmax", change)
     yield from packings()
-    for says, mend, options in (
+    for says, hint, options in (
         (
             "mixes up the images: its attention runs over the batch, not over the tokens",
             "Give nn.MultiheadAttention batch_first=True for batch × tokens × width",
@@ -67,7 +67,7 @@ def attentions(modules: Modules) -> Iterator[Mistake]:
         ),
     ):
         change = each(SelfAttention, partial(attend_otherwise, **options))
-        yield Mistake(says, "follows equations 5 to 8", mend, change)
+        yield Mistake(says, "follows equations 5 to 8", hint, change)
 
 
 def reorder(order: Sequence[int]) -> Change:
@@ -100,8 +100,8 @@ def packings() -> Iterator[Mistake]:
             says = f"reads the rows of the qkv weight as ({packed})"
             says += ", and joins the heads as (head_dim heads)" if joined_by_number else ""
             change = each(SelfAttention, partial(repack, order=order, joined_by_number=joined_by_number))
-            mend = "Reshape to (3, heads, head_dim), in this order, and join as (heads head_dim)"
-            yield Mistake(says, "has (3 heads head_dim)", mend, change)
+            hint = "Reshape to (3, heads, head_dim), in this order, and join as (heads head_dim)"
+            yield Mistake(says, "has (3 heads head_dim)", hint, change)
 
 
 def repack(attention: SelfAttention, order: Sequence[int], joined_by_number: bool) -> None:
@@ -154,5 +154,5 @@ def head_counts(modules: Modules) -> Iterator[Mistake]:
     width = known.out.in_features
     for count in (n for n in range(1, min(width, 65)) if width % n == 0 and n != known.num_heads):
         change = assigned(SelfAttention, num_heads=count)
-        mend = f"Set num_heads={known.num_heads}"
-        yield Mistake(f"has {count} attention heads", f"has {known.num_heads}", mend, change)
+        hint = f"Set num_heads={known.num_heads}"
+        yield Mistake(f"has {count} attention heads", f"has {known.num_heads}", hint, change)

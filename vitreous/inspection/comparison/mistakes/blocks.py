@@ -122,9 +122,9 @@ BLOCKS: tuple[tuple[Build, str, str], ...] = (
 def blocks(modules: Modules) -> Iterator[Mistake]:
     """Mistakes in the blocks and around them."""
     if first_of(EncoderBlock, modules):
-        for build, says, mend in BLOCKS:
+        for build, says, hint in BLOCKS:
             change = each(EncoderBlock, partial(rebuild, build=build))
-            yield Mistake(says, "follows equations 2 and 3", mend, change)
+            yield Mistake(says, "follows equations 2 and 3", hint, change)
         bare = together(each(EncoderBlock, partial(rebuild, build=post_norm)), assigned(Encoder, norm=nn.Identity()))
         says = "norms after each sum (post-norm), and has no final norm"
         yield Mistake(says, "follows equations 2 to 4", f"Norm before each branch: {BOTH}; and at the end", bare)
@@ -137,8 +137,8 @@ def blocks(modules: Modules) -> Iterator[Mistake]:
         change = each(LayerScale, lambda scale: put(scale, "gamma", torch.ones_like(scale.gamma)))
         yield Mistake("has no LayerScale", "has one behind each branch", "Multiply each branch by gamma", change)
     if first_of(SwiGLU, modules):
-        mend = "Write fc2(silu(first half) * second half)"
-        yield Mistake("swaps gate and value in SwiGLU", "has the gate first", mend, each(SwiGLU, swap_gate))
+        hint = "Write fc2(silu(first half) * second half)"
+        yield Mistake("swaps gate and value in SwiGLU", "has the gate first", hint, each(SwiGLU, swap_gate))
 
 
 def rebuild(block: EncoderBlock, build: Build) -> None:

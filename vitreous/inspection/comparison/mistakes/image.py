@@ -25,21 +25,21 @@ def patches(modules: Modules) -> Iterator[Mistake]:
         return
     for order in itertools.islice(itertools.permutations(range(3)), 1, None):
         named = ", ".join(AXES[i] for i in order)
-        mend = "Flatten each patch as (channel, height, width), the order of a Conv2d's weight"
+        hint = "Flatten each patch as (channel, height, width), the order of a Conv2d's weight"
         flatten = each(PatchEmbedding, partial(permute_kernel, order=order, inverse=True))
-        yield Mistake(f"flattens each patch as ({named})", "goes (channel, height, width)", mend, flatten)
-        mend = "Permute the kernel to (width, channel, height, width of the patch), then flatten it"
+        yield Mistake(f"flattens each patch as ({named})", "goes (channel, height, width)", hint, flatten)
+        hint = "Permute the kernel to (width, channel, height, width of the patch), then flatten it"
         kernel = each(PatchEmbedding, partial(permute_kernel, order=order, inverse=False))
         says = f"has its patch kernel flattened as ({named})"
-        yield Mistake(says, "has (channel, height, width)", mend, kernel)
-    mend = "Go through the rows first: rearrange to (batch, rows * columns, …)"
+        yield Mistake(says, "has (channel, height, width)", hint, kernel)
+    hint = "Go through the rows first: rearrange to (batch, rows * columns, …)"
     by_column = each(PatchEmbedding, read_by_column)
-    yield Mistake("numbers the patches column by column", "goes row by row", mend, by_column)
-    mend = "Split height and width, move the axes (permute), then reshape"
+    yield Mistake("numbers the patches column by column", "goes row by row", hint, by_column)
+    hint = "Split height and width, move the axes (permute), then reshape"
     mixed = each(PatchEmbedding, reshape_only)
-    yield Mistake("reshapes the image without moving axes, which mixes the patches", "moves them", mend, mixed)
-    mend = "Give the channels as red, green, blue"
-    yield Mistake("takes the channels in reverse (BGR)", "takes RGB", mend, each(PatchEmbedding, reverse_channels))
+    yield Mistake("reshapes the image without moving axes, which mixes the patches", "moves them", hint, mixed)
+    hint = "Give the channels as red, green, blue"
+    yield Mistake("takes the channels in reverse (BGR)", "takes RGB", hint, each(PatchEmbedding, reverse_channels))
 
 
 def kernel_of(embedding: PatchEmbedding) -> Tensor:
@@ -97,20 +97,20 @@ def tokens(modules: Modules) -> Iterator[Mistake]:
     for method in CHOICES["position_resampling"] if resampling else ():
         if method != resampling:
             change = assigned(PositionEmbedding, resampling=method)
-            mend = f"Interpolate the grid of positions as {resampling!r} does, the class token's row apart"
-            yield Mistake(f"resamples the positions by {method!r}", f"does by {resampling!r}", mend, change)
+            hint = f"Interpolate the grid of positions as {resampling!r} does, the class token's row apart"
+            yield Mistake(f"resamples the positions by {method!r}", f"does by {resampling!r}", hint, change)
 
 
 def class_tokens() -> Iterator[Mistake]:
     """The class token in another place."""
-    mend = "Put it in front: torch.cat([class_token, patches], dim=1)"
+    hint = "Put it in front: torch.cat([class_token, patches], dim=1)"
     for reads, index in (("and reads the last token", -1), ("but reads the first token", 0)):
         for shifts in (True, False):
             moved = each(PositionEmbedding, partial(class_token_last, positions_too=not shifts))
             change = together(moved, assigned(Head, pooling=TokenPooling(index)))
             kept = "" if shifts else ", each with its own position"
             says = f"puts the class token behind the patches{kept}, {reads}"
-            yield Mistake(says, "puts it in front", mend, change)
+            yield Mistake(says, "puts it in front", hint, change)
     change = assigned(Head, pooling=TokenPooling(-1))
     yield Mistake("reads the last token, which is a patch", "reads the class token", "Read x[:, 0]", change)
 
@@ -139,7 +139,7 @@ def class_token_last(embedding: PositionEmbedding, positions_too: bool) -> None:
 
 def stem_positions(class_token: bool) -> Iterator[Mistake]:
     """The positions added otherwise, or not at all."""
-    for says, mend, rows in (
+    for says, hint, rows in (
         ("adds no positions", "Add position_embedding to the tokens", "none"),
         (
             "adds positions before the class token is there, so that it has none",
@@ -157,7 +157,7 @@ def stem_positions(class_token: bool) -> Iterator[Mistake]:
         if not class_token and rows in ("patches", "shifted"):
             continue
         change = each(PositionEmbedding, partial(add_otherwise, rows=rows))
-        yield Mistake(says, "follows equation 1", mend, change)
+        yield Mistake(says, "follows equation 1", hint, change)
 
 
 def add_otherwise(embedding: PositionEmbedding, rows: str) -> None:

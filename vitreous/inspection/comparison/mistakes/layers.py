@@ -68,8 +68,8 @@ def epsilons(modules: Modules) -> Iterator[Mistake]:
     for eps in (1e-5, 1e-6, 1e-12, 1e-8, 1e-3, 0.0):
         if not math.isclose(eps, known.eps):
             change = assigned(nn.LayerNorm, eps=eps)
-            mend = f"PyTorch's default is 1e-05: write nn.LayerNorm(width, eps={known.eps:g})"
-            yield Mistake(f"has eps = {eps:g} in its layer norms", f"has {known.eps:g}", mend, change)
+            hint = f"PyTorch's default is 1e-05: write nn.LayerNorm(width, eps={known.eps:g})"
+            yield Mistake(f"has eps = {eps:g} in its layer norms", f"has {known.eps:g}", hint, change)
 
 
 def transposed(modules: Modules) -> Iterator[Mistake]:
@@ -79,8 +79,8 @@ def transposed(modules: Modules) -> Iterator[Mistake]:
     for found, parts in ((square, 1), (joint, 3)):
         for name in last_names(found, nn.Linear):
             says = f"has the weight of {name} transposed"
-            mend = "PyTorch stores (out, in), JAX (in, out): transpose the kernel when you copy it"
-            yield Mistake(says, "has (out, in)", mend, named_layers(name, partial(transpose, parts=parts)))
+            hint = "PyTorch stores (out, in), JAX (in, out): transpose the kernel when you copy it"
+            yield Mistake(says, "has (out, in)", hint, named_layers(name, partial(transpose, parts=parts)))
 
 
 def transpose(layer: nn.Linear, parts: int) -> None:
@@ -134,8 +134,8 @@ def outputs(modules: Modules) -> Iterator[Mistake]:
         return
     for says, layer in (("softmax", nn.Softmax(-1)), ("log-softmax", nn.LogSoftmax(-1)), ("sigmoid", nn.Sigmoid())):
         change = each(Head, partial(append, layer=layer))
-        mend = "Return the logits; the loss takes the softmax itself"
-        yield Mistake(f"returns the {says} of the logits", "returns the logits", mend, change)
+        hint = "Return the logits; the loss takes the softmax itself"
+        yield Mistake(f"returns the {says} of the logits", "returns the logits", hint, change)
     if head.hidden is not None:
         change = assigned(Head, hidden=nn.Identity())
         if head.hidden.in_features == head.hidden.out_features:

@@ -17,13 +17,13 @@ class Mistake:
     Attributes:
         says: what a model with the mistake does, after "yours".
         does: what the model without it does, after "the reference".
-        mend: what to write instead.
+        hint: what to write instead.
         change: makes the mistake in a copy; tells whether there was anything to change.
     """
 
     says: str
     does: str
-    mend: str
+    hint: str
     change: Change
 
 
