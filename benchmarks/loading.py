@@ -64,9 +64,9 @@ def write(folder: Path) -> None:
 def reader(name: str) -> Callable[[str], torch.nn.Module]:
     """What loads a model by a name of CASES, its imports done."""
     if name == "vitreous":
-        from vitreous.checkpoints.resolve import resolve
+        from vitreous.checkpoints.load import load_checkpoint
 
-        return lambda path: resolve(path).model
+        return lambda path: load_checkpoint(path).model
     if name == "transformers":
         from transformers import ViTForImageClassification
 

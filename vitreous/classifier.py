@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitreous.checkpoints.export import export_model
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.publish import model_card, published
 from vitreous.checkpoints.report import ExportReport, LoadReport
-from vitreous.checkpoints.resolve import resolve
 from vitreous.checkpoints.sources.hub import MODEL_FILE, push
 from vitreous.checkpoints.store import StoredModel, check_class_names, save_model
 from vitreous.data.images import BadImage
@@ -97,7 +97,7 @@ class Classifier:
         """
         name = f"hf:{repo_id}" + ("" if revision is None else f"@{revision}")
         try:
-            stored = resolve(name, family=family, **fields)
+            stored = load_checkpoint(name, family=family, **fields)
         except InputError as error:
             here = f", or load what is here with vitreous.load({repo_id!r})" if Path(repo_id).exists() else ""
             raise InputError(error.cause, (error.hint + here).removeprefix(", or ")) from error
@@ -337,7 +337,7 @@ def load(source: str | Path, device: str | None = None, *, family: str | None = 
     Raises:
         InputError: there is no model there, or not one that can be read.
     """
-    return Classifier.from_stored(resolve(source, family=family, **fields)).to(device or best_device())
+    return Classifier.from_stored(load_checkpoint(source, family=family, **fields)).to(device or best_device())
 
 
 def train(

@@ -9,7 +9,7 @@ from tests.checkpoints.peers import EQUAL, images_of, is_varied
 from tests.model.models import SWITCHES, small_model
 from vitreous.checkpoints.convert import FAMILIES, OURS, Beside, read_model, recognize
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
@@ -89,7 +89,7 @@ def test_every_family_goes_to_every_other_or_says_what_is_lacking(source, tmp_pa
 def test_a_family_recognises_its_own_files(name, tmp_path):
     for sample in samples(FAMILIES[name]):
         report = export_model(sample, name, tmp_path / "folder", overwrite=True)
-        read = resolve(report.files[0], family=None, num_heads=sample.model.config.num_heads)
+        read = load_checkpoint(report.files[0], family=None, num_heads=sample.model.config.num_heads)
         # timm's keys are those of some of Meta's files; big_vision's of some of Google's and SigLIP's.
         assert read.metadata["family"] in ALIKE.get(name, {name}), sample.model.config
 
@@ -110,7 +110,7 @@ def test_ours_keeps_the_spelling_of_the_file_it_came_from(name, tmp_path):
     sample = next(samples(FAMILIES[name]))
     read = again(sample, name, tmp_path)
     export_model(read, OURS, tmp_path / "ours.safetensors")
-    kept = resolve(tmp_path / "ours.safetensors")
+    kept = load_checkpoint(tmp_path / "ours.safetensors")
     assert kept.metadata["family"] == name
     suffix = next(path for path in tmp_path.iterdir() if path.stem == name).suffix
     export_model(kept, name, tmp_path / f"out{suffix}")

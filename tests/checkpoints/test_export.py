@@ -11,7 +11,7 @@ from tests.model.models import small_model
 from vitreous.checkpoints.convert import OURS
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.files.tensors import read_tensors
-from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.adapt import adapt
@@ -32,7 +32,7 @@ def test_what_exists_is_not_replaced_unless_told(tmp_path):
             export_model(sample, "timm", tmp_path / name)
     assert (tmp_path / "m.safetensors").read_text() == "mine"
     export_model(sample, "timm", tmp_path / "m.safetensors", overwrite=True)
-    assert resolve(tmp_path / "m.safetensors", num_heads=3).metadata["family"] == "timm"
+    assert load_checkpoint(tmp_path / "m.safetensors", num_heads=3).metadata["family"] == "timm"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def in_type(folder, dtype, switch="exact GELU"):
     """A timm file in some type."""
     export_model(stored(small_model(switch)), "timm", folder / "plain.safetensors")
     save_file({k: v.to(dtype) for k, v in load_file(folder / "plain.safetensors").items()}, folder / "in.safetensors")
-    return resolve(folder / "in.safetensors", num_heads=3), load_file(folder / "in.safetensors")
+    return load_checkpoint(folder / "in.safetensors", num_heads=3), load_file(folder / "in.safetensors")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -76,7 +76,7 @@ def test_numbers_go_out_in_the_type_they_came_in_by_way_of_ours_too(dtype, tmp_p
         export_model(read, OURS, tmp_path / "ours", dtype=wish, overwrite=True)
         expected = wish or dtype
         assert {t.dtype for t in load_file(tmp_path / "ours/model.safetensors").values()} == {expected}
-        export_model(resolve(tmp_path / "ours"), "timm", tmp_path / "again.safetensors", overwrite=True)
+        export_model(load_checkpoint(tmp_path / "ours"), "timm", tmp_path / "again.safetensors", overwrite=True)
         assert_same_tensors(
             load_file(tmp_path / "again.safetensors"), {key: tensor.to(expected) for key, tensor in before.items()}
         )
@@ -86,7 +86,7 @@ def test_several_types_and_float64_become_float32_and_both_reports_tell(tmp_path
     _, halves = in_type(tmp_path, torch.float16)
     key = "blocks.0.attn.proj.weight"
     save_file(halves | {key: torch.rand(48, 48, dtype=torch.float64)}, tmp_path / "in.safetensors")
-    read = resolve(tmp_path / "in.safetensors", num_heads=3)
+    read = load_checkpoint(tmp_path / "in.safetensors", num_heads=3)
     assert "numbers of float16 are held in float32, exactly" in read.report.notes
     assert "numbers of float64 are rounded to float32" in read.report.notes
     assert export_model(read, "timm", tmp_path / "out.safetensors").dtype == "float32"
@@ -147,7 +147,7 @@ def test_a_suffix_that_no_weights_have_is_a_folders(to, tmp_path):
     out = tmp_path / "vit_tiny_patch16_224.mine"
     report = export_model(stored(small_model("exact GELU")), to, out)
     assert report.files[0] == str(out / "model.safetensors")
-    assert resolve(out).model.config.depth == small_model("exact GELU").config.depth
+    assert load_checkpoint(out).model.config.depth == small_model("exact GELU").config.depth
 
 
 @pytest.mark.parametrize("to", ["timm", "dino"])  # a bare file of the second is read as timm's
@@ -163,7 +163,7 @@ def test_another_models_config_beside_a_file_is_refused(to, tmp_path):
 def test_an_unrelated_config_beside_a_file_is_no_matter(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"name": "my site"}))
     export_model(stored(small_model("exact GELU")), "timm", tmp_path / "m.safetensors")
-    assert resolve(tmp_path / "m.safetensors", num_heads=3).metadata["family"] == "timm"
+    assert load_checkpoint(tmp_path / "m.safetensors", num_heads=3).metadata["family"] == "timm"
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_written(tmp_path):

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.model.models import SWITCHES, images_for, small_model
-from vitreous.checkpoints.resolve import is_variant, resolve
+from vitreous.checkpoints.load import is_variant, load_checkpoint
 from vitreous.checkpoints.store import HEADER, load_model, save_model
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
@@ -159,12 +159,12 @@ def test_what_is_no_model_says_why(name, reason, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match=reason):
-        resolve(name)
+        load_checkpoint(name)
 
 
 def test_a_run_folder_holds_its_model(tmp_path):
     save_model(tmp_path / "model.safetensors", small_model(), PREPROCESSING, NAMES)
-    assert resolve(tmp_path).class_names == tuple(NAMES)
+    assert load_checkpoint(tmp_path).class_names == tuple(NAMES)
 
 
 def test_variants_are_told_from_files():

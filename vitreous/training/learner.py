@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.data.loader import Batch
 from vitreous.data.sampling import masking_generator
 from vitreous.model.shapes import Images
@@ -147,7 +147,7 @@ def make_objective(task: Task, model: VisionTransformer) -> Objective:
     loss = CrossEntropy(section.label_smoothing, section.loss, weights)
     if section.teacher is None:
         return Classification(loss)
-    teacher = match_teacher(resolve(section.teacher), task.data.class_names, task.preprocessing, task.device)
+    teacher = match_teacher(load_checkpoint(section.teacher), task.data.class_names, task.preprocessing, task.device)
     return Distilled(loss, teacher, section.distillation, section.teacher_share, section.temperature)
 
 

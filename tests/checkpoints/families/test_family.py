@@ -15,7 +15,7 @@ from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.family import Dialect, whole_patches
 from vitreous.checkpoints.families.jax import JaxDialect
 from vitreous.checkpoints.families.timm_table import TimmDialect
-from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import HEADER, StoredModel, save_model
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
@@ -41,7 +41,7 @@ def test_pixels_that_make_no_whole_patch_are_left_out_as_the_peers_do(kind, tmp_
         told = {"architecture": "vit_base_patch16_224", "model_args": arguments, "global_pool": "token"}
         told["pretrained_cfg"] = {"input_size": [3, 30, 30], "crop_pct": 0.9, "interpolation": "bicubic"}
         (tmp_path / "folder" / "config.json").write_text(json.dumps(told))
-    read = resolve(tmp_path / "folder")
+    read = load_checkpoint(tmp_path / "folder")
     assert read.model.config.image_size == read.preprocessing.image_size == (28, 28)
     assert read.preprocessing.trim == (2, 2)
     assert "30×30 are not made of whole patches of 14×14: the model reads their upper left 28×28" in str(read.report)
@@ -107,7 +107,7 @@ def test_a_header_that_asks_for_a_giant_is_refused(field, value, tmp_path):
     header["config"][field] = value
     save_file(load_file(path), path, {HEADER: json.dumps(header)})
     with pytest.raises((InputError, ValueError), match=f"{field}|more blocks"):
-        resolve(path)
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize(

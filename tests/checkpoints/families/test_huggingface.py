@@ -15,7 +15,7 @@ from tests.model.models import small_model
 from vitreous.checkpoints.convert import Beside, read_model
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.huggingface import HuggingFace
-from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
@@ -126,7 +126,7 @@ def loaded(folder, name=None):
 @pytest.mark.parametrize("case", PEERS)
 def test_a_folder_of_transformers_is_equal_and_goes_out_as_it_came(case, tmp_path):
     theirs, tensors = saved(case, tmp_path)
-    read = resolve(tmp_path / "theirs")
+    read = load_checkpoint(tmp_path / "theirs")
     assert read.metadata["family"] == "huggingface"
     assert [guess.field for guess in read.report.guesses if guess.field != "preprocessing"] == []
     assert set(read.report.dropped.values()) == {DROPPED[case]} if case in DROPPED else read.report.dropped == {}
@@ -146,14 +146,14 @@ def test_a_folder_of_transformers_is_equal_and_goes_out_as_it_came(case, tmp_pat
 @pytest.mark.parametrize("case", PEERS)
 def test_transformers_builds_our_folder_by_its_config(case, tmp_path):
     theirs, _ = saved(case, tmp_path)
-    read = resolve(tmp_path / "theirs")
+    read = load_checkpoint(tmp_path / "theirs")
     for plain in (False, True):
         folder = tmp_path / f"ours {plain}"
         export_model(read, "huggingface", folder, plain=plain)
         again = loaded(folder)
         assert type(again).__name__ == PEERS[case][1]
         assert_same_function(outputs(again), outputs(theirs), images_of(read.model.config))
-        assert resolve(folder).model.config == read.model.config
+        assert load_checkpoint(folder).model.config == read.model.config
 
 
 @pytest.mark.parametrize("case", [case for case in PEERS if case.startswith(("ViT", "DeiT"))])
@@ -241,13 +241,13 @@ def test_a_config_of_nonsense_is_refused(told, tmp_path):
     path = tmp_path / "theirs" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | told))
     with pytest.raises(InputError, match=r"make no ViT|image_size is 'wide'"):
-        resolve(tmp_path / "theirs")
+        load_checkpoint(tmp_path / "theirs")
 
 
 def test_headless_siglip_is_pooled_by_the_mean_and_says_so(tmp_path):
     theirs = filled(tower(kind="Siglip", vision_use_head=False))
     theirs.save_pretrained(tmp_path / "theirs")
-    read = resolve(tmp_path / "theirs")
+    read = load_checkpoint(tmp_path / "theirs")
     assert "pooling = mean" in str(read.report)
     assert_same_function(
         lambda images: theirs(images).last_hidden_state.mean(dim=1), read.model, images_of(read.model.config)
@@ -291,7 +291,7 @@ def test_transformers_computes_what_ours_computes(switch, tmp_path):
     assert list(report.dropped) == (["mask_token"] if ours.config.mask_token else [])
     images = images_of(ours.config)
     assert_same_function(outputs(loaded(tmp_path / "folder")), ours, images)
-    again = resolve(tmp_path / "folder")
+    again = load_checkpoint(tmp_path / "folder")
     assert_same_function(again.model, ours, images)
     assert again.preprocessing == preprocessing
     if not ours.config.pre_norm:  # CLIP's projection has no names
@@ -362,11 +362,11 @@ def test_files_of_neighbors_are_refused(tmp_path):
         read_model(tmp_path / "biasless.safetensors")
     filled(both_towers("ForImageClassification")).save_pretrained(tmp_path / "mean")
     with pytest.raises(InputError, match="CLIP's image classifier reads the mean of patches that no norm has seen"):
-        resolve(tmp_path / "mean")
+        load_checkpoint(tmp_path / "mean")
     dinov2 = transformers.Dinov2Model(transformers.Dinov2Config(**{k: v for k, v in TINY.items() if "inter" not in k}))
     dinov2.save_pretrained(tmp_path / "dinov2")
     with pytest.raises(InputError, match=r"of no family that is known .*nearest is huggingface"):
-        resolve(tmp_path / "dinov2")
+        load_checkpoint(tmp_path / "dinov2")
 
 
 def test_mae_of_transformers_is_read_without_its_decoder(tmp_path):
@@ -375,7 +375,7 @@ def test_mae_of_transformers_is_read_without_its_decoder(tmp_path):
     config = transformers.ViTMAEConfig(**TINY, **small, decoder_intermediate_size=32, mask_ratio=0.0)
     theirs = filled(transformers.ViTMAEForPreTraining(config))
     theirs.save_pretrained(tmp_path / "theirs")
-    read = resolve(tmp_path / "theirs")
+    read = load_checkpoint(tmp_path / "theirs")
     assert set(read.report.dropped.values()) == {"MAE's decoder"}
     assert all(key.startswith("decoder.") for key in read.report.dropped)
     assert_same_function(lambda x: theirs.vit(x).last_hidden_state[:, 0], read.model, images_of(read.model.config))
@@ -392,9 +392,9 @@ def test_a_decoder_that_is_not_known_is_refused(key, tmp_path):
 def test_a_folder_tells_the_size_before_pixels_that_make_no_whole_patch_are_cut_off(tmp_path):
     tower(kind="Siglip", image_size=34, patch_size=8).save_pretrained(tmp_path / "theirs")
     transformers.SiglipImageProcessor(size={"height": 34, "width": 34}).save_pretrained(tmp_path / "theirs")
-    read = resolve(tmp_path / "theirs")
+    read = load_checkpoint(tmp_path / "theirs")
     export_model(read, "huggingface", tmp_path / "ours")
-    again = resolve(tmp_path / "ours")
+    again = load_checkpoint(tmp_path / "ours")
     assert (again.model.config, again.preprocessing) == (read.model.config, read.preprocessing)
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["image_size"] == 34
 
@@ -470,7 +470,7 @@ def test_preprocessing_is_the_image_processors(case, tmp_path):
 def test_our_preprocessing_is_written_as_an_image_processor(ours, tmp_path):
     export_model(StoredModel(small_model(image_size=(32, 32)), ours), "huggingface", tmp_path / "folder")
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "folder", backend="pil")
-    again = resolve(tmp_path / "folder").preprocessing
+    again = load_checkpoint(tmp_path / "folder").preprocessing
     for shape in [(100, 100), (100, 41), (40, 103), (32, 35), (35, 32)]:
         expected = ours([photo(*shape)])
         assert torch.equal(again([photo(*shape)]), expected)

@@ -20,7 +20,7 @@ from tests.model.models import small_model
 from vitreous.checkpoints.convert import Beside, read_model
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.timm import Timm
-from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
@@ -82,7 +82,7 @@ def test_timm_builds_our_folder_by_its_config(case, tmp_path):
     export_model(read, "timm", tmp_path / "folder")
     again = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
     assert_same_function(again, read.model, images_of(read.model.config))
-    ours = resolve(tmp_path / "folder")
+    ours = load_checkpoint(tmp_path / "folder")
     gelu = ours.model.config.gelu if ours.model.config.mlp == "swiglu" else read.model.config.gelu  # SwiGLU has none
     assert ours.model.config == read.model.config.replace(gelu=gelu)
     assert ours.preprocessing == read.preprocessing
@@ -123,7 +123,7 @@ def test_timm_computes_what_ours_computes(switch, tmp_path):
     export_model(StoredModel(ours, preprocessing), "timm", tmp_path / "folder")
     theirs = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
     assert_same_function(theirs, ours, images_of(ours.config))
-    again = resolve(tmp_path / "folder")
+    again = load_checkpoint(tmp_path / "folder")
     assert_same_function(again.model, ours, images_of(ours.config))
 
 
@@ -162,13 +162,13 @@ def test_the_hubs_config_tells_preprocessing_and_class_names(tmp_path):
     }
     config["pretrained_cfg"] |= told | {"label_names": list("abcdefg")}
     path.write_text(json.dumps(config))
-    read = resolve(tmp_path / "folder")
+    read = load_checkpoint(tmp_path / "folder")
     expected = Preprocessing((32, 32), "crop", 0.95, "bilinear", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
     assert (read.preprocessing, read.class_names) == (expected, tuple("abcdefg"))
     config["pretrained_cfg"]["mean"] = "gray"
     path.write_text(json.dumps(config))
     with pytest.raises(InputError, match="pretrained_cfg makes no preprocessing"):
-        resolve(tmp_path / "folder")
+        load_checkpoint(tmp_path / "folder")
 
 
 def test_every_architecture_is_read_as_timm_builds_it():
@@ -234,7 +234,7 @@ def folder_of(tmp_path, arguments, architecture=PLAIN, **told):
 )
 def test_arguments_that_are_known_are_read_as_timm_takes_them(arguments, tmp_path):
     folder, theirs = folder_of(tmp_path, arguments)
-    read = resolve(folder)
+    read = load_checkpoint(folder)
     assert_same_function(theirs, read.model, images_of(read.model.config))
 
 
@@ -261,19 +261,19 @@ def test_arguments_that_would_be_another_function_are_refused_by_name(arguments,
     folder, _ = folder_of(tmp_path, {})
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    resolve(folder)
+    load_checkpoint(folder)
     path.write_text(json.dumps(config | {"model_args": config["model_args"] | arguments}))
     with pytest.raises(InputError, match=named):
-        resolve(folder)
+        load_checkpoint(folder)
     path.write_text(json.dumps(config | {"model_args": [arguments]}))
     with pytest.raises(InputError, match="they must be an object"):
-        resolve(folder)
+        load_checkpoint(folder)
 
 
 def test_a_pooling_that_the_config_names_outside_the_arguments_is_refused_too(tmp_path):
     folder, _ = folder_of(tmp_path, {}, global_pool="prr")
     with pytest.raises(InputError, match="global_pool 'prr'"):
-        resolve(folder)
+        load_checkpoint(folder)
 
 
 def test_a_gated_architecture_has_its_own_activation():
@@ -326,7 +326,7 @@ def test_positions_with_two_readings_are_asked_about(tmp_path):
     folder, theirs = folder_of(tmp_path, arguments)
     config = {"architecture": PLAIN, "model_args": {"num_heads": 4, "no_embed_class": True}}
     (folder / "config.json").write_text(json.dumps(config))
-    read = resolve(folder)
+    read = load_checkpoint(folder)
     assert read.model.config.grid == (3, 3)
     assert_same_function(theirs, read.model, images_of(read.model.config))
 
@@ -340,9 +340,9 @@ def test_positions_with_two_readings_may_be_the_smaller_grid(tmp_path):
 
 def test_a_folder_tells_the_size_before_pixels_that_make_no_whole_patch_are_cut_off(tmp_path):
     folder, _ = folder_of(tmp_path, {"img_size": 34}, pretrained_cfg={"input_size": [3, 34, 34], "crop_pct": 0.9})
-    read = resolve(folder)
+    read = load_checkpoint(folder)
     export_model(read, "timm", tmp_path / "ours")
-    again = resolve(tmp_path / "ours")
+    again = load_checkpoint(tmp_path / "ours")
     assert (again.model.config, again.preprocessing) == (read.model.config, read.preprocessing)
     assert timm.create_model(f"local-dir:{tmp_path / 'ours'}", pretrained=True).patch_embed.img_size == (34, 34)
 

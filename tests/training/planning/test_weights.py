@@ -13,7 +13,7 @@ from tests.hub_server import hub_of_client
 from tests.model.models import SWITCHES, small_model
 from vitreous.checkpoints.convert import FAMILIES
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.sources import repository
 from vitreous.checkpoints.store import save_model
 from vitreous.data.preprocessing import Preprocessing
@@ -57,7 +57,7 @@ def weights(tmp_path):
 
 def both(weights: str, start) -> tuple[torch.Tensor, torch.Tensor]:
     """The logits of the weights as they are, and of the model that starts from them; they vary."""
-    old, new = resolve(weights).model, start.stored.model
+    old, new = load_checkpoint(weights).model, start.stored.model
     images = images_of(new.config)
     with torch.no_grad():
         expected = old(images)
@@ -197,7 +197,7 @@ def test_a_file_of_each_family_begins_with_its_representation_and_a_head_of_zero
     again(stored(model_for(FAMILIES[name])), name, tmp_path)
     path = next(path for path in tmp_path.iterdir() if path.stem == name)
     content = path.read_bytes()
-    theirs = resolve(path)
+    theirs = load_checkpoint(path)
     c, size = theirs.model.config, theirs.preprocessing.image_size
     start = begin_from(str(path), PLAIN, ("a", "b"), c.channels)
     new = start.stored.model
@@ -213,7 +213,7 @@ def test_a_file_of_each_family_begins_with_its_representation_and_a_head_of_zero
     train_a_step(new, images)
     assert path.read_bytes() == content
     with torch.no_grad():
-        assert torch.equal(resolve(path).model.representation(images), expected)
+        assert torch.equal(load_checkpoint(path).model.representation(images), expected)
 
 
 def train_a_step(model, images):
@@ -231,7 +231,7 @@ def train_a_step(model, images):
 @pytest.mark.parametrize("switch", ["the paper's", "distillation", "hidden layer", "attention pooling"])
 def test_training_changes_nothing_but_the_copy(switch, dtype, weights, monkeypatch):
     path = weights(switch, dtype=dtype)
-    read = resolve(path)
+    read = load_checkpoint(path)
     file = read.model
     monkeypatch.setattr("vitreous.training.planning.weights.resolve", lambda source: read)  # what others hold in memory
     before = {name: tensor.clone() for name, tensor in file.state_dict().items()}
@@ -242,7 +242,7 @@ def test_training_changes_nothing_but_the_copy(switch, dtype, weights, monkeypat
     assert len({p.untyped_storage().data_ptr() for p in everywhere}) == len(everywhere)
     assert "source_dtype" not in one.metadata  # they are no halves any more
     train_a_step(one.model, torch.randn(3, 3, 32, 32))
-    for untouched in (file, two.model, resolve(path).model):
+    for untouched in (file, two.model, load_checkpoint(path).model):
         assert all(torch.equal(tensor, before[name]) for name, tensor in untouched.state_dict().items())
 
 
@@ -375,7 +375,7 @@ def test_rates_that_do_not_fit_are_refused(weights):
 @pytest.mark.parametrize("has", [True, False])
 def test_a_mask_token_is_dropped_unless_it_is_wanted(has, weights):
     path = weights(mask_token=has)
-    old = resolve(path).model
+    old = load_checkpoint(path).model
     assert begin_from(path, PLAIN, OLD, 3).stored.model.mask_token is None
 
     start = begin_from(path, PLAIN, OLD, 3, mask_token=True)

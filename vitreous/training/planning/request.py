@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitreous.checkpoints.resolve import find, is_variant
+from vitreous.checkpoints.load import find, is_variant
 from vitreous.checkpoints.sources.hub import is_remote
 from vitreous.data.sources.open import DIGITS
 from vitreous.model.variants import variant

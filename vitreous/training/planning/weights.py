@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vitreous.checkpoints.resolve import resolve
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.sources.hub import fetch, is_remote
 from vitreous.checkpoints.sources.pretrained import KNOWN, Pretrained
 from vitreous.checkpoints.sources.repository import is_cached, look
@@ -128,7 +128,7 @@ def begin_from(
         InputError: there are no such weights, or what the section says does not fit them.
     """
     names = () if mask_token else tuple(class_names)
-    stored = resolve(weights)
+    stored = load_checkpoint(weights)
     check_variant(section, stored.model.config, weights)
     kept = kept_classes(names, stored.class_names if section.head == "kept" else None)
     preprocessing = stored.preprocessing

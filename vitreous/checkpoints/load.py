@@ -26,7 +26,7 @@ GIVE = "give a run's folder, a weights file, or a name such as hf:owner/name (vi
 WITH_JSON = ("timm", "huggingface", "deit", "dino", "dinov2", "mae")
 
 
-def resolve(source: str | Path, *, family: str | None = None, **fields: Any) -> StoredModel:
+def load_checkpoint(source: str | Path, *, family: str | None = None, **fields: Any) -> StoredModel:
     """Finds and loads the weights that `source` names.
 
     One of our own files that tells no license gets that of the place it came from.
