@@ -13,7 +13,7 @@ PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --constraint
 CORE := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: help install install-dev demo test check format help-files pictures pages equality loading results clean
+.PHONY: help install install-dev demo test check format help-files pages equality loading results clean
 
 help: ## show these lines
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -39,11 +39,6 @@ format: $(DEV) ## format the code and fix what ruff can
 
 help-files: $(DEV) ## freeze the command line's help anew, after a change on purpose
 	@$(PYTHON) -m tests.cli.help_files
-
-pictures: $(CORE) ## draw the pictures of the documents anew
-	@$(PYTHON) -m docs.draw_architecture
-	@$(PYTHON) -m docs.draw_paper
-	@$(PYTHON) -m docs.draw_paper_photos
 
 pages: $(CORE) ## renew the code, shapes and outputs in docs/paper, and its notebook
 	@$(PYTHON) -m docs.include_source
