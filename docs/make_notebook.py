@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from docs.include_source import FENCE, PAGES, ROOT, things_to_try
+from docs.include_source import FENCE, PAGES, ROOT, examples
 from vitreous.support.files import write_text
 
 NOTEBOOK = ROOT / "examples" / "guided_reading.ipynb"
@@ -78,7 +78,7 @@ def with_seed(code: str) -> str:
 def cells(name: str) -> Iterator[tuple[str, str]]:
     """A page as kinds and contents of cells."""
     page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
-    run = {block.lines for block, _ in things_to_try(page)}
+    run = {block.lines for block, _ in examples(page)}
     first, *sections = SECTION.split(page)
     link = f"[The page]({name}.md) has the rest."
     equations = [section for section in sections if section.splitlines()[0] in EQUATIONS]

@@ -20,7 +20,7 @@ def test_source_and_shapes_are_those_of_the_code(name: str):
     assert include_source.with_includes(PAGES[name]) == PAGES[name], RENEW
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if include_source.things_to_try(page)])
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if include_source.examples(page)])
 def test_what_a_page_prints_is_what_it_shows(name: str):
     assert include_source.with_outputs(PAGES[name]) == PAGES[name], RENEW
 
@@ -55,7 +55,7 @@ def test_a_box_has_shapes_an_equation_lines_of_code_and_something_to_try(name: s
     assert include_source.SHAPES.search(page)
     assert include_source.CODE.search(page)
     assert re.search(r"^\$\$.+?\$\$$", page, re.MULTILINE | re.DOTALL)
-    assert include_source.things_to_try(page)
+    assert include_source.examples(page)
     assert "## Common mistakes" in page
 
 
@@ -124,7 +124,7 @@ def test_included_blocks_are_renewed_and_the_rest_stays(module: str):
     renewed = include_source.with_includes(page)
     assert renewed == page.replace("old\n", "```python\ndef other():\n    return 3\n```\n")
     assert include_source.with_includes(renewed) == renewed
-    assert include_source.things_to_try(renewed) == []
+    assert include_source.examples(renewed) == []
 
 
 PAGE = """# Page

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from docs import make_notebook
-from docs.include_source import PAGES, things_to_try
+from docs.include_source import PAGES, examples
 
 TEXT = make_notebook.NOTEBOOK.read_text(encoding="utf-8")
 CELLS = json.loads(TEXT)["cells"]
@@ -27,7 +27,7 @@ print(json.dumps(["".join(output.text for output in cell.outputs) for cell in ce
 def shown(name: str) -> list[str]:
     """What the blocks of a page print, as the page shows it; lines end without spaces there."""
     page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
-    return ["" if text is None else text.lines for _, text in things_to_try(page)]
+    return ["" if text is None else text.lines for _, text in examples(page)]
 
 
 def test_the_committed_notebook_is_what_the_pages_make():
