@@ -1,4 +1,4 @@
-"""docs/paper: its lines of source, shapes and outputs are what the code has and prints, and its pages hang together."""
+"""docs/paper: source, shapes and outputs agree with the code, and each page leads to the next."""
 
 import re
 from pathlib import Path
@@ -10,38 +10,38 @@ from vitreous.model.cost import executed_multiply_adds, nominal_multiply_adds, p
 from vitreous.model.variants import variant
 
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(include_source.PAGES.glob("*.md"))}
-WAY = re.findall(r"^\| *\d+ \| \[[^]]+\]\((\w+)\.md\)", PAGES["README"], re.MULTILINE)
+ORDER = re.findall(r"^\| *\d+ \| \[[^]]+\]\((\w+)\.md\)", PAGES["README"], re.MULTILINE)
 BOXES = ("patch_embedding", "position_embedding", "layer_norm", "attention", "mlp", "encoder", "head", "model")
-RENEW = "run `python -m docs.include_source`, and read what has changed"
+RENEW = "run `make pages`, and read what has changed"
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_source_and_shapes_are_those_of_the_code(name: str):
+def test_source_and_shapes_agree_with_the_code(name: str):
     assert include_source.with_includes(PAGES[name]) == PAGES[name], RENEW
 
 
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if include_source.examples(page)])
-def test_what_a_page_prints_is_what_it_shows(name: str):
+def test_examples_print_what_the_page_shows(name: str):
     assert include_source.with_outputs(PAGES[name]) == PAGES[name], RENEW
 
 
 # ---- pages
 
 
-def test_the_way_is_every_box_and_leads_from_page_to_page():
-    assert set(BOXES) < set(WAY)
-    at, walked = "README", []
-    while at not in walked:
-        walked.append(at)
-        last = PAGES[at].rstrip().splitlines()[-1]
-        found = re.fullmatch(r"Next: \[[^]]+\]\((\w+)\.md\).*", last)
-        if at == WAY[-1] or not found:
+def test_the_pages_cover_every_box_and_each_links_to_the_next():
+    assert set(BOXES) < set(ORDER)
+    name, visited = "README", []
+    while name not in visited:
+        visited.append(name)
+        last_line = PAGES[name].rstrip().splitlines()[-1]
+        link = re.fullmatch(r"Next: \[[^]]+\]\((\w+)\.md\).*", last_line)
+        if name == ORDER[-1] or not link:
             break
-        at = found[1]
-    assert walked == ["README", *WAY]
+        name = link[1]
+    assert visited == ["README", *ORDER]
 
 
-@pytest.mark.parametrize("name", WAY)
+@pytest.mark.parametrize("name", ORDER)
 def test_a_page_begins_with_a_title_and_a_sentence(name: str):
     title, empty, sentence = PAGES[name].splitlines()[:3]
     assert title.startswith("# ")
@@ -50,7 +50,7 @@ def test_a_page_begins_with_a_title_and_a_sentence(name: str):
 
 
 @pytest.mark.parametrize("name", BOXES)
-def test_a_box_has_shapes_an_equation_lines_of_code_and_something_to_try(name: str):
+def test_the_page_of_a_box_has_shapes_an_equation_code_and_an_example(name: str):
     page = PAGES[name]
     assert include_source.SHAPES.search(page)
     assert include_source.CODE.search(page)
@@ -65,14 +65,7 @@ def test_blocks_are_closed(name: str):
     assert sum(line.startswith("```") for line in PAGES[name].splitlines()) % 2 == 0
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_pictures_exist_and_are_described(name: str):
-    for words, target in re.findall(r"!\[(.*?)\]\((.*?)\)", PAGES[name]):
-        assert len(words) > 40, target
-        assert (include_source.PAGES / target).is_file()
-
-
-def test_the_whole_models_numbers():
+def test_the_numbers_of_the_whole_model():
     b16, page = variant("B/16"), PAGES["model"]
     executed, nominal = executed_multiply_adds(b16), nominal_multiply_adds(b16)
     assert f"has {parameter_count(b16):,} parameters" in page
@@ -88,15 +81,15 @@ def test_the_whole_models_numbers():
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(include_source, "ROOT", tmp_path)
     text = (
-        '"""A module."""\n\nclass Box:\n    """Says what.\n\n    And more.\n    """\n\n    size = 1\n\n'
-        '    @property\n    def twice(self):\n        """Says what."""\n        # why\n        return "2"\n\n'
+        '"""A module."""\n\nclass Box:\n    """A docstring.\n\n    And more.\n    """\n\n    size = 1\n\n'
+        '    @property\n    def twice(self):\n        """A docstring."""\n        # why\n        return "2"\n\n'
         "def other():\n    return 3\n"
     )
     (tmp_path / "module.py").write_text(text)
     return "module.py"
 
 
-def test_source_comes_without_docstrings_and_moved_to_the_left(module: str):
+def test_source_is_dedented_and_without_docstrings(module: str):
     assert include_source.code(f"{module} Box.twice, other") == (
         '@property\ndef twice(self):\n    # why\n    return "2"\n\n\ndef other():\n    return 3\n'
     )
@@ -104,13 +97,13 @@ def test_source_comes_without_docstrings_and_moved_to_the_left(module: str):
     assert '"""' not in include_source.code(f"{module} Box")
 
 
-def test_what_a_file_does_not_have_is_named(module: str):
-    with pytest.raises(ValueError, match=r"module\.py has no Box\.half: there is no half among twice"):
+def test_a_name_that_the_file_does_not_define_is_an_error(module: str):
+    with pytest.raises(ValueError, match=r"module\.py does not define Box\.half: half is not one of twice"):
         include_source.code(f"{module} Box.half")
 
 
-def test_a_stage_that_does_not_exist_is_named():
-    with pytest.raises(ValueError, match=r"no stage encoder\.bloks; there are image, patch_embedding, "):
+def test_an_unknown_stage_is_an_error():
+    with pytest.raises(ValueError, match=r"no stage encoder\.bloks; its stages are image, patch_embedding, "):
         include_source.shapes("encoder.bloks")
 
 
@@ -119,7 +112,7 @@ def test_shapes_are_rows_of_inspect():
     assert row == "| classifier | y W + b | 768 | 1000 | 769,000 | 768,000 |"
 
 
-def test_included_blocks_are_renewed_and_the_rest_stays(module: str):
+def test_included_blocks_are_renewed_and_the_rest_is_kept(module: str):
     page = f"before\n<!-- code: {module} other -->\nold\n<!-- /code -->\nafter\n"
     renewed = include_source.with_includes(page)
     assert renewed == page.replace("old\n", "```python\ndef other():\n    return 3\n```\n")
@@ -147,14 +140,14 @@ clf = load("photos/")
 """
 
 
-def test_blocks_share_their_names_and_begin_at_a_seed():
+def test_blocks_share_their_names_and_start_at_a_seed():
     renewed = include_source.with_outputs(PAGE)
     assert renewed == PAGE.replace("old", "2\n0.4963")
     assert include_source.with_outputs(renewed) == renewed
 
 
-def test_what_is_printed_needs_a_place():
-    with pytest.raises(ValueError, match="prints, and no text block follows"):
+def test_output_without_a_text_block_is_an_error():
+    with pytest.raises(ValueError, match="prints, but no text block follows"):
         include_source.with_outputs("```python\nprint(1)\n```\n")
-    with pytest.raises(ValueError, match="prints nothing, and a text block follows"):
+    with pytest.raises(ValueError, match="prints nothing, but a text block follows"):
         include_source.with_outputs("```python\nx = 1\n```\n```text\n1\n```\n")

@@ -1,10 +1,11 @@
-"""docs/paper/questions.md: twenty questions, each with an answer that stands on the pages it leads to."""
+"""docs/paper/questions.md: twenty questions, and answers whose numbers are on the pages they link to."""
 
 import re
 
 import pytest
 
 from docs.include_source import PAGES
+from tests.docs.test_documents import anchors
 
 TEXT = (PAGES / "questions.md").read_text(encoding="utf-8")
 QUESTIONS = re.findall(
@@ -20,12 +21,6 @@ def page(name: str) -> str:
     return (PAGES / f"{name}.md").read_text(encoding="utf-8")
 
 
-def anchors(text: str) -> set[str]:
-    """The names that GitHub gives a page's headings."""
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
 def numbers(text: str) -> set[str]:
     return {number.replace(",", "") for number in NUMBER.findall(text)}
 
@@ -36,17 +31,17 @@ def test_there_are_twenty():
     assert all("?" in question for _, question, _ in QUESTIONS)
 
 
-def test_every_box_is_asked_about():
-    asked = {name for _, _, answer in QUESTIONS for name, _ in LINK.findall(answer)}
+def test_every_page_has_a_question():
+    linked = {name for _, _, answer in QUESTIONS for name, _ in LINK.findall(answer)}
     boxes = {"patch_embedding", "position_embedding", "layer_norm", "attention", "mlp", "encoder", "head", "model"}
-    assert asked == boxes | {"training", "inside"}
+    assert linked == boxes | {"training", "inside"}
 
 
 @pytest.mark.parametrize(("number", "answer"), [(number, answer) for number, _, answer in QUESTIONS])
-def test_an_answer_and_its_numbers_stand_on_the_pages_it_leads_to(number: str, answer: str):
-    said, _, links = answer.partition("→")
-    found = LINK.findall(links)
-    assert found
-    assert [anchor for name, anchor in found if anchor not in anchors(page(name))] == []
-    there = set.union(*(numbers(page(name)) for name, _ in found))
-    assert numbers(said) - there == set(), f"question {number}"
+def test_the_numbers_of_an_answer_are_on_the_pages_it_links_to(number: str, answer: str):
+    text, _, links = answer.partition("→")
+    sources = LINK.findall(links)
+    assert sources
+    assert [anchor for name, anchor in sources if anchor not in anchors(page(name))] == []
+    known = set.union(*(numbers(page(name)) for name, _ in sources))
+    assert numbers(text) - known == set(), f"question {number}"
