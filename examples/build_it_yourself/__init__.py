@@ -1,1 +1,1 @@
-"""Build it yourself: the reading copy with its boxes blank, and a check of each; see docs/paper/build.md."""
+"""Build a ViT yourself: the reading copy with blank boxes, and a check for each; see docs/paper/build.md."""

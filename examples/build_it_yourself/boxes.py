@@ -1,4 +1,4 @@
-"""What each box of the learner's is compared with, and on which inputs."""
+"""What each of the learner's boxes is compared with, and on which inputs."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import vitreous as vt
 from examples.build_it_yourself.learner import Fault, check_is_tensor
 
-PATCH, WIDTH, HEADS, HIDDEN = 4, 24, 4, 40  # numbers that differ, so that no two axes can be taken for each other
+PATCH, WIDTH, HEADS, HIDDEN = 4, 24, 4, 40  # as different as possible, so that swapped axes show
 IMAGE, DEPTH, CLASSES = 16, 2, 5
 TOKENS = ((2, 7, WIDTH), (3, 5, WIDTH))
 IMAGES = ((2, 3, IMAGE, IMAGE), (3, 3, IMAGE, IMAGE))
@@ -17,15 +17,15 @@ IMAGES = ((2, 3, IMAGE, IMAGE), (3, 3, IMAGE, IMAGE))
 
 @dataclass(frozen=True)
 class Box:
-    """A class of the learner's, and what it is compared with.
+    """One of the learner's classes, and what it is compared with.
 
     Attributes:
         name: of the class.
-        arguments: to make it.
-        reference: makes vitreous's own.
-        inputs: shapes of what both are run on, one after the other.
-        parts: how the names of those of its parameters begin that belong to this step, if it is not all; then the
-            learner's runs only as far as z_0.
+        arguments: of its constructor.
+        reference: makes vitreous's own box.
+        inputs: the shapes that both are run on, one after the other.
+        parts: prefixes of the parameters that belong to this step; empty for all. If given, the learner's model runs
+            only as far as z_0.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Box:
 
 
 class Embedding(vt.VisionTransformer):
-    """Vitreous's own model as far as z_0."""
+    """Vitreous's own model, up to z_0."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns z_0 (equation 1)."""
@@ -44,20 +44,20 @@ class Embedding(vt.VisionTransformer):
 
 
 class Beginning(nn.Module):
-    """A learner's model as far as z_0, what its position embedding gives; what comes behind may still be blank."""
+    """A learner's model up to z_0, the output of its position embedding; the rest may still be blank."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         for name in ("patch_embedding", "class_token", "position_embedding"):
             if hasattr(model, name):
                 setattr(self, name, getattr(model, name))
-        self.whole = [model.forward]  # in a list, so that no other part of the model is a part of this
+        self.whole = [model.forward]  # in a list, so that the rest of the model is not a submodule
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns z_0 (equation 1).
 
         Raises:
-            Fault: the model goes on, or ends, without positions.
+            Fault: the model never adds positions.
         """
         positions = getattr(self, "position_embedding", None)
         with ExitStack() as stack:
@@ -75,7 +75,7 @@ class Beginning(nn.Module):
 
 
 class Reached(Exception):
-    """Carries the tokens out of a model that is not to run to its end."""
+    """Stops a model early and carries its tokens."""
 
     def __init__(self, tokens: Tensor) -> None:
         super().__init__()
@@ -83,19 +83,19 @@ class Reached(Exception):
 
 
 def check_class_token(positions: nn.Module, inputs: tuple[object, ...]) -> None:
-    """Raises Fault if there is one token less than positions."""
-    places, tokens = getattr(positions, "embedding", None), inputs[0] if inputs else None
-    if not (isinstance(places, Tensor) and isinstance(tokens, Tensor) and places.ndim == tokens.ndim == 3):
+    """Raises Fault if there is one token fewer than positions."""
+    table, tokens = getattr(positions, "embedding", None), inputs[0] if inputs else None
+    if not (isinstance(table, Tensor) and isinstance(tokens, Tensor) and table.ndim == tokens.ndim == 3):
         return
-    if places.shape[1] == tokens.shape[1] + 1:
+    if table.shape[1] == tokens.shape[1] + 1:
         raise Fault(
-            f"self.position_embedding is given {tokens.shape[1]} tokens, and has {places.shape[1]} positions: the "
-            "class token is not joined to the patches before."
+            f"self.position_embedding gets {tokens.shape[1]} tokens but has {table.shape[1]} positions: join the class "
+            "token to the patches first."
         )
 
 
 def stop(module: nn.Module, inputs: tuple[Tensor, ...], tokens: object) -> None:
-    """Ends a model behind a module."""
+    """Stops a model after a module."""
     raise Reached(check_is_tensor(tokens, type(module).__name__))
 
 
@@ -110,7 +110,7 @@ CONFIG = vt.ViTConfig(
 )
 MODEL = (IMAGE, PATCH, WIDTH, DEPTH, HEADS, HIDDEN, CLASSES)
 START = ("patch_embedding.", "class_token", "position_embedding.")
-BOXES = {  # by step
+BOXES = {  # by number of the step
     1: Box("PatchEmbedding", (PATCH, WIDTH), lambda: vt.PatchEmbedding(PATCH, WIDTH), ((2, 3, 8, 12), (3, 3, 16, 4))),
     2: Box("VisionTransformer", MODEL, lambda: Embedding(CONFIG), IMAGES, parts=START),
     3: Box("SelfAttention", (WIDTH, HEADS), lambda: vt.SelfAttention(WIDTH, HEADS), TOKENS),

@@ -1,4 +1,4 @@
-"""The checks of the steps, in order, up to the first that fails: each box against vitreous's own, with its weights."""
+"""Checks the steps in order, up to the first that fails: each box against vitreous's own, with the same weights."""
 
 from collections.abc import Iterator
 
@@ -14,14 +14,14 @@ from vitreous.model.initialization import fill_at_random
 
 
 def check_steps(learner: Learner, epochs: int = EPOCHS) -> Iterator[tuple[Step, str]]:
-    """Checks the steps in order; gives each that is right, with what there is to say of it.
+    """Checks the steps in order; yields each right one with its result.
 
     Args:
-        learner: whose file it is.
+        learner: the learner's file.
         epochs: of the training in step 8.
 
     Raises:
-        Fault: the first step that was not given is open, and why.
+        Fault: the next step is open, and why.
     """
     learner.load()
     with torch.random.fork_rng(devices=[]):
@@ -38,27 +38,27 @@ def check_box(learner: Learner, box: Box) -> None:
     """Compares a box with vitreous's own.
 
     Raises:
-        Fault: it differs: where, by how much, and why.
+        Fault: where it differs, by how much, and why.
     """
     mine, reference = learner.build(box.name, box.arguments), box.reference()
     fill_at_random(reference)
     inputs = [torch.randn(shape) for shape in box.inputs]
     part = Beginning(mine) if box.parts else mine
-    failed = None
+    failure = None
     try:
         learner.run(part, inputs[0], box.name)
     except Fault as fault:
         if fault.unwritten:
             raise
-        failed = fault
-    check_parameters(mine, reference.state_dict(), box.name, box.parts)  # told first: they may be why it failed
-    if failed is not None:
-        raise failed
+        failure = fault
+    check_parameters(mine, reference.state_dict(), box.name, box.parts)  # reported first, since it may be the reason
+    if failure is not None:
+        raise failure
     check_norms(mine, reference)
     mine.load_state_dict(reference.state_dict(), strict=False)
     for x in inputs:
         learner.run(part, x, box.name)
         with learner.running(box.name):
-            found = vt.compare(part, reference, x)
-        if not found.equal:
-            raise Fault(f"{box.name} beside vitreous's own, which is the reference, with the same weights:\n{found}")
+            comparison = vt.compare(part, reference, x)
+        if not comparison.equal:
+            raise Fault(f"{box.name} against vitreous's own, the reference, with the same weights:\n{comparison}")

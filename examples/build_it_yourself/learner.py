@@ -1,4 +1,4 @@
-"""A learner's file: loaded and run with care, so that what fails in it is told in one line with its place."""
+"""The learner's file, loaded and run so that an error in it becomes one line with its place."""
 
 import sys
 import traceback
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 
-NAME = "my_vit"  # of the module, whatever the file is called
+NAME = "my_vit"  # of the module, whatever the name of the file
 
 
 class Fault(Exception):
-    """What is still wrong with a step, in words.
+    """What is still wrong with a step.
 
     Args:
         text: one or more lines.
-        unwritten: whether the step is blank as yet.
+        unwritten: whether the step is still blank.
     """
 
     def __init__(self, text: str, unwritten: bool = False) -> None:
@@ -32,7 +32,7 @@ class Fault(Exception):
 
 
 class Learner:
-    """A learner's file.
+    """The learner's file.
 
     Args:
         path: of the file.
@@ -57,88 +57,88 @@ class Learner:
         Raises:
             Fault: it cannot be run.
         """
-        sys.modules[NAME] = self.module  # where dataclasses and the like look for it
+        sys.modules[NAME] = self.module  # dataclasses look for it there
         with self.running(f"{self.path.name} cannot be run"):
-            # Compiled here, since Python's own cache does not see two changes of a file within one second.
+            # Compiled here, since Python's cache misses a second change within one second.
             exec(compile(self.source, str(self.path), "exec"), self.module.__dict__)
 
     def find(self, name: str) -> Any:
         """A class or function of the file.
 
         Raises:
-            Fault: there is none of this name.
+            Fault: the file does not define it.
         """
         if not hasattr(self.module, name):
-            raise Fault(f"There is no {name} in {self.path.name}: keep the names of its classes and functions.")
+            raise Fault(f"{self.path.name} does not define {name}: keep the names of its classes and functions.")
         return getattr(self.module, name)
 
     def build(self, name: str, arguments: Sequence[int]) -> nn.Module:
         """Makes one of the learner's boxes.
 
         Raises:
-            Fault: it cannot be made, or is no module.
+            Fault: it cannot be made, or is not a module.
         """
         kind = self.find(name)
         with self.running(f"{name}({', '.join(map(str, arguments))})"):
             box = kind(*arguments)
         if not isinstance(box, nn.Module):
-            raise Fault(f"{name} is no nn.Module: write class {name}(nn.Module).")
+            raise Fault(f"{name} is not an nn.Module: write class {name}(nn.Module).")
         return box
 
     def run(self, box: nn.Module, x: Tensor, name: str) -> None:
-        """Runs a box once, to see that it returns a tensor and leaves its input as it is.
+        """Runs a box once; checks that it returns a tensor and does not change its input.
 
         Args:
             box: to run.
             x: its input.
-            name: what to call it.
+            name: of the box, for messages.
 
         Raises:
-            Fault: it fails, is not written yet, returns no tensor, or changes its input.
+            Fault: it fails, is not written yet, does not return a tensor, or changes its input.
         """
         before = x.clone()
         with self.running(f"{name} on {' × '.join(map(str, x.shape))} numbers"), torch.no_grad():
             result = box(x)
         check_is_tensor(result, name)
         if not torch.equal(x, before):
-            raise Fault(f"{name}.forward changes the tensor that it is given: write x = x + … instead of x += …")
+            raise Fault(f"{name}.forward changes its input: write x = x + … instead of x += …")
 
     @contextmanager
     def running(self, what: str) -> Iterator[None]:
-        """Turns whatever the learner's code raises into a Fault that says where.
+        """Turns any exception of the learner's code into a Fault with its place.
 
         Args:
-            what: said of an error that is nowhere in the file, as of a wrong number of arguments.
+            what: what was run, for an error outside the file, such as a wrong number of arguments.
         """
         try:
             yield
         except Fault:
             raise
         except NotImplementedError as error:
-            raised = traceback.extract_tb(error.__traceback__)[-1]  # others are torch's own
+            raised = traceback.extract_tb(error.__traceback__)[-1]  # torch raises some of its own
             if raised.filename != str(self.path):
-                raise Fault(self.told(error, what)) from error
+                raise Fault(self.one_line(error, what)) from error
             raise Fault(f"not written yet ({self.path}:{raised.lineno})", unwritten=True) from error
         except (Exception, SystemExit) as error:
-            raise Fault(self.told(error, what)) from error
+            raise Fault(self.one_line(error, what)) from error
 
-    def told(self, error: BaseException, what: str) -> str:
-        """An error in one line: where in the file, which, and why."""
-        why = str(error).strip().partition("\n")[0]
+    def one_line(self, error: BaseException, what: str) -> str:
+        """An error in one line: its place in the file, its type, and its message."""
+        message = str(error).strip().partition("\n")[0]
         lines = [
             frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(self.path)
         ]
         if isinstance(error, SyntaxError) and error.filename == str(self.path):
-            why, lines = error.msg, [error.lineno]
-        reason = printable(f"{type(error).__name__}: {why}" if why else type(error).__name__)
+            message, lines = error.msg, [error.lineno]
+        reason = printable(f"{type(error).__name__}: {message}" if message else type(error).__name__)
         return f"{self.path}:{lines[-1]}: {reason}" if lines else f"{what}: {reason}"
 
 
 def check_is_tensor(result: object, name: str) -> Tensor:
-    """Returns what a box returned.
+    """Checks and returns the result of a box.
 
     Raises:
-        Fault: it is no tensor.
+        Fault: it is not a tensor.
     """
     if result is None:
         raise Fault(f"{name}.forward returned None: its last line must be a return.")

@@ -1,7 +1,7 @@
-"""Makes my_vit.py from the reading copy, so that the two cannot drift.
+"""Makes my_vit.py from the reading copy, so that the two cannot drift apart.
 
-After a change on purpose, from the repository's root: `python -m examples.build_it_yourself.make --again`. Without
-`--again`, a file that differs from what would be written is left alone: it may be someone's work.
+After an intended change, run `python -m examples.build_it_yourself.make --again` from the repository's root. Without
+`--again`, a file with changes is not overwritten: it may be someone's work.
 """
 
 import argparse
@@ -22,20 +22,20 @@ LATER = "  # noqa: F401 (your code needs it)"
 
 
 def solution() -> str:
-    """The source of a file in which every step is done: the reading copy and the training loop."""
+    """The source with every step done: the reading copy and the training loop."""
     loop = TRAINING_LOOP.read_text(encoding="utf-8")
     [function] = [node for node in ast.parse(loop).body if isinstance(node, ast.FunctionDef)]
     return f"{READING_COPY.read_text(encoding='utf-8')}\n\n{ast.get_source_segment(loop, function)}\n"
 
 
 def exercise(source: str) -> str:
-    """The source of a file in which every step is open.
+    """The source with every step open.
 
     Args:
         source: of the solution.
 
     Raises:
-        ValueError: its functions are not those of BLANKS.
+        ValueError: its functions and those of BLANKS differ.
     """
     tree = ast.parse(source)
     functions = dict(named_functions(tree))
@@ -43,7 +43,7 @@ def exercise(source: str) -> str:
         differ = ", ".join(sorted(functions.keys() ^ BLANKS.keys()))
         raise ValueError(f"BLANKS and the reading copy do not have the same functions: {differ}")
     lines = source.splitlines()
-    for name, function in reversed(functions.items()):  # from the end, so that line numbers above still hold
+    for name, function in reversed(functions.items()):  # from the end, so that earlier line numbers stay valid
         depth = function.body[0].col_offset
         lines[function.body[0].lineno - 1 : function.end_lineno] = body(name, BLANKS[name], depth)
     lines[: tree.body[0].end_lineno] = docstring(MODULE)
@@ -61,7 +61,7 @@ def named_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 
 def body(name: str, blank: Blank, depth: int) -> list[str]:
-    """The lines in the place of a function's body."""
+    """The lines that replace a function's body."""
     lines = docstring(blank.text)
     if name.endswith(".__init__"):
         lines.append("super().__init__()")
@@ -77,14 +77,14 @@ def docstring(text: str) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes my_vit.py; returns the exit code, 2 if there is one with changes."""
+    """Writes my_vit.py and returns the exit code; 2 if that would overwrite changes."""
     parser = argparse.ArgumentParser(prog="python -m examples.build_it_yourself.make", description=__doc__)
-    parser.add_argument("--again", action="store_true", help="write it even if that overwrites changes")
-    again = parser.parse_args(arguments).again
+    parser.add_argument("--again", action="store_true", help="overwrite the file even if it has changes")
+    overwrite = parser.parse_args(arguments).again
     text = exercise(solution())
-    if not again and EXERCISE.exists() and EXERCISE.read_text(encoding="utf-8") != text:
-        print(f"error: {EXERCISE.name} has changes, which would be lost", file=sys.stderr)
-        print("  try: copy it elsewhere, then give --again", file=sys.stderr)
+    if not overwrite and EXERCISE.exists() and EXERCISE.read_text(encoding="utf-8") != text:
+        print(f"error: {EXERCISE.name} has changes that would be lost", file=sys.stderr)
+        print("hint: copy it elsewhere, then add --again", file=sys.stderr)
         return 2
     write_text(EXERCISE, text)
     return 0

@@ -1,4 +1,4 @@
-"""Build it yourself: the solution is right, the blank file is blank, and usual mistakes are named."""
+"""Build it yourself: the solution passes, the blank file is blank, and the usual mistakes are named."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SOLUTION = make.solution()
 EXERCISE = make.exercise(SOLUTION)
 
-# What is wrong: its step, what of the solution is replaced, by what, and words of what is told.
+# A mistake: its step, the part of the solution that is replaced, the replacement, and words of the message.
 MISTAKES = {
     "patch with channels last": (1, "0, 2, 4, 1, 3, 5", "0, 2, 4, 3, 5, 1", "as (height, width, channel)"),
     "columns first": (1, "0, 2, 4, 1, 3, 5", "0, 4, 2, 1, 3, 5", "column by column"),
@@ -40,7 +40,7 @@ MISTAKES = {
         *(2, "[self.class_token.expand(len(x), -1, -1), x]", "[x, self.class_token.expand(len(x), -1, -1)]"),
         "puts the class token behind the patches",
     ),
-    "class token forgotten": (2, "x = torch.cat(", "torch.cat(", "the class token is not joined"),
+    "class token forgotten": (2, "x = torch.cat(", "torch.cat(", "token to the patches first"),
     "class token of one image": (2, ".expand(len(x), -1, -1)", "", "RuntimeError: Sizes of tensors must match"),
     "class token not learned": (
         *(2, "nn.Parameter(torch.zeros(1, 1, width))", "torch.zeros(1, 1, width)"),
@@ -56,7 +56,7 @@ MISTAKES = {
         "joins the heads without",
     ),
     "order of q, k, v": (3, "q, k, v = (", "v, k, q = (", "in the order v, k, q"),
-    "another name": (3, "self.qkv", "self.joint", "has parameters of other names: joint.weight (72 × 24)"),
+    "another name": (3, "self.qkv", "self.joint", "has parameters with other names: joint.weight (72 × 24)"),
     "an array": (3, "return self.out(", "return self.out.weight.detach().numpy() or (", "ValueError: The truth value"),
     "tokens last": (3, "flatten(2))  # joined", "flatten(2)).mT  # joined", "the same in another layout"),
     "ReLU": (4, 'nn.GELU(approximate="tanh")', "nn.ReLU()", "uses ReLU in the MLP"),
@@ -76,7 +76,7 @@ MISTAKES = {
         "no skip connection (residual) around the att",
     ),
     "no second skip": (5, "return x + self.mlp(", "return self.mlp(", "no skip connection (residual) around the MLP"),
-    "in place": (5, "x = x + self.attention(", "x += self.attention(", "changes the tensor that it is given"),
+    "in place": (5, "x = x + self.attention(", "x += self.attention(", "changes its input"),
     "another eps": (
         *(5, "self.mlp_norm = nn.LayerNorm(width, eps=1e-6)", "self.mlp_norm = nn.LayerNorm(width)"),
         "mlp_norm has eps = 1e-05: write nn.LayerNorm(width, eps=1e-06)",
@@ -127,13 +127,13 @@ def edited(old: str, new: str) -> str:
     return SOLUTION.replace(old, new)
 
 
-def test_the_committed_file_is_what_is_made_of_the_reading_copy():
+def test_the_committed_file_is_made_from_the_reading_copy():
     assert make.EXERCISE.read_text(encoding="utf-8") == EXERCISE
     assert len(BLANKS) == EXERCISE.count('"""Step') == 15
     assert sorted(number for blank in BLANKS.values() for number in blank.stops) == [1, 2, 2, 3, 4, 5, 6, 7, 8]
 
 
-def test_a_new_function_of_the_reading_copy_needs_its_text():
+def test_a_new_function_of_the_reading_copy_needs_a_blank():
     with pytest.raises(ValueError, match="the same functions: more"):
         make.exercise(SOLUTION + "\n\ndef more() -> None:\n    pass\n")
 
@@ -144,13 +144,13 @@ def test_the_solution_passes_every_check(tmp_path, capsys):
     assert main([str(path), "--epochs", "10"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:7] == [f"{step}: right" for step in STEPS[:7]]
-    reached = re.fullmatch(r"step 8, training: right: it reads ([\d.]+)% of 359 digits .*", lines[7])
-    assert reached
-    assert float(reached[1]) >= 95
+    result = re.fullmatch(r"step 8, training: right: it reads ([\d.]+)% of 359 held-out digits, .*", lines[7])
+    assert result
+    assert float(result[1]) >= 95
     assert lines[8].startswith("All steps are right")
 
 
-def test_the_blank_file_is_blank_from_step_1_on(fresh_process):
+def test_the_blank_file_is_open_from_step_1_on(fresh_process):
     code = "import runpy; runpy.run_module('examples.build_it_yourself', run_name='__main__')"
     done = fresh_process(code)
     assert done.returncode == 1, done.stderr
@@ -167,8 +167,8 @@ def line_of(words: str) -> int:
 
 
 @pytest.mark.parametrize("number", range(2, 8))
-def test_the_steps_before_one_that_is_not_written_are_right(number, tmp_path, capsys):
-    """Also where VisionTransformer, which is begun in step 2, is not finished."""
+def test_the_steps_before_an_open_one_are_right(number, tmp_path, capsys):
+    """Also while VisionTransformer, started in step 2, is not finished."""
     source = edited(
         "        y = self.encoder(x)[:, 0]", '        raise NotImplementedError("step 7: later")\n        y = x'
     )
@@ -186,9 +186,9 @@ def test_the_steps_before_one_that_is_not_written_are_right(number, tmp_path, ca
     path = tmp_path / "mine.py"
     path.write_text(source, encoding="utf-8")
     assert main([str(path)]) == 1
-    *right, told, following = capsys.readouterr().out.splitlines()
+    *right, unwritten, following = capsys.readouterr().out.splitlines()
     assert right == [f"{step}: right" for step in STEPS[: number - 1]]
-    assert re.fullmatch(rf"{STEPS[number - 1]}: not written yet \(.*mine.py:\d+\)", told)
+    assert re.fullmatch(rf"{STEPS[number - 1]}: not written yet \(.*mine.py:\d+\)", unwritten)
     assert following.startswith(f"next: step {number}: write {STEPS[number - 1].write}")
 
 
@@ -202,14 +202,14 @@ def test_a_mistake_is_named(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", UNTRAINED)
-def test_a_training_loop_that_does_not_train_is_told_why(name, tmp_path):
+def test_a_mistake_in_the_training_loop_is_named(name, tmp_path):
     old, new, words = UNTRAINED[name]
     with pytest.raises(Fault) as caught:
         check_training(learner_of(edited(old, new), tmp_path), epochs=1)
     assert words in caught.value.text
 
 
-def test_gradients_may_be_clipped_and_added_up_on_purpose(tmp_path):
+def test_gradients_may_be_clipped_and_accumulated_on_purpose(tmp_path):
     source = edited(
         "            loss.backward()\n",
         "            (loss / 2).backward(retain_graph=True)\n            (loss / 2).backward()\n"
@@ -219,27 +219,27 @@ def test_gradients_may_be_clipped_and_added_up_on_purpose(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("import nothing_of_this_name\n", r"mine.py:1: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         ("def f(:\n", r"mine.py:1: SyntaxError: invalid syntax"),
         ("\n\nraise SystemExit('out')\n", r"mine.py:3: SystemExit: out"),
-        ("x = 1\n", r"There is no PatchEmbedding in mine.py"),
-        ("PatchEmbedding = lambda size, width: 3\n", r"PatchEmbedding is no nn.Module"),
+        ("x = 1\n", r"mine.py does not define PatchEmbedding"),
+        ("PatchEmbedding = lambda size, width: 3\n", r"PatchEmbedding is not an nn.Module"),
         ("class PatchEmbedding: pass\n", r"PatchEmbedding\(4, 24\): TypeError"),
     ],
 )
-def test_what_fails_at_once_is_told_in_one_line(source, told, tmp_path, capsys):
+def test_an_error_in_the_file_is_shown_in_one_line(source, message, tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(source, encoding="utf-8")
     assert main([str(path)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "step 1, patch embedding: not right yet"
-    assert re.search(told, lines[1])
+    assert re.search(message, lines[1])
     assert lines[2:] == ["next: step 1: fix PatchEmbedding (equation 1); read docs/paper/patch_embedding.md"]
 
 
-def test_a_traceback_is_shown_on_request_alone(tmp_path, capsys):
+def test_a_traceback_is_shown_only_on_request(tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text("def f():\n    return 1 / 0\n\nf()\n", encoding="utf-8")
     main([str(path)])
@@ -251,7 +251,7 @@ def test_a_traceback_is_shown_on_request_alone(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["nothing.py"], ["."], ["--epochs", "0"], ["--no-such-option"]])
-def test_bad_usage_is_told(arguments, capsys):
+def test_bad_usage_is_an_error_without_a_traceback(arguments, capsys):
     try:
         code = main(arguments)
     except SystemExit as error:
@@ -263,13 +263,13 @@ def test_bad_usage_is_told(arguments, capsys):
     assert not shown.out
 
 
-def test_checking_leaves_torchs_random_state_alone(tmp_path):
+def test_checking_does_not_change_the_random_state_of_torch(tmp_path):
     state = torch.get_rng_state()
     list(zip(range(2), check_steps(learner_of(SOLUTION, tmp_path)), strict=False))
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_work_is_not_overwritten(tmp_path, monkeypatch, capsys):
+def test_changes_are_not_overwritten(tmp_path, monkeypatch, capsys):
     path = tmp_path / "my_vit.py"
     monkeypatch.setattr(make, "EXERCISE", path)
     assert make.main([]) == 0
@@ -282,8 +282,8 @@ def test_work_is_not_overwritten(tmp_path, monkeypatch, capsys):
     assert path.read_text(encoding="utf-8") == EXERCISE
 
 
-def test_the_guide_shows_what_is_printed(tmp_path, capsys):
-    """Numbers apart, and the path of the file."""
+def test_the_guide_shows_the_real_output(tmp_path, capsys):
+    """Except for the numbers."""
     guide = (ROOT / "docs/paper/build.md").read_text(encoding="utf-8")
     [shown] = re.findall(r"^```text\n(step 1.*?)^```", guide, re.MULTILINE | re.DOTALL)
     path = tmp_path / "mine.py"
@@ -292,7 +292,7 @@ def test_the_guide_shows_what_is_printed(tmp_path, capsys):
     assert re.sub(r"[\d.]+", "#", capsys.readouterr().out) == re.sub(r"[\d.]+", "#", shown)
 
 
-def test_the_guide_has_each_step():
+def test_the_guide_covers_every_step():
     guide = (ROOT / "docs/paper/build.md").read_text(encoding="utf-8")
     assert f"for {EPOCHS} epochs" in guide
     headings = re.findall(r"^## Step (\d): (.*)$", guide, re.MULTILINE)
