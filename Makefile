@@ -40,7 +40,7 @@ format: $(DEV) ## format the code and fix what ruff can
 help-files: $(DEV) ## freeze the command line's help anew, after a change on purpose
 	@$(PYTHON) -m tests.cli.help_files
 
-pages: $(CORE) ## renew the code, shapes and outputs in docs/paper, and its notebook
+pages: $(CORE) ## renew the code, shapes and outputs in the documents, and the notebook
 	@$(PYTHON) -m docs.include_source
 	@$(PYTHON) -m docs.make_notebook
 
