@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
             print(f"{step}: {said}", flush=True)
             done += 1
     except InputError as error:
-        print(f"error: {error.cause}\n  try: {error.hint}", file=sys.stderr)
+        print(f"error: {error.cause}\nhint: {error.hint}", file=sys.stderr)
         return BAD_USAGE
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

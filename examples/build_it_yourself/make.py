@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     text = exercise(solution())
     if not again and EXERCISE.exists() and EXERCISE.read_text(encoding="utf-8") != text:
         print(f"error: {EXERCISE.name} has changes, which would be lost", file=sys.stderr)
-        print("  try: copy it elsewhere, then give --again", file=sys.stderr)
+        print("hint: copy it elsewhere, then give --again", file=sys.stderr)
         return 2
     write_text(EXERCISE, text)
     return 0

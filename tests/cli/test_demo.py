@@ -162,5 +162,5 @@ def test_a_folder_in_use_is_told_before_the_work(quick, capsys):
     out, error = capsys.readouterr()
     assert out == ""
     assert error.splitlines() == [
-        "error: 'photos' is not the folder of an earlier demo", "  try: give another with --out",
+        "error: 'photos' is not the folder of an earlier demo", "hint: give another with --out",
     ]  # fmt: skip

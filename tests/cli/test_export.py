@@ -260,7 +260,7 @@ def test_what_a_file_says_of_itself_does_nothing_on_a_terminal(here, capsys):
         ("ours.safetensors --to timm --out new --channels 0", ["channels is 0", "at least 1"]),
         ("ours.safetensors --to timm --out new --channels 2000", ["channels is 2000", "1,024 is the most"]),
         ("ours.safetensors --to timm --out new --channel-method mean", ["'mean' is not one of 'average', 'repeat'"]),
-        ("theirs.safetensors --to timm --out new --set device=cpu", ["'device' is no field of a model"]),
+        ("theirs.safetensors --to timm --out new --set device=cpu", ["'device' is not a config field"]),
         ("ours.safetensors --to timm --out new --resampling cubic", ["'cubic' is not one of 'bilinear_aligned'"]),
         ("ours.safetensors --to timm --out new --dtype float8", ["'float8' is not one of 'float32'"]),
     ],
@@ -277,7 +277,7 @@ def test_what_cannot_be_done_is_two_lines_and_leaves_everything_as_it_was(argume
     assert out == ""
     lines = error.splitlines()
     assert lines[0].startswith("error: ")
-    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("  try: ")), error
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: ")), error
     for words in told:
         assert words in error
     assert contents(here) == before
