@@ -151,7 +151,7 @@ def test_the_folder_we_are_in_is_not_replaced(earlier, monkeypatch, capsys):
         assert "is the one you are in" in capsys.readouterr().err
     monkeypatch.chdir(earlier)
     assert run(["demo", "--out", "."]) == 2
-    assert "try: go to another with cd, or give another with --out" in capsys.readouterr().err
+    assert "hint: go to another with cd, or give another with --out" in capsys.readouterr().err
     assert (earlier / "report.html").read_text() == "first"
 
 
