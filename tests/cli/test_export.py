@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_everything_as_it_was(out, here, monkeypatch, capsys)
         assert run(["export", "ours.safetensors", "--to", target, "--out", out, "--force"]) == 2
         error = capsys.readouterr().err
         assert "No space left on device" in error
-        assert "give a folder with room" in error
+        assert "choose a writable folder with free space" in error
         assert contents(here) == before
 
 
@@ -333,7 +333,7 @@ def test_a_folder_that_cannot_be_written_is_told(out, target, here, capsys):
     assert run(["export", "ours.safetensors", "--to", target, "--out", out]) == 2
     error = capsys.readouterr().err
     assert f"'{out}'" in error
-    assert "give a folder with room and permission to write" in error
+    assert "choose a writable folder with free space" in error
 
 
 def test_force_replaces_what_is_there_and_leaves_the_rest(here, capsys):
