@@ -185,13 +185,7 @@ def print_error(cause: str, hint: str) -> None:
 def load_with_options(
     model: str, family: str | None, settings: list[str] | None, device: str | None = None
 ) -> "Classifier":
-    """Loads a classifier with the user's --family and --set.
-
-    Args:
-        model: a run folder, a file or a name.
-        family: the checkpoint family; detected if None.
-        settings: config fields to override, such as "num_heads=3".
-        device: the best available if None.
+    """Loads a classifier with the user's --family and --set; on the best available device if None.
 
     Raises:
         InputError: there is no such model, it cannot be read, or a setting is not a config field.
@@ -207,15 +201,7 @@ def load_with_options(
 def open_classifier(model: str, family: str | None = None, settings: list[str] | None = None) -> "Classifier":
     """Loads a classifier, and prints to stderr what was guessed about its file and which weights were left out.
 
-    A vitreous file records everything, so nothing is printed for it.
-
-    Args:
-        model: a run folder, a file or a name.
-        family: the checkpoint family; detected if None.
-        settings: config fields to override, such as "num_heads=3".
-
-    Raises:
-        InputError: there is no such model, or it cannot be read.
+    A vitreous file records everything, so nothing is printed for it. Raises InputError as `load_with_options`.
     """
     classifier = load_with_options(model, family, settings)
     for remark in classifier.report.remarks() if classifier.report else ():

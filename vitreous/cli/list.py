@@ -87,30 +87,35 @@ def variant_row(name: str) -> dict[str, Any]:
         "depth": config.depth,
         "mlp_dim": config.mlp_dim,
         "heads": config.num_heads,
-        "image": "×".join(map(str, config.image_size)),
-        "classes": config.num_classes,
-        "parameters": parameters(config),
-        "GFLOPs": gflops(config),
+        **shared_columns(config, config.num_classes),
     }
 
 
 def pretrained_row(row: "Pretrained") -> dict[str, Any]:
     """The row of published weights; "bytes" is the published size, or else four per parameter."""
-    config = row.config
-    count = parameters(config)
+    shared = shared_columns(row.config, row.num_classes)
     return {
         "kind": "pretrained",
         "family": row.family,
         "variant": row.variant,
-        "image": "×".join(map(str, config.image_size)),
-        "classes": row.num_classes,
-        "parameters": count,
-        "GFLOPs": gflops(config),
+        **shared,
         "top1": row.top1,
         "license": row.license,
-        "bytes": None if row.name.startswith(TOWERS) else row.size or 4 * count,
+        "bytes": None if row.name.startswith(TOWERS) else row.size or 4 * shared["parameters"],
         "bytes_are_published": row.size is not None,
         "model": row.name,
+    }
+
+
+def shared_columns(config: "ViTConfig", classes: int) -> dict[str, Any]:
+    """The columns of both variants and published weights."""
+    from vitreous.model.cost import nominal_multiply_adds
+
+    return {
+        "image": "×".join(map(str, config.image_size)),
+        "classes": classes,
+        "parameters": parameters(config),
+        "GFLOPs": round(2 * nominal_multiply_adds(config) / 1e9, 2),
     }
 
 
@@ -132,13 +137,6 @@ def _parameters(config: "ViTConfig") -> int:
     from vitreous.model.cost import parameter_count
 
     return parameter_count(config)
-
-
-def gflops(config: "ViTConfig") -> float:
-    """Nominal GFLOPs per image."""
-    from vitreous.model.cost import nominal_multiply_adds
-
-    return round(2 * nominal_multiply_adds(config) / 1e9, 2)
 
 
 def recipes() -> list[dict[str, Any]]:

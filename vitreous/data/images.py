@@ -62,7 +62,9 @@ def is_image_name(path: str | Path) -> bool:
     return not name.startswith(".") and name.endswith(SUFFIXES)
 
 
-def decode_image(source: str | Path | bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
+def decode_image(
+    source: str | Path | bytes, limits: ImageLimits = ImageLimits(), name: str = "the image"
+) -> Image.Image:
     """Decodes an image into mode "RGB", turned upright by its EXIF orientation.
 
     Transparency becomes white, 16 bits are scaled to 8, and an animation gives its first frame. The size in the header
@@ -72,11 +74,12 @@ def decode_image(source: str | Path | bytes, limits: ImageLimits = ImageLimits()
     Args:
         source: a path, or the bytes of a file.
         limits: of the image.
+        name: of bytes, for messages; a path is its own.
 
     Raises:
         BadImage: missing, not a regular file, too large, in another format, truncated or broken.
     """
-    name, content = _content(source, limits)
+    name, content = _content(source, limits, name)
     return upright_rgb(_open(name, content, limits), name)
 
 
@@ -101,9 +104,11 @@ def upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     return upright
 
 
-def header_size(source: str | Path | bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int]:
+def header_size(
+    source: str | Path | bytes, limits: ImageLimits = ImageLimits(), name: str = "the image"
+) -> tuple[int, int]:
     """The upright (height, width) in the header; no pixel is decoded. Raises BadImage as `decode_image` does."""
-    name, content = _content(source, limits)
+    name, content = _content(source, limits, name)
     image = _open(name, content, limits)
     sideways = "exif" in image.info and _orientation(image) in SIDEWAYS  # otherwise getexif() would decode a PNG
     return image.size if sideways else (image.height, image.width)
@@ -130,12 +135,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled)
 
 
-def _content(source: str | Path | bytes, limits: ImageLimits) -> tuple[str, bytes]:
+def _content(source: str | Path | bytes, limits: ImageLimits, name: str) -> tuple[str, bytes]:
     """The name for messages, and the bytes of a regular file or the given ones."""
-    if isinstance(source, bytes):
-        name, content = "the image", source
-    else:
-        name, content = str(source), _read(Path(source), limits.max_bytes + 1)
+    content = source if isinstance(source, bytes) else _read(Path(source), limits.max_bytes + 1)
+    name = name if isinstance(source, bytes) else str(source)
     if not content:
         raise BadImage(name, "is empty", "remove it, or copy it again")
     if len(content) > limits.max_bytes:

@@ -46,14 +46,8 @@ class Batch:
 class Batches(Dataset[Batch]):
     """The batches of one epoch by number. Each depends on these fields alone, so any worker can load it.
 
-    Args:
-        split: the samples.
-        preprocessing: of the model.
-        augmentation: random views, or None.
-        seed: of the views.
-        epoch: of the views.
-        order: for each batch, the indices of its samples in the split.
-        visits: for each of these samples, how often it occurred earlier in the epoch.
+    Besides the arguments of `batches`, `order` has the indices of each batch's samples in the split, and `visits` how
+    often each of these occurred earlier in the epoch.
     """
 
     split: Split

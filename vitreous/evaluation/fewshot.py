@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int64
 from numpy import ndarray
+from sklearn.linear_model import Ridge
 
 from vitreous.support.errors import InputError
 
@@ -28,9 +29,9 @@ def few_shot_accuracy(
 
     Args:
         train_features: from which the shots are drawn.
-        train_labels: class numbers below `classes`.
+        train_labels: their class numbers.
         test_features: to classify.
-        test_labels: class numbers below `classes`.
+        test_labels: their class numbers.
         classes: number of classes.
         shots: images per class; all of train if None.
         seed: of the draw. With one seed, the images of fewer shots are among those of more.
@@ -44,8 +45,9 @@ def few_shot_accuracy(
     indices = draw_shots(train_labels, classes, shots, seed)
     x, y = train_features[indices].astype(np.float64), train_labels[indices]
     mean, deviation = x.mean(0), x.std(0) + TINY
-    weights = least_squares(with_bias((x - mean) / deviation), 2 * np.eye(classes)[y] - 1, l2)
-    scores = with_bias((test_features.astype(np.float64) - mean) / deviation) @ weights
+    probe = Ridge(alpha=l2, fit_intercept=False, solver="cholesky")
+    probe.fit(with_bias((x - mean) / deviation), 2 * np.eye(classes)[y] - 1)
+    scores = probe.predict(with_bias((test_features.astype(np.float64) - mean) / deviation))
     return float((scores.argmax(1) == test_labels).mean())
 
 
@@ -72,13 +74,3 @@ def draw_shots(
 def with_bias(x: Float[ndarray, "images width"]) -> Float[ndarray, "images width_and_bias"]:
     """The features with a constant one appended."""
     return np.pad(x, ((0, 0), (0, 1)), constant_values=BIAS)
-
-
-def least_squares(
-    x: Float[ndarray, "images features"], y: Float[ndarray, "images classes"], l2: float
-) -> Float[ndarray, "features classes"]:
-    """The regularized least-squares weights, from the smaller of the primal and the dual system."""
-    images, features = x.shape
-    if images >= features:
-        return np.linalg.solve(x.T @ x + l2 * np.eye(features), x.T @ y)
-    return x.T @ np.linalg.solve(x @ x.T + l2 * np.eye(images), y)

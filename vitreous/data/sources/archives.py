@@ -8,11 +8,10 @@ import io
 import os
 import stat
 import struct
-import threading
 import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -37,27 +36,17 @@ MEMBER = np.dtype(
 )
 
 
+@dataclass(frozen=True)
 class ArchiveFile:
-    """An open archive, safe to share between threads and processes.
-
-    Each process opens its own file, since a shared one has one position.
+    """An archive on disk, opened for each read, so that threads and processes share no position.
 
     Args:
         path: of the archive.
-        stamp: its size in bytes and modification time in ns; by default the current ones.
+        stamp: its size in bytes and modification time in ns when its contents were read.
     """
 
-    def __init__(self, path: str, stamp: tuple[int, int] | None = None) -> None:
-        self._opened: _Opened | None = None
-        self.path = path
-        self.stamp = stamp or _stamp(Path(path).stat())
-
-    def __reduce__(self) -> tuple[type["ArchiveFile"], tuple[str, tuple[int, int]]]:
-        return ArchiveFile, (self.path, self.stamp)
-
-    def __del__(self) -> None:
-        if self._opened:
-            self._opened.file.close()
+    path: str
+    stamp: tuple[int, int]
 
     def stored(self, offset: int, count: int) -> bytes:
         """The stored bytes of the member whose header is at `offset`; empty if there is no header.
@@ -65,37 +54,15 @@ class ArchiveFile:
         Raises:
             OSError: the file cannot be read, or has changed.
         """
-        opened = self._open()
-        with opened.lock:
-            opened.file.seek(offset)
-            header = opened.file.read(HEADER)
+        with Path(self.path).open("rb") as file:
+            if _stamp(os.fstat(file.fileno())) != self.stamp:
+                raise OSError("the archive has changed since it was opened")
+            file.seek(offset)
+            header = file.read(HEADER)
             if len(header) < HEADER or not header.startswith(SIGNATURE):
                 return b""
-            opened.file.seek(sum(struct.unpack_from("<2H", header, LENGTHS_AT)), os.SEEK_CUR)
-            return opened.file.read(count)
-
-    def _open(self) -> "_Opened":
-        """This process's open file."""
-        opened = self._opened
-        if opened and opened.process == os.getpid():
-            return opened
-        fresh = _Opened(self.path)
-        if _stamp(os.fstat(fresh.file.fileno())) != self.stamp:
-            fresh.file.close()
-            raise OSError("the archive has changed since it was opened")
-        if opened:  # inherited from the parent of a fork, which keeps its own
-            opened.file.close()
-        self._opened = fresh
-        return fresh
-
-
-class _Opened:
-    """The open file of one process; the lock guards its position."""
-
-    def __init__(self, path: str) -> None:
-        self.process = os.getpid()
-        self.file = io.BufferedReader(io.FileIO(path))
-        self.lock = threading.Lock()
+            file.seek(sum(struct.unpack_from("<2H", header, LENGTHS_AT)), os.SEEK_CUR)
+            return file.read(count)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
@@ -119,17 +86,11 @@ class ArchiveLoader:
     limits: ImageLimits = field(default_factory=ImageLimits)
 
     def __call__(self, index: int) -> Image.Image:
-        try:
-            return decode_image(self.content(index), self.limits)
-        except BadImage as error:
-            raise BadImage(self.names[index], error.reason, error.hint) from error
+        return decode_image(self.content(index), self.limits, self.names[index])
 
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) in the header; no pixel is decoded."""
-        try:
-            return header_size(self.content(index), self.limits)
-        except BadImage as error:
-            raise BadImage(self.names[index], error.reason, error.hint) from error
+        return header_size(self.content(index), self.limits, self.names[index])
 
     def content(self, index: int) -> bytes:
         """The checked bytes of a member, decompressed no further than its recorded size."""
@@ -176,23 +137,23 @@ class ArchiveTree:
 
     def entries(self, folder: str) -> list[Entry]:
         prefix = f"{folder}/" if folder else ""
-        entries = []
-        index = bisect_left(self.names, prefix)
-        while index < len(self.names) and self.names[index].startswith(prefix):
-            name, slash, _ = self.names[index][len(prefix) :].partition("/")
-            if name:  # empty for the folder itself
-                entries.append(Entry(name, bool(slash)))
-            # Skips the contents of a folder, which are contiguous: "0" is the character after "/".
-            index = bisect_left(self.names, f"{prefix}{name}0", index) if name and slash else index + 1
-        return entries
+        return sorted(_top_entries(name[len(prefix) :] for name in self.names[self._below(folder)]))
 
     def images(self, folder: str, others: Counter[str]) -> Iterator[str]:
-        begin, end = bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0")
-        for name, row in zip(self.names[begin:end], self.rows[begin:end], strict=True):
+        below = self._below(folder)
+        for name, row in zip(self.names[below], self.rows[below], strict=True):
             if isinstance(row, int):
                 yield name
             elif not name.endswith("/"):
                 others[row] += 1
+
+    def _below(self, folder: str) -> slice:
+        """Where the names below a folder are: they are contiguous, and "0" is the character after "/"."""
+        return (
+            slice(bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0"))
+            if folder
+            else slice(None)
+        )
 
     def loader(self, names: tuple[str, ...]) -> ArchiveLoader:
         rows = [self.rows[bisect_left(self.names, name)] for name in names]
@@ -214,7 +175,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
             has no class folders.
     """
     ignored = Counter(ignored or ())
-    archives = tuple(ArchiveFile(path) for _, path in paths)
+    archives = tuple(ArchiveFile(path, _stamp(Path(path).stat())) for _, path in paths)
     rows: list[tuple[str, int | str]] = []
     images: list[tuple[int, ZipInfo]] = []
     for number, (folder, path) in enumerate(paths):
@@ -318,7 +279,7 @@ def _common_top(names: Sequence[str], keep_splits: bool) -> str:
     return top if holds_only_folders(_top_entries([name.removeprefix(top) for name in names])) else ""
 
 
-def _top_entries(names: Sequence[str]) -> set[Entry]:
+def _top_entries(names: Iterable[str]) -> set[Entry]:
     """The entries at the top of these members."""
     parts = (name.partition("/") for name in names)
     return {Entry(name, bool(slash)) for name, slash, _ in parts if name}

@@ -13,13 +13,7 @@ from vitreous.data.sources.splits import ImageData, Split, hold_out
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, natural_key
 
-SPLITS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
+SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 CLUTTER = frozenset(  # that operating systems leave in folders
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 )
@@ -110,12 +104,12 @@ def open_tree(tree: Tree, validation_fraction: float) -> ImageData:
 
     by_class = {name: [classes[c] for c in class_names] for name, classes in images.items()}
     if "validation" not in by_class:
-        prefixes = [f"{folders['train']}/{c}/".lstrip("/") for c in class_names]
-        masks = [
-            hold_out([name.removeprefix(prefix) for name in names], validation_fraction)
-            for prefix, names in zip(prefixes, by_class["train"], strict=True)
-        ]
-        by_class["train"], by_class["validation"] = _divide(by_class["train"], masks)
+        by_class["train"], by_class["validation"] = [], []
+        for class_name in class_names:
+            names, prefix = images["train"][class_name], f"{folders['train']}/{class_name}/".lstrip("/")
+            mask = hold_out([name.removeprefix(prefix) for name in names], validation_fraction)
+            by_class["train"].append([name for name, out in zip(names, mask, strict=True) if not out])
+            by_class["validation"].append([name for name, out in zip(names, mask, strict=True) if out])
         if not any(by_class["validation"]):
             hint = "add images, or a val/ folder next to train/"
             raise InputError(f"every class of {tree.source!r} has one image, so none is left for validation", hint)
@@ -208,12 +202,6 @@ def _common_classes(images: dict[str, dict[str, list[str]]], folders: dict[str, 
                 cause = f"{source!r} has {shown} in {present}/ but not in {absent}/"
                 raise InputError(cause, "give every split the same class folders")
     return sorted(train, key=natural_key)
-
-
-def _divide(classes: list[list[str]], masks: list[np.ndarray]) -> tuple[list[list[str]], list[list[str]]]:
-    """The names of each class whose mask is false, and those whose mask is true."""
-    pairs = [list(zip(names, mask, strict=True)) for names, mask in zip(classes, masks, strict=True)]
-    return [[n for n, out in pair if not out] for pair in pairs], [[n for n, out in pair if out] for pair in pairs]
 
 
 def _split(name: str, tree: Tree, classes: list[list[str]]) -> Split:
