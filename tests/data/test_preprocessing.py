@@ -175,11 +175,11 @@ def test_an_offset_of_half_a_pixel_is_rounded_as_configured(surplus: int, even: 
 
 
 def test_files_of_the_first_version_round_to_even():
-    told = Preprocessing((8, 8), "crop").to_dict()
-    del told["crop_rounding"]
-    assert Preprocessing.from_dict(told).crop_rounding == "even"
+    values = Preprocessing((8, 8), "crop").to_dict()
+    del values["crop_rounding"]
+    assert Preprocessing.from_dict(values).crop_rounding == "even"
     with pytest.raises(InputError, match="crop_rounding is 'up'; it must be even or down"):
-        Preprocessing.from_dict(told | {"crop_rounding": "up"})
+        Preprocessing.from_dict(values | {"crop_rounding": "up"})
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])

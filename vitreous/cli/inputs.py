@@ -57,6 +57,7 @@ def find_images(arguments: Iterable[str]) -> list[str]:
 def images_at(path: str, named: bool = True) -> Iterator[str]:
     """The images in a folder, at any depth; or the file itself, whatever its suffix if the user `named` it."""
     from vitreous.data.images import is_image_name
+    from vitreous.data.sources.layouts import is_clutter
 
     if not Path(path).is_dir():
         if named or is_image_name(path):
@@ -66,7 +67,7 @@ def images_at(path: str, named: bool = True) -> Iterator[str]:
         for name in folders:
             if Path(folder, name).is_symlink():
                 print(f"skipped: {printable(f'{folder}/{name}')} is a link to a folder", file=sys.stderr)
-        folders[:] = sorted((name for name in folders if not name.startswith((".", "__MACOSX"))), key=natural_key)
+        folders[:] = sorted((name for name in folders if not is_clutter(name)), key=natural_key)
         for name in sorted(filter(is_image_name, files), key=natural_key):
             yield f"{folder.rstrip('/')}/{name}"
 

@@ -1,9 +1,9 @@
 """`vitreous predict`."""
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,44 +52,34 @@ def command(
     bad: list[BadImage] = []
     predictions = readable(classifier.each(paths), bad)
     if as_csv:
-        stream(csv_lines(predictions, min_confidence))
+        print_csv(predictions, min_confidence)
     elif as_json:
-        stream(json_lines(predictions, min_confidence))
+        print_json(predictions, min_confidence)
     else:
         print_table(predictions, paths, classifier, min_confidence)
     exit_if_unreadable(bad, paths)
 
 
-def stream(texts: Iterable[str]) -> None:
-    """Prints each piece of text as soon as it is ready."""
-    for text in texts:
-        print(text, end="", flush=True)
-
-
-def csv_lines(predictions: "Iterable[Prediction]", min_confidence: float) -> Iterator[str]:
-    """A header, then one line per prediction; no spreadsheet runs a cell as a formula."""
-    yield csv_line(HEADER)
+def print_csv(predictions: "Iterable[Prediction]", min_confidence: float) -> None:
+    """Prints a header, then each prediction as soon as it is ready; no spreadsheet runs a cell as a formula."""
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(HEADER)
     for prediction in predictions:
         second = prediction.top[1] if len(prediction.top) > 1 else ("", None)
         unsure = "unsure" if prediction.probability < min_confidence else ""
-        yield csv_line((prediction.image, prediction.class_name, prediction.probability, unsure, *second))
+        cells = (prediction.image, prediction.class_name, prediction.probability, unsure, *second)
+        table.writerow(map(csv_cell, cells))
+        sys.stdout.flush()
 
 
-def csv_line(cells: Sequence[object]) -> str:
-    """One line of CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(map(csv_cell, cells))
-    return text.getvalue()
-
-
-def json_lines(predictions: "Iterable[Prediction]", min_confidence: float) -> Iterator[str]:
-    """A JSON list, one element per line; in ASCII, so that any file name round-trips and none acts on the terminal."""
+def print_json(predictions: "Iterable[Prediction]", min_confidence: float) -> None:
+    """Prints a list, one element per line; in ASCII, so that any file name round-trips and is inert."""
     separator = "["
     for prediction in predictions:
         row = prediction.to_dict() | {"unsure": prediction.probability < min_confidence}
-        yield f"{separator}\n{json.dumps(row, allow_nan=False)}"
+        print(f"{separator}\n{json.dumps(row, allow_nan=False)}", end="", flush=True)
         separator = ","
-    yield "[]\n" if separator == "[" else "\n]\n"
+    print("[]" if separator == "[" else "\n]")
 
 
 def print_table(

@@ -150,19 +150,10 @@ class Preprocessing:
         if missing:
             raise InputError(f"the preprocessing has no {', '.join(missing)}", "save the model again")
         _check(values)
-        height, width = values["image_size"]
-        return cls(
-            image_size=(height, width),
-            resize=values["resize"],
-            crop_fraction=float(values["crop_fraction"]),
-            interpolation=values["interpolation"],
-            antialias=values["antialias"],
-            mean=tuple(map(float, values["mean"])),
-            std=tuple(map(float, values["std"])),
-            channels=values["channels"],
-            crop_rounding=values["crop_rounding"],
-            trim=tuple(values["trim"]),
-        )
+        pairs = {name: tuple(values[name]) for name in ("image_size", "trim")}
+        statistics = {name: tuple(map(float, values[name])) for name in ("mean", "std")}
+        converted: dict[str, Any] = {**values, **pairs, **statistics, "crop_fraction": float(values["crop_fraction"])}
+        return cls(**converted)
 
     def _cropped(self, image: Image.Image) -> Image.Image:
         """The image resized to `image_size / crop_fraction` and center-cropped, with torchvision's bits."""

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,6 @@ from vitreous.data.augmentation import Augmentation
 from vitreous.data.images import BadImage, ImageLimits
 from vitreous.data.loader import batches
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources.archives import ArchiveLoader
 from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
 
@@ -34,7 +34,7 @@ def one(tmp_path):
         path.write_bytes(change(path.read_bytes()))
         data = open_data(path)
         split = next(split for split in splits_of(data) if "ant/x.png" in split.names)
-        loader = ArchiveLoader(split.load.archives, split.names, split.load.members, ImageLimits(**limits))
+        loader = replace(split.load, limits=ImageLimits(**limits))
         return loader(split.names.index("ant/x.png"))
 
     return load

@@ -13,16 +13,15 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
-from PIL import Image
 
-from vitreous.data.images import BadImage, ImageLimits, decode_image, header_size, is_image_name
-from vitreous.data.sources.layouts import SPLITS, Entry, holds_only_folders, is_clutter, kind_of
+from vitreous.data.images import BadImage, is_image_name
+from vitreous.data.sources.layouts import SPLITS, Entry, ImageLoader, Tree, holds_only_folders, is_clutter, kind_of
 from vitreous.support.errors import InputError
 
 SUFFIX = ".zip"
@@ -70,29 +69,13 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class ArchiveLoader:
-    """Loads the images of archives by index.
-
-    Args:
-        archives: the files.
-        names: of the members.
-        members: a row of type MEMBER for each.
-        limits: of an image.
-    """
+class ArchiveLoader(ImageLoader):
+    """Loads the images of archives; of each it has a row of type MEMBER."""
 
     archives: tuple[ArchiveFile, ...]
-    names: tuple[str, ...]
     members: np.ndarray
-    limits: ImageLimits = field(default_factory=ImageLimits)
 
-    def __call__(self, index: int) -> Image.Image:
-        return decode_image(self.content(index), self.limits, self.names[index])
-
-    def size(self, index: int) -> tuple[int, int]:
-        """The (height, width) in the header; no pixel is decoded."""
-        return header_size(self.content(index), self.limits, self.names[index])
-
-    def content(self, index: int) -> bytes:
+    def file(self, index: int) -> bytes:
         """The checked bytes of a member, decompressed no further than its recorded size."""
         name, most = self.names[index], self.limits.max_bytes
         archive, offset, stored, size, crc, deflated = self.members[index].item()
@@ -113,24 +96,20 @@ class ArchiveLoader:
 
 
 @dataclass(frozen=True, eq=False)
-class ArchiveTree:
-    """The members of one or several archives as a `vitreous.data.sources.layouts.Tree`.
+class ArchiveTree(Tree):
+    """The members of one or several archives.
 
     Args:
-        source: as the user named it.
         archives: the files.
         names: of all members except clutter, sorted; those of folders end with "/".
         rows: for each name its row in `members`, or the kind it is ignored as.
         members: a row of type MEMBER for each image.
-        ignored: members ignored so far, by kind.
     """
 
-    source: str
     archives: tuple[ArchiveFile, ...]
     names: list[str]
     rows: list[int | str]
     members: np.ndarray
-    ignored: Counter[str]
 
     def path(self, folder: str) -> str:
         return f"{self.source}/{folder}".rstrip("/")
@@ -157,7 +136,7 @@ class ArchiveTree:
 
     def loader(self, names: tuple[str, ...]) -> ArchiveLoader:
         rows = [self.rows[bisect_left(self.names, name)] for name in names]
-        return ArchiveLoader(self.archives, names, self.members[np.array(rows, dtype=np.int64)])
+        return ArchiveLoader(names, self.archives, self.members[np.array(rows, dtype=np.int64)])
 
 
 def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str] | None = None) -> ArchiveTree:

@@ -1,14 +1,16 @@
 """The two layouts of labeled photos, in a folder or an archive: one folder per class, and splits above them."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from statistics import median_low
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from vitreous.data.images import BadImage, is_image_name
+from vitreous.data.images import BadImage, ImageLimits, decode_image, header_size, is_image_name
 from vitreous.data.sources.splits import ImageData, Split, hold_out
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, natural_key
@@ -32,46 +34,57 @@ class Entry(NamedTuple):
     is_linked_folder: bool = False
 
 
-@runtime_checkable
-class Loader(Protocol):
-    """Loads images by index. It can be pickled for a worker process; both methods raise BadImage."""
+@dataclass(frozen=True, eq=False)
+class ImageLoader(ABC):
+    """Loads images by index. It can be pickled for a worker process; errors are BadImage.
 
-    def __call__(self, index: int) -> Image.Image: ...
+    Args:
+        names: of the images, relative to the source.
+        limits: of an image.
+    """
+
+    names: tuple[str, ...]
+    limits: ImageLimits = field(default_factory=ImageLimits, kw_only=True)
+
+    def __call__(self, index: int) -> Image.Image:
+        return decode_image(self.file(index), self.limits, self.names[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        """The (height, width) in the header."""
-        ...
+        """The (height, width) in the header; no pixel is decoded."""
+        return header_size(self.file(index), self.limits, self.names[index])
+
+    @abstractmethod
+    def file(self, index: int) -> str | bytes:
+        """The path or the content of an image file."""
 
 
-@runtime_checkable
-class Tree(Protocol):
-    """A tree of folders and files. Folders are named by their path from the top, with "/"; the top is ""."""
+@dataclass(frozen=True, eq=False)
+class Tree(ABC):
+    """A tree of folders and files. Folders are named by their path from the top, with "/"; the top is "".
 
-    @property
-    def source(self) -> str:
-        """The source as the user named it."""
-        ...
+    Args:
+        source: as the user named it.
+        ignored: how many files and folders were ignored, by kind; everyone who ignores one counts it here.
+    """
 
-    @property
-    def ignored(self) -> Counter[str]:
-        """How many files and folders were ignored, by kind; everyone who ignores one counts it here."""
-        ...
+    source: str
+    ignored: Counter[str]
 
+    @abstractmethod
     def path(self, folder: str) -> str:
         """The path of a folder, for messages."""
-        ...
 
+    @abstractmethod
     def entries(self, folder: str) -> list[Entry]:
         """The entries of a folder by name, without hidden ones and clutter."""
-        ...
 
+    @abstractmethod
     def images(self, folder: str, others: Counter[str]) -> Iterable[str]:
         """The images below a folder, in any order; other files are counted in `others` by kind."""
-        ...
 
-    def loader(self, names: tuple[str, ...]) -> Loader:
+    @abstractmethod
+    def loader(self, names: tuple[str, ...]) -> ImageLoader:
         """A loader of these images."""
-        ...
 
 
 def is_clutter(name: str) -> bool:

@@ -7,15 +7,15 @@ every machine.
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from vitreous.data.images import ImageLimits, decode_image, header_size, is_image_name
+from vitreous.data.images import is_image_name
 from vitreous.data.sources.archives import SUFFIX, open_archives
-from vitreous.data.sources.layouts import LAYOUT, SPLITS, Entry, Tree, is_clutter, kind_of, open_tree
+from vitreous.data.sources.layouts import LAYOUT, SPLITS, Entry, ImageLoader, Tree, is_clutter, kind_of, open_tree
 from vitreous.data.sources.splits import ImageData, Split, hold_out
 from vitreous.support.errors import InputError
 
@@ -64,7 +64,7 @@ def _tree(source: str) -> Tree:
     root = _real_path(source)
     if not root.is_dir():
         return open_archives(source, [("", str(root))])
-    tree = FolderTree(source, str(root))
+    tree = FolderTree(source, Counter(), str(root))
     entries = tree.entries("")
     if any(entry.is_folder for entry in entries):
         return tree
@@ -77,7 +77,7 @@ def _tree(source: str) -> Tree:
             raise InputError(f"{tree.path(name)!r} is a link out of the folder", "replace it with the archive")
         else:
             archives.append((stem, tree.path(name)))
-    return open_archives(source, archives, tree.ignored) if archives else FolderTree(source, tree.root)
+    return open_archives(source, archives, tree.ignored) if archives else FolderTree(source, Counter(), tree.root)
 
 
 def _real_path(source: str) -> Path:
@@ -149,38 +149,21 @@ def _digit_name(place: int) -> str:
 # ---- folders
 
 
-@dataclass(frozen=True)
-class FileLoader:
-    """Loads the image files of a folder by index."""
+@dataclass(frozen=True, eq=False)
+class FileLoader(ImageLoader):
+    """Loads the image files of a folder."""
 
     folder: str
-    names: tuple[str, ...]
-    limits: ImageLimits = field(default_factory=ImageLimits)
 
-    def __call__(self, index: int) -> Image.Image:
-        return decode_image(self.path(index), self.limits)
-
-    def path(self, index: int) -> str:
+    def file(self, index: int) -> str:
         return f"{self.folder}/{self.names[index]}"
-
-    def size(self, index: int) -> tuple[int, int]:
-        """The (height, width) in the header; no pixel is decoded."""
-        return header_size(self.path(index), self.limits)
 
 
 @dataclass(frozen=True, eq=False)
-class FolderTree:
-    """A folder on a disk as a `vitreous.data.sources.layouts.Tree`.
+class FolderTree(Tree):
+    """A folder on disk; `root` is its path with links resolved."""
 
-    Args:
-        source: as the user named it.
-        root: its path with links resolved.
-        ignored: files and folders ignored so far, by kind.
-    """
-
-    source: str
     root: str
-    ignored: Counter[str] = field(default_factory=Counter)
 
     def path(self, folder: str) -> str:
         return f"{self.root}/{folder}" if folder else self.root
@@ -208,7 +191,7 @@ class FolderTree:
                     yield f"{folder}/{entry.name}"
 
     def loader(self, names: tuple[str, ...]) -> FileLoader:
-        return FileLoader(self.root, names)
+        return FileLoader(names, self.root)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
