@@ -119,21 +119,9 @@ def shared_columns(config: "ViTConfig", classes: int) -> dict[str, Any]:
     }
 
 
-def parameters(config: "ViTConfig") -> int:
-    """The parameter count of a config; configs that differ only in classes and image size are built once.
-
-    Assumes what all listed models have: a learned position table and a linear classifier with a bias.
-    """
-    from vitreous.model.config import grid_of
-
-    rows, columns = grid_of(config.image_size, config.token_stride)
-    smallest = config.replace(image_size=config.token_stride, num_classes=0)
-    classifiers = (1 + config.distillation_token) * (1 + (config.hidden_dim or config.width)) * config.num_classes
-    return _parameters(smallest) + (rows * columns - 1) * config.width + classifiers
-
-
 @lru_cache
-def _parameters(config: "ViTConfig") -> int:
+def parameters(config: "ViTConfig") -> int:
+    """The parameter count; many published weights share a config."""
     from vitreous.model.cost import parameter_count
 
     return parameter_count(config)
