@@ -19,8 +19,8 @@ from vitreous.data.photometric import (
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
-MAX_LAYERS = 10
-MAX_MAGNITUDE = 30.0
+MAXIMA = {"randaugment_layers": 10, "randaugment_magnitude": 30.0, "color_jitter": 1, "erasing": 1}
+EXCLUSIVE = ("randaugment_layers", "trivial_augment", "auto_augment")
 
 
 @dataclass(frozen=True)
@@ -55,31 +55,13 @@ class Augmentation:
     auto_augment: bool = False
 
     def __post_init__(self) -> None:
-        for name, (low, high), most in (
-            ("crop_scale", self.crop_scale, 1.0),
-            ("crop_ratio", self.crop_ratio, 100.0),
-        ):
+        for name, (low, high), most in (("crop_scale", self.crop_scale, 1.0), ("crop_ratio", self.crop_ratio, 100.0)):
             if not 0 < low <= high <= most:
-                raise InputError(
-                    f"{name} is {(low, high)}", f"set it to (lowest, highest), above 0 and at most {most:g}"
-                )
-        for name, value, most in (
-            ("randaugment_layers", self.randaugment_layers, MAX_LAYERS),
-            ("randaugment_magnitude", self.randaugment_magnitude, MAX_MAGNITUDE),
-            ("color_jitter", self.color_jitter, 1),
-            ("erasing", self.erasing, 1),
-        ):
-            if not 0 <= value <= most:
+                raise InputError(f"{name} is {(low, high)}", f"use (lowest, highest), above 0 and at most {most:g}")
+        for name, most in MAXIMA.items():
+            if not 0 <= (value := getattr(self, name)) <= most:
                 raise InputError(f"{name} is {value}", f"set it from 0 to {most:g}")
-        exclusive = [
-            f"{name} is {value}".lower()
-            for name, value in (
-                ("randaugment_layers", self.randaugment_layers),
-                ("trivial_augment", self.trivial_augment),
-                ("auto_augment", self.auto_augment),
-            )
-            if value
-        ]
+        exclusive = [f"{name} is {value}".lower() for name in EXCLUSIVE if (value := getattr(self, name))]
         if len(exclusive) > 1:
             raise InputError(" and ".join(exclusive), "set one of them, and leave the others at 0 or false")
 

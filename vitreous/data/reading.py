@@ -59,9 +59,7 @@ def read_or_raise(
         BadImage: an image cannot be read; raised when its batch is reached.
     """
     for results, pixels in read_batches(images, preprocessing, batch_size):
-        names = []
         for result in results:
             if isinstance(result, BadImage):
                 raise result
-            names.append(result)
-        yield names, pixels
+        yield [str(name) for name in results], pixels
