@@ -122,10 +122,9 @@ def batches(
     count = len(split)
     if balanced:
         order = balanced_order(seed, epoch, split.labels, int(split.labels.max(initial=-1)) + 1)
-        visits = earlier_visits(order)
     else:
         order = epoch_order(seed, epoch, count) if shuffle else np.arange(count)
-        visits = np.zeros(count, dtype=np.int64)
+    visits = earlier_visits(order)
     parts = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
     chunks = [order[part] for part in parts], [visits[part] for part in parts]
     return DataLoader(

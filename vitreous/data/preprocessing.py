@@ -187,7 +187,7 @@ def _check(values: Mapping[str, Any]) -> None:
     """Raises InputError for the first field whose value is invalid; values may have any type."""
     if values["interpolation"] not in tuple(INTERPOLATIONS):  # not a dict lookup: a file may contain []
         raise unknown("interpolation", str(values["interpolation"]), INTERPOLATIONS)
-    channels, fraction, antialias = values["channels"], values["crop_fraction"], values["antialias"]
+    channels, fraction, antialias, std = (values[n] for n in ("channels", "crop_fraction", "antialias", "std"))
     unsmoothed = antialias is False and values["interpolation"] in WITHOUT_ANTIALIAS
     each = f"a list of {channels} finite numbers, one per channel"
     rules = (
@@ -199,7 +199,7 @@ def _check(values: Mapping[str, Any]) -> None:
         ("crop_rounding", values["crop_rounding"] in ROUNDINGS, " or ".join(ROUNDINGS)),
         ("trim", _is_size(values["trim"], least=0), f"(rows, columns), each from 0 to {MAX_SIDE}"),
         ("mean", _are_numbers(values["mean"]) and len(values["mean"]) == channels, each),
-        ("std", _are_positive(values["std"]) and len(values["std"]) == channels, f"{each}, above 0"),
+        ("std", _are_numbers(std) and len(std) == channels and min(std) > 0, f"{each}, above 0"),
     )
     for name, holds, valid in rules:
         if not holds:
@@ -218,10 +218,6 @@ def _is_size(value: object, least: int = 1) -> bool:
 def _are_numbers(values: object) -> bool:
     is_list = isinstance(values, list | tuple)
     return is_list and all(isinstance(v, float) or _is_whole(v) for v in values) and all(map(math.isfinite, values))
-
-
-def _are_positive(values: object) -> bool:
-    return isinstance(values, list | tuple) and _are_numbers(values) and all(value > 0 for value in values)
 
 
 @lru_cache(maxsize=16)

@@ -16,16 +16,9 @@ SAMPLE, ORDER, MIXING, BALANCE, MASKING = range(5)  # purposes; a number is neve
 
 
 def sample_generator(seed: int, epoch: int, index: int, visit: int = 0) -> np.random.Generator:
-    """The generator of one sample's augmentation.
+    """The generator of one sample's augmentation, at its first or a later visit in the epoch.
 
-    Args:
-        seed: of the run.
-        epoch: of the run.
-        index: of the sample in its split.
-        visit: how often the sample occurred earlier in the epoch.
-
-    Raises:
-        ValueError: a number is outside 0..2^64-1.
+    Raises ValueError for a number outside 0..2^64-1.
     """
     return _generator(seed, SAMPLE, epoch, index, visit)
 
