@@ -230,7 +230,7 @@ def test_a_linked_class_folder_is_an_error(tmp_path):
 
 
 def test_each_problem_with_a_folder_is_one_line(tmp_path):
-    assert "does not exist" in line(tmp_path / "missing")
+    assert line(tmp_path / "missing").startswith(f"'{tmp_path}/missing' does not exist; check the path")
     (tmp_path / "file").touch()
     assert "is not a folder" in line(tmp_path / "file")
     assert "FOLDER/CLASS/IMAGE" in line(tmp_path / "file")

@@ -86,12 +86,12 @@ def _real_path(source: str) -> Path:
         root = Path(source).resolve()
         if root.is_dir() or (root.is_file() and source.casefold().endswith(SUFFIX)):
             return root
-        if not root.exists():
-            raise InputError(f"{source!r} does not exist", "check the path; a source is a folder, a .zip or digits")
-        problem = f"is not a folder or a {SUFFIX} archive"
+        exists = root.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a loop of links
-        problem = f"cannot be opened: {error}"
-    raise InputError(f"{source!r} {problem}", LAYOUT)
+        raise InputError(f"{source!r} cannot be opened: {error}", "check the path") from error
+    if exists:
+        raise InputError(f"{source!r} is not a folder or a {SUFFIX} archive", LAYOUT)
+    raise InputError(f"{source!r} does not exist", "check the path; a source is a folder, a .zip or digits")
 
 
 # ---- digits
@@ -114,20 +114,19 @@ def _open_digits(validation_fraction: float) -> ImageData:
     values, target = load_digits(return_X_y=True)
     values, target = np.asarray(values, np.float64), np.asarray(target, np.int64)
     pixels = np.rint(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    names = [f"{DIGITS}/{index:04}" for index in range(len(target))]
+    indices: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for label in range(10):
-        places = np.flatnonzero(target == label)
-        is_test = hold_out([_digit_name(place) for place in places.tolist()], TEST_FRACTION)
-        rest = places[~is_test]
-        is_validation = hold_out([_digit_name(place) for place in rest.tolist()], validation_fraction)
-        splits["test"] += places[is_test].tolist()
-        splits["validation"] += rest[is_validation].tolist()
-        splits["train"] += rest[~is_validation].tolist()
+        rest = np.flatnonzero(target == label)
+        for name, fraction in (("test", TEST_FRACTION), ("validation", validation_fraction)):
+            mask = hold_out([names[index] for index in rest.tolist()], fraction)
+            indices[name] += rest[mask].tolist()
+            rest = rest[~mask]
+        indices["train"] += rest.tolist()
 
     def split(name: str) -> Split:
-        places = splits[name]
-        names = tuple(_digit_name(place) for place in places)
-        return Split(name, names, target[places], ArrayLoader(pixels[places]))
+        chosen = indices[name]
+        return Split(name, tuple(names[i] for i in chosen), target[chosen], ArrayLoader(pixels[chosen]))
 
     return ImageData(
         name=DIGITS,
@@ -140,10 +139,6 @@ def _open_digits(validation_fraction: float) -> ImageData:
         flip_ok=False,
         ignored={},
     )
-
-
-def _digit_name(place: int) -> str:
-    return f"{DIGITS}/{place:04}"
 
 
 # ---- folders
