@@ -53,7 +53,11 @@ def test_without_a_command_the_help_is_shown():
     ("arguments", "cause", "hint"),
     [
         (["lsit"], "there is no command 'lsit'", "did you mean 'list'?"),
-        (["list", "modles"], "'modles' is not one of 'models', 'recipes', 'sources'", "vitreous list --help"),
+        (
+            ["list", "modles"],
+            "invalid value for 'what': 'modles' is not one of 'models', 'recipes', 'sources'",
+            "vitreous list --help",
+        ),
         (["list"], "missing argument 'what'", "vitreous list --help"),
         (
             ["list", "models", "--jsn"],

@@ -133,7 +133,7 @@ def test_hostile_names_are_inert_in_the_csv(here):
         (["new", "--token", "class"], "--token needs --blocks", "add --blocks"),
         (["new", "--out", "features.csv"], "--out 'features.csv' is not a .npy file", "suffix .npy"),
         (["new", "--out", "folder.npy"], "cannot write 'folder.npy': it is not a file", ""),
-        (["new", "--out", "text.jpg/features.npy"], "cannot write the folder 'text.jpg'", "permission"),
+        (["new", "--out", "text.jpg/features.npy"], "cannot write the folder 'text.jpg'", "writable folder"),
     ],
 )
 def test_bad_input_is_reported_and_nothing_is_written(arguments, cause, hint, here, capsys):

@@ -167,7 +167,7 @@ def cause_and_hint(error: Exception) -> tuple[str, str]:
     if isinstance(error, InputError):
         return error.cause, error.hint
     if isinstance(error, typer.TyperException):  # a misspelled option, a missing argument
-        message = " ".join(error.format_message().split())
+        message = " ".join(error.format_message().replace("Value error, ", "").split())
         context = getattr(error, "ctx", None)
         return message[:1].lower() + message[1:], f"see {context.command_path} --help" if context else ""
     if isinstance(error, OSError) and error.filename is not None:
