@@ -84,11 +84,11 @@ class TimmFolder(Peer):
 
     names = NAMES
 
-    def __init__(self, *, told: Mapping[str, Any], architecture: str = PLAIN, **arguments: Any) -> None:
-        self.told, self.architecture, self.arguments = dict(told), architecture, SMALL | arguments
+    def __init__(self, *, overlay: Mapping[str, Any], architecture: str = PLAIN, **arguments: Any) -> None:
+        self.overlay, self.architecture, self.arguments = dict(overlay), architecture, SMALL | arguments
 
     def build(self):
-        known = {"pretrained_cfg_overlay": self.told, "num_classes": CLASSES}
+        known = {"pretrained_cfg_overlay": self.overlay, "num_classes": CLASSES}
         return timm.create_model(self.architecture, **known, **self.arguments)
 
     def save(self, model, folder):

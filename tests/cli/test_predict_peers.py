@@ -51,9 +51,9 @@ TEACHER = "ForImageClassificationWithTeacher", "DeiTImageProcessor", ("cls_class
 
 # Peers of one pipeline stand together: the photos go through it once.
 PEERS: dict[str, Peer] = {
-    "timm": TimmFolder(told=AUGREG),
-    "timm, squash": TimmFolder(told=SQUASH | {"crop_pct": 0.9, "interpolation": "bilinear"}),
-    "timm, SigLIP-like": TimmFolder(told=SQUASH, global_pool="map", class_token=False, act_layer="gelu_tanh"),
+    "timm": TimmFolder(overlay=AUGREG),
+    "timm, squash": TimmFolder(overlay=SQUASH | {"crop_pct": 0.9, "interpolation": "bilinear"}),
+    "timm, SigLIP-like": TimmFolder(overlay=SQUASH, global_pool="map", class_token=False, act_layer="gelu_tanh"),
     "DeiT": AuthorsFile(IMAGENET, under_model),
     "DeiT, distilled": AuthorsFile(IMAGENET, under_model, **DISTILLED),
     "DeiT-III": AuthorsFile(IMAGENET, third, init_values=0.1, no_embed_class=True),
