@@ -1,63 +1,63 @@
-# Everything from a fresh Linux machine with Python 3.11 or newer: the first call makes .venv and installs into it,
-# later calls go straight to work, until pyproject.toml or constraints.txt changes.
+# Works on a fresh Linux machine with Python 3.11 or newer. The first target installs into .venv; later ones reuse it
+# until pyproject.toml or constraints.txt changes.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# A name on the path may be a shim without a Python behind it, so each candidate is run.
+# Each candidate is run, since a name on the path may be a broken shim.
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
 PYTHON := .venv/bin/python
 PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --constraint constraints.txt
 
-# A stamp is written last: an install that was interrupted has none, and is done again.
+# Written last, so that an interrupted install is repeated.
 CORE := .venv/.installed
 DEV := .venv/.installed-dev
 
 .PHONY: help install install-dev demo test check format help-files pages equality loading results clean
 
-help: ## show these lines
+help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
-install: $(CORE) ## the package and what it needs, into .venv
+install: $(CORE) ## install the package and its dependencies into .venv
 
-install-dev: $(DEV) ## the same with what tests and checks need
+install-dev: $(DEV) ## install for development, with the tools for tests and checks
 
-demo: $(CORE) ## train on real handwritten digits, evaluate, look inside
+demo: $(CORE) ## train on handwritten digits, evaluate, and write a report
 	@$(PYTHON) -m vitreous demo
 
-test: $(DEV) ## every test
+test: $(DEV) ## run all tests
 	@$(PYTHON) -m pytest --numprocesses auto --dist worksteal
 
-check: $(DEV) ## format, lint and types, as CI has them
+check: $(DEV) ## check format, lint and types, as CI does
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m pyrefly check
 
-format: $(DEV) ## format the code and fix what ruff can
+format: $(DEV) ## format the code and apply ruff's fixes
 	@$(PYTHON) -m ruff check --fix-only .
 	@$(PYTHON) -m ruff format .
 
-help-files: $(DEV) ## freeze the command line's help anew, after a change on purpose
+help-files: $(DEV) ## update the frozen help texts after an intended change
 	@$(PYTHON) -m tests.cli.help_files
 
-pages: $(CORE) ## renew the code, shapes and outputs in the documents, and the notebook
+pages: $(CORE) ## update the code, shapes and outputs in the docs, and the notebook
 	@$(PYTHON) -m docs.include_source
 	@$(PYTHON) -m docs.make_notebook
 
-equality: $(CORE) ## measure the distance to the authors' own code
+equality: $(CORE) ## measure the difference to the authors' code
 	@$(PYTHON) -m benchmarks.equality
 
-loading: $(DEV) ## measure how long loading B/16 takes, beside timm, transformers and torchvision
+loading: $(DEV) ## time loading B/16, next to timm, transformers and torchvision
 	@$(PYTHON) -m benchmarks.loading
 
-results: $(DEV) ## run the experiments that are not finished: ONLY=name for one, DATA=folder of image sets, AGAIN=1
+results: $(DEV) ## run unfinished experiments: ONLY=name, DATA=folder of image sets, AGAIN=1 to repeat
 	@$(PYTHON) -m experiments $(if $(ONLY),--only '$(ONLY)') $(if $(DATA),--data '$(DATA)') $(if $(AGAIN),--again)
 
-clean: ## remove .venv and the caches; runs/ stays
+clean: ## remove .venv and caches, but not runs/
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The last thing that venv makes is pip, so a .venv without a working pip is half made, and made anew.
+# venv installs pip last, so a .venv without a working pip is incomplete and is created again.
 define make_venv
 @$(PYTHON) -m pip --version >/dev/null 2>&1 && exit; \
 found=; \
@@ -66,8 +66,8 @@ for python in $(PYTHONS); do \
 	found="$$python"; \
 	"$$python" -c 'import ensurepip, venv' 2>/dev/null && exec "$$python" -m venv --clear .venv; \
 done; \
-if [ -n "$$found" ]; then echo "error: $$found cannot make a venv; on Debian: apt-get install python3-venv"; \
-else echo "error: Python 3.11 or newer is needed, and none of these is: $(PYTHONS)"; fi >&2; exit 1
+if [ -n "$$found" ]; then echo "error: $$found cannot create a venv; on Debian: apt-get install python3-venv"; \
+else echo "error: Python 3.11 or newer is needed, and none was found among: $(PYTHONS)"; fi >&2; exit 1
 endef
 
 $(CORE): pyproject.toml constraints.txt

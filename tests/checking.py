@@ -1,4 +1,4 @@
-"""What every function of vitreous checks in tests: its arguments, its result, its tensors' shapes."""
+"""The runtime checks of every vitreous function in tests: argument types, result types and tensor shapes."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,10 +8,10 @@ from beartype import beartype
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Beartype, with two exceptions.
+    """Applies beartype, with two exceptions.
 
-    `Self` is let be, since beartype reads that only in a class that it decorates as a whole. A dataclass with
-    `__post_init__` checks and converts its fields by itself, with errors of its own.
+    `Self` is not checked, since beartype supports it only in a class that it decorates as a whole. A dataclass with
+    `__post_init__` validates its own fields, with its own errors.
     """
     hints = getattr(function, "__annotations__", {})
     hints.update({name: Any for name, hint in hints.items() if hint is Self})

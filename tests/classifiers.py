@@ -1,4 +1,4 @@
-"""A small classifier with random weights, for the tests of what uses one."""
+"""A small classifier with random weights, for tests."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ CLASSES = ("cat", "dog", "fox")
 
 
 def small_classifier(class_names: Sequence[str] | None = CLASSES, **overrides: object) -> Classifier:
-    """Two blocks on images of 16×16 pixels in 4×4 patches; without class names it has no head."""
+    """A classifier of two blocks for 16×16 images in 4×4 patches; without class names it has no head."""
     fields: dict = {"width": 24, "depth": 2, "mlp_dim": 32, "num_heads": 3, "image_size": 16, "patch_size": 4}
     config = ViTConfig(**fields | {"num_classes": len(class_names or ())} | overrides)
     model = VisionTransformer(config)

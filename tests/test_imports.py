@@ -1,4 +1,4 @@
-"""Who may import whom, and what a start may cost."""
+"""Which part may import which, and how fast the command line starts."""
 
 import ast
 import os
@@ -17,7 +17,7 @@ PACKAGE = ROOT / "vitreous"
 ANYTHING = ("",)
 START = ("cli", "support.errors", "support.text", "__init__")  # what `vitreous --help` may import
 
-# What each part of the package may import of ours; the longest matching row counts.
+# The vitreous modules each part may import; the longest matching row counts.
 OURS = {
     "support": ("support",),
     "model": ("model", "support.errors"),
@@ -48,10 +48,10 @@ OURS = {
     "__main__": ("cli.app",),
     "__init__": (),
 }
-# What it may import besides, inside functions and for type checkers.
+# More that it may import inside functions and for type checkers.
 OURS_LATER = {"classifier": ("deployment", "explain", "training"), "cli": ANYTHING, "__init__": ANYTHING}
 
-# The parts that may import only some packages of others besides the standard library.
+# Parts that may import only these packages outside the standard library.
 OUTSIDE = {
     "model": {"torch", "jaxtyping"},
     "model.config": set(),
@@ -69,18 +69,18 @@ SLOW = ("torch", "numpy", "rich", "pydantic", "matplotlib")
 class Import(NamedTuple):
     """One module that a file imports."""
 
-    name: str  # in full: vitreous.data.images
+    name: str  # fully qualified, such as vitreous.data.images
     later: bool  # inside a function or for type checkers
     line: int
 
 
 def package_modules() -> list[str]:
-    """The modules of the package, such as model.vit and data.__init__."""
+    """All modules of the package, such as model.vit and data.__init__."""
     return sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
 
 
 def imports(node: ast.AST, module: str, later: bool = False) -> Iterator[Import]:
-    """Every import at or below a node, at any depth."""
+    """Every import in a syntax tree."""
     for name in imported_names(node, module):
         yield Import(name, later, getattr(node, "lineno", 0))
     later |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -97,7 +97,7 @@ def imported_names(node: ast.AST, module: str) -> list[str]:
     base = node.module or ""
     if node.level:
         base = ".".join(["vitreous", *module.split(".")][: -node.level] + ([base] if base else []))
-    # `from vitreous.data import images` names a module if there is such a file, else something in data.
+    # `from vitreous.data import images` imports a module if that file exists, otherwise a name from data.
     below = [f"{base}.{alias.name}" for alias in node.names if alias.name != "__version__"]
     return [name if is_our_module(name) else base for name in below]
 
@@ -112,7 +112,7 @@ def within(name: str, parts: tuple[str, ...]) -> bool:
 
 
 def complaints(source: str, module: str) -> list[str]:
-    """The imports of a file that break a rule."""
+    """The forbidden imports of a file."""
     part = max((part for part in OURS if within(module, (part,))), key=len)
     place = max((place for place in OUTSIDE if within(module, (place,))), key=len, default=None)
 
@@ -123,8 +123,8 @@ def complaints(source: str, module: str) -> list[str]:
             return within(below or "__init__", OURS[part] + later)
         return top in sys.stdlib_module_names or place is None or top in OUTSIDE[place] or later == ANYTHING
 
-    found = imports(ast.parse(source), module)
-    return [f"line {item.line}: {module} imports {item.name}" for item in found if not allowed(item)]
+    items = imports(ast.parse(source), module)
+    return [f"line {item.line}: {module} imports {item.name}" for item in items if not allowed(item)]
 
 
 @pytest.mark.parametrize("module", package_modules())
@@ -169,7 +169,7 @@ def test_a_forbidden_import_is_found(module: str, source: str):
         ("__init__", "if TYPE_CHECKING:\n    from vitreous.model.vit import VisionTransformer"),
     ],
 )
-def test_an_allowed_import_is_let_through(module: str, source: str):
+def test_an_allowed_import_passes(module: str, source: str):
     assert complaints(source, module) == []
 
 
@@ -192,7 +192,7 @@ def test_a_start_imports_nothing_slow(start: str, fresh_process):
 
 @pytest.mark.parametrize("start", STARTS)
 def test_a_start_takes_less_than_0_3_seconds(start: str, fresh_process):
-    """Seconds of computing, which are those of the clock where nothing else runs, as other tests do here."""
+    """CPU time, since other tests run at the same time."""
     seconds = []
     for _ in range(7):
         before = os.times()
@@ -202,20 +202,20 @@ def test_a_start_takes_less_than_0_3_seconds(start: str, fresh_process):
     assert statistics.median(seconds) < 0.3, seconds
 
 
-def test_every_public_name_is_there(fresh_process):
+def test_every_public_name_can_be_imported(fresh_process):
     done = fresh_process(
         "import vitreous as vt; print([getattr(vt, name).__name__ for name in vt.__all__] == vt.__all__)"
     )
     assert done.stdout == "True\n", done.stderr
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error(fresh_process):
+def test_an_unknown_name_is_an_attribute_error(fresh_process):
     done = fresh_process("import vitreous as vt; assert {*vt.__all__} < {*dir(vt)}; vt.VisionTransfomer")
     assert "AttributeError: module 'vitreous' has no attribute 'VisionTransfomer'" in done.stderr
 
 
 def test_type_checkers_see_the_public_names():
-    """The names are written three times in vitreous/__init__.py, and agree."""
+    """The three lists of names in vitreous/__init__.py agree."""
     import vitreous
 
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What the repository says of itself holds: its documents' commands, its docstrings, its list of versions."""
+"""The repository is consistent: commands in documents, docstrings, and pinned versions."""
 
 import ast
 import fnmatch
@@ -23,14 +23,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def repository_files() -> list[Path]:
-    """Every file that is not ignored; without git, which a machine may not have."""
+    """Every file that .gitignore does not exclude; works without git."""
     lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     ignored = [".git", *(line.strip("/") for line in lines if line and not line.startswith("#"))]
-    found = []
+    files = []
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if not matches(name, ignored)]
-        found += [Path(folder, name) for name in names if not matches(name, ignored)]
-    return sorted(found)
+        files += [Path(folder, name) for name in names if not matches(name, ignored)]
+    return sorted(files)
 
 
 def matches(name: str, patterns: list[str]) -> bool:
@@ -38,7 +38,7 @@ def matches(name: str, patterns: list[str]) -> bool:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file, empty for one that is not text."""
+    """The text of a file; empty if it is binary."""
     content = path.read_bytes()
     return "" if b"\0" in content else content.decode("utf-8", errors="replace")
 
@@ -47,13 +47,13 @@ def text_of(path: Path) -> str:
 
 
 def shell_commands(document: str) -> list[list[str]]:
-    """The commands in the fenced sh blocks of a Markdown document, as words."""
+    """The commands in the fenced shell blocks of a Markdown document, split into words."""
     commands = []
     for block in re.findall(r"^```(?:sh|bash|shell|console)\n(.*?)^```", document, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
             while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-                words = words[1:]  # variables set for the command
+                words = words[1:]  # environment variables
             if words:
                 commands.append(words)
     return commands
@@ -63,8 +63,8 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def command_faults(words: list[str]) -> list[str]:
-    """What does not exist of a `make` or `vitreous` command; other programs are let be."""
+def unknown_words(words: list[str]) -> list[str]:
+    """The targets, commands and options of a `make` or `vitreous` command line that do not exist."""
     program = Path(words[0]).name
     if program == "make":
         return [word for word in words[1:] if re.fullmatch(r"[a-z-]+", word) and word not in make_targets()]
@@ -94,11 +94,11 @@ DOCUMENTS = [path for path in repository_files() if path.suffix == ".md"]
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_in_documents_exist(path: Path):
     commands = shell_commands(path.read_text(encoding="utf-8"))
-    assert [(words, faults) for words in commands if (faults := command_faults(words))] == []
+    assert [(words, unknown) for words in commands if (unknown := unknown_words(words))] == []
 
 
 @pytest.mark.parametrize(
-    ("line", "faults"),
+    ("line", "unknown"),
     [
         ("make test", []),
         ("make tset", ["tset"]),
@@ -110,30 +110,30 @@ def test_commands_in_documents_exist(path: Path):
         ("pip install something --upgrade", []),
     ],
 )
-def test_a_command_that_does_not_exist_is_found(line: str, faults: list[str]):
+def test_an_unknown_command_is_found(line: str, unknown: list[str]):
     [words] = shell_commands(f"text\n```sh\n{line}\n```\ntext\n")
-    assert command_faults(words) == faults
+    assert unknown_words(words) == unknown
 
 
 # --- paths and hosts
 
-# Absolute folders of one machine, and addresses of a package index; written so as not to match itself.
-OF_ONE_MACHINE = re.compile(r"(?<![\w.~-])/(?:work|root|home|farm|Users)/|index[-_]url|find[-_]links|:/{2}\S*/simple\b")
+# Absolute paths of one machine, and addresses of a package index; the pattern does not match itself.
+LOCAL = re.compile(r"(?<![\w.~-])/(?:work|root|home|farm|Users)/|index[-_]url|find[-_]links|:/{2}\S*/simple\b")
 
 
-def test_no_path_of_a_machine_and_no_package_index():
-    found = [
+def test_no_local_path_and_no_package_index():
+    lines = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for path in repository_files()
         for line in text_of(path).splitlines()
-        if OF_ONE_MACHINE.search(line)
+        if LOCAL.search(line)
     ]
-    assert found == []
+    assert lines == []
 
 
 @pytest.mark.parametrize("parts", [("see /", "home/me/x"), ("--index", "-url x"), ("https://host", "/simple")])
-def test_a_path_of_a_machine_is_found(parts: tuple[str, str]):
-    assert OF_ONE_MACHINE.search("".join(parts))
+def test_a_local_path_is_found(parts: tuple[str, str]):
+    assert LOCAL.search("".join(parts))
 
 
 # --- packages
@@ -153,7 +153,7 @@ def test_every_requirement_has_a_constraint():
     assert needed - {package(line) for line in lines} == set()
 
 
-def test_every_package_that_is_imported_is_required():
+def test_every_imported_package_is_required():
     imported = set()
     for path in (ROOT / "vitreous").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -168,7 +168,7 @@ def test_every_package_that_is_imported_is_required():
 
 
 def package(line: str) -> str:
-    """The package of a requirement or constraint; "-", "_" and "." in its name are the same, as are cases."""
+    """The normalized package name of a requirement or constraint."""
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", line, maxsplit=1)[0]).lower()
 
 
@@ -176,7 +176,7 @@ def package(line: str) -> str:
 
 
 def documented_arguments(docstring: str) -> list[str]:
-    """The names under `Args:` of a Google docstring, without the stars of *args and **kwargs."""
+    """The names in the `Args:` section of a Google docstring, without the stars of *args and **kwargs."""
     section = re.search(r"^( *)Args:\n(.*?)(?=^\1\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
     if not section:
         return []
@@ -185,21 +185,21 @@ def documented_arguments(docstring: str) -> list[str]:
 
 
 def parameters(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
-    """The names that a function, or a class when it is made, takes."""
+    """The parameter names of a function, or of a class constructor."""
     if isinstance(node, ast.ClassDef):
-        makers = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+        constructors = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
         fields = {
             part.target.id
             for part in node.body
             if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
         }
-        return parameters(makers[0]) if makers else fields
+        return parameters(constructors[0]) if constructors else fields
     a = node.args
     return {one.arg for one in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg] if one}
 
 
-def docstring_faults(source: str) -> list[str]:
-    """Documented arguments that are no parameters."""
+def unknown_arguments(source: str) -> list[str]:
+    """The documented arguments that are not parameters."""
     kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     return [
         f"{node.name}: {name}"
@@ -214,10 +214,10 @@ def docstring_faults(source: str) -> list[str]:
     "path", sorted((ROOT / "vitreous").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_documented_arguments_exist(path: Path):
-    assert docstring_faults(path.read_text(encoding="utf-8")) == []
+    assert unknown_arguments(path.read_text(encoding="utf-8")) == []
 
 
-def test_a_documented_argument_that_does_not_exist_is_found():
+def test_an_unknown_documented_argument_is_found():
     source = '''
 class Box:
     """A box.
@@ -242,4 +242,4 @@ def area(a):
         b: a side.
     """
 '''
-    assert docstring_faults(source) == ["Box: depth", "area: b"]
+    assert unknown_arguments(source) == ["Box: depth", "area: b"]

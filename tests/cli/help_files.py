@@ -1,4 +1,4 @@
-"""The command line's help, frozen in tests/cli/help; `make help-files` writes it anew after a change."""
+"""The frozen help texts in tests/cli/help; `make help-files` updates them."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ HELP_FILES = {FOLDER / "vitreous.txt": ["--help"]} | {FOLDER / f"{name}.txt": [n
 
 
 def help_text(arguments: list[str]) -> str:
-    """What the command line prints on a terminal of 100 columns."""
+    """What a command prints on a terminal 100 columns wide."""
     with patch.dict(os.environ, {"COLUMNS": "100"}), contextlib.redirect_stdout(io.StringIO()) as printed:
         assert run(arguments) == 0
     return printed.getvalue()

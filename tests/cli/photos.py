@@ -1,4 +1,4 @@
-"""Photos of noise, for the tests of commands that read some."""
+"""Noise photos for the tests of commands that read images."""
 
 from pathlib import Path
 
@@ -14,9 +14,10 @@ def photo(seed: int, size: tuple[int, int] = (12, 20)) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
-def fill(folder: Path) -> None:
-    """Puts a model into a folder that is the current one, and new/ with photos: 1.png 2.png 10.png and deeper/3.png."""
-    small_classifier().save(folder / "model.safetensors")
+def fill(folder: Path, run: str = ".") -> None:
+    """Writes a model to the `run` folder in the current folder, and photos to new/."""
+    (folder / run).mkdir(exist_ok=True)
+    small_classifier().save(folder / run / "model.safetensors")
     (folder / "new/deeper").mkdir(parents=True)
     for place, name in enumerate(IN_ORDER):
         photo(place).save(folder / name)

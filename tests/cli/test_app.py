@@ -1,4 +1,4 @@
-"""The command line's frame: its help, and how it tells of mistakes."""
+"""The command line: its help, its exit codes and its error messages."""
 
 import inspect
 import os
@@ -17,7 +17,7 @@ from vitreous.support.errors import InputError
 
 @pytest.mark.parametrize("path", HELP_FILES, ids=lambda path: path.stem)
 def test_help_is_frozen(path: Path):
-    """After a change on purpose: make help-files."""
+    """After an intended change, run `make help-files`."""
     assert path.read_text(encoding="utf-8") == help_text(HELP_FILES[path])
 
 
@@ -28,7 +28,7 @@ def test_every_command_has_a_help_file_and_a_file():
 
 
 @pytest.mark.parametrize("name", app.COMMANDS)
-def test_the_table_of_commands_tells_what_their_docstrings_tell(name: str):
+def test_the_table_of_commands_repeats_their_docstrings(name: str):
     command = import_module(f"vitreous.cli.{name}").command
     assert app.COMMANDS[name] == (inspect.getdoc(command) or "").partition("\n")[0]
 
@@ -38,14 +38,14 @@ def test_the_version(capsys):
     assert capsys.readouterr().out == f"vitreous {__version__}\n"
 
 
-def test_the_version_with_what_this_machine_has(capsys):
+def test_the_verbose_version_describes_this_machine(capsys):
     assert app.run(["--version", "-v"]) == 0
     printed = capsys.readouterr().out
     assert f"\npython: {sys.version.split()[0]}\n" in printed
     assert "\ntorch: " in printed
 
 
-def test_no_command_shows_the_help():
+def test_without_a_command_the_help_is_shown():
     assert help_text([]) == help_text(["--help"])
 
 
@@ -53,7 +53,11 @@ def test_no_command_shows_the_help():
     ("arguments", "cause", "hint"),
     [
         (["lsit"], "there is no command 'lsit'", "did you mean 'list'?"),
-        (["list", "modles"], "'modles' is not one of 'models', 'recipes', 'sources'", "vitreous list --help"),
+        (
+            ["list", "modles"],
+            "invalid value for 'what': 'modles' is not one of 'models', 'recipes', 'sources'",
+            "vitreous list --help",
+        ),
         (["list"], "missing argument 'what'", "vitreous list --help"),
         (
             ["list", "models", "--jsn"],
@@ -64,7 +68,7 @@ def test_no_command_shows_the_help():
         (["--vresion"], "no such option: --vresion (Possible options: --version)", "vitreous --help"),
     ],
 )
-def test_a_mistyped_command_line_exits_2_and_names_the_nearest(arguments, cause, hint, capsys):
+def test_a_mistyped_command_line_exits_2_and_suggests_a_fix(arguments, cause, hint, capsys):
     assert app.run(arguments) == 2
     out, error = capsys.readouterr()
     lines = error.splitlines()
@@ -72,12 +76,12 @@ def test_a_mistyped_command_line_exits_2_and_names_the_nearest(arguments, cause,
     assert len(lines) == 2
     assert lines[0].startswith("error: ")
     assert cause in lines[0]
-    assert lines[1].startswith("  try: ")
+    assert lines[1].startswith("hint: ")
     assert hint in lines[1]
 
 
 def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets `vitreous list sources` end in an error."""
+    """Makes `vitreous list sources` raise an error."""
 
     def sources():
         raise error
@@ -88,7 +92,7 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "printed"),
     [
-        (InputError("it is empty", "put images into it"), "error: it is empty\n  try: put images into it\n"),
+        (InputError("it is empty", "put images into it"), "error: it is empty\nhint: put images into it\n"),
         (InputError("it is empty"), "error: it is empty\n"),
         (InputError("no \x1b[31mclass\n"), "error: no \\x1b[31mclass\\n\n"),
         (ValueError("width is 0"), "error: width is 0\n"),
@@ -98,19 +102,19 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         (ValueError(), "error: ValueError\n"),
     ],
 )
-def test_bad_input_exits_2_and_is_told_in_plain_lines(error, printed, monkeypatch, capsys):
+def test_bad_input_exits_2_with_a_cause_and_a_hint(error, printed, monkeypatch, capsys):
     fail_with(error, monkeypatch)
     assert app.run(["list", "sources"]) == 2
     assert capsys.readouterr() == ("", printed)
 
 
-def test_traceback_shows_where_an_error_comes_from(monkeypatch):
+def test_traceback_raises_the_error(monkeypatch):
     fail_with(InputError("the folder is empty"), monkeypatch)
     with pytest.raises(InputError, match="the folder is empty"):
         app.run(["--traceback", "list", "sources"])
 
 
-def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+def test_a_bug_is_not_hidden(monkeypatch):
     fail_with(RuntimeError("a bug"), monkeypatch)
     with pytest.raises(RuntimeError, match="a bug"):
         app.run(["list", "sources"])
@@ -128,7 +132,7 @@ def test_a_process_ends_with_the_exit_code(vitreous_process):
     assert done.stderr.startswith("error: there is no command 'lsit'\n")
 
 
-def test_a_reader_that_is_gone_is_no_trouble():
+def test_a_closed_pipe_exits_141_in_silence():
     """As in `vitreous list sources | true`."""
     read_end, write_end = os.pipe()
     os.close(read_end)

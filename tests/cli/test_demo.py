@@ -151,7 +151,7 @@ def test_the_folder_we_are_in_is_not_replaced(earlier, monkeypatch, capsys):
         assert "is the one you are in" in capsys.readouterr().err
     monkeypatch.chdir(earlier)
     assert run(["demo", "--out", "."]) == 2
-    assert "try: go to another with cd, or give another with --out" in capsys.readouterr().err
+    assert "hint: go to another with cd, or give another with --out" in capsys.readouterr().err
     assert (earlier / "report.html").read_text() == "first"
 
 
@@ -162,5 +162,5 @@ def test_a_folder_in_use_is_told_before_the_work(quick, capsys):
     out, error = capsys.readouterr()
     assert out == ""
     assert error.splitlines() == [
-        "error: 'photos' is not the folder of an earlier demo", "  try: give another with --out",
+        "error: 'photos' is not the folder of an earlier demo", "hint: give another with --out",
     ]  # fmt: skip

@@ -215,7 +215,7 @@ def test_names_do_nothing_where_they_are_written(here, capsys):
 
 
 def test_how_far_it_is_is_told_now_and_then(here, capsys, monkeypatch):
-    monkeypatch.setattr(inputs, "BETWEEN_LINES", -1)
+    monkeypatch.setattr(inputs, "SECONDS_BETWEEN_LINES", -1)
     monkeypatch.setattr(explain, "MOST_AT_ONCE", 3)
     assert run(["explain", "model.safetensors", "new", "--only", "distance", "--out", "out"]) == 0
     assert capsys.readouterr().err.splitlines() == ["3 of 4 images", "4 of 4 images"]
@@ -289,7 +289,7 @@ def test_broken_images_are_passed_over_named_and_counted(here, capsys, unpainted
         (["nowhere", "new"], "there is no model at nowhere", ""),
         (["B/16", "new"], "B/16 is the name of a shape, not of weights", "train it first"),
         (["model.safetensors"], "there are no images to explain", "only positions and filters need none"),
-        (["model.safetensors", "nothing"], "there are no images in 'nothing'", "JPEG"),
+        (["model.safetensors", "nothing"], "no images in 'nothing'", "JPEG"),
         (["model.safetensors", "text.jpg"], "none of the 1 images could be read", "give JPEG"),
         (["model.safetensors", "new", "--only", "rollot"], "there is no analysis 'rollot'", "did you mean 'rollout'?"),
         (["model.safetensors", "new", "--only", ""], "there is no analysis ''", "attention, rollout"),
@@ -327,9 +327,9 @@ def test_a_folder_that_is_used_is_refused(here, capsys):
     Path("out").mkdir()
     Path("out/mine.txt").touch()
     assert run(["explain", "model.safetensors", "new", "--out", "out"]) == 2
-    assert "the folder 'out' is used" in capsys.readouterr().err
+    assert "the folder 'out' is not empty" in capsys.readouterr().err
     assert run(["explain", "model.safetensors", "new", "--out", "new/1.png"]) == 2
-    assert "'new/1.png' is no folder" in capsys.readouterr().err
+    assert "'new/1.png' is not a folder" in capsys.readouterr().err
     assert run(["explain", "model.safetensors", "new", "--out", "new/1.png/out"]) == 2
     assert "cannot write the folder 'new/1.png/out'" in capsys.readouterr().err
     Path("out/mine.txt").unlink()
@@ -347,4 +347,4 @@ def test_a_mistake_ends_a_process_with_2(here, vitreous_process):
     done = vitreous_process("explain", "model.safetensors", "new", "--block", "7", "--out", "out", folder=here)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.splitlines() == ["error: there is no block 7", "  try: this model has blocks 0 to 1"]
+    assert done.stderr.splitlines() == ["error: there is no block 7", "hint: this model has blocks 0 to 1"]

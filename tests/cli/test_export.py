@@ -260,7 +260,7 @@ def test_what_a_file_says_of_itself_does_nothing_on_a_terminal(here, capsys):
         ("ours.safetensors --to timm --out new --channels 0", ["channels is 0", "at least 1"]),
         ("ours.safetensors --to timm --out new --channels 2000", ["channels is 2000", "1,024 is the most"]),
         ("ours.safetensors --to timm --out new --channel-method mean", ["'mean' is not one of 'average', 'repeat'"]),
-        ("theirs.safetensors --to timm --out new --set device=cpu", ["'device' is no field of a model"]),
+        ("theirs.safetensors --to timm --out new --set device=cpu", ["'device' is not a config field"]),
         ("ours.safetensors --to timm --out new --resampling cubic", ["'cubic' is not one of 'bilinear_aligned'"]),
         ("ours.safetensors --to timm --out new --dtype float8", ["'float8' is not one of 'float32'"]),
     ],
@@ -277,7 +277,7 @@ def test_what_cannot_be_done_is_two_lines_and_leaves_everything_as_it_was(argume
     assert out == ""
     lines = error.splitlines()
     assert lines[0].startswith("error: ")
-    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("  try: ")), error
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: ")), error
     for words in told:
         assert words in error
     assert contents(here) == before
@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_everything_as_it_was(out, here, monkeypatch, capsys)
         assert run(["export", "ours.safetensors", "--to", target, "--out", out, "--force"]) == 2
         error = capsys.readouterr().err
         assert "No space left on device" in error
-        assert "give a folder with room" in error
+        assert "choose a writable folder with free space" in error
         assert contents(here) == before
 
 
@@ -333,7 +333,7 @@ def test_a_folder_that_cannot_be_written_is_told(out, target, here, capsys):
     assert run(["export", "ours.safetensors", "--to", target, "--out", out]) == 2
     error = capsys.readouterr().err
     assert f"'{out}'" in error
-    assert "give a folder with room and permission to write" in error
+    assert "choose a writable folder with free space" in error
 
 
 def test_force_replaces_what_is_there_and_leaves_the_rest(here, capsys):

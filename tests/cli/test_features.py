@@ -1,4 +1,4 @@
-"""`vitreous features`: rows of numbers and whose they are."""
+"""`vitreous features`: a .npy file of rows and a .csv file of their paths."""
 
 import csv
 import os
@@ -39,21 +39,21 @@ def representations(paths: list[str]) -> np.ndarray:
 
 
 def test_each_image_has_its_row(here, capsys, monkeypatch):
-    monkeypatch.setattr(features, "BATCH_SIZE", 3)  # and the last batch is not a full one
+    monkeypatch.setattr(features, "BATCH_SIZE", 3)  # so the last batch is smaller
     assert extract("new") == 0
-    found = np.load("features.npy")
-    assert found.dtype == np.float32
-    assert found == pytest.approx(representations(IN_ORDER), abs=1e-5)
-    assert len(np.unique(found.round(3), axis=0)) == 4
+    rows = np.load("features.npy")
+    assert rows.dtype == np.float32
+    assert rows == pytest.approx(representations(IN_ORDER), abs=1e-5)
+    assert len(np.unique(rows.round(3), axis=0)) == 4
     assert table() == [["row", "path"], *([str(i), path] for i, path in enumerate(IN_ORDER))]
     out, error = capsys.readouterr()
-    assert out.splitlines()[0] == "features.npy: 4 rows of 24 numbers, float32"
+    assert out.splitlines()[0] == "features.npy: 4 rows of 24 float32 numbers"
     assert error == ""
-    assert np.load("features.npy", mmap_mode="r").shape == (4, 24), "it can be read a part at a time"
+    assert np.load("features.npy", mmap_mode="r").shape == (4, 24), "it can be memory-mapped"
 
 
 @pytest.mark.parametrize("broken", [[0, 1], [2], [4, 5]])
-def test_broken_images_are_passed_over_and_the_rows_stay_aligned(broken, here, capsys, monkeypatch):
+def test_broken_images_are_skipped_and_the_rows_stay_aligned(broken, here, capsys, monkeypatch):
     monkeypatch.setattr(features, "BATCH_SIZE", 2)
     paths = IN_ORDER.copy()
     for place in broken:
@@ -68,8 +68,8 @@ def test_broken_images_are_passed_over_and_the_rows_stay_aligned(broken, here, c
     assert summary == f"{len(broken)} of {len(paths)} images could not be read"
 
 
-def test_a_header_has_room_for_any_number_of_rows(tmp_path):
-    """So that it can be written anew when it is known how many images could be read."""
+def test_a_header_has_the_same_length_for_any_number_of_rows(tmp_path):
+    """So that it can be rewritten once the number of readable images is known."""
     lengths = set()
     for rows in (10**9, 999, 1, 0):
         with (tmp_path / "rows.npy").open("wb") as file:
@@ -80,7 +80,7 @@ def test_a_header_has_room_for_any_number_of_rows(tmp_path):
 
 
 @pytest.mark.parametrize("token", ["patches", "class"])
-def test_blocks_give_the_tokens_after_them_side_by_side(token, here):
+def test_blocks_concatenate_the_tokens_after_them(token, here):
     assert extract("new", "--blocks", "1,0", "--token", token) == 0
     classifier = load("model.safetensors", "cpu")
     with torch.inference_mode():
@@ -91,7 +91,7 @@ def test_blocks_give_the_tokens_after_them_side_by_side(token, here):
     assert Path("other.npy").read_bytes() == Path("features.npy").read_bytes()
 
 
-def test_the_mean_of_the_patches_is_what_blocks_give_by_default(here):
+def test_blocks_average_the_patch_tokens_by_default(here):
     assert extract("new", "--blocks", "1") == 0
     assert extract("new", "--blocks", "1", "--token", "patches", out="same.npy") == 0
     assert Path("same.npy").read_bytes() == Path("features.npy").read_bytes()
@@ -103,11 +103,11 @@ def test_a_model_without_a_head_has_features(here):
     assert np.load("features.npy").shape == (4, 24)
 
 
-def test_what_is_there_is_replaced_only_if_that_is_said(here, capsys):
+def test_existing_files_are_replaced_only_with_overwrite(here, capsys):
     Path("features.csv").write_text("mine")
     assert extract("new") == 2
     error = capsys.readouterr().err
-    assert "'features.csv' is there already" in error
+    assert "'features.csv' exists" in error
     assert "--overwrite" in error
     assert Path("features.csv").read_text() == "mine"
     assert not Path("features.npy").exists()
@@ -116,7 +116,7 @@ def test_what_is_there_is_replaced_only_if_that_is_said(here, capsys):
     assert len(np.load("features.npy")) == len(table()) - 1 == 1
 
 
-def test_names_do_nothing_where_they_are_written(here):
+def test_hostile_names_are_inert_in_the_csv(here):
     for name in ("=cmd|\x1b[31m.png", os.fsdecode(b"caf\xe9.png")):
         photo(0).save(name)
     assert extract("=cmd|\x1b[31m.png", os.fsdecode(b"caf\xe9.png")) == 0
@@ -126,17 +126,17 @@ def test_names_do_nothing_where_they_are_written(here):
 @pytest.mark.parametrize(
     ("arguments", "cause", "hint"),
     [
-        (["nothing"], "there are no images in 'nothing'", "JPEG"),
+        (["nothing"], "no images in 'nothing'", "JPEG"),
         (["text.jpg"], "none of the 1 images could be read", "give JPEG"),
         (["new", "--blocks", "2"], "there is no block 2", "this model has blocks 0 to 1"),
-        (["new", "--blocks", "1,x"], "--blocks '1,x' names no blocks", "as in 3,5"),
-        (["new", "--token", "class"], "--token says what to take after some blocks", "add --blocks"),
-        (["new", "--out", "features.csv"], "--out 'features.csv' is not the name of a .npy file", "end it in .npy"),
+        (["new", "--blocks", "1,x"], "--blocks '1,x' is not a list of block numbers", "such as 3,5"),
+        (["new", "--token", "class"], "--token needs --blocks", "add --blocks"),
+        (["new", "--out", "features.csv"], "--out 'features.csv' is not a .npy file", "suffix .npy"),
         (["new", "--out", "folder.npy"], "cannot write 'folder.npy': it is not a file", ""),
-        (["new", "--out", "text.jpg/features.npy"], "cannot write the folder 'text.jpg'", "permission"),
+        (["new", "--out", "text.jpg/features.npy"], "cannot write the folder 'text.jpg'", "writable folder"),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_written(arguments, cause, hint, here, capsys):
+def test_bad_input_is_reported_and_nothing_is_written(arguments, cause, hint, here, capsys):
     for name in ("nothing", "folder.npy"):
         Path(name).mkdir()
     Path("text.jpg").write_text("my notes")
@@ -151,13 +151,13 @@ def test_bad_input_is_told_and_nothing_is_written(arguments, cause, hint, here, 
     assert {*here.rglob("*")} == before
 
 
-def test_there_is_no_class_token_to_take(here, capsys):
+def test_a_model_without_a_class_token_has_no_class_features(here, capsys):
     small_classifier(class_token=False, pooling="mean").save("model.safetensors")
     assert extract("new", "--blocks", "1", "--token", "class") == 2
     assert "this model has no class token" in capsys.readouterr().err
 
 
-def test_variants_by_name_have_no_weights(here, vitreous_process):
+def test_a_variant_name_is_refused(here, vitreous_process):
     done = vitreous_process("features", "B/16", "new", "--out", "features.npy", folder=here)
     assert done.returncode == 2
     assert "B/16 is the name of a shape, not of weights" in done.stderr

@@ -79,7 +79,7 @@ def test_a_model_without_a_head_says_how_to_train_one(here, capsys):
         *_, cause, hint = error.splitlines()
         assert out == ""
         assert cause == "error: this model has no head: it gives features, not classes"
-        assert hint == "  try: train a head first: vitreous train photos/"
+        assert hint == "hint: train a head first: vitreous train photos/"
 
 
 def test_classes_without_names_are_numbered(here, capsys):
@@ -114,7 +114,7 @@ def test_what_a_file_does_not_say_can_be_said(command, here, capsys):
         (["--family", "google"], ["is no file of Google", "leave the family out"]),
         (["--set", "heads=3"], ["'heads' is no field", "did you mean 'num_heads'"]),
         (["--set", "num_heads"], ["--set 'num_heads' is not KEY=VALUE"]),
-        (["--set", "source=x"], ["'source' is no field of a model", "num_heads"]),
+        (["--set", "source=x"], ["'source' is not a config field", "num_heads"]),
         (["--set", "num_heads=7"], ["does not divide width 192"]),
     ],
 )

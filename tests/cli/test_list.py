@@ -8,8 +8,6 @@ import pytest
 from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.cli import list as list_command
 from vitreous.cli.app import run
-from vitreous.model.cost import parameter_count
-from vitreous.model.variants import NAMES, variant
 from vitreous.training.recipe.files import built_in
 from vitreous.training.recipe.recipe import LEAVES, Recipe
 
@@ -26,7 +24,7 @@ def test_models_have_the_papers_numbers(monkeypatch, capsys):
     assert base["GFLOPs"] == pytest.approx(35.13, abs=0.01)  # 17.56 G multiply-adds
 
 
-def test_weights_have_what_their_makers_say(capsys):
+def test_weights_have_their_published_numbers(capsys):
     assert run(["list", "models", "--json"]) == 0
     rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)}
     row = rows["torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1"]
@@ -44,22 +42,17 @@ def test_weights_have_what_their_makers_say(capsys):
 def test_models_are_two_tables(capsys):
     assert run(["list", "models"]) == 0
     shapes, weights = capsys.readouterr().out.split("\n\n")
-    assert shapes.splitlines()[0].startswith("shapes ")
+    assert shapes.splitlines()[0].startswith("shapes, ")
     assert shapes.splitlines()[1].split()[:2] == ["model", "width"]
     heading, columns, *lines = weights.splitlines()
-    assert heading.startswith("weights ")
+    assert heading.startswith("published weights")
     assert columns.split()[:4] == ["family", "variant", "image", "classes"]
     assert columns.split()[4:] == ["parameters", "GFLOPs", "top1", "license", "size", "model"]
     assert len(lines) == len(KNOWN)
     line = next(line for line in lines if line.endswith("meta:deit_base_patch16_224"))
-    shown = ["deit", "B/16", "224×224", "1,000", "86,567,656", "35.13", "81.80", "Apache-2.0", "about", "346", "MB"]
-    assert line.split()[:-1] == shown
+    cells = ["deit", "B/16", "224×224", "1,000", "86,567,656", "35.13", "81.80", "Apache-2.0", "about", "346", "MB"]
+    assert line.split()[:-1] == cells
     assert all(line.split()[-1] in KNOWN for line in lines)
-
-
-@pytest.mark.parametrize("config", [*map(variant, NAMES), *(row.config for row in KNOWN.values())])
-def test_parameters_are_those_of_the_built_model(config):
-    assert list_command.parameters(config) == parameter_count(config)
 
 
 def test_sources_have_the_digits(capsys):
@@ -87,10 +80,10 @@ def test_recipes_are_those_of_the_folder(monkeypatch, tmp_path, capsys):
     ]
 
 
-def test_no_recipes_are_told(monkeypatch, tmp_path, capsys):
+def test_no_recipes_is_not_an_error(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("vitreous.training.recipe.files.RECIPES", tmp_path)
     assert run(["list", "recipes"]) == 0
-    assert capsys.readouterr().out == "there are none\n"
+    assert capsys.readouterr().out == "none\n"
 
 
 def test_a_table_aligns_text_left_and_numbers_right():
@@ -102,7 +95,7 @@ def test_a_table_aligns_text_left_and_numbers_right():
     ]
 
 
-def test_one_recipe_is_printed_whole(capsys):
+def test_a_built_in_recipe_is_printed_as_its_file(capsys):
     assert run(["list", "recipes", "digits"]) == 0
     assert capsys.readouterr().out == built_in()["digits"].read_text(encoding="utf-8")
     assert run(["list", "recipes", "digits", "--json"]) == 0
@@ -113,7 +106,7 @@ def test_a_recipe_with_options_is_printed_merged(capsys):
     assert run(["list", "recipes", "augreg+medium1+regularized"]) == 0
     tables = tomllib.loads(capsys.readouterr().out)
     assert (tables["augmentation"]["randaugment_magnitude"], tables["model"]["dropout"]) == (15.0, 0.1)
-    assert tables["optimizer"]["momentum"] == 0.9  # which the file does not say
+    assert tables["optimizer"]["momentum"] == 0.9  # a default, not in the file
     assert "options" not in tables
     assert Recipe.from_dict(tables) == Recipe.load("augreg+medium1+regularized")
 
@@ -126,7 +119,7 @@ def test_json_has_every_value(capsys):
     assert tables["schedule"]["steps"] is None
 
 
-def test_a_recipe_of_ones_own_is_printed_with_what_it_extends(tmp_path, capsys):
+def test_a_recipe_file_is_printed_merged_with_its_base(tmp_path, capsys):
     path = tmp_path / "mine.toml"
     path.write_text('extends = "augreg"\noptimizer.lr = 2e-3\n')
     assert run(["list", "recipes", str(path)]) == 0
@@ -135,7 +128,7 @@ def test_a_recipe_of_ones_own_is_printed_with_what_it_extends(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["recipes", "digts"], "did you mean 'digits'?"),
         (["recipes", "augreg+medium"], "did you mean 'medium2'?"),
@@ -143,6 +136,6 @@ def test_a_recipe_of_ones_own_is_printed_with_what_it_extends(tmp_path, capsys):
         (["models", "B/16"], "only recipes are shown one by one"),
     ],
 )
-def test_what_cannot_be_shown_is_told(arguments, told, capsys):
+def test_what_cannot_be_shown_is_an_error(arguments, message, capsys):
     assert run(["list", *arguments]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

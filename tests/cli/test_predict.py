@@ -7,41 +7,30 @@ import os
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from tests.classifiers import CLASSES, small_classifier
+from tests.cli.photos import IN_ORDER, fill, photo
 from vitreous.classifier import load
 from vitreous.cli.app import run
-from vitreous.cli.predict import find_images
+from vitreous.cli.inputs import find_images
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with a model, and new/ with photos: 1.png 2.png 10.png and deeper/3.png."""
+    """The current folder, with a run and photos in new/."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    (tmp_path / "run").mkdir()
-    small_classifier().save(tmp_path / "run/model.safetensors")
-    (tmp_path / "new/deeper").mkdir(parents=True)
-    for place, name in enumerate(("10.png", "2.png", "1.png", "deeper/3.png")):
-        photo(place).save(tmp_path / "new" / name)
+    fill(tmp_path, "run")
     return tmp_path
-
-
-def photo(seed: int, size: tuple[int, int] = (12, 20)) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
-
-
-IN_ORDER = ["new/1.png", "new/2.png", "new/10.png", "new/deeper/3.png"]
 
 
 def names_in_json(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [row["image"] for row in json.loads(capsys.readouterr().out)]
 
 
-# ---- how predictions are shown
+# ---- output formats
 
 
 def test_a_table_names_the_classes(here, capsys):
@@ -59,7 +48,7 @@ def test_a_table_names_the_classes(here, capsys):
     assert "\x1b" not in out
 
 
-def test_json_has_all_of_it(here, capsys):
+def test_json_has_every_field(here, capsys):
     assert run(["predict", "run", "new", "--json"]) == 0
     out = capsys.readouterr().out
     assert json.loads(out) == [prediction.to_dict() | {"unsure": False} for prediction in load("run")(IN_ORDER)]
@@ -75,26 +64,26 @@ def test_csv_has_a_header(here, capsys):
         assert row == [prediction.image, best, str(p), "", second, str(q)]
 
 
-def test_less_sure_ones_are_marked(here, capsys):
-    sure = {p.image: p.probability for p in load("run")(IN_ORDER)}
-    threshold = sorted(sure.values())[2]  # two are below
+def test_predictions_below_min_confidence_are_marked(here, capsys):
+    confidence = {p.image: p.probability for p in load("run")(IN_ORDER)}
+    threshold = sorted(confidence.values())[2]  # two are below
     assert run(["predict", "run", "new", "--min-confidence", str(threshold), "--json"]) == 0
-    told = {row["image"]: row["unsure"] for row in json.loads(capsys.readouterr().out)}
-    assert told == {image: probability < threshold for image, probability in sure.items()}
-    assert sorted(told.values()) == [False, False, True, True]
+    unsure = {row["image"]: row["unsure"] for row in json.loads(capsys.readouterr().out)}
+    assert unsure == {image: probability < threshold for image, probability in confidence.items()}
+    assert sorted(unsure.values()) == [False, False, True, True]
 
     assert run(["predict", "run", "new", "--min-confidence", str(threshold), "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert {row["image"]: row["unsure"] == "unsure" for row in rows} == told
+    assert {row["image"]: row["unsure"] == "unsure" for row in rows} == unsure
     assert {row["class_name"] for row in rows} <= {*CLASSES}
 
     assert run(["predict", "run", "new", "--min-confidence", str(threshold)]) == 0
-    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert {words[0]: words[1] == "unsure" for words in shown} == told
-    assert all(words[3] in CLASSES for words in shown), "the table still tells what an unsure one may be"
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {words[0]: words[1] == "unsure" for words in lines} == unsure
+    assert all(words[3] in CLASSES for words in lines), "the table still lists the top classes of an unsure image"
 
 
-def test_names_do_nothing_where_they_are_shown(here, capsys):
+def test_hostile_names_are_inert_in_every_format(here, capsys):
     evil = "=cmd|\x1b[31m.png"
     photo(0).save(here / evil)
     small_classifier(("=1+1", "\x1b]0;title\x07", "fox")).save(here / "evil.safetensors")
@@ -123,14 +112,14 @@ def test_wide_characters_are_aligned(here, capsys):
     assert narrow.index("%") - wide.index("%") == 3, "each takes two columns of the terminal"
 
 
-# ---- which images
+# ---- finding images
 
 
 def test_files_folders_and_patterns_keep_their_order(here, capsys):
     assert find_images(["new/2.png", "new", "new/*.png"]) == ["new/2.png", *IN_ORDER, *IN_ORDER[:3]]
     assert find_images(["new/**/*.png"]) == IN_ORDER
     assert find_images(["new/"]) == IN_ORDER
-    assert find_images(["n*w"]) == IN_ORDER, "a folder that a pattern matches is looked into"
+    assert find_images(["n*w"]) == IN_ORDER, "a folder that a pattern matches is searched"
 
 
 def test_names_come_from_stdin(here, capsys, monkeypatch):
@@ -140,7 +129,7 @@ def test_names_come_from_stdin(here, capsys, monkeypatch):
     assert names_in_json(capsys) == ["new/2.png", "new/deeper/3.png", "new/1.png"]
 
 
-def test_what_is_no_image_is_passed_over_in_folders_alone(here, capsys):
+def test_files_that_are_not_images_are_skipped_only_in_folders(here, capsys):
     for name in (".hidden.png", "notes.txt", "Thumbs.db"):
         (here / "new" / name).write_bytes(b"no image")
     (here / "new/.git").mkdir()
@@ -148,15 +137,15 @@ def test_what_is_no_image_is_passed_over_in_folders_alone(here, capsys):
     assert find_images(["new", "new/*"]) == [*IN_ORDER, *IN_ORDER]
     photo(0).save(here / "upload", "PNG")
     assert run(["predict", "run", "upload", "--json"]) == 0
-    assert names_in_json(capsys) == ["upload"], "a file that is named may be called anything"
+    assert names_in_json(capsys) == ["upload"], "an explicitly named file may have any suffix"
 
 
-def test_a_name_that_looks_like_a_pattern(here, capsys):
+def test_an_existing_file_named_like_a_pattern_is_a_file(here, capsys):
     photo(0).save(here / "cat[1].png")
     assert find_images(["cat[1].png"]) == ["cat[1].png"]
 
 
-def test_undecodable_names_come_through(here, capsys):
+def test_undecodable_names_round_trip(here, capsys):
     name = os.fsdecode(b"caf\xe9.png")
     photo(0).save(here / "new/deeper" / name)
     assert run(["predict", "run", "new/deeper", "--json"]) == 0
@@ -198,11 +187,11 @@ def test_a_rotated_photo_is_turned_upright(here, capsys):
     assert upright["top"] == rotated["top"]
 
 
-# ---- what goes wrong
+# ---- bad images and bad input
 
 
 def broken_files(folder: Path) -> dict[str, str]:
-    """Images that cannot be read, with what is told of each."""
+    """Images that cannot be read, with the reason expected for each."""
     (folder / "text.jpg").write_text("my notes")
     (folder / "empty.png").touch()
     photo(0, (200, 200)).save(folder / "whole.jpg")
@@ -217,21 +206,21 @@ def broken_files(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("style", ["--csv", "--json", "--min-confidence=0.5"])
-def test_a_broken_image_is_one_line_and_stops_no_other(style, here, capsys):
-    told = broken_files(here)
-    assert run(["predict", "run", "new/1.png", *told, "new/2.png", style]) == 2
+def test_a_broken_image_is_one_line_and_the_others_are_predicted(style, here, capsys):
+    broken = broken_files(here)
+    assert run(["predict", "run", "new/1.png", *broken, "new/2.png", style]) == 2
     out, error = capsys.readouterr()
     *lines, summary = error.splitlines()
     assert summary == "4 of 6 images could not be read"
-    for line, (name, reason) in zip(lines, told.items(), strict=True):
+    for line, (name, reason) in zip(lines, broken.items(), strict=True):
         assert line.startswith(f"error: '{name}' {reason}")
     assert out.count("new/1.png") == out.count("new/2.png") == 1
-    assert not any(name in out for name in told)
+    assert not any(name in out for name in broken)
     if style == "--json":
         assert len(json.loads(out)) == 2
 
 
-def test_broken_images_alone_are_an_empty_list(here, capsys):
+def test_if_all_images_are_broken_json_is_an_empty_list(here, capsys):
     broken_files(here)
     assert run(["predict", "run", "text.jpg", "--json"]) == 2
     assert json.loads(capsys.readouterr().out) == []
@@ -240,10 +229,10 @@ def test_broken_images_alone_are_an_empty_list(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "cause", "hint"),
     [
-        (["run", "nothing"], "there are no images in 'nothing'", "JPEG"),
+        (["run", "nothing"], "no images in 'nothing'", "JPEG"),
         (["run", "*.gif"], "no image matches '*.gif'", "'new/*.jpg'"),
         (["run", "new/1.png", "nothing/*"], "no image matches 'nothing/*'", ""),
-        (["run", "-"], "there are no names on stdin", "one a line"),
+        (["run", "-"], "stdin is empty", "one path per line"),
         (["nothing", "new"], "has no model.safetensors", "finished its first epoch"),
         (["nowhere", "new"], "there is no model at nowhere", ""),
         (["B/16", "new"], "B/16 is the name of a shape, not of weights", "train it first"),
@@ -258,7 +247,7 @@ def test_broken_images_alone_are_an_empty_list(here, capsys):
         ),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_predicted(arguments, cause, hint, here, capsys, monkeypatch):
+def test_bad_input_is_reported_and_nothing_is_predicted(arguments, cause, hint, here, capsys, monkeypatch):
     (here / "nothing").mkdir()
     small_classifier(None).save(here / "features.safetensors")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
@@ -271,7 +260,7 @@ def test_bad_input_is_told_and_nothing_is_predicted(arguments, cause, hint, here
 
 
 def test_rows_are_printed_as_they_come(here, monkeypatch, capsys):
-    """Of a hundred thousand images, the first are shown before the last are read."""
+    """The first of a hundred thousand predictions appear before the last image is read."""
     seen = []
     each = type(load("run")).each
 

@@ -1,9 +1,9 @@
-"""`vitreous predict` on the weights of every family that classifies: what the family's own code says of a photo.
+"""`vitreous predict` agrees with the code of every family that classifies.
 
-Each peer's model has random weights, and a classifier that is set on the photos so that some are almost certain, others
-almost undecided, and several classes win. Both sides start from the same files, and everything behind that is theirs
-or ours: decoding, resizing, cropping, normalizing, the model. Photos that lie on their side by their EXIF orientation
-are turned upright on the peer's side too, which their pipelines leave to the caller.
+Each peer's model has random weights, and a classifier that is fit so that some photos are almost certain, others almost
+undecided, and several classes win. Both sides start from the same files and do everything else themselves: decoding,
+resizing, cropping, normalizing, the model. Photos with an EXIF orientation are turned upright for the peer, whose
+pipeline leaves that to the caller.
 """
 
 import json
@@ -36,7 +36,7 @@ from tests.cli.predict_peers import (
 )
 from vitreous.cli.app import run
 
-EQUAL = 2e-5  # of probabilities: the largest difference seen is 2e-6, and tanh GELU for the exact one makes 5e-5
+EQUAL = 2e-5  # of probabilities: the largest observed is 2e-6; tanh GELU instead of the exact one gives 5e-5
 UNDECIDED, SURE, AT_MOST = 0.2, 0.95, 0.97  # probabilities of the likeliest class, from photo to photo
 BATCH = 32
 DIRECTIONS = 4
@@ -51,9 +51,9 @@ TEACHER = "ForImageClassificationWithTeacher", "DeiTImageProcessor", ("cls_class
 
 # Peers of one pipeline stand together: the photos go through it once.
 PEERS: dict[str, Peer] = {
-    "timm": TimmFolder(told=AUGREG),
-    "timm, squash": TimmFolder(told=SQUASH | {"crop_pct": 0.9, "interpolation": "bilinear"}),
-    "timm, SigLIP-like": TimmFolder(told=SQUASH, global_pool="map", class_token=False, act_layer="gelu_tanh"),
+    "timm": TimmFolder(overlay=AUGREG),
+    "timm, squash": TimmFolder(overlay=SQUASH | {"crop_pct": 0.9, "interpolation": "bilinear"}),
+    "timm, SigLIP-like": TimmFolder(overlay=SQUASH, global_pool="map", class_token=False, act_layer="gelu_tanh"),
     "DeiT": AuthorsFile(IMAGENET, under_model),
     "DeiT, distilled": AuthorsFile(IMAGENET, under_model, **DISTILLED),
     "DeiT-III": AuthorsFile(IMAGENET, third, init_values=0.1, no_embed_class=True),
@@ -77,7 +77,7 @@ PEERS: dict[str, Peer] = {
 
 @pytest.fixture(scope="module", params=["bundled", "ants and bees"])
 def photos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Files of photos, in one folder."""
+    """Photo files in one folder."""
     if request.param == "bundled":
         return bundled(tmp_path_factory.mktemp("photos"))
     folder = request.getfixturevalue("data_folder") / "ants_bees" / "val"
@@ -85,7 +85,7 @@ def photos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def bundled(folder: Path) -> list[Path]:
-    """Odd pieces of scikit-learn's two photos, one of them lying on its side, and some of its digits, enlarged."""
+    """Pieces of scikit-learn's two photos, one of them with an EXIF orientation, and some enlarged digits."""
     from sklearn.datasets import load_digits, load_sample_images
 
     draw = np.random.default_rng(0)
@@ -109,20 +109,20 @@ def orientation(value: int) -> Image.Exif:
 
 
 @pytest.fixture(scope="module")
-def seen() -> list:
-    """The last pipeline, and what it made of the photos."""
+def cache() -> list:
+    """The last pipeline and its outputs."""
     return [None, None]
 
 
-def through(pipeline: Pipeline, photos: list[Path], seen: list) -> Tensor:
-    """The photos as a peer's model gets them."""
-    if pipeline is not seen[0]:
+def preprocessed(pipeline: Pipeline, photos: list[Path], cache: list) -> Tensor:
+    """The photos as inputs of a peer's model."""
+    if pipeline is not cache[0]:
         images = []
         for path in photos:
             with Image.open(path) as photo:
                 images.append(pipeline(ImageOps.exif_transpose(photo).convert("RGB")))
-        seen[:] = pipeline, torch.stack(images)
-    return seen[1]
+        cache[:] = pipeline, torch.stack(images)
+    return cache[1]
 
 
 # ---- classifiers
@@ -136,7 +136,7 @@ def answers(peer: Peer, model: nn.Module, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
-    """Sets the heads such that the likeliest class of the photos is from nearly undecided to nearly certain.
+    """Sets the heads so that the top probabilities range from nearly undecided to nearly certain.
 
     The logits are random combinations of the features' first principal directions, centered and of one scale.
     """
@@ -167,7 +167,7 @@ def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
 
 
 def center(features: Tensor, biased: bool) -> Tensor:
-    """The features without their mean; without a bias to take it off, without their share of its direction."""
+    """The features minus their mean; if there is no bias to subtract it, minus their projection onto it."""
     mean = features.mean(dim=0)
     if biased:
         return features - mean
@@ -176,13 +176,13 @@ def center(features: Tensor, biased: bool) -> Tensor:
 
 
 def whitening(centered: Tensor) -> Tensor:
-    """The first principal directions, each over the spread along it: "directions width"."""
+    """The first principal directions, each divided by its standard deviation: "directions width"."""
     _, spread, directions = torch.linalg.svd(centered, full_matrices=False)
     return directions[:DIRECTIONS] / spread[:DIRECTIONS, None] * len(centered) ** 0.5
 
 
 def scale_for(logits: Tensor) -> float:
-    """The factor by which the surest photo's class has a probability of AT_MOST."""
+    """The factor that gives the most certain photo a probability of AT_MOST."""
     low, high = 0.0, 1e6
     for _ in range(100):
         middle = (low + high) / 2
@@ -192,28 +192,28 @@ def scale_for(logits: Tensor) -> float:
 
 
 def is_alive(probabilities: Tensor) -> bool:
-    """Whether some photos are undecided, some almost certain, and more than three classes are the likeliest."""
+    """Whether some photos are undecided, some almost certain, and more than three classes win."""
     top, winners = probabilities.max(dim=1)
     return top.min().item() < UNDECIDED and top.max().item() > SURE and len(winners.unique()) > 3
 
 
-# ---- the check
+# ---- comparison
 
 
 @pytest.fixture(autouse=True)
-def alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours on the CPU, where the peers are; and transformers without its bars and remarks."""
+def same_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs vitreous on the CPU like the peers, and silences transformers."""
     monkeypatch.setattr("vitreous.classifier.best_device", lambda: "cpu")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_photos_have_the_probabilities_of_the_peer(name, photos, seen, tmp_path, capsys):
+def test_probabilities_equal_the_peers(name, photos, cache, tmp_path, capsys):
     peer = PEERS[name]
     path = peer.save(filled(peer.build()), tmp_path)
     model = peer.load(path).eval()
-    images = through(peer.pipeline(path, model), photos, seen)
+    images = preprocessed(peer.pipeline(path, model), photos, cache)
     set_classifier(peer, model, images)
     peer.save(model, tmp_path)
     expected = answers(peer, peer.load(path).eval(), images).softmax(dim=1)
@@ -227,8 +227,8 @@ def test_photos_have_the_probabilities_of_the_peer(name, photos, seen, tmp_path,
 
 
 def difference(prediction: dict, row: list[float], names: list[str]) -> float:
-    """How far the listed probabilities are from the peer's of the same classes, and of the same ranks."""
+    """The largest difference to the peer's probabilities, by class and by rank."""
     ranked = sorted(row, reverse=True)
     assert len(prediction["top"]) == 5
-    found = [(each["probability"], names.index(each["class_name"])) for each in prediction["top"]]
-    return max(max(abs(p - row[i]), abs(p - ranked[rank])) for rank, (p, i) in enumerate(found))
+    pairs = [(each["probability"], names.index(each["class_name"])) for each in prediction["top"]]
+    return max(max(abs(p - row[i]), abs(p - ranked[rank])) for rank, (p, i) in enumerate(pairs))

@@ -30,7 +30,7 @@ def test_trains_on_the_digits(tmp_path, monkeypatch, capsys):
     ("arguments", "cause", "hint"),
     [
         (["digits", "--set", "lrr=1"], "there is no recipe key 'lrr'", "did you mean 'lr'?"),
-        (["digits", "--set", "lr"], "--set 'lr' is not KEY=VALUE", "write it as in --set lr=1e-3"),
+        (["digits", "--set", "lr"], "--set 'lr' is not KEY=VALUE", "write it like --set lr=1e-3"),
         (["digits", "--set", "lr=-1"], "the recipe's optimizer.lr is -1", "it should be greater than 0"),
         (["digits", "--model", "Tii/2"], "there is no variant 'Tii/2'", ""),
         (["digits", "--recipe", "agureg"], "there is no recipe 'agureg'", "did you mean 'augreg'?"),

@@ -1,4 +1,4 @@
-"""Random views are the field's crops and flips, and a function of the generator alone."""
+"""Random views crop and flip like torchvision, and depend on the generator alone."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_a_crop_lies_inside_the_image(shape, scale, ratio, seed):
     assert 0 <= left <= shape[1] - width
 
 
-def test_crops_have_the_areas_and_shapes_asked_for():
+def test_crops_have_the_configured_areas_and_ratios():
     augmentation = Augmentation(True, (0.2, 0.4), (0.5, 2.0))
     crops = [augmentation.crop(1000, 1000, sample_generator(0, 0, i).random((10, 4))) for i in range(2000)]
     areas = np.array([h * w / 1e6 for _, _, h, w in crops])
@@ -47,21 +47,21 @@ def test_crops_have_the_areas_and_shapes_asked_for():
     assert areas.max() < 0.401
     assert abs(areas.mean() - 0.3) < 0.02
     assert np.abs(ratios).max() < math.log(2) + 0.01
-    assert abs(ratios.mean()) < 0.03  # even in the logarithm: as often wide as high
+    assert abs(ratios.mean()) < 0.03  # uniform in the logarithm: as often wide as tall
     tops = np.array([top / (1000 - h) for top, _, h, _ in crops])
     assert tops.min() < 0.01
     assert tops.max() > 0.99
 
 
 def test_the_fallback_is_torchvisions():
-    """Of a long strip no crop fits; the middle is what torchvision takes too."""
+    """If no crop fits, as in a long strip, both take the center."""
     for shape in ((10, 400), (400, 10)):
         theirs = v2.RandomResizedCrop(8, (0.9, 1.0)).make_params([torch.empty(3, *shape)])
         ours = Augmentation(True, (0.9, 1.0)).crop(*shape, np.full((10, 4), 0.5))
         assert ours == tuple(theirs[name] for name in ("top", "left", "height", "width"))
 
 
-def test_a_view_is_the_crop_resized_and_flipped():
+def test_a_view_is_cropped_resized_and_flipped():
     image, augmentation, seen = noise(50, 70), Augmentation(), set()
     for index in range(12):
         generator = sample_generator(1, 2, index)
@@ -75,7 +75,7 @@ def test_a_view_is_the_crop_resized_and_flipped():
     assert seen == {True, False}
 
 
-def test_without_flip_and_crop_it_is_the_preprocessing():
+def test_without_flip_and_crop_it_equals_the_preprocessing():
     image = noise(40, 40)
     still = Augmentation(False, (1.0, 1.0), (1.0, 1.0))
     for index in range(5):
@@ -101,7 +101,7 @@ def test_the_count_of_draws_does_not_depend_on_the_image():
     assert rest[0] == rest[1]
 
 
-def test_torchs_generator_is_neither_read_nor_moved():
+def test_torchs_generator_is_not_used():
     before = torch.get_rng_state()
     views = []
     for seed in (1, 2):
@@ -113,14 +113,14 @@ def test_torchs_generator_is_neither_read_nor_moved():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_one_channel_and_the_smallest_image():
+def test_one_channel_and_the_smallest_image_work():
     gray = Preprocessing((8, 8), channels=1, mean=(0.5,), std=(0.5,))
     assert Augmentation().pixels(noise(1, 1), gray, sample_generator(0, 0, 0)).shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["crop_scale", "crop_ratio"])
 @pytest.mark.parametrize("value", [(0.0, 1.0), (0.9, 0.1), (-1.0, 1.0), (0.5, 1000.0), (float("nan"), 1.0)])
-def test_a_range_that_is_none_is_named(name, value):
+def test_an_invalid_range_is_named(name, value):
     with pytest.raises(InputError, match=name):
         Augmentation(**{name: value})
 
@@ -133,7 +133,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_more_comes_after_the_flip_in_order(name):
+def test_operations_follow_the_flip_in_order(name):
     image, still = noise(40, 40), {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
     value, change = KINDS[name]
     more = {name: value, "randaugment_magnitude": 9.0, "color_jitter": 0.3, "erasing": 0.5}
@@ -147,8 +147,8 @@ def test_more_comes_after_the_flip_in_order(name):
         assert not torch.equal(ours, PREPROCESSING.pixels(image))
 
 
-def test_the_crop_and_the_flip_are_the_same_with_more():
-    """Erasing changes a view inside of its box only: what is outside is the plain view."""
+def test_the_crop_and_the_flip_do_not_depend_on_operations():
+    """Erasing changes a view only inside its box."""
     image = noise(50, 70)
     for index in range(6):
         plain = Augmentation().pixels(image, PREPROCESSING, sample_generator(0, 0, index))
@@ -156,7 +156,7 @@ def test_the_crop_and_the_flip_are_the_same_with_more():
         assert 0 < (plain != more).any(0).float().mean() < 0.45
 
 
-def test_one_channel_takes_all_of_it():
+def test_one_channel_supports_every_operation():
     gray = Preprocessing((8, 8), channels=1, mean=(0.5,), std=(0.5,))
     for index in range(30):
         augmentation = Augmentation(randaugment_layers=3, color_jitter=1.0, erasing=1.0)
@@ -176,7 +176,7 @@ def test_one_channel_takes_all_of_it():
         ("erasing", 2.0),
     ],
 )
-def test_a_value_that_is_none_is_named(name, value):
+def test_an_invalid_value_is_named(name, value):
     with pytest.raises(InputError, match=f"{name} is {value}"):
         Augmentation(**{name: value})
 
@@ -190,6 +190,6 @@ def test_a_value_that_is_none_is_named(name, value):
         (tuple(KINDS), "randaugment_layers is 2 and trivial_augment is true and auto_augment is true"),
     ],
 )
-def test_two_augmentations_of_a_kind_are_refused(names, cause):
+def test_exclusive_augmentations_are_refused(names, cause):
     with pytest.raises(InputError, match=cause):
         Augmentation(**{name: KINDS[name][0] for name in names})

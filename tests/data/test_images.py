@@ -1,4 +1,4 @@
-"""Every image is RGB and upright, or bad for a reason on one line."""
+"""Every image is decoded upright in RGB, or is bad with a reason on one line."""
 
 import io
 import os
@@ -20,7 +20,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 
 def photo(height=12, width=16, mode="RGB"):
-    """A picture that no turn or flip leaves the same, and that JPEG keeps."""
+    """An image that every turn and flip changes, and that survives JPEG."""
     rows, columns = np.mgrid[0:height, 0:width]
     values = np.stack([rows * 255 // height, columns * 255 // width, (rows * columns) % 256], axis=-1)
     return Image.fromarray(values.astype(np.uint8)).convert(mode)
@@ -46,7 +46,7 @@ def reason(content, **limits):
 @pytest.mark.parametrize("format", FORMATS)
 def test_each_format_is_decoded_from_bytes_and_from_a_file(format, tmp_path):
     image, content = photo(), encoded(photo(), format)
-    (tmp_path / "a.jpg").write_bytes(content)  # the name says nothing; the content does
+    (tmp_path / "a.jpg").write_bytes(content)  # the content decides, not the name
     decoded = decode_image(content)
     assert decoded.mode == "RGB"
     assert decoded.size == image.size
@@ -59,7 +59,7 @@ def test_each_format_is_decoded_from_bytes_and_from_a_file(format, tmp_path):
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_is_upright_once(format, orientation):
+def test_an_image_is_turned_upright_once(format, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(photo(), format, exif=exif)
@@ -78,7 +78,7 @@ def test_broken_exif_does_not_make_the_picture_bad(junk):
     assert header_size(content) == (12, 16)
 
 
-def test_strange_metadata_decides_nothing_and_leaves_the_filters_alone():
+def test_odd_metadata_raises_no_warning_and_leaves_the_filters_unchanged():
     content = encoded(
         photo(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0" + b"\x12\x01\x07\0\xff\xff\0\0\xff\xff\0\0" * 2
     )
@@ -92,7 +92,7 @@ def test_strange_metadata_decides_nothing_and_leaves_the_filters_alone():
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_transparency_is_laid_on_white(mode):
+def test_transparency_becomes_white(mode):
     image = Image.new(mode, (3, 1))
     image.putdata(
         [(0, 0), (0, 255), (100, 51)] if mode == "LA" else [(0, 0, 0, 0), (0, 0, 0, 255), (100, 100, 100, 51)]
@@ -104,7 +104,7 @@ def test_transparency_is_laid_on_white(mode):
     ]  # 224 = 255 x 0.8 + 100 x 0.2
 
 
-def test_palettes_and_named_transparent_colors():
+def test_palettes_and_declared_transparent_colors():
     palette = Image.new("P", (3, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     palette.putdata([0, 1, 2])
@@ -164,7 +164,7 @@ def test_cmyk_and_gray_jpegs_keep_their_colors():
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "MPO"])
-def test_of_several_frames_the_first_is_read(format):
+def test_an_animation_gives_its_first_frame(format):
     frames = [Image.new("RGB", (8, 8), color) for color in ((200, 0, 0), (0, 200, 0), (0, 0, 200))]
     content = encoded(frames[0], format, save_all=True, append_images=frames[1:])
     assert getattr(Image.open(io.BytesIO(content)), "n_frames", 1) == 3
@@ -173,7 +173,7 @@ def test_of_several_frames_the_first_is_read(format):
 
 
 def png_header(width, height):
-    """A PNG that promises a size and holds nothing of it."""
+    """A PNG with a size in its header and no pixels."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -185,7 +185,7 @@ def png_header(width, height):
 @pytest.mark.parametrize(
     "size", [(9_000, 10_000), (9_500, 10_000), (20_000, 20_000), (2**31 - 1, 2**31 - 1), (70_000, 1)]
 )
-def test_the_promised_size_is_checked_before_decoding(size, monkeypatch):
+def test_the_size_in_the_header_is_checked_before_decoding(size, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     assert "pixels" in reason(png_header(*size))
     with pytest.raises(BadImage, match="pixels"):
@@ -200,7 +200,7 @@ def test_limits_can_be_set():
     assert "15 a side" in reason(content, max_side=15)
 
 
-def test_what_is_no_image_file_is_refused_at_once(tmp_path):
+def test_special_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo.jpg")
     (tmp_path / "empty.jpg").touch()
     for path, why in (
@@ -216,7 +216,7 @@ def test_what_is_no_image_file_is_refused_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["TIFF", "ICO", "PPM", "TGA", "PDF", "JPEG2000", "EPS"])
-def test_formats_off_the_list_are_refused_whatever_the_name(format, tmp_path):
+def test_other_formats_are_refused_under_any_name(format, tmp_path):
     path = tmp_path / "a.jpg"
     photo(32, 32).save(path, format)
     assert reason(path) == "is not a JPEG, PNG, WebP, BMP or GIF image"
@@ -237,7 +237,7 @@ def test_a_truncated_image_is_bad_at_every_length(format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_mutated_images_are_decoded_or_bad_and_nothing_else(format):
+def test_mutated_images_are_decoded_or_bad(format):
     generator = np.random.default_rng(FORMATS.index(format))
     exif = (
         {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"}
@@ -291,7 +291,7 @@ def test_any_error_of_the_decoder_is_a_bad_image(monkeypatch):
         assert reason(encoded(photo()))
 
 
-def test_a_bad_image_survives_the_way_out_of_a_worker_process():
+def test_a_bad_image_can_be_pickled():
     error = pickle.loads(pickle.dumps(BadImage("a.jpg", "is broken", "fix it")))
     assert (error.name, error.reason, str(error)) == ("a.jpg", "is broken", "'a.jpg' is broken; fix it")
 

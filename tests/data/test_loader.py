@@ -20,7 +20,7 @@ def digits():
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes of eight photos each, all in one split, and their folder."""
+    """A split of two classes with eight photos each, and their folder."""
     generator = np.random.default_rng(0)
     for name in ("ant", "bee"):
         for split in ("train", "val"):
@@ -35,7 +35,7 @@ def bits(epoch):
     return [(b.images.tolist(), b.labels.tolist(), b.indices.tolist(), b.bad) for b in epoch]
 
 
-def test_workers_change_nothing(digits):
+def test_batches_do_not_depend_on_the_number_of_workers(digits):
     def epoch(workers):
         loader = batches(
             digits,
@@ -54,8 +54,8 @@ def test_workers_change_nothing(digits):
     assert epoch(2) == alone
 
 
-def test_workers_can_be_started_afresh(photos, monkeypatch):
-    """As on systems that do not fork: everything a worker needs can be sent to it."""
+def test_workers_can_be_spawned(photos, monkeypatch):
+    """On systems that do not fork, everything a worker needs is pickled."""
     import multiprocessing
 
     split, _ = photos
@@ -67,7 +67,7 @@ def test_workers_can_be_started_afresh(photos, monkeypatch):
 
 @pytest.fixture
 def uneven(tmp_path):
-    """Twelve photos of ants and three of bees, all in one split."""
+    """A split of twelve photos of ants and three of bees."""
     generator = np.random.default_rng(0)
     for name, count in (("ant", 12), ("bee", 3)):
         for split in ("train", "val"):
@@ -92,7 +92,7 @@ def balanced(split, workers=0, augmentation=None, batch_size=4):
     )
 
 
-def test_balanced_batches_see_classes_equally_often_each_time_as_another_view(uneven):
+def test_balanced_batches_repeat_small_classes_with_different_views(uneven):
     epoch = list(balanced(uneven, augmentation=Augmentation()))
     assert [len(batch) for batch in epoch] == [4, 4, 4, 3]
     labels = torch.cat([batch.labels for batch in epoch])
@@ -106,17 +106,19 @@ def test_balanced_batches_see_classes_equally_often_each_time_as_another_view(un
     )
     (once,) = plain
     firsts = {place: views[places.index(place)] for place in places}
-    assert firsts == {place: once.images[place].numpy().tobytes() for place in firsts}  # at the first visit, as ever
+    assert firsts == {
+        place: once.images[place].numpy().tobytes() for place in firsts
+    }  # the first visit is as without balancing
 
 
-def test_balanced_batches_are_the_same_for_any_workers_and_batch_size(uneven):
+def test_balanced_batches_do_not_depend_on_workers_or_batch_size(uneven):
     alone = bits(balanced(uneven, 0, Augmentation()))
     assert bits(balanced(uneven, 2, Augmentation())) == alone
     (whole,) = bits(balanced(uneven, 0, Augmentation(), batch_size=15))
     assert whole[0] == [image for batch in alone for image in batch[0]]
 
 
-def test_without_augmentation_a_repeated_sample_is_itself(uneven):
+def test_without_augmentation_a_repeated_sample_is_identical(uneven):
     for batch in balanced(uneven):
         for image, place in zip(batch.images, batch.indices.tolist(), strict=True):
             assert torch.equal(image, Preprocessing((8, 8)).pixels(uneven.load(place)))
@@ -127,7 +129,7 @@ def test_a_balanced_order_must_be_shuffled(digits):
         batches(digits, PREPROCESSING, batch_size=4, shuffle=False, balanced=True)
 
 
-def test_an_epoch_is_each_sample_once_with_its_label_and_pixels(digits):
+def test_an_epoch_has_each_sample_once_with_its_label_and_pixels(digits):
     loader = batches(digits, PREPROCESSING, batch_size=50, shuffle=True, seed=1)
     epoch = list(loader)
     assert len(epoch) == len(loader) == 3
@@ -167,7 +169,7 @@ def test_seed_and_epoch_change_order_and_views(photos):
     assert not torch.equal(epoch(0, 0, False).images, epoch(1, 0, False).images)
 
 
-def test_a_view_belongs_to_its_sample_whatever_the_batch(photos):
+def test_a_view_depends_on_its_sample_not_on_the_batch(photos):
     split, _ = photos
 
     def views(batch_size, shuffle):
@@ -195,7 +197,7 @@ def test_broken_and_vanished_files_are_skipped_and_reported(photos, workers):
     assert torch.equal(batch.images[3], whole)  # the images keep their labels
 
 
-def test_other_samples_views_do_not_depend_on_broken_ones(photos):
+def test_views_do_not_depend_on_other_broken_samples(photos):
     split, folder = photos
 
     def views():
@@ -220,13 +222,13 @@ def test_a_batch_of_broken_files_is_empty_and_still_reports(photos):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_torchs_generator_is_not_moved(digits, workers):
+def test_torchs_generator_is_not_advanced(digits, workers):
     before = torch.get_rng_state()
     list(batches(digits, PREPROCESSING, batch_size=100, shuffle=True, workers=workers))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_an_error_of_ours_is_not_taken_for_a_broken_image(digits):
+def test_a_bug_is_not_mistaken_for_a_broken_image(digits):
     def load(index):
         raise RuntimeError("a bug")
 
@@ -236,6 +238,6 @@ def test_an_error_of_ours_is_not_taken_for_a_broken_image(digits):
 
 
 @pytest.mark.parametrize("numbers", [{"batch_size": 0}, {"batch_size": -1}, {"batch_size": 1, "workers": -1}])
-def test_impossible_numbers_are_refused(digits, numbers):
+def test_invalid_numbers_are_refused(digits, numbers):
     with pytest.raises(ValueError, match="batch_size"):
         batches(digits, PREPROCESSING, shuffle=False, **numbers)

@@ -1,4 +1,4 @@
-"""MixUp and CutMix do to labels what they do to pixels."""
+"""MixUp and CutMix mix labels as they mix pixels."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def data(count: int = 6, height: int = 10, width: int = 14) -> tuple[Tensor, Ten
 
 
 def plain(images: Tensor, targets: Tensor, mixing: Mixing, batch: int) -> tuple[Tensor, Tensor]:
-    """The same draws, one sample and one pixel after another."""
+    """The same draws applied one sample and one pixel at a time."""
     count, _, height, width = images.shape
     draws = mixing.draw(count, height, width, generator(batch))
     mixed, labels = images.clone(), targets.clone()
@@ -47,7 +47,7 @@ def plain(images: Tensor, targets: Tensor, mixing: Mixing, batch: int) -> tuple[
 
 
 @pytest.mark.parametrize("mixing", EVERY, ids=repr)
-def test_it_is_the_slow_version(mixing):
+def test_mixing_equals_a_plain_implementation(mixing):
     changed = 0
     for batch in range(8):
         images, targets = data()
@@ -64,8 +64,8 @@ def test_it_is_the_slow_version(mixing):
 
 
 @pytest.mark.parametrize("mixing", EVERY, ids=repr)
-def test_a_label_is_the_share_of_the_pixels(mixing):
-    """Each channel is 1 for one class: the mean of its pixels is what the label must say."""
+def test_labels_are_the_shares_of_the_pixels(mixing):
+    """Each channel is 1 for one class, so the mean of its pixels must equal the label."""
     shares = []
     for batch in range(20):
         targets = torch.eye(5)[torch.arange(7) % 5]
@@ -78,15 +78,15 @@ def test_a_label_is_the_share_of_the_pixels(mixing):
     assert len({round(share, 4) for share in shares}) > 10
 
 
-def test_the_shares_are_betas():
-    """Of Beta(a, a), the variance is 1 / (4 (2 a + 1))."""
+def test_shares_follow_the_beta_distribution():
+    """The variance of Beta(a, a) is 1 / (4 (2 a + 1))."""
     for alpha in (0.2, 1.0, 5.0):
         shares = Mixing(mixup=alpha, per_sample=True).draw(4000, 8, 8, generator()).shares
         assert abs(shares.mean() - 0.5) < 0.03
         assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
 
 
-def test_cutmixs_share_is_what_is_left_after_the_edge():
+def test_cutmixs_share_accounts_for_clipping():
     draws = Mixing(cutmix=1.0, per_sample=True).draw(2000, 32, 48, generator())
     top, left, bottom, right = draws.boxes.T
     assert (top >= 0).all()
@@ -96,12 +96,12 @@ def test_cutmixs_share_is_what_is_left_after_the_edge():
     assert (left <= right).all()
     assert (right <= 48).all()
     np.testing.assert_allclose(draws.shares, 1 - (bottom - top) * (right - left) / (32 * 48))
-    assert ((top == 0) | (left == 0) | (bottom == 32) | (right == 48)).mean() > 0.3  # so that the edge did matter
-    assert draws.shares.mean() > 0.55  # and left more than the 0.5 that were drawn
+    assert ((top == 0) | (left == 0) | (bottom == 32) | (right == 48)).mean() > 0.3  # many boxes are clipped
+    assert draws.shares.mean() > 0.55  # which leaves more than the 0.5 drawn
 
 
-def test_a_box_is_what_beta_left():
-    """Beta(100, 100) is near 0.5: so is the area of each box that the edge has left alone."""
+def test_a_box_has_the_drawn_area():
+    """Beta(100, 100) is near 0.5, and so is the area of each box that is not clipped."""
     draws = Mixing(mixup=0.2, cutmix=100.0, per_sample=True).draw(2000, 320, 480, generator())
     top, left, bottom, right = draws.boxes.T
     free = (top > 0) & (left > 0) & (bottom < 320) & (right < 480)
@@ -109,11 +109,13 @@ def test_a_box_is_what_beta_left():
     assert free.sum() > 100
     assert abs(areas[free].mean() - 0.5) < 0.02
     assert areas.max() < 0.7
-    np.testing.assert_allclose(((bottom - top) / (right - left))[free], 320 / 480, rtol=0.02)  # of the image's shape
+    np.testing.assert_allclose(
+        ((bottom - top) / (right - left))[free], 320 / 480, rtol=0.02
+    )  # the image's aspect ratio
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_given_both_each_comes_half_of_the_time(per_sample):
+def test_with_both_each_is_used_half_of_the_time(per_sample):
     mixing = Mixing(0.5, 0.5, per_sample)
     uncut = np.concatenate([mixing.draw(4, 8, 8, generator(batch)).uncut for batch in range(200)])
     assert len(uncut) == (800 if per_sample else 200)
@@ -141,14 +143,14 @@ def test_the_same_generator_gives_the_same_bits_and_batches_differ(mixing):
 
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize("mixing", EVERY, ids=repr)
-def test_a_batch_with_none_to_mix_with_is_left_as_it_is(mixing, count):
+def test_a_batch_without_partners_is_unchanged(mixing, count):
     images, targets = data(count)
     mixed, labels = mixing(images, targets, generator())
     torch.testing.assert_close(mixed, images)
     torch.testing.assert_close(labels, targets)
 
 
-def test_switched_off_it_draws_nothing():
+def test_off_it_draws_nothing():
     images, targets = data()
     untouched = generator()
     mixed, labels = Mixing()(images, targets, untouched)
@@ -157,7 +159,7 @@ def test_switched_off_it_draws_nothing():
     assert untouched.random() == generator().random()
 
 
-def test_types_are_kept():
+def test_dtypes_are_kept():
     images, targets = data()
     mixed, labels = Mixing(0.8, 1.0, True)(images.bfloat16(), targets.double(), generator())
     assert (mixed.dtype, labels.dtype) == (torch.bfloat16, torch.float64)
@@ -165,6 +167,6 @@ def test_types_are_kept():
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 @pytest.mark.parametrize("value", [-0.1, 101.0, float("nan"), float("inf")])
-def test_a_value_that_is_none_is_named(name, value):
+def test_an_invalid_value_is_named(name, value):
     with pytest.raises(InputError, match=f"{name} is {value}"):
         Mixing(**{name: value})

@@ -1,4 +1,4 @@
-"""Changes of a picture are torchvision's bits, as strong as the papers say, and a function of the generator alone."""
+"""Operations equal torchvision's bits, have the papers' strengths, and depend on the generator alone."""
 
 import math
 
@@ -63,14 +63,14 @@ PEERS = [
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize(("name", "strength", "theirs"), PEERS, ids=[row[0] for row in PEERS])
 def test_an_operation_has_torchvisions_bits(name, strength, theirs, mode):
-    image = PHOTO.point([20 + value // 2 for value in range(256)] * 3).convert(mode)  # for autocontrast to do something
+    image = PHOTO.point([20 + value // 2 for value in range(256)] * 3).convert(mode)  # so that autocontrast changes it
     ours = OPERATIONS[name](image, strength)
     assert ours.mode == mode
     assert np.array_equal(ours, theirs(image))
     assert name == "identity" or (name, mode) == ("color", "L") or not np.array_equal(ours, image)
 
 
-def test_solarize_add_by_hand():
+def test_solarize_add_equals_a_hand_computed_image():
     image = Image.fromarray(np.array([[0, 100, 127, 128, 255]], dtype=np.uint8))
     assert np.array(OPERATIONS["solarize_add"](image, 110.0)).tolist() == [[110, 210, 237, 128, 255]]
     assert np.array(OPERATIONS["solarize_add"](image, 165.0)).tolist() == [[165, 255, 255, 128, 255]]
@@ -104,14 +104,14 @@ def test_a_geometric_operation_of_magnitude_0_is_the_identity(name, table):
         (20.0, {"rotate": 60, "posterize": 8, "brightness": 3.7, "solarize_add": 220, "cutout": 80}),
     ],
 )
-def test_randaugments_scale_is_its_authors(magnitude, strengths):
+def test_randaugment_has_the_authors_scale(magnitude, strengths):
     for name, strength in strengths.items():
         assert RANDAUGMENT[name].at(magnitude, 0.5) == pytest.approx(strength)
         mirrored = -strength if name in GEOMETRIC else strength
         assert RANDAUGMENT[name].at(magnitude, 0.4) == pytest.approx(mirrored)
 
 
-def test_trivial_augments_scale_is_torchvisions():
+def test_trivial_augment_has_torchvisions_scale():
     peer = v2.TrivialAugmentWide()._AUGMENTATION_SPACE
     names = {name.replace("_", "").lower(): name for name in TRIVIAL_AUGMENT}
     assert {*names} == {name.lower() for name in peer}
@@ -129,14 +129,14 @@ def test_trivial_augments_scale_is_torchvisions():
                 assert ours == pytest.approx(start + sign * whole * float(values[level]), abs=1e-4)
 
 
-def test_auto_augments_policy_is_torchvisions():
+def test_auto_augment_has_torchvisions_policy():
     peer = v2.AutoAugment()._policies
     theirs = [tuple((name.lower(), probability, level or 0) for name, probability, level in pair) for pair in peer]
     assert [tuple((name.replace("_", ""), *rest) for name, *rest in pair) for pair in AUTO_AUGMENT_POLICY] == theirs
 
 
 class Draws(np.random.Generator):
-    """A generator that gives these numbers, once."""
+    """A generator that returns the given numbers, once."""
 
     def __init__(self, *numbers):
         super().__init__(np.random.PCG64(0))
@@ -171,20 +171,20 @@ def test_auto_augment_has_torchvisions_bits(number, signs, mode):
         assert draws != (0.0, 0.0) or not np.array_equal(ours, image)
 
 
-def all_of_it(image, generator):
+def apply_all(image, generator):
     image = auto_augment(rand_augment(image, 2, 15.0, generator), generator)
     image = trivial_augment(image, generator)
     return color_jitter(image, 0.4, generator)
 
 
 def test_the_same_generator_gives_the_same_bits_and_samples_differ():
-    views = [np.array(all_of_it(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
-    again = [np.array(all_of_it(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
+    views = [np.array(apply_all(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
+    again = [np.array(apply_all(PHOTO, sample_generator(0, 0, index))) for index in range(40)]
     assert all(np.array_equal(a, b) for a, b in zip(views, again, strict=True))
-    assert len({view.tobytes() for view in views}) >= 38  # two may both be of one color
+    assert len({view.tobytes() for view in views}) >= 38  # two may be uniformly colored
 
 
-def test_the_count_of_draws_depends_on_neither_picture_nor_chance():
+def test_the_number_of_draws_depends_on_neither_image_nor_chance():
     for count, change in (
         (12, lambda image, generator: rand_augment(image, 3, 10.0, generator)),
         (5, auto_augment),
@@ -205,7 +205,7 @@ def test_the_count_of_draws_depends_on_neither_picture_nor_chance():
         (TRIVIAL_AUGMENT, trivial_augment),
     ],
 )
-def test_every_operation_comes_equally_often(table, change, monkeypatch):
+def test_every_operation_is_equally_likely(table, change, monkeypatch):
     names, used = list(table), []
     for name in {*names} - {"cutout"}:
         monkeypatch.setitem(photometric.OPERATIONS, name, lambda image, _, name=name: used.append(name) or image)
@@ -216,8 +216,8 @@ def test_every_operation_comes_equally_often(table, change, monkeypatch):
     assert all(140 < used.count(name) < 260 for name in names)
 
 
-def test_randaugment_moves_by_shares_of_the_side(monkeypatch):
-    """10 / 224 of the side per unit of magnitude: half of the pixels in a picture of half the authors' side."""
+def test_randaugment_translates_relative_to_the_side(monkeypatch):
+    """By 10 / 224 of the side per unit of magnitude: half the pixels at half the authors' side."""
     moved = {"translate_x": set(), "translate_y": set()}
     for name, seen in moved.items():
         monkeypatch.setitem(photometric.OPERATIONS, name, lambda image, pixels, seen=seen: seen.add(pixels) or image)
@@ -228,20 +228,20 @@ def test_randaugment_moves_by_shares_of_the_side(monkeypatch):
 
 
 @pytest.mark.parametrize(("magnitude", "threshold"), [(0.0, 0), (5.0, 128), (10.0, 0), (15.0, 128), (20.0, 0)])
-def test_randaugments_solarize_starts_anew_at_256(magnitude, threshold, monkeypatch):
+def test_randaugments_solarize_wraps_at_256(magnitude, threshold, monkeypatch):
     seen = set()
     monkeypatch.setitem(photometric.OPERATIONS, "solarize", lambda image, value: seen.add(value) or image)
     rand_augment(Image.new("RGB", (2, 2)), 100, magnitude, np.random.default_rng(0))
     assert seen == {threshold}
 
 
-def test_cutout_by_hand():
+def test_cutout_equals_a_hand_computed_image():
     image = Image.new("L", (8, 6), 7)
     ours = np.array(cut_out(image, 0.25, 0.5, 0.5))  # rows 3 - 2 to 3 + 2, columns 4 - 2 to 4 + 2
     wanted = np.full((6, 8), 7)
     wanted[1:5, 2:6] = 128
     assert ours.tolist() == wanted.tolist()
-    assert np.array(image).max() == 7  # its own memory was left alone
+    assert np.array(image).max() == 7  # the input is unchanged
     corner = np.array(cut_out(image, 0.25, 0.0, 0.99))
     wanted = np.full((6, 8), 7)
     wanted[:2, 5:] = 128
@@ -250,8 +250,8 @@ def test_cutout_by_hand():
     assert np.array(cut_out(PHOTO, 0.1, 0.3, 0.3))[19, 28].tolist() == [128] * 3
 
 
-def test_randaugment_cuts_out_shares_of_the_side(monkeypatch):
-    """At 10, 80 pixels of 224, around any pixel."""
+def test_randaugment_cuts_out_relative_to_the_side(monkeypatch):
+    """At magnitude 10, 80 pixels of 224, around any pixel."""
     seen = []
     monkeypatch.setattr(photometric, "cut_out", lambda image, *numbers: seen.append(numbers) or image)
     rand_augment(Image.new("RGB", (2, 2)), 2000, 10.0, np.random.default_rng(0))
@@ -263,7 +263,7 @@ def test_randaugment_cuts_out_shares_of_the_side(monkeypatch):
     assert abs(np.corrcoef(downs, rights)[0, 1]) < 0.3
 
 
-def test_color_jitter_by_hand():
+def test_color_jitter_equals_a_hand_computed_image():
     for index in range(5):
         draws = sample_generator(0, 0, index).random(3)
         brightness, contrast, saturation = (0.6 + 0.8 * draw for draw in draws)
@@ -274,7 +274,7 @@ def test_color_jitter_by_hand():
         assert not np.array_equal(ours, PHOTO)
 
 
-def test_a_box_of_the_asked_share_is_erased():
+def test_a_box_of_the_configured_share_is_erased():
     view = torch.full((3, 40, 60), 7, dtype=torch.uint8)
     shares = []
     for index in range(400):
@@ -283,16 +283,16 @@ def test_a_box_of_the_asked_share_is_erased():
         rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
         if len(rows):
             box = changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            assert box.float().mean() > 0.95  # one box, all of it noise; a byte is what it was once in 256 times
+            assert box.float().mean() > 0.95  # one box of noise; one byte in 256 is unchanged by chance
             shares.append(box.numel() / (40 * 60))
-    assert len(shares) > 390  # of the shapes that were tried, one fits nearly always
+    assert len(shares) > 390  # one of the tries nearly always fits
     assert min(shares) >= ERASED_AREA[0] * 0.9
     assert max(shares) <= ERASED_AREA[1] * 1.05
-    assert 0.17 < np.mean(shares) < 0.21  # the middle of the range and less, since large narrow boxes do not fit
-    assert (view == 7).all()  # its own memory was left alone
+    assert 0.17 < np.mean(shares) < 0.21  # below the middle of the range, since large narrow boxes do not fit
+    assert (view == 7).all()  # the input is unchanged
 
 
-def test_erasing_comes_as_often_as_asked_and_always_draws_the_same():
+def test_erasing_has_its_probability_and_always_draws_the_same_number():
     view = torch.full((1, 16, 16), 7, dtype=torch.uint8)
     rest = []
     for probability in (0.0, 0.25, 1.0):
@@ -311,8 +311,8 @@ def test_erased_bytes_are_noise():
     assert abs(values.std() - 73.6) < 2
 
 
-def test_the_smallest_picture():
+def test_the_smallest_image_works():
     for mode in ("RGB", "L"):
         for index in range(60):
-            assert all_of_it(Image.new(mode, (1, 1)), sample_generator(0, 0, index)).size == (1, 1)
+            assert apply_all(Image.new(mode, (1, 1)), sample_generator(0, 0, index)).size == (1, 1)
     assert erased(torch.zeros(1, 1, 1, dtype=torch.uint8), 1.0, sample_generator(0, 0, 0)).shape == (1, 1, 1)

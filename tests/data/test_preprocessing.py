@@ -1,4 +1,4 @@
-"""The geometry is the field's, bit for bit; the numbers are what the weights expect."""
+"""Resizing and cropping equal torchvision's, bit for bit, and normalization is the formula."""
 
 import dataclasses
 import json
@@ -41,18 +41,18 @@ def test_squash_is_torchvisions_resize(shape):
 
 
 @pytest.mark.parametrize("shape", [(80, 80), (75, 131), (20, 33), (1, 1)])
-def test_squash_with_a_crop_keeps_the_middle_of_what_was_squashed(shape):
+def test_squash_with_a_crop_keeps_the_center(shape):
     image = noise(*shape)
     theirs = v2.Compose([v2.Resize([64, 48], v2.InterpolationMode.BICUBIC), v2.CenterCrop([32, 24]), v2.PILToTensor()])
     assert torch.equal(Preprocessing((32, 24), "squash", 0.5, "bicubic").pixels(image), theirs(image))
 
 
-def test_without_antialias_it_is_interpolation_between_neighbors():
+def test_without_antialias_it_interpolates_between_neighbors():
     image = noise(64, 64)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     theirs = torch.nn.functional.interpolate(pixels, (24, 24), mode="bilinear", antialias=False)[0]
     ours = Preprocessing((24, 24), antialias=False).pixels(image)
-    assert (ours - theirs.floor()).abs().max() <= 1  # Pillow cuts fractions off
+    assert (ours - theirs.floor()).abs().max() <= 1  # Pillow truncates
     assert (Preprocessing((24, 24)).pixels(image) - theirs).abs().max() > 20
 
 
@@ -65,17 +65,19 @@ def test_without_antialias_it_is_interpolation_between_neighbors():
     st.floats(0.05, 1),
     st.booleans(),
 )
-def test_any_image_gives_the_size_and_stays_within_its_colors(shape, size, resize, interpolation, fraction, plain):
+def test_any_image_gives_the_right_size_and_stays_within_its_colors(
+    shape, size, resize, interpolation, fraction, plain
+):
     image = Image.new("RGB", shape[::-1], (10, 200, 77))
     antialias = not (plain and interpolation in ("nearest", "bilinear", "bicubic"))
     pixels = Preprocessing(size, resize, fraction, interpolation, antialias).pixels(image)
     assert pixels.shape == (3, *size)
     assert pixels.dtype == torch.uint8
-    # A color that is everywhere stays what it is: no border from outside the image.
+    # A uniform color stays: there is no border from outside the image.
     assert (pixels.int() - torch.tensor([10, 200, 77]).view(3, 1, 1)).abs().max() <= 1
 
 
-def test_a_rectangular_crop_keeps_the_middle_and_the_shape():
+def test_a_rectangular_crop_keeps_the_center_and_the_aspect_ratio():
     columns = np.tile(np.arange(200, dtype=np.uint8), (50, 1))  # 50 x 200, brighter to the right
     pixels = Preprocessing((40, 80), "crop", 0.8, **GRAY).pixels(Image.fromarray(columns)).float()
     # 40 / 0.8 = 50 rows: nothing is resized; the middle 80 of 200 columns are kept.
@@ -83,7 +85,7 @@ def test_a_rectangular_crop_keeps_the_middle_and_the_shape():
 
 
 @pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1)])
-def test_a_long_strip_costs_nothing(shape):
+def test_a_long_strip_is_cheap(shape):
     image = Image.new("RGB", shape[::-1], (1, 2, 3))
     start = time.perf_counter()
     for resize in ("crop", "squash"):
@@ -109,10 +111,10 @@ def test_normalize_is_the_formula():
     mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     torch.testing.assert_close(normal.double(), (pixels.double() / 255 - mean) / std, rtol=0, atol=1e-6)
     assert normal.dtype == torch.float32
-    assert pixels[0, 0, 0, 5] == 5  # the bytes are left as they were
+    assert pixels[0, 0, 0, 5] == 5  # the bytes are unchanged
 
 
-def test_called_with_images_it_makes_a_batch():
+def test_calling_it_with_images_returns_a_batch():
     preprocessing = Preprocessing((8, 6), "crop")
     images = [noise(30, 20), noise(8, 40)]
     expected = preprocessing.normalize(torch.stack([preprocessing.pixels(image) for image in images]))
@@ -120,7 +122,7 @@ def test_called_with_images_it_makes_a_batch():
     assert preprocessing([]).shape == (0, 3, 8, 6)
 
 
-def test_it_survives_json():
+def test_it_round_trips_through_json():
     preprocessing = Preprocessing((8, 6), "crop", 0.875, "bicubic", False, (0.1,), (0.2,), 1)
     assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
 
@@ -154,7 +156,7 @@ def test_missing_and_unknown_keys_are_named():
             Preprocessing.from_dict({k: v for k, v in values.items() if k != name})
 
 
-def test_constructed_values_are_checked_too():
+def test_constructor_arguments_are_checked():
     with pytest.raises(InputError, match="one per channel"):
         Preprocessing((8, 8), channels=1)
     with pytest.raises(InputError, match="antialias"):
@@ -164,7 +166,7 @@ def test_constructed_values_are_checked_too():
 
 
 @pytest.mark.parametrize(("surplus", "even", "down"), [(1, 0, 0), (2, 1, 1), (3, 2, 1), (5, 2, 2), (7, 4, 3)])
-def test_a_middle_at_half_a_pixel_is_rounded_as_the_weights_expect(surplus: int, even: int, down: int):
+def test_an_offset_of_half_a_pixel_is_rounded_as_configured(surplus: int, even: int, down: int):
     """torchvision rounds half a pixel to even, transformers down."""
     columns = np.tile(np.arange(8 + surplus, dtype=np.uint8), (8, 1))
     for rounding, left in (("even", even), ("down", down)):
@@ -173,15 +175,15 @@ def test_a_middle_at_half_a_pixel_is_rounded_as_the_weights_expect(surplus: int,
 
 
 def test_files_of_the_first_version_round_to_even():
-    told = Preprocessing((8, 8), "crop").to_dict()
-    del told["crop_rounding"]
-    assert Preprocessing.from_dict(told).crop_rounding == "even"
-    with pytest.raises(InputError, match="crop_rounding is 'up'; valid is even or down"):
-        Preprocessing.from_dict(told | {"crop_rounding": "up"})
+    values = Preprocessing((8, 8), "crop").to_dict()
+    del values["crop_rounding"]
+    assert Preprocessing.from_dict(values).crop_rounding == "even"
+    with pytest.raises(InputError, match="crop_rounding is 'up'; it must be even or down"):
+        Preprocessing.from_dict(values | {"crop_rounding": "up"})
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
-def test_what_is_trimmed_is_the_upper_left_of_what_was(resize: str):
+def test_trimming_keeps_the_upper_left(resize: str):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8))
     whole = Preprocessing((30, 34), resize, 0.9)
     trimmed = whole.trimmed((28, 28))

@@ -1,4 +1,4 @@
-"""Images read a batch at a time: their order, their names, and those that cannot be read."""
+"""Images read in batches: their order, their names and unreadable ones."""
 
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,7 @@ def photo(seed: int) -> Image.Image:
 
 
 def kinds(folder: Path) -> list[AnyImage]:
-    """The same kind of photo as a name, a path, bytes and an image; and two that cannot be read."""
+    """Readable images as a string, a path, bytes and PIL; and two unreadable ones."""
     for number in (0, 1):
         photo(number).save(folder / f"{number}.png")
     file = BytesIO()
@@ -28,7 +28,7 @@ def kinds(folder: Path) -> list[AnyImage]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
-def test_each_image_keeps_its_place(tmp_path, batch_size: int):
+def test_images_keep_their_order(tmp_path, batch_size: int):
     batches = list(read_batches(kinds(tmp_path), SMALL, batch_size))
     assert [len(labels) for labels, _ in batches][:-1] == [batch_size] * (len(batches) - 1)
     labels = [label for labels, _ in batches for label in labels]
@@ -41,7 +41,7 @@ def test_each_image_keeps_its_place(tmp_path, batch_size: int):
         assert (found == SMALL.pixels(photo(number))).all()
 
 
-def test_where_all_must_be_good_the_first_bad_one_is_raised(tmp_path):
+def test_read_or_raise_raises_the_first_bad_image(tmp_path):
     images = kinds(tmp_path)
     batches = read_or_raise(images, SMALL, 2)
     names, pixels = next(batches)
@@ -51,7 +51,7 @@ def test_where_all_must_be_good_the_first_bad_one_is_raised(tmp_path):
         next(batches)
 
 
-def test_nothing_is_read_of_nothing():
+def test_no_images_give_no_batches():
     assert list(read_batches([], SMALL, 4)) == []
     assert as_list("a.png") == ["a.png"]
     assert as_list(["a.png"]) == ["a.png"]

@@ -1,4 +1,4 @@
-"""Randomness is a function of seed, epoch and index, and of nothing else."""
+"""Random numbers are a function of seed, epoch and index alone."""
 
 import itertools
 from collections import Counter
@@ -30,14 +30,14 @@ def test_different_numbers_give_different_streams(keys):
     assert len({sample_generator(*key).bytes(16) for key in keys}) == len(keys)
 
 
-def test_words_do_not_run_into_each_other():
-    """What sums, shifts and truncations to 32 bits would confuse."""
+def test_similar_words_give_different_streams():
+    """Words that sums, shifts or truncation to 32 bits would confuse."""
     edges = (0, 1, 2, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63, 2**64 - 1)
     keys = list(itertools.product(edges, edges, edges, (0, 1, 2**64 - 1)))
     assert len({sample_generator(*key).bytes(16) for key in keys}) == len(keys)
 
 
-def test_a_long_stream_is_not_the_stream_of_a_neighbor():
+def test_a_long_stream_does_not_overlap_its_neighbor():
     mine = sample_generator(0, 0, 0).integers(0, 2**64, 4096, dtype=np.uint64)
     for neighbor in ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0, 1)):
         assert not set(mine.tolist()) & set(
@@ -45,8 +45,8 @@ def test_a_long_stream_is_not_the_stream_of_a_neighbor():
         )
 
 
-def test_the_values_are_those_of_today():
-    """A run that is resumed under another version draws on; a change here is a change of every recipe's result."""
+def test_the_values_are_frozen():
+    """Resumed runs and the results of every recipe depend on them."""
     assert sample_generator(1, 2, 3).integers(0, 1000, 5).tolist() == [204, 933, 814, 390, 950]
     assert epoch_order(1, 2, 8).tolist() == [5, 6, 1, 2, 0, 3, 4, 7]
     assert batch_generator(1, 2, 3).integers(0, 1000, 5).tolist() == [977, 717, 435, 658, 877]
@@ -62,14 +62,14 @@ def test_purposes_do_not_share_a_stream():
     assert len({batch_generator(*numbers).bytes(16) for numbers in ((0, 0, 1), (0, 1, 0), (1, 0, 0))}) == 3
 
 
-def test_draws_are_even():
+def test_draws_are_uniform():
     firsts = np.array([sample_generator(5, epoch, index).random() for epoch in range(20) for index in range(200)])
     assert abs(firsts.mean() - 0.5) < 0.02
     assert np.abs(np.histogram(firsts, 10, (0, 1))[0] - 400).max() < 100
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 1000])
-def test_an_epoch_sees_each_sample_once(count):
+def test_an_epoch_has_each_sample_once(count):
     orders = [epoch_order(3, epoch, count) for epoch in (0, 1)]
     for order in orders:
         assert order.dtype == np.int64
@@ -82,7 +82,7 @@ LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=60)
 
 
 @given(LABELS, st.integers(0, 9), st.integers(0, 9))
-def test_a_balanced_epoch_sees_every_class_equally_often(labels, seed, epoch):
+def test_a_balanced_epoch_has_every_class_equally_often(labels, seed, epoch):
     labels = np.array(labels)
     order = balanced_order(seed, epoch, labels, 8)
     assert order.dtype == np.int64
@@ -90,14 +90,14 @@ def test_a_balanced_epoch_sees_every_class_equally_often(labels, seed, epoch):
     per_class = Counter(labels[order].tolist())
     assert per_class.keys() == {*labels.tolist()}
     assert max(per_class.values()) - min(per_class.values()) <= 1
-    for label in per_class:  # no sample comes again before all of its class have come as often
+    for label in per_class:  # no sample is two visits ahead of another of its class
         drawn = Counter(place for place in order.tolist() if labels[place] == label)
         times = [drawn[place] for place in np.flatnonzero(labels == label).tolist()]
         assert max(times) - min(times) <= 1
     assert order.tolist() == balanced_order(seed, epoch, labels, 8).tolist()
 
 
-def test_balanced_orders_differ_and_are_mixed():
+def test_balanced_orders_differ_and_are_shuffled():
     labels = np.repeat([0, 1, 3], [900, 90, 10])
     orders = [balanced_order(*key, labels, 4) for key in ((0, 0), (0, 1), (1, 0))]
     assert len({order.tobytes() for order in orders}) == 3
@@ -112,16 +112,16 @@ def test_balanced_orders_differ_and_are_mixed():
     assert extra == {0, 1, 3}  # the class that comes once more is drawn too
 
 
-def test_equal_classes_are_a_plain_epoch():
+def test_equal_classes_give_a_permutation():
     order = balanced_order(0, 0, np.repeat([0, 1], 50), 2)
     assert sorted(order.tolist()) == list(range(100))
 
 
-def test_a_balanced_order_of_nothing():
+def test_a_balanced_order_of_an_empty_split_is_empty():
     assert balanced_order(0, 0, np.zeros(0, np.int64), 3).shape == (0,)
 
 
-def test_who_of_a_small_class_comes_again_is_drawn():
+def test_repeated_samples_of_a_small_class_are_drawn():
     labels = np.repeat([0, 1], [7, 3])  # 5 of the 3: two of them come twice
     twice = Counter()
     for epoch in range(300):
@@ -148,7 +148,7 @@ def test_numbers_beyond_64_bits_are_refused(numbers):
             sample_generator(0, 0, 0, visit)
 
 
-def test_the_global_generator_is_neither_read_nor_moved():
+def test_the_global_generators_are_not_used():
     np.random.seed(1)
     first, theirs = sample_generator(0, 0, 0).random(), np.random.random()
     np.random.seed(2)

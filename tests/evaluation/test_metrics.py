@@ -19,7 +19,7 @@ def predictions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 @given(predictions())
-def test_agrees_with_scikit_learn(sample: tuple[np.ndarray, np.ndarray, int]):
+def test_metrics_agree_with_scikit_learn(sample: tuple[np.ndarray, np.ndarray, int]):
     labels, predicted, classes = sample
     every = list(range(classes))
     matrix = confusion_matrix(labels, predicted, classes)
@@ -33,7 +33,7 @@ def test_agrees_with_scikit_learn(sample: tuple[np.ndarray, np.ndarray, int]):
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_interval_is_wilsons(sample: tuple[int, int]):
+def test_the_interval_is_wilsons(sample: tuple[int, int]):
     correct, count = sample
     theirs = binomtest(correct, count).proportion_ci(0.95, method="wilson")
     assert wilson_interval(correct, count) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
@@ -45,7 +45,7 @@ def test_an_interval_by_hand():
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
-def test_rows_are_the_truth():
+def test_rows_are_true_classes():
     matrix = confusion_matrix(np.array([0, 0, 1]), np.array([1, 1, 1]), 2)
     assert matrix.tolist() == [[0, 2], [0, 1]]
 

@@ -1,4 +1,4 @@
-"""A file is there whole or not at all."""
+"""A file appears complete or not at all."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from vitreous.support.errors import InputError
 from vitreous.support.files import atomic_file, atomic_folder, write_bytes, write_json, write_text
 
 
-def test_a_file_appears_with_its_content_and_nothing_else(tmp_path):
+def test_files_are_written_and_nothing_else(tmp_path):
     write_bytes(tmp_path / "a", b"\0\1")
     write_text(tmp_path / "b", "é\r\n")
     write_json(tmp_path / "c", {"a": [1, 2.5, "é"]})
@@ -22,10 +22,10 @@ def test_a_file_appears_with_its_content_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), OSError(errno.ECONNRESET, "net")])
-def test_a_failing_block_leaves_the_old_file_and_no_trace(tmp_path, error):
+def test_a_failing_block_leaves_only_the_old_file(tmp_path, error):
     path = tmp_path / "model"
     path.write_bytes(b"old")
-    with pytest.raises(type(error)), atomic_file(path) as file:  # noqa: PT012 the block is what fails
+    with pytest.raises(type(error)), atomic_file(path) as file:  # noqa: PT012 the block fails
         file.write(b"new")
         raise error
     assert path.read_bytes() == b"old"
@@ -38,14 +38,14 @@ def write_on_a_full_disk(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_is_one_clear_line(tmp_path):
+def test_a_full_disk_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"cannot write .*No space left") as error:
         write_on_a_full_disk(tmp_path / "model")
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_that_is_really_full_is_one_clear_line(tmp_path, monkeypatch):
+def test_a_full_device_is_an_input_error(tmp_path, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with Path("/dev/full").open("wb", buffering=0) as full:
@@ -64,7 +64,7 @@ def test_the_old_file_stays_until_the_end_of_the_block(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_the_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+def test_the_content_is_flushed_before_the_rename(tmp_path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd))[1])
@@ -73,7 +73,7 @@ def test_the_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     assert calls == ["fsync", "rename", "fsync"]
 
 
-def test_a_missing_folder_and_what_is_no_file_are_refused(tmp_path):
+def test_a_missing_folder_and_special_files_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"cannot write .*No such file"):
         write_bytes(tmp_path / "missing" / "a", b"")
     with pytest.raises(InputError, match="not a file"):
@@ -94,7 +94,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
-def test_undecodable_names_can_be_written_and_come_back_from_json(tmp_path):
+def test_undecodable_names_round_trip_through_json(tmp_path):
     write_json(tmp_path / "a", ["caf\udce9"])
     assert json.loads((tmp_path / "a").read_text("utf-8")) == ["caf\udce9"]
     with pytest.raises(ValueError, match="JSON"):
@@ -115,7 +115,7 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_folder_gets_all_files_and_keeps_others(tmp_path):
+def test_a_folder_receives_all_files_and_keeps_others(tmp_path):
     fill(tmp_path / "deep" / "new")
     assert contents(tmp_path / "deep" / "new") == {"a.json": "new", "weights": "new", "z.json": "new"}
     (tmp_path / "old").mkdir()
@@ -126,7 +126,7 @@ def test_a_folder_gets_all_files_and_keeps_others(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "old"]
 
 
-def test_the_last_file_goes_out_first_and_comes_in_last_and_all_are_flushed_before(tmp_path, monkeypatch):
+def test_all_files_are_flushed_and_the_last_moves_out_first_and_in_last(tmp_path, monkeypatch):
     for name in ("weights", "z.json"):
         (tmp_path / name).write_text("old")
     calls = []
@@ -145,7 +145,7 @@ def test_the_last_file_goes_out_first_and_comes_in_last_and_all_are_flushed_befo
 
 @pytest.mark.parametrize("fatal", range(6))
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "no"), KeyboardInterrupt()])
-def test_a_failing_move_puts_everything_back(fatal, error, tmp_path, monkeypatch):
+def test_a_failing_move_restores_the_folder(fatal, error, tmp_path, monkeypatch):
     folder = tmp_path / "folder"
     folder.mkdir()
     for name in ("a.json", "weights", "notes"):
@@ -158,7 +158,7 @@ def test_a_failing_move_puts_everything_back(fatal, error, tmp_path, monkeypatch
         return replace(self, to)
 
     monkeypatch.setattr(Path, "replace", move)
-    if fatal == 5:  # two go out, three come in
+    if fatal == 5:  # two move out, three move in
         fill(folder)
         return
     with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
@@ -167,7 +167,7 @@ def test_a_failing_move_puts_everything_back(fatal, error, tmp_path, monkeypatch
     assert len(list(tmp_path.rglob("*"))) == 4
 
 
-def test_a_folder_in_the_place_of_a_file_is_refused_and_nothing_moves(tmp_path):
+def test_a_file_never_replaces_a_folder(tmp_path):
     (tmp_path / "z.json").mkdir()
     (tmp_path / "weights").write_text("old")
     with pytest.raises(InputError, match=r"z\.json': it is not a file"):

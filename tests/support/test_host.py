@@ -1,4 +1,4 @@
-"""The host is described, and used no further than it lets us."""
+"""The host is described correctly, and its limits are respected."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from vitreous.support import host
 
 
 def groups(tmp_path, membership, **files):
-    """A cgroup tree and the file that says which group a process is in."""
+    """Writes a cgroup tree and the membership file of a process."""
     for name, text in files.items():
         path = tmp_path / "root" / name.replace("__", "/").replace("_DOT_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,16 +32,16 @@ def test_version_1_quota_is_read(tmp_path):
     assert host.cgroup_quota(*groups(tmp_path, "5:cpu,cpuacct:/x\n4:memory:/y\n", **files)) == 4
 
 
-def test_a_container_that_sees_its_group_as_the_root(tmp_path):
+def test_a_container_may_see_its_cgroup_as_the_root(tmp_path):
     assert host.cgroup_quota(*groups(tmp_path, "0::/not/seen/here\n", cpu_DOT_max="50000 100000")) == 0.5
 
 
-def test_no_limit_and_no_cgroups(tmp_path):
+def test_without_a_limit_the_quota_is_infinite(tmp_path):
     assert host.cgroup_quota(*groups(tmp_path, "0::/\n", cpu_DOT_max="max 100000")) == math.inf
     assert host.cgroup_quota(tmp_path / "none", tmp_path / "none") == math.inf
 
 
-def test_cores_are_no_more_than_the_quota_and_at_least_one(monkeypatch):
+def test_cores_are_at_most_the_quota_and_at_least_one(monkeypatch):
     for quota, most in ((0.5, 1), (1.5, 2), (math.inf, 10_000)):
         monkeypatch.setattr(host, "cgroup_quota", lambda quota=quota: quota)
         assert 1 <= host.usable_cores() <= most
@@ -72,7 +72,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 untuned = faults()
 tune_host()
-for _ in range(5):  # until the heap has grown to what is needed
+for _ in range(5):  # until the heap has grown enough
     faults()
 print(platform.libc_ver()[0] != "glibc" or faults() * 10 < untuned)
 """
@@ -94,7 +94,7 @@ def test_errors_files_and_text_do_not_import_torch(fresh_process):
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_free_memory_is_the_least_of_the_system_and_the_groups(tmp_path):
+def test_free_memory_is_the_least_of_the_system_and_the_cgroups(tmp_path):
     system = host.free_memory(tmp_path / "none", tmp_path / "none")
     assert system is None or 10**6 < system < 2**50
     files = {"a__memory_DOT_max": "3000000\n", "a__memory_DOT_current": "1000000\n", "memory_DOT_max": "max\n"}
@@ -108,7 +108,7 @@ def test_free_memory_is_the_least_of_the_system_and_the_groups(tmp_path):
     assert host.free_memory(*groups(tmp_path / "other", "0::/a\n", **full)) in (None, 0)
 
 
-def test_peak_memory_grows_with_what_is_held():
+def test_peak_memory_grows_with_allocation():
     before = host.peak_memory()
     held = bytearray(os.urandom(1 << 16) * 4096)
     assert host.peak_memory() >= before

@@ -1,4 +1,4 @@
-"""Waiting for an answer, but not for long."""
+"""Calls end within their time-out."""
 
 import time
 
@@ -7,17 +7,17 @@ import pytest
 from vitreous.support.patience import within
 
 
-def test_what_is_in_time_comes_back():
+def test_a_call_in_time_returns_or_raises():
     assert within(10.0, lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         within(10.0, lambda: 1 // 0)
 
 
-def test_what_takes_too_long_is_left_behind_even_at_the_end(fresh_process):
-    begun = time.perf_counter()
+def test_a_slow_call_is_abandoned_and_does_not_keep_the_process_alive(fresh_process):
+    start = time.perf_counter()
     with pytest.raises(TimeoutError):
         within(0.05, lambda: time.sleep(0.5))
-    assert time.perf_counter() - begun < 0.4
+    assert time.perf_counter() - start < 0.4
     code = "import time; from vitreous.support.patience import within\n"
-    code += "try: within(0.05, lambda: time.sleep(50))\nexcept TimeoutError: print('left')"
-    assert fresh_process(code, timeout=30).stdout == "left\n"
+    code += "try: within(0.05, lambda: time.sleep(50))\nexcept TimeoutError: print('abandoned')"
+    assert fresh_process(code, timeout=30).stdout == "abandoned\n"

@@ -1,4 +1,4 @@
-"""Names from elsewhere are inert in terminals, CSV and HTML."""
+"""Untrusted text is inert in terminals, CSV and HTML."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ ANY_TEXT = st.text(st.characters(codec=None, categories=None))  # lone surrogate
 
 
 @given(ANY_TEXT)
-def test_printable_text_prints_on_one_line_and_is_stable(text):
+def test_printable_is_one_line_and_idempotent(text):
     shown = printable(text)
     assert shown.isprintable()
     assert printable(shown) == shown
@@ -44,7 +44,7 @@ def test_a_cell_stays_one_cell_on_one_line(text):
     assert file.getvalue().count("\n") == 1
 
 
-def test_numbers_are_cells_as_they_are():
+def test_numbers_stay_numbers_in_cells():
     assert [csv_cell(v) for v in (-1.5, 3, np.float32(0.5), np.int64(-2), None)] == [
         "-1.5",
         "3",
@@ -55,7 +55,7 @@ def test_numbers_are_cells_as_they_are():
 
 
 @given(ANY_TEXT)
-def test_html_text_holds_no_markup(text):
+def test_html_text_has_no_markup(text):
     shown = html_text(text)
     assert not set(shown) & set("<>\"'")
     assert shown.isprintable()
@@ -67,7 +67,7 @@ def test_html_text_keeps_the_words():
     )
 
 
-def test_names_sort_as_people_count():
+def test_names_sort_in_natural_order():
     names = ["class10", "class2", "b", "A", "class2b", "10", "9", "class02"]
     assert sorted(names, key=natural_key) == ["9", "10", "A", "b", "class02", "class2", "class2b", "class10"]
     assert sorted(["a" + "9" * 5000, "a1" + "0" * 5000], key=natural_key)[0] == "a" + "9" * 5000

@@ -226,8 +226,8 @@ def test_what_is_not_there_is_said_before_anything_is_fetched(photos, tmp_path, 
     )
     empty = tmp_path / "empty"
     empty.mkdir()
-    for data in (empty, "nowhere"):
-        with pytest.raises(InputError, match=r"expected are FOLDER/CLASS/IMAGE"):
+    for data, hint in ((empty, "FOLDER/CLASS/IMAGE"), ("nowhere", "check the path")):
+        with pytest.raises(InputError, match=hint):
             train(data, quiet=True)
     with pytest.raises(InputError, match="there is no model at runs/none") as error:
         train(photos, "runs/none", quiet=True)

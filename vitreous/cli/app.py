@@ -1,4 +1,4 @@
-"""The command `vitreous`: which commands there are, and how a mistake is told."""
+"""The command `vitreous`: its commands, the options they share, and how errors are printed."""
 
 import os
 import signal
@@ -18,37 +18,46 @@ from vitreous.support.text import printable, toml_value
 if TYPE_CHECKING:
     from vitreous.classifier import Classifier
 
-# A command is a file of this folder with a function `command`. The text is the first line of that function's
-# docstring, repeated here so that `vitreous --help` imports no command.
+# Each command is a file in this folder with a function `command`. The text repeats the first line of that function's
+# docstring, so that `vitreous --help` imports no command.
 COMMANDS = {
     "demo": "Train a small model on handwritten digits, and leave a report to look at.",
     "train": "Train a model on your images.",
-    "predict": "Name the classes of images.",
-    "features": "Write the representations of images as rows of numbers.",
+    "predict": "Classify images.",
+    "features": "Write the representations of images to a .npy file.",
     "export": "Write a model in the format of any family, from the format of any other.",
     "inspect": "Show what goes into and out of every stage of a model, from image to class.",
     "explain": "Show where a model looks and what it has learned: the paper's figures, of your images.",
-    "list": "Show the models, recipes and data sources there are.",
+    "list": "List the available models, recipes and data sources.",
 }
 
-# Options of every command that reads a model of any family.
+# Arguments and options that several commands share.
+ModelArgument = Annotated[
+    str, typer.Argument(help="A run folder, a weights file of any family, or a hub name such as hf:owner/name.")
+]
+ImagesArgument = Annotated[
+    list[str],
+    typer.Argument(help="Image files, folders (searched recursively), patterns such as 'new/*.jpg', or - for stdin."),
+]
 FamilyOption = Annotated[
-    str | None, typer.Option("--family", help="Whose file MODEL is, such as deit, where its keys fit several.")
+    str | None, typer.Option("--family", help="Checkpoint family, such as deit, if the keys match several.")
 ]
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="What MODEL does not say of itself, such as num_heads=3; repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a config field the file doesn't record, such as num_heads=3; repeatable.",
     ),
 ]
 
 BAD_INPUT = 2
-STOPPED = 128 + signal.SIGINT  # as a shell counts a process that a signal ended
-NOBODY_READS = 128 + 13  # SIGPIPE, which Windows does not name
+STOPPED = 128 + signal.SIGINT  # the shell's exit code for a process that a signal ended
+BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows does not define
 
 
 class LazyCommands(typer.core.TyperGroup):
-    """A group whose commands are imported when they are called or asked for their help."""
+    """A group that imports a command only to run it or to show its help."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -68,7 +77,7 @@ class LazyCommands(typer.core.TyperGroup):
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)
         if option is not None:
-            option.default = False  # for None, typer would import pydantic to make it a bool
+            option.default = False  # with None, typer would import pydantic to convert it
         return option
 
     def invoke(self, ctx: Any) -> Any:
@@ -94,15 +103,15 @@ app = typer.Typer(
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="With --version: also what this machine has.")
+        bool, typer.Option("--verbose", "-v", help="With --version: also describe this machine.")
     ] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error comes from.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show the Python traceback of an error.")] = False,
 ) -> None:
     """Vision Transformers to see through: train them, use them, look inside."""
 
 
 def print_version(verbose: bool) -> None:
-    """Prints our version and, if asked for, what results depend on besides: the machine and the packages."""
+    """Prints the version and, if `verbose`, the machine and the package versions that results depend on."""
     print(f"vitreous {__version__}")
     if verbose:
         from vitreous.support.host import describe_host
@@ -113,8 +122,8 @@ def print_version(verbose: bool) -> None:
 
 def main() -> None:
     """Runs the command line on the process's arguments and ends the process."""
-    # OpenMP reads this when torch is imported. By default a thread that waits for another spins, which on cores
-    # shared with other work keeps the other from running: see docs/experiments.md.
+    # OpenMP reads this when torch is imported. By default waiting threads spin, which slows down whatever else runs
+    # on the same cores: see docs/experiments.md.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(run(sys.argv[1:]))
 
@@ -122,102 +131,90 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command.
 
-    Bad input ends in one line of cause and, where there is one, one of hint on the standard error stream.
+    Bad input prints one line of cause and one of hint, if any, to stderr.
 
     Args:
         arguments: the command line after the program's name.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 when interrupted, 141 when the reader of a pipe is gone.
+        The exit code: 0, 2 for bad input, 130 when interrupted, 141 when the output pipe was closed.
     """
     traceback = False
     try:
         with typer.main.get_command(app).make_context("vitreous", list(arguments) or ["--help"]) as context:
             traceback = context.params["traceback"]
             context.command.invoke(context)
-        sys.stdout.flush()  # here, where a reader that is gone can still be handled
+        sys.stdout.flush()  # here, where a closed pipe can still be handled
     except typer.Exit as end:
         return end.exit_code
     except BrokenPipeError:
-        # What is still in the buffer has nowhere to go; Python would complain when it flushes at the end.
+        # Python would complain when it flushes the buffer on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NOBODY_READS
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return STOPPED
     except (typer.TyperException, ValueError, OSError) as error:
         if traceback:
             raise
-        tell(*cause_and_hint(error))
+        print_error(*cause_and_hint(error))
         return BAD_INPUT
     return 0
 
 
 def cause_and_hint(error: Exception) -> tuple[str, str]:
-    """What is wrong and what would fix it; the second is empty where nothing is known to."""
+    """What is wrong and how to fix it; the hint is empty if none is known."""
     if isinstance(error, InputError):
         return error.cause, error.hint
-    if isinstance(error, typer.TyperException):  # a misspelt option, a missing argument
-        message = " ".join(error.format_message().split())
+    if isinstance(error, typer.TyperException):  # a misspelled option, a missing argument
+        message = " ".join(error.format_message().replace("Value error, ", "").split())
         context = getattr(error, "ctx", None)
-        return message[:1].lower() + message[1:], f"{context.command_path} --help" if context else ""
+        return message[:1].lower() + message[1:], f"see {context.command_path} --help" if context else ""
     if isinstance(error, OSError) and error.filename is not None:
         return f"cannot use {str(error.filename)!r}: {error.strerror}", ""
     return str(error) or type(error).__name__, ""
 
 
-def tell(cause: str, hint: str) -> None:
-    """Prints an error for a person."""
+def print_error(cause: str, hint: str) -> None:
+    """Prints an error to stderr: one line of cause, one of hint if there is one."""
     print(f"error: {printable(cause)}", file=sys.stderr)
     if hint:
-        print(f"  try: {printable(hint)}", file=sys.stderr)
+        print(f"hint: {printable(hint)}", file=sys.stderr)
 
 
-def load_as_told(model: str, family: str | None, settings: list[str] | None, device: str | None = None) -> "Classifier":
-    """Loads a classifier with what a person told of its file.
-
-    Args:
-        model: where it is.
-        family: whose file it is.
-        settings: fields of the model's config, such as "num_heads=3".
-        device: the best there is if None.
+def load_with_options(
+    model: str, family: str | None, settings: list[str] | None, device: str | None = None
+) -> "Classifier":
+    """Loads a classifier with the user's --family and --set; on the best available device if None.
 
     Raises:
-        InputError: there is no model there, or not one that can be read.
+        InputError: there is no such model, it cannot be read, or a setting is not a config field.
     """
     from vitreous.classifier import load
 
-    told = {key: toml_value(value) for key, value in read_settings(settings or []).items()}
-    if odd := sorted({"source", "device", "family"} & told.keys()):
-        raise InputError(f"{odd[0]!r} is no field of a model", "--set takes fields such as num_heads")
-    return load(model, device, family=family, **told)
+    fields = {key: toml_value(value) for key, value in read_settings(settings or []).items()}
+    if reserved := sorted({"source", "device", "family"} & fields.keys()):
+        raise InputError(f"{reserved[0]!r} is not a config field", "use --set for fields such as num_heads")
+    return load(model, device, family=family, **fields)
 
 
 def open_classifier(model: str, family: str | None = None, settings: list[str] | None = None) -> "Classifier":
-    """Loads a classifier; what its file did not say, and what was not taken, is told on the standard error stream.
+    """Loads a classifier, and prints to stderr what was guessed about its file and which weights were left out.
 
-    Our own files say all themselves, and so nothing is told of them.
-
-    Args:
-        model: where it is.
-        family: whose file it is.
-        settings: fields of the model's config, such as "num_heads=3".
-
-    Raises:
-        InputError: there is no model there, or not one that can be read.
+    A vitreous file records everything, so nothing is printed for it. Raises InputError as `load_with_options`.
     """
-    classifier = load_as_told(model, family, settings)
+    classifier = load_with_options(model, family, settings)
     for remark in classifier.report.remarks() if classifier.report else ():
         print(printable(remark), file=sys.stderr)
     return classifier
 
 
 def read_settings(pairs: list[str]) -> dict[str, str]:
-    """Reads `lr=1e-3` and the like. Raises InputError for what has no "="."""
+    """Parses pairs such as `lr=1e-3`. Raises InputError for a pair without "="."""
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise InputError(f"--set {pair!r} is not KEY=VALUE", "write it as in --set lr=1e-3")
+            raise InputError(f"--set {pair!r} is not KEY=VALUE", "write it like --set lr=1e-3")
         settings[key.strip()] = value.strip()
     return settings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitreous.cli.app import FamilyOption, SettingsOption, open_classifier
-from vitreous.cli.inputs import check_unused, counting, find_images, readable, tell_unreadable
+from vitreous.cli.inputs import check_unused, counting, exit_if_unreadable, find_images, readable
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
 
@@ -91,7 +91,7 @@ def command(
         findings = found(classifier, class_names, wishes, paths, faults)
         shows = written(findings, folder)
     tell(out, findings, shows, left_out, faults, as_json)
-    tell_unreadable(faults, paths)
+    exit_if_unreadable(faults, paths)
 
 
 def check_options(names: Sequence[str], head: int | None, query: str | None, class_name: str | None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitreous.cli.app import FamilyOption, SettingsOption, load_as_told
+from vitreous.cli.app import FamilyOption, SettingsOption, load_with_options
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 
@@ -61,7 +61,7 @@ def command(
 
     wishes: dict[str, Any] = {"num_classes": classes, "channels": channels, "channel_method": channel_method}
     sizes: dict[str, Any] = {"image_size": size(image_size), "patch_size": size(patch_size)}
-    classifier = load_as_told(model, family, settings, "cpu").adapt(**sizes, **wishes, resampling=resampling)
+    classifier = load_with_options(model, family, settings, "cpu").adapt(**sizes, **wishes, resampling=resampling)
     number = None if dtype is None else getattr(torch, dtype)
     written = classifier.export(out, to, plain=plain, dtype=number, overwrite=force)
     show(model, classifier, written, as_json)

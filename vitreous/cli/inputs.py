@@ -1,4 +1,4 @@
-"""The images that a command reads: which they are, those that cannot be read, and how far it has come."""
+"""The images a command reads: finding them, reading them in batches, reporting bad ones and progress."""
 
 import glob
 import os
@@ -16,116 +16,150 @@ from vitreous.support.errors import InputError
 from vitreous.support.text import natural_key, printable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vitreous.classifier import Classifier
     from vitreous.data.images import BadImage
 
 T = TypeVar("T")
 STDIN = "-"
-BETWEEN_LINES = 10  # seconds between two lines that tell how far a command is, where there is no terminal
+SECONDS_BETWEEN_LINES = 10  # of progress, where stderr is not a terminal
 
 
 def find_images(arguments: Iterable[str]) -> list[str]:
-    """The images that the arguments name, in their order; those below a folder in natural order.
+    """The images that the arguments name, in their order; those in a folder in natural order.
 
-    A name that does not exist and is no pattern is kept: it is told like a broken image, and stops no other.
+    A path that does not exist is kept, and reported later like a broken image.
 
     Raises:
-        InputError: a folder, a pattern or stdin gives no image.
+        InputError: a folder, a pattern or stdin yields no image.
     """
-    found: list[str] = []
+    images: list[str] = []
     for argument in arguments:
         if argument == STDIN:
             lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-            here = [path for line in lines if line for path in images_at(line)]
-            nothing = InputError("there are no names on stdin", "give one a line, as find and ls do")
+            paths = [path for line in lines if line for path in images_at(line)]
+            empty = InputError("stdin is empty", "pipe in one path per line, as find and ls print them")
         elif not os.path.lexists(argument) and glob.has_magic(argument):
-            # Not Path.glob, which takes no absolute pattern.
+            # Not Path.glob, which refuses absolute patterns.
             matches = sorted(glob.iglob(argument, recursive=True), key=natural_key)  # noqa: PTH207
-            here = [path for match in matches for path in images_at(match, chosen=False)]
-            nothing = InputError(
-                f"no image matches {argument!r}", "a pattern is like 'new/*.jpg'; ** stands for folders"
-            )
+            paths = [path for match in matches for path in images_at(match, named=False)]
+            empty = InputError(f"no image matches {argument!r}", "use a pattern like 'new/*.jpg' or 'new/**/*.jpg'")
         else:
-            here = list(images_at(argument))
-            nothing = InputError(f"there are no images in {argument!r}", "read are JPEG, PNG, WebP, BMP and GIF files")
-        if not here:
-            raise nothing
-        found += here
-    return found
+            paths = list(images_at(argument))
+            empty = InputError(f"no images in {argument!r}", "add JPEG, PNG, WebP, BMP or GIF files")
+        if not paths:
+            raise empty
+        images += paths
+    return images
 
 
-def images_at(path: str, chosen: bool = True) -> Iterator[str]:
-    """The images below a folder, at any depth; a file itself, whatever its name if it was `chosen` by name."""
+def images_at(path: str, named: bool = True) -> Iterator[str]:
+    """The images in a folder, at any depth; or the file itself, whatever its suffix if the user `named` it."""
     from vitreous.data.images import is_image_name
+    from vitreous.data.sources.layouts import is_clutter
 
     if not Path(path).is_dir():
-        if chosen or is_image_name(path):
+        if named or is_image_name(path):
             yield path
         return
-    for folder, folders, files in os.walk(path, onerror=fail):
+    for folder, folders, files in os.walk(path, onerror=_raise):
         for name in folders:
             if Path(folder, name).is_symlink():
-                print(f"passed over: {printable(f'{folder}/{name}')} is a link to a folder", file=sys.stderr)
-        folders[:] = sorted((name for name in folders if not name.startswith((".", "__MACOSX"))), key=natural_key)
+                print(f"skipped: {printable(f'{folder}/{name}')} is a link to a folder", file=sys.stderr)
+        folders[:] = sorted((name for name in folders if not is_clutter(name)), key=natural_key)
         for name in sorted(filter(is_image_name, files), key=natural_key):
             yield f"{folder.rstrip('/')}/{name}"
 
 
-def fail(error: OSError) -> None:
-    """Raises what os.walk would pass over in silence: a folder that cannot be read."""
+def _raise(error: OSError) -> None:
+    """Raises the error of an unreadable folder, which os.walk would ignore."""
     raise error
 
 
-def readable(results: "Iterable[T | BadImage]", faults: "list[BadImage]") -> Iterator[T]:
-    """The results of good images alone; a bad one is told at once, on one line, and added to `faults`."""
+def readable(results: "Iterable[T | BadImage]", bad: "list[BadImage]") -> Iterator[T]:
+    """The results of good images; each bad one is printed to stderr at once and added to `bad`."""
     from vitreous.data.images import BadImage
 
     for result in results:
         if isinstance(result, BadImage):
             print(f"error: {result}", file=sys.stderr)
-            faults.append(result)
+            bad.append(result)
         else:
             yield result
 
 
-def tell_unreadable(faults: "Sequence[BadImage]", paths: Sequence[str]) -> None:
-    """Ends a command that met images it could not read: with their number, and the exit code of bad input."""
-    if faults:
-        print(f"{len(faults):,} of {len(paths):,} images could not be read", file=sys.stderr)
+def read_inputs(
+    paths: Sequence[str], classifier: "Classifier", batch_size: int, bad: "list[BadImage]"
+) -> "Iterator[tuple[list[str], list[Tensor], Tensor]]":
+    """Reads images for a model in batches, with progress on stderr.
+
+    Args:
+        paths: of the images.
+        classifier: whose preprocessing and device to use.
+        batch_size: images read at once.
+        bad: gets the images that cannot be read; they are printed and skipped.
+
+    Yields:
+        The paths of a batch, their pixels as bytes, and the normalized images on the device.
+
+    Raises:
+        InputError: at the end, if no image could be read.
+    """
+    import torch
+
+    from vitreous.data.reading import read_batches
+
+    preprocessing = classifier.preprocessing
+    done = 0
+    with counting(len(paths)) as show:
+        for results, pixels in read_batches(paths, preprocessing, batch_size):
+            if names := list(readable(results, bad)):
+                yield names, pixels, preprocessing.normalize(torch.stack(pixels).to(classifier.device))
+            show(done := done + len(results))
+    if len(bad) == len(paths):
+        raise InputError(f"none of the {len(paths):,} images could be read", "give JPEG, PNG, WebP, BMP or GIF files")
+
+
+def exit_if_unreadable(bad: "Sequence[BadImage]", paths: Sequence[str]) -> None:
+    """Ends a command that skipped images: prints how many, and exits with the code for bad input."""
+    if bad:
+        print(f"{len(bad):,} of {len(paths):,} images could not be read", file=sys.stderr)
         raise typer.Exit(BAD_INPUT)
 
 
 @contextmanager
 def counting(total: int) -> Iterator[Callable[[int], None]]:
-    """Shows on the standard error stream how many images are done: a bar on a terminal, else a line now and then.
+    """Shows progress on stderr: a bar on a terminal, otherwise a line every few seconds.
 
     Args:
-        total: of the images.
+        total: number of images.
 
     Yields:
-        What is called with the number of images that are done.
+        A function to call with the number of images done.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("images"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    told = time.monotonic()
+    last = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=total)
 
         def show(done: int) -> None:
-            nonlocal told
+            nonlocal last
             progress.update(task, completed=done)
-            if progress.disable and time.monotonic() - told > BETWEEN_LINES:
-                told = time.monotonic()
+            if progress.disable and time.monotonic() - last > SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
                 print(f"{done:,} of {total:,} images", file=sys.stderr)
 
         yield show
 
 
 def check_unused(folder: Path) -> None:
-    """Raises InputError where a folder to be written holds something already, or is none."""
+    """Raises InputError if a folder to write exists and is not empty, or is something other than a folder."""
     if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"the folder {str(folder)!r} is used", "give a new one with --out, or remove it")
+        raise InputError(f"the folder {str(folder)!r} is not empty", "choose another with --out, or remove it")
     if os.path.lexists(folder) and not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is no folder", "give a new one with --out")
+        raise InputError(f"{str(folder)!r} is not a folder", "choose another with --out")

@@ -1,1 +1,1 @@
-"""From files to batches: bounded decoding, sources and their splits, preprocessing, augmentation, loading."""
+"""From files to batches: sources and their splits, decoding, preprocessing, augmentation, loading."""

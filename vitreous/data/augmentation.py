@@ -1,4 +1,4 @@
-"""Augmentation: the same picture, seen a little differently in each epoch."""
+"""Augmentation: a random view of an image, different in each epoch."""
 
 from dataclasses import dataclass
 
@@ -19,29 +19,29 @@ from vitreous.data.photometric import (
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
-MOST_LAYERS = 10
-MOST_MAGNITUDE = 30.0
+MAXIMA = {"randaugment_layers": 10, "randaugment_magnitude": 30.0, "color_jitter": 1, "erasing": 1}
+EXCLUSIVE = ("randaugment_layers", "trivial_augment", "auto_augment")
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop, resized (Szegedy et al., arXiv 1409.4842, section 6), a flip half of the time, and more if asked.
+    """A random resized crop (Szegedy et al., arXiv 1409.4842, section 6), a random flip, and optional operations.
 
-    In this order: crop, resize, flip, one of RandAugment, TrivialAugment and AutoAugment, color jitter, erasing.
+    The order is: crop, resize, flip, one of RandAugment, TrivialAugment and AutoAugment, color jitter, erasing.
 
     Args:
-        flip: whether left and right may be swapped; not for digits or text.
-        crop_scale: the crop's share of the area, drawn evenly from (lowest, highest).
-        crop_ratio: the crop's width / height, drawn from (lowest, highest), evenly in its logarithm.
-        randaugment_layers: operations of RandAugment, from 0 (none) to 10.
-        randaugment_magnitude: their strength on its authors' scale, from 0 to 30; AugReg's are 0, 10, 15 and 20.
-        trivial_augment: whether there is one operation of TrivialAugment; not together with RandAugment or AutoAugment.
-        color_jitter: brightness, contrast and saturation each change by up to this share, from 0 (none) to 1.
-        erasing: how often a box is erased, from 0 (never) to 1.
-        auto_augment: whether there is one pair of operations of AutoAugment; not together with the other two.
+        flip: whether to flip left to right with probability 1/2; not for digits or text.
+        crop_scale: range of the crop's share of the area, drawn uniformly.
+        crop_ratio: range of the crop's width / height, drawn uniformly in its logarithm.
+        randaugment_layers: operations of RandAugment, from 0 (off) to 10.
+        randaugment_magnitude: their strength on the authors' scale, from 0 to 30; AugReg uses 0, 10, 15 and 20.
+        trivial_augment: whether to apply TrivialAugment; excludes RandAugment and AutoAugment.
+        color_jitter: largest relative change of brightness, contrast and saturation, from 0 (off) to 1.
+        erasing: probability of erasing a box, from 0 to 1.
+        auto_augment: whether to apply AutoAugment; excludes the other two.
 
     Raises:
-        InputError: naming the field whose value is not valid.
+        InputError: a field has an invalid value, or two exclusive operations are on.
     """
 
     flip: bool = True
@@ -55,39 +55,23 @@ class Augmentation:
     auto_augment: bool = False
 
     def __post_init__(self) -> None:
-        for name, (low, high), most in (
-            ("crop_scale", self.crop_scale, 1.0),
-            ("crop_ratio", self.crop_ratio, 100.0),
-        ):
+        for name, (low, high), most in (("crop_scale", self.crop_scale, 1.0), ("crop_ratio", self.crop_ratio, 100.0)):
             if not 0 < low <= high <= most:
-                raise InputError(f"{name} is {(low, high)}", f"it must be (lowest, highest), above 0, at most {most:g}")
-        for name, value, most in (
-            ("randaugment_layers", self.randaugment_layers, MOST_LAYERS),
-            ("randaugment_magnitude", self.randaugment_magnitude, MOST_MAGNITUDE),
-            ("color_jitter", self.color_jitter, 1),
-            ("erasing", self.erasing, 1),
-        ):
-            if not 0 <= value <= most:
-                raise InputError(f"{name} is {value}", f"it must be from 0 to {most:g}")
-        given = [
-            f"{name} is {value}".lower()
-            for name, value in (
-                ("randaugment_layers", self.randaugment_layers),
-                ("trivial_augment", self.trivial_augment),
-                ("auto_augment", self.auto_augment),
-            )
-            if value
-        ]
-        if len(given) > 1:
-            raise InputError(" and ".join(given), "set one of them, and leave the others at 0 or false")
+                raise InputError(f"{name} is {(low, high)}", f"use (lowest, highest), above 0 and at most {most:g}")
+        for name, most in MAXIMA.items():
+            if not 0 <= (value := getattr(self, name)) <= most:
+                raise InputError(f"{name} is {value}", f"set it from 0 to {most:g}")
+        exclusive = [f"{name} is {value}".lower() for name in EXCLUSIVE if (value := getattr(self, name))]
+        if len(exclusive) > 1:
+            raise InputError(" and ".join(exclusive), "set one of them, and leave the others at 0 or false")
 
     def pixels(
         self, image: Image.Image, preprocessing: Preprocessing, generator: np.random.Generator
     ) -> UInt8[Tensor, "channels height width"]:
-        """One random view of the image, of the size, colors and interpolation that `preprocessing` says.
+        """One random view of the image, with the size, channels and interpolation of `preprocessing`.
 
-        The same count of numbers is drawn in the same order whatever the image, so that what comes after a
-        crop does not depend on how many tries it took; for what is switched off, nothing is drawn.
+        The number of draws depends on the settings alone, so later operations do not depend on how many tries the crop
+        took. An operation that is off draws nothing.
         """
         image = preprocessing.convert(image)
         flip = generator.random() < 0.5
@@ -109,9 +93,8 @@ class Augmentation:
     def crop(self, height: int, width: int, draws: np.ndarray) -> tuple[int, int, int, int]:
         """The (top, left, height, width) of a crop of an image of height x width.
 
-        Each try makes a shape of four numbers in [0, 1): area, ratio, top, left; the first shape that fits is
-        taken. If none fits, which long strips come to, the middle is: all of it that the range of ratios
-        allows.
+        Each try draws four numbers in [0, 1): area, ratio, top, left; the first box that fits is used. If none fits, as
+        in long strips, the crop is the largest in the center that `crop_ratio` allows.
         """
         box = fitting_box(height, width, self.crop_scale, self.crop_ratio, draws)
         if box is not None:

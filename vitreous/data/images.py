@@ -1,4 +1,4 @@
-"""Images from files nobody vouches for: bounded, of few formats, made RGB and upright."""
+"""Untrusted image files, decoded within bounds from a few formats into upright RGB."""
 
 import os
 import stat
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 
-# MPO, what some phones call a JPEG that holds several pictures, is a JPEG here; its first is read.
+# MPO, a JPEG with several pictures from some phones, is read as a JPEG; the first picture counts.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif")
 NOT_AN_IMAGE = "is not a JPEG, PNG, WebP, BMP or GIF image"
@@ -39,56 +39,58 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What one image may cost: bytes of its file, pixels in all, and pixels of a side."""
+    """The largest image to accept: bytes of the file, pixels, and pixels per side."""
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 2**26  # a phone's 50 megapixels are 8192 x 6144
-    max_side: int = 65_535  # also the most that a JPEG can say
+    max_side: int = 65_535  # also the largest a JPEG can have
 
 
 class BadImage(InputError):
-    """One image that cannot be used: `name` says which, `reason` goes on with the sentence, on one line."""
+    """An image that cannot be used. The message is `name` followed by `reason`, on one line."""
 
     def __init__(self, name: str, reason: str, hint: str = SAVE_AGAIN) -> None:
         self.name = name
         self.reason = printable(reason)[:300]
         super().__init__(f"{name!r} {self.reason}", hint)
-        self.args = (name, reason, hint)  # what unpickling calls the class with
+        self.args = (name, reason, hint)  # the arguments for unpickling
 
 
 def is_image_name(path: str | Path) -> bool:
-    """Whether a file's name is that of an image we read; hidden files, such as `._cat.jpg`, are none."""
-    name = str(path).rpartition(os.sep)[2].lower()  # a million times, so without a Path
+    """Whether a file has the suffix of a supported image format and is not hidden, as `._cat.jpg` is."""
+    name = str(path).rpartition(os.sep)[2].lower()  # faster than a Path, for a million files
     return not name.startswith(".") and name.endswith(SUFFIXES)
 
 
-def decode_image(source: str | Path | bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
-    """Decodes an image into mode "RGB", upright as its EXIF orientation says.
+def decode_image(
+    source: str | Path | bytes, limits: ImageLimits = ImageLimits(), name: str = "the image"
+) -> Image.Image:
+    """Decodes an image into mode "RGB", turned upright by its EXIF orientation.
 
-    Transparency is laid on white, 16 bits are scaled to 8, of an animation the first frame is read. The
-    header's size is checked before a pixel is decoded. Color profiles are not applied: the field's weights
-    never saw them applied.
+    Transparency becomes white, 16 bits are scaled to 8, and an animation gives its first frame. The size in the header
+    is checked before any pixel is decoded. Color profiles are ignored, as they were when the published weights were
+    trained.
 
     Args:
-        source: a file, or the bytes of one.
-        limits: what the image may cost.
+        source: a path, or the bytes of a file.
+        limits: of the image.
+        name: of bytes, for messages; a path is its own.
 
     Raises:
-        BadImage: missing, not a regular file, too large, of another format, truncated or broken.
+        BadImage: missing, not a regular file, too large, in another format, truncated or broken.
     """
-    name, content = _content(source, limits)
+    name, content = _content(source, limits, name)
     return upright_rgb(_open(name, content, limits), name)
 
 
 def upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
-    """Decodes an opened image, as `decode_image` does with a file; the image that is given stays as it is.
+    """Converts an opened image as `decode_image` does a file; the given image is not changed.
 
     Raises:
         BadImage: it is truncated or broken.
     """
-    # Pillow meets hostile bytes with errors of many kinds (OSError, SyntaxError, struct.error, IndexError,
-    # zlib.error, MemoryError, ...), and the list grows with its versions. All of them mean that this image
-    # cannot be read.
+    # On hostile bytes Pillow raises OSError, SyntaxError, struct.error, IndexError, zlib.error, MemoryError and more
+    # with each version. All of them mean that this image cannot be read.
     try:
         image.load()
         turn = UPRIGHT.get(_orientation(image))
@@ -98,20 +100,22 @@ def upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     upright = rgb if turn is None else rgb.transpose(turn)
     if upright is image:
         upright = image.copy()
-    upright.info = {}  # or the next reader of its EXIF would turn it again
+    upright.info = {}  # without its EXIF, so that nobody turns it again
     return upright
 
 
-def header_size(source: str | Path | bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int]:
-    """The (height, width) that the header tells, upright, undecoded. Raises BadImage as `decode_image`."""
-    name, content = _content(source, limits)
+def header_size(
+    source: str | Path | bytes, limits: ImageLimits = ImageLimits(), name: str = "the image"
+) -> tuple[int, int]:
+    """The upright (height, width) in the header; no pixel is decoded. Raises BadImage as `decode_image` does."""
+    name, content = _content(source, limits, name)
     image = _open(name, content, limits)
-    sideways = "exif" in image.info and _orientation(image) in SIDEWAYS  # looking further would decode a PNG
+    sideways = "exif" in image.info and _orientation(image) in SIDEWAYS  # otherwise getexif() would decode a PNG
     return image.size if sideways else (image.height, image.width)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in mode "RGB", from any mode that files hold: 16 bits scaled, transparency laid on white."""
+    """The image in mode "RGB", from any mode: 16 bits scaled to 8, transparency on white."""
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
     if image.has_transparency_data:
@@ -122,23 +126,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scales 16 bits to 8: v / 257, rounded, so 65535 becomes 255. Floats are taken to be in 0..255."""
+    """Scales 16 bits to 8: v / 257, rounded, so 65535 becomes 255. Floats are assumed to be in 0..255."""
     values = np.asarray(image)
     if image.mode == "F":
         return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
     scaled = ((values.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
-    scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may name one gray as transparent
+    scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may declare one gray transparent
     return Image.fromarray(scaled)
 
 
-def _content(source: str | Path | bytes, limits: ImageLimits) -> tuple[str, bytes]:
-    """The name to speak of and the bytes, at most `max_bytes` of them. Only regular files are opened."""
-    if isinstance(source, bytes):
-        name, content = "the image", source
-    else:
-        name, content = str(source), _read(Path(source), limits.max_bytes + 1)
+def _content(source: str | Path | bytes, limits: ImageLimits, name: str) -> tuple[str, bytes]:
+    """The name for messages, and the bytes of a regular file or the given ones."""
+    content = source if isinstance(source, bytes) else _read(Path(source), limits.max_bytes + 1)
+    name = name if isinstance(source, bytes) else str(source)
     if not content:
-        raise BadImage(name, "is empty", "remove it or copy it again")
+        raise BadImage(name, "is empty", "remove it, or copy it again")
     if len(content) > limits.max_bytes:
         raise BadImage(name, f"has more than {limits.max_bytes:,} bytes", "make it smaller")
     return name, content
@@ -148,9 +150,9 @@ def _read(path: Path, most: int) -> bytes:
     """The first bytes of a regular file."""
     try:
         status = path.stat()
-        if stat.S_ISREG(status.st_mode):  # opening a FIFO waits for ever, and a device may never end
+        if stat.S_ISREG(status.st_mode):  # opening a FIFO may block forever, and a device may never end
             with path.open("rb") as file:
-                return file.read(min(status.st_size, most))  # a buffer of `most` would be made first
+                return file.read(min(status.st_size, most))  # not `most` alone, which would allocate that much
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BadImage(str(path), f"cannot be read: {reason}", "check its name and permissions") from error
@@ -158,14 +160,14 @@ def _read(path: Path, most: int) -> bytes:
 
 
 def _open(name: str, content: bytes, limits: ImageLimits) -> Image.Image:
-    """Reads the header and checks what it promises."""
+    """Reads the header and checks the size in it."""
     try:
         with _quiet():
             image = Image.open(BytesIO(content), formats=FORMATS)
         width, height = image.size
     except UnidentifiedImageError as error:
         raise BadImage(name, NOT_AN_IMAGE) from error
-    except Image.DecompressionBombError as error:  # Pillow's own limit is above ours
+    except Image.DecompressionBombError as error:  # Pillow's own limit, above the default
         raise BadImage(name, f"has more than {limits.max_pixels:,} pixels", "make it smaller") from error
     except Exception as error:  # see decode_image
         raise BadImage(name, _reason(error)) from error
@@ -176,7 +178,7 @@ def _open(name: str, content: bytes, limits: ImageLimits) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, where there is none or it is broken: the pixels are still good."""
+    """The EXIF orientation; 1 (upright) if it is missing or broken, since the pixels are still good."""
     try:
         with _quiet():
             value = image.getexif().get(ORIENTATION, 1)
@@ -187,16 +189,16 @@ def _orientation(image: Image.Image) -> int:
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Keeps Pillow's warnings on strange metadata to itself, so that no filter decides which image is usable.
+    """Silences Pillow's warnings about odd metadata, which a filter could turn into errors.
 
-    The filters belong to the whole process, so threads take turns; the slow part, decoding, runs outside.
+    The filters are global, so threads take turns; the slow part, decoding, is not inside.
     """
     with _one_at_a_time, warnings.catch_warnings(action="ignore"):
         yield
 
 
 def _reason(error: Exception) -> str:
-    """What Pillow says is wrong, in one line."""
+    """Why Pillow failed, on one line."""
     if isinstance(error, MemoryError):
-        return "needs more memory than there is"
+        return "needs more memory than is available"
     return f"is broken: {str(error) or type(error).__name__}"

@@ -1,4 +1,4 @@
-"""Mixing: each image of a batch is blended with another one, and so are their labels."""
+"""MixUp and CutMix: each image of a batch is mixed with another, and so are their labels."""
 
 from dataclasses import dataclass
 
@@ -9,24 +9,24 @@ from torch import Tensor
 
 from vitreous.support.errors import InputError
 
-MOST = 100.0
+MAX_ALPHA = 100.0
 
 
 @dataclass(frozen=True)
 class Mixing:
     """MixUp (Zhang et al., arXiv 1710.09412) and CutMix (Yun et al., arXiv 1905.04899) of a batch with itself.
 
-    Each image has as partner one of a random order of the batch, which may be itself. MixUp blends all of their
-    pixels, CutMix puts a box of the partner into the image; either way a label gets its image's share of the pixels.
+    The partner of each image is drawn by a permutation of the batch, so it may be the image itself. MixUp blends all
+    pixels, CutMix pastes a box of the partner into the image; each label is weighted by its share of the pixels.
 
     Args:
-        mixup: MixUp's alpha: an image's share is drawn from Beta(alpha, alpha); 0 for no MixUp.
-        cutmix: CutMix's alpha: the share outside of the box, before the box is cut off at the image's edge; 0 for none.
-            If both are given, each draw takes one of them, both as often.
-        per_sample: whether every sample draws its own, or the whole batch shares one draw.
+        mixup: MixUp's alpha; the share of an image is drawn from Beta(alpha, alpha). 0 turns MixUp off.
+        cutmix: CutMix's alpha, for the share outside the box before the box is clipped at the edges. 0 turns CutMix
+            off. If both are on, each draw uses one of them, with equal probability.
+        per_sample: whether every sample has its own draw, or the batch shares one.
 
     Raises:
-        InputError: naming the field whose value is not valid.
+        InputError: a field has an invalid value.
     """
 
     mixup: float = 0.0
@@ -35,8 +35,8 @@ class Mixing:
 
     def __post_init__(self) -> None:
         for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
-            if not 0 <= value <= MOST:
-                raise InputError(f"{name} is {value}", f"it must be from 0 (off) to {MOST:g}")
+            if not 0 <= value <= MAX_ALPHA:
+                raise InputError(f"{name} is {value}", f"set it from 0 (off) to {MAX_ALPHA:g}")
 
     def __call__(
         self,
@@ -44,7 +44,7 @@ class Mixing:
         targets: Float[Tensor, "batch classes"],
         generator: np.random.Generator,
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch classes"]]:
-        """The mixed images and targets, where the old ones are; one device for both is not waited for."""
+        """The mixed images and targets, on their devices; does not synchronize if it is one device."""
         if not self.mixup and not self.cutmix:
             return images, targets
         count, _, height, width = images.shape
@@ -52,15 +52,15 @@ class Mixing:
         partners = _moved(draws.partners, images.device)
         shares = _moved(draws.shares, images.device).to(images.dtype)
         boxes = _moved(draws.boxes, images.device)
-        # Inside of its box an image's weight is 0, outside 1; without a box it is the share everywhere.
+        # With a box, the weight of the image is 0 inside and 1 outside; without one, it is the share everywhere.
         uncut = _moved(draws.uncut, images.device).view(-1, 1, 1)
         weights = torch.where(uncut, shares.view(-1, 1, 1), (~_inside(boxes, height, width)).to(images.dtype))
         mixed = torch.lerp(images[partners], images, weights.unsqueeze(1))
-        places, portions = partners.to(targets.device), shares.to(targets.device, targets.dtype)
-        return mixed, torch.lerp(targets[places], targets, portions.view(-1, 1))
+        partners, shares = partners.to(targets.device), shares.to(targets.device, targets.dtype)
+        return mixed, torch.lerp(targets[partners], targets, shares.view(-1, 1))
 
     def draw(self, count: int, height: int, width: int, generator: np.random.Generator) -> "Draws":
-        """What is done to a batch of `count` images of height x width."""
+        """Draws the mixing of a batch of `count` images of height x width."""
         rows = count if self.per_sample else 1
         partners = generator.permutation(count)
         choice, centers = generator.random(rows), generator.random((rows, 2))
@@ -77,13 +77,13 @@ class Mixing:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What was drawn for a batch; "rows" is its length, or 1 where all of it shares one draw.
+    """The mixing drawn for a batch; "rows" is its length, or 1 if it shares one draw.
 
     Args:
-        partners: the place of each image's partner.
-        uncut: whether the row is blended, without a box.
-        shares: each image's own share of its pixels, in [0, 1].
-        boxes: top, left, bottom, right (the last two outside) of each partner's box.
+        partners: the index of each image's partner.
+        uncut: whether the row is blended by MixUp, without a box.
+        shares: each image's share of its pixels, in [0, 1].
+        boxes: top, left, bottom, right (both exclusive) of each partner's box.
     """
 
     partners: Int64[np.ndarray, " batch"]
@@ -93,7 +93,7 @@ class Draws:
 
 
 def _inside(boxes: Int64[Tensor, "rows 4"], height: int, width: int) -> Bool[Tensor, "rows height width"]:
-    """Whether a pixel is in the row's box."""
+    """Whether each pixel is inside the box of the row."""
     top, left, bottom, right = boxes.view(-1, 4, 1, 1).unbind(1)
     down = torch.arange(height, device=boxes.device).view(1, -1, 1)
     along = torch.arange(width, device=boxes.device).view(1, 1, -1)
@@ -101,6 +101,6 @@ def _inside(boxes: Int64[Tensor, "rows 4"], height: int, width: int) -> Bool[Ten
 
 
 def _moved(values: np.ndarray, device: torch.device) -> Tensor:
-    """The values on the device, in the order of its work; floats in float32, since not every device has more."""
+    """The values on the device, copied asynchronously; floats as float32, since some devices lack float64."""
     tensor = torch.from_numpy(values.astype(np.float32) if values.dtype == np.float64 else values)
     return tensor.to(device, non_blocking=True)

@@ -1,9 +1,8 @@
-"""Random changes of a picture besides where it is cropped: Rand-, Trivial- and AutoAugment, color jitter, erasing.
+"""RandAugment, TrivialAugment, AutoAugment, color jitter and random erasing.
 
-The pixels are those of Pillow, in mode "RGB" or "L" (one channel). They are the bits that the functions of
-torchvision.transforms.v2 give for the same Pillow image, without its import, which costs every loading process seconds.
-Every random number comes from the generator that is passed in; how many are drawn depends on the settings and the size
-of the picture alone.
+They work on Pillow images in mode "RGB" or "L", and give the same bits as torchvision.transforms.v2 without importing
+it, which would cost every loading process seconds. All random numbers come from the given generator; how many are drawn
+depends only on the settings and the image size.
 """
 
 import math
@@ -16,21 +15,21 @@ from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-TRIES = 10  # shapes of a box that are tried
-GRAY = 128  # what comes in from outside of the picture, as RandAugment's authors have it
+TRIES = 10  # random boxes to try
+GRAY = 128  # fills in from outside the image, as in the RandAugment authors' code
 LEVELS = 31  # of TrivialAugment: 0 to 30
-ERASED_AREA = (0.02, 0.4)  # of random erasing, as its paper has it
+ERASED_AREA = (0.02, 0.4)  # of random erasing, from its paper
 ERASED_RATIO = (0.3, 1 / 0.3)
-AUTHORS_SIDE = 224  # pixels of the pictures for which RandAugment's translations and cutout are given
+AUTHORS_SIDE = 224  # the image size for which RandAugment's translations and cutout are given in pixels
 
 
 class Scale(NamedTuple):
-    """How strong an operation is at a level: start + slope * level, or start - slope * level half of the time.
+    """The strength of an operation by level: start + slope * level.
 
     Args:
         start: the strength at level 0.
-        slope: what one level adds.
-        signed: whether the slope is turned around for half of the draws.
+        slope: the change per level.
+        signed: whether the slope is negated with probability 1/2.
     """
 
     start: float = 0.0
@@ -38,12 +37,12 @@ class Scale(NamedTuple):
     signed: bool = False
 
     def at(self, level: float, draw: float) -> float:
-        """The strength; `draw`, from [0, 1), chooses the sign."""
+        """The strength at a level; `draw`, in [0, 1), chooses the sign."""
         return self.start + (-self.slope if self.signed and draw < 0.5 else self.slope) * level
 
 
 def _affine(image: Image.Image, *matrix: int | float) -> Image.Image:
-    """Output pixel (x, y) is the one nearest to the matrix (2 x 3, row by row) times (x, y, 1)."""
+    """An affine map with nearest neighbors: output (x, y) reads input matrix (2 x 3, row-major) times (x, y, 1)."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=_gray(image))
 
 
@@ -60,27 +59,29 @@ def _solarize_add(image: Image.Image, addition: float) -> Image.Image:
     return image.point(table * len(image.getbands()))
 
 
-# Each takes an image and a strength.
+# Each takes an image and a strength, in the unit of the comment.
 OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "identity": lambda image, _: image,
     "autocontrast": lambda image, _: ImageOps.autocontrast(image),
     "equalize": lambda image, _: ImageOps.equalize(image),
     "invert": lambda image, _: ImageOps.invert(image),
-    "rotate": _rotate,  # degrees, against the clock
-    "posterize": lambda image, bits: ImageOps.posterize(image, max(1, min(8, int(bits)))),  # highest bits that stay
-    "solarize": lambda image, threshold: ImageOps.solarize(image, int(threshold)),  # values from here are inverted
-    "solarize_add": _solarize_add,  # what is added to values below 128
-    "color": lambda image, factor: ImageEnhance.Color(image).enhance(factor),  # 0 gray, 1 as it is; so the next three
+    "rotate": _rotate,  # degrees, counterclockwise
+    "posterize": lambda image, bits: ImageOps.posterize(image, max(1, min(8, int(bits)))),  # bits kept
+    "solarize": lambda image, threshold: ImageOps.solarize(image, int(threshold)),  # inverts values from here on
+    "solarize_add": _solarize_add,  # added to values below 128
+    "color": lambda image, factor: ImageEnhance.Color(image).enhance(
+        factor
+    ),  # 0 is gray, 1 unchanged; likewise the next three
     "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
     "brightness": lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
     "sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
-    "shear_x": lambda image, slope: _affine(image, 1, slope, 0, 0, 1, 0),  # columns per row, the first row stays
+    "shear_x": lambda image, slope: _affine(image, 1, slope, 0, 0, 1, 0),  # columns per row; the first row stays
     "shear_y": lambda image, slope: _affine(image, 1, 0, 0, slope, 1, 0),
     "translate_x": lambda image, pixels: _affine(image, 1, 0, round(pixels), 0, 1, 0),  # to the left
     "translate_y": lambda image, pixels: _affine(image, 1, 0, 0, 0, 1, round(pixels)),  # upwards
 }
 
-# The authors' scales. A magnitude of 10 was once the most; AugReg goes on to 20 in a line.
+# The authors' scales. The largest magnitude was 10 in the paper; AugReg extrapolates linearly to 20.
 RANDAUGMENT = {
     "autocontrast": Scale(),
     "equalize": Scale(),
@@ -95,9 +96,9 @@ RANDAUGMENT = {
     "sharpness": Scale(0.1, 0.18),
     "shear_x": Scale(0, 0.03, signed=True),
     "shear_y": Scale(0, 0.03, signed=True),
-    "translate_x": Scale(0, 10, signed=True),  # of a side of 224
+    "translate_x": Scale(0, 10, signed=True),  # pixels of a side of 224
     "translate_y": Scale(0, 10, signed=True),
-    "cutout": Scale(0, 4),  # half of the box's side, also of 224
+    "cutout": Scale(0, 4),  # half the box's side, in pixels of 224
 }
 
 # The paper's "wide" space.
@@ -118,8 +119,8 @@ TRIVIAL_AUGMENT = {
     "translate_y": Scale(0, 32 / 30, signed=True),
 }
 
-# The policy found on ImageNet, as the appendix of its paper lists it: two operations, one after the other, each with
-# its probability and its level, from 0 to 9. Some pairs come twice.
+# The ImageNet policy in the appendix of the paper: pairs of operations, each with its probability and its level from 0
+# to 9. Some pairs occur twice.
 Step = tuple[str, float, int]
 AUTO_AUGMENT_POLICY: tuple[tuple[Step, Step], ...] = (
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
@@ -154,7 +155,7 @@ AUTO_AUGMENT = {
     "invert": Scale(),
     "rotate": Scale(0, 30 / 9, signed=True),
     "posterize": Scale(8.5, -4 / 9),  # 8 - level * 4 / 9, rounded
-    "solarize": Scale(256, -255 / 9),  # torchvision's 255 - level * 255 / 9, a hair more in float32, rounded up
+    "solarize": Scale(256, -255 / 9),  # torchvision's 255 - level * 255 / 9, slightly larger in float32, rounded up
     "color": Scale(1, 0.1, signed=True),
     "contrast": Scale(1, 0.1, signed=True),
     "sharpness": Scale(1, 0.1, signed=True),
@@ -165,24 +166,24 @@ AUTO_AUGMENT = {
 def rand_augment(image: Image.Image, layers: int, magnitude: float, generator: np.random.Generator) -> Image.Image:
     """RandAugment (Cubuk et al., arXiv 1909.13719) as AugReg (arXiv 2106.10270) uses it.
 
-    Checked against big_vision's pp/autoaugment.py and configs/vit_i1k.py: the operations, cutout among them; that each
-    is as likely and always applied; their strengths; the gray that fills in. Theirs grow in a line without an end:
-    posterize is weaker the higher the magnitude, and the threshold of solarize is a byte, which starts anew at 256
-    (issue 110 there), so that 0, 10 and 20 invert the whole picture and 15 inverts its bright half. Magnitude 0 does
-    something: posterize keeps one bit, and color, contrast, brightness and sharpness are at a tenth.
+    As in big_vision's pp/autoaugment.py and configs/vit_i1k.py: the operations, including cutout, each equally likely
+    and always applied; their strengths; the gray fill. Strengths are linear without a limit: posterize gets weaker with
+    the magnitude, and the threshold of solarize is a byte that wraps at 256 (issue 110 there), so that magnitudes 0, 10
+    and 20 invert the whole image and 15 inverts its bright half. Magnitude 0 is not the identity: posterize keeps one
+    bit, and color, contrast, brightness and sharpness are at a tenth.
 
-    What differs: contrast moves away from the picture's mean, theirs from a fixed gray, 196 for 224 x 224 pixels, by
-    mistake (issue 109 there); posterize beyond a magnitude of 22 changes nothing, theirs keeps one bit; translations
-    and cutout scale with the picture's size, and are the same at 224.
+    Differences: contrast is relative to the image mean, theirs by mistake to a fixed gray, 196 at 224 x 224 (issue 109
+    there); posterize above magnitude 22 changes nothing, theirs keeps one bit; translations and cutout scale with the
+    image size, and agree at 224.
 
     Args:
-        image: the picture, of the size that the model sees.
-        layers: operations, one after another, each any of `RANDAUGMENT`.
-        magnitude: how strong all of them are: 10, 15 or 20 in AugReg, and 0 in its lightest setting.
+        image: of the size the model sees.
+        layers: number of operations, each drawn from `RANDAUGMENT`.
+        magnitude: of all operations: 10, 15 or 20 in AugReg, and 0 in its lightest setting.
         generator: four numbers per layer are drawn.
     """
     for choice, sign, down, right in generator.random((layers, 4)).tolist():
-        name = _chosen(RANDAUGMENT, choice)
+        name = _pick(RANDAUGMENT, choice)
         strength = RANDAUGMENT[name].at(magnitude, sign)
         if name == "cutout":
             image = cut_out(image, strength / AUTHORS_SIDE, down, right)
@@ -198,13 +199,13 @@ def rand_augment(image: Image.Image, layers: int, magnitude: float, generator: n
 
 
 def cut_out(image: Image.Image, share: float, down: float, right: float) -> Image.Image:
-    """The picture with a gray box in it (cutout: DeVries and Taylor, arXiv 1708.04552), cut off at the edges.
+    """A copy with a gray box (cutout: DeVries and Taylor, arXiv 1708.04552), clipped at the edges.
 
     Args:
-        image: the picture; it is not changed.
-        share: half of the box's height and width, over those of the picture.
-        down: where the box's middle is: its row over the picture's height, in [0, 1).
-        right: the same for its column.
+        image: not changed.
+        share: half the box's height and width, relative to the image.
+        down: row of the box's center, relative to the height, in [0, 1).
+        right: column of the box's center, relative to the width, in [0, 1).
     """
     x, y = int(right * image.width), int(down * image.height)
     columns, rows = round(share * image.width), round(share * image.height)
@@ -215,30 +216,30 @@ def cut_out(image: Image.Image, share: float, down: float, right: float) -> Imag
 
 
 def trivial_augment(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """TrivialAugment (Müller and Hutter, arXiv 2103.10158): one operation of any strength. Three numbers are drawn."""
+    """TrivialAugment (Müller and Hutter, arXiv 2103.10158): one operation of random strength. Draws three numbers."""
     choice, level, sign = generator.random(3).tolist()
-    name = _chosen(TRIVIAL_AUGMENT, choice)
+    name = _pick(TRIVIAL_AUGMENT, choice)
     return OPERATIONS[name](image, TRIVIAL_AUGMENT[name].at(float(int(level * LEVELS)), sign))
 
 
 def auto_augment(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """AutoAugment (Cubuk et al., arXiv 1805.09501): one of the pairs of `AUTO_AUGMENT_POLICY`. Five numbers are drawn.
+    """AutoAugment (Cubuk et al., arXiv 1805.09501): one pair of `AUTO_AUGMENT_POLICY`. Draws five numbers.
 
-    The policy and the strengths are those of torchvision's AutoAugmentPolicy.IMAGENET, but that torchvision's strengths
-    are rounded to float32; what comes in from outside of the picture is gray.
+    Policy and strengths are those of torchvision's AutoAugmentPolicy.IMAGENET, which rounds the strengths to float32;
+    the fill is gray.
     """
     choice, *draws = generator.random(5).tolist()
     pair = AUTO_AUGMENT_POLICY[int(choice * len(AUTO_AUGMENT_POLICY))]
-    for (name, probability, level), (wanted, sign) in zip(pair, (draws[:2], draws[2:]), strict=True):
-        if wanted < probability:
+    for (name, probability, level), (draw, sign) in zip(pair, (draws[:2], draws[2:]), strict=True):
+        if draw < probability:
             image = OPERATIONS[name](image, AUTO_AUGMENT[name].at(float(level), sign))
     return image
 
 
 def color_jitter(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
-    """Brightness, then contrast, then saturation times a factor each, drawn evenly from 1 - strength to 1 + strength.
+    """Scales brightness, contrast, then saturation by factors drawn uniformly from 1 - strength to 1 + strength.
 
-    Three numbers are drawn.
+    Draws three numbers.
     """
     for name, draw in zip(("brightness", "contrast", "color"), generator.random(3).tolist(), strict=True):
         image = OPERATIONS[name](image, 1 + strength * (2 * draw - 1))
@@ -248,37 +249,37 @@ def color_jitter(image: Image.Image, strength: float, generator: np.random.Gener
 def erased(
     view: UInt8[Tensor, "channels height width"], probability: float, generator: np.random.Generator
 ) -> UInt8[Tensor, "channels height width"]:
-    """The view with a box of random bytes in it (random erasing: Zhong et al., arXiv 1708.04896), or as it is.
+    """Fills a random box with random bytes (random erasing: Zhong et al., arXiv 1708.04896), or returns the view.
 
     Args:
-        view: the pixels; they are not changed.
-        probability: how often there is a box.
-        generator: the same numbers are drawn whether there is a box or not, and of whatever size.
+        view: the pixels; not changed.
+        probability: of a box.
+        generator: the number of draws depends on neither the box nor its size.
     """
     _, height, width = view.shape
-    wanted = generator.random() < probability
+    erase = generator.random() < probability
     box = fitting_box(height, width, ERASED_AREA, ERASED_RATIO, generator.random((TRIES, 4)))
     noise = generator.integers(0, 256, view.shape, dtype=np.uint8)
-    if not wanted or box is None:
+    if not erase or box is None:
         return view
     top, left, rows, columns = box
-    place = (slice(None), slice(top, top + rows), slice(left, left + columns))
+    inside = (slice(None), slice(top, top + rows), slice(left, left + columns))
     view = view.clone()
-    view[place] = torch.from_numpy(noise)[place]
+    view[inside] = torch.from_numpy(noise)[inside]
     return view
 
 
 def fitting_box(
     height: int, width: int, area: tuple[float, float], ratio: tuple[float, float], draws: np.ndarray
 ) -> tuple[int, int, int, int] | None:
-    """The (top, left, height, width) of a random box in a picture of height x width; None where no try fits.
+    """The (top, left, height, width) of a random box in an image of height x width; None if no try fits.
 
     Args:
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        area: the box's share of the picture's area is drawn evenly from (lowest, highest).
-        ratio: the box's width / height is drawn from (lowest, highest), evenly in its logarithm.
-        draws: "tries 4", in [0, 1): area, ratio, top, left of each try. The first box that fits is taken.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        area: range of the box's share of the area, uniform.
+        ratio: range of the box's width / height, uniform in its logarithm.
+        draws: "tries 4", in [0, 1): area, ratio, top, left of each try. The first box that fits is used.
     """
     (low, high), (narrow, wide) = area, ratio
     for share, slant, down, right in draws.tolist():
@@ -290,6 +291,6 @@ def fitting_box(
     return None
 
 
-def _chosen(table: dict[str, Scale], draw: float) -> str:
-    """One of the names, all as likely."""
+def _pick(table: dict[str, Scale], draw: float) -> str:
+    """A name of the table, each equally likely."""
     return list(table)[int(draw * len(table))]

@@ -1,4 +1,4 @@
-"""What a model's weights expect of an image: size, crop, interpolation, mean and standard deviation."""
+"""The input a model expects: size, crop, interpolation, mean and standard deviation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,31 +27,30 @@ INTERPOLATIONS = {
 }
 WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")
 Box = tuple[int | float, int | float, int | float, int | float]  # left, top, right, bottom
-MAX_SIDE = 8192  # of a model's input; a file may claim anything
-MAX_RESIZED = 2**26  # pixels, before the middle is cut out
+MAX_SIDE = 8192  # of a model's input, since files are not trusted
+MAX_RESIZED = 2**26  # pixels, before the center crop
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image to what the weights expect: the geometry gives bytes, which become floats on the device.
+    """Converts images to model inputs: resizing and cropping give bytes, which are normalized on the device.
 
     Args:
         image_size: (height, width) of the result, in pixels.
-        resize: "squash" resizes to `image_size / crop_fraction` whatever the shape, "crop" keeps the shape and resizes
-            to cover that; of what is larger than `image_size` the middle is cut out.
-        crop_fraction: in (0, 1]; 0.875 is the field's 224 of 256.
-        interpolation: one of Pillow's filters, by name.
-        antialias: whether a filter widens when it makes the image smaller. The paper's own pipeline did not.
-        mean: one per channel, of values in [0, 1].
-        std: one per channel, of values in [0, 1].
+        resize: "squash" resizes to `image_size / crop_fraction` and ignores the aspect ratio, "crop" keeps it and
+            resizes to cover that size; then the center is cropped to `image_size`.
+        crop_fraction: in (0, 1]; 0.875 is the usual 224 of 256.
+        interpolation: the name of a Pillow filter.
+        antialias: whether the filter widens when downsampling. The paper's pipeline did not.
+        mean: per channel, for values in [0, 1].
+        std: per channel, for values in [0, 1].
         channels: 3 (RGB) or 1 (gray).
-        crop_rounding: where the middle is half a pixel off: "even" takes the even one, as torchvision does, "down" the
-            upper left one, as transformers does.
-        trim: rows at the bottom and columns at the right that are cut off at the end, where the weights' own code reads
-            none of the pixels that make no whole patch; `image_size` is what is left.
+        crop_rounding: how an offset of half a pixel is rounded: "even" as in torchvision, or "down" as in transformers.
+        trim: rows and columns to cut off at the bottom and right after the crop, for weights whose own code ignores
+            pixels beyond the last whole patch; `image_size` is the size after it.
 
     Raises:
-        InputError: naming the field, its value and what is valid.
+        InputError: a field has an invalid value.
     """
 
     image_size: tuple[int, int]
@@ -69,7 +68,7 @@ class Preprocessing:
         _check(vars(self))
 
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
-        """The geometry: the image, of any mode and any size from 1x1, resized and cropped, as bytes."""
+        """The image, of any mode and size, resized and cropped, as bytes."""
         image = self.convert(image)
         cropped = self._cropped(image)
         height, width = self.image_size
@@ -78,16 +77,16 @@ class Preprocessing:
     def normalize(
         self, images: UInt8[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """(x / 255 - mean) / std in float32, on the device of the images, as one multiply-add."""
+        """(x / 255 - mean) / std in float32 on the device of the images, as one multiply-add."""
         scale, shift = _scale_and_shift(self.mean, self.std, images.device)
-        return images.float().mul_(scale).add_(shift)  # in place: no further buffers
+        return images.float().mul_(scale).add_(shift)  # in place, without further buffers
 
     def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch channels height width"]:
-        """A batch for the model."""
+        """The images as a batch for the model."""
         height, width = self.image_size
         pixels = torch.empty(len(images), self.channels, height, width, dtype=torch.uint8)
-        for place, image in zip(pixels, images, strict=True):
-            place.copy_(self.pixels(image))
+        for row, image in zip(pixels, images, strict=True):
+            row.copy_(self.pixels(image))
         return self.normalize(pixels)
 
     def convert(self, image: Image.Image) -> Image.Image:
@@ -97,7 +96,7 @@ class Preprocessing:
         return image if image.mode == "L" else to_rgb(image).convert("L")
 
     def resized(self, image: Image.Image) -> Image.Image:
-        """The whole image, resized to `image_size` whatever its shape."""
+        """The whole image resized to `image_size`, regardless of its aspect ratio."""
         height, width = self.image_size
         return self._resample(image, (width, height), (0, 0, image.width, image.height))
 
@@ -107,7 +106,7 @@ class Preprocessing:
         return values.permute(2, 0, 1).contiguous() if self.channels == 3 else values.unsqueeze(0)
 
     def adapted(self, image_size: tuple[int, int], channels: int) -> "Preprocessing":
-        """The same for another size, and for 1 or 3 channels: each gets the mean of the statistics there were."""
+        """A copy for another size and 1 or 3 channels; new channels get the average of the statistics."""
         mean, std = self.mean, self.std
         if channels != self.channels and channels in (1, 3):
             mean, std = ((sum(values) / self.channels,) * channels for values in (mean, std))
@@ -115,17 +114,17 @@ class Preprocessing:
         return replace(self, image_size=image_size, mean=mean, std=std, channels=len(mean), trim=trim)
 
     def trimmed(self, image_size: tuple[int, int]) -> "Preprocessing":
-        """The same, but for its last rows and columns of pixels."""
+        """A copy that cuts off the last rows and columns beyond `image_size`."""
         height, width = (whole - part for whole, part in zip(self.whole_size, image_size, strict=True))
         return replace(self, image_size=image_size, trim=(height, width))
 
     @property
     def whole_size(self) -> tuple[int, int]:
-        """(height, width) before the last rows and columns are cut off."""
+        """(height, width) before `trim`."""
         return self.image_size[0] + self.trim[0], self.image_size[1] + self.trim[1]
 
     def summary(self) -> str:
-        """What it does, on one line."""
+        """A description on one line."""
         size = "×".join(map(str, self.whole_size))
         how = "squashed" if self.resize == "squash" else "resized"
         if self.resize == "crop" or self.crop_fraction < 1:
@@ -136,13 +135,13 @@ class Preprocessing:
         return f"{how} to {size}, {self.interpolation}, mean {channels[0]}, std {channels[1]}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON holds them."""
+        """All fields as JSON values."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`. Raises InputError for missing or unknown keys and invalid values."""
-        values = {"crop_rounding": cls.crop_rounding, "trim": cls.trim, **values}  # which the first files do not have
+        values = {"crop_rounding": cls.crop_rounding, "trim": cls.trim, **values}  # not in the first version of files
         names = [field.name for field in fields(cls)]
         for name in values:
             if name not in names:
@@ -151,24 +150,15 @@ class Preprocessing:
         if missing:
             raise InputError(f"the preprocessing has no {', '.join(missing)}", "save the model again")
         _check(values)
-        height, width = values["image_size"]
-        return cls(
-            image_size=(height, width),
-            resize=values["resize"],
-            crop_fraction=float(values["crop_fraction"]),
-            interpolation=values["interpolation"],
-            antialias=values["antialias"],
-            mean=tuple(map(float, values["mean"])),
-            std=tuple(map(float, values["std"])),
-            channels=values["channels"],
-            crop_rounding=values["crop_rounding"],
-            trim=tuple(values["trim"]),
-        )
+        pairs = {name: tuple(values[name]) for name in ("image_size", "trim")}
+        statistics = {name: tuple(map(float, values[name])) for name in ("mean", "std")}
+        converted: dict[str, Any] = {**values, **pairs, **statistics, "crop_fraction": float(values["crop_fraction"])}
+        return cls(**converted)
 
     def _cropped(self, image: Image.Image) -> Image.Image:
-        """The middle of the image resized to cover, or to be, `image_size / crop_fraction`; torchvision's bits."""
+        """The image resized to `image_size / crop_fraction` and center-cropped, with torchvision's bits."""
         height, width = self.whole_size
-        # A hair more, since 224 / (224 / 232) must be 232.
+        # Plus a little, since 224 / (224 / 232) must be 232.
         cover_height, cover_width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.whole_size)
         if self.resize == "squash":
             rows, columns = cover_height, cover_width
@@ -178,7 +168,7 @@ class Preprocessing:
             rows, columns = cover_width * image.height // image.width, cover_width
         half = round if self.crop_rounding == "even" else math.floor
         top, left = half((rows - height) / 2), half((columns - width) / 2)
-        if rows * columns > MAX_RESIZED:  # a strip, 1 x 60000: only the middle is computed, on the same grid
+        if rows * columns > MAX_RESIZED:  # a strip such as 1 x 60000: compute only the center, on the same grid
             y, x = image.height / rows, image.width / columns
             box = (left * x, top * y, (left + width) * x, (top + height) * y)
             return self._resample(image, (width, height), box)
@@ -186,7 +176,7 @@ class Preprocessing:
         return resized.crop((left, top, left + width, top + height))
 
     def _resample(self, image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
-        """The box of the image on a grid of `size`, (width, height)."""
+        """A box of the image, resampled to `size`, (width, height)."""
         method = INTERPOLATIONS[self.interpolation]
         if self.antialias or image.size == size:
             return image.resize(size, method, box)
@@ -194,10 +184,10 @@ class Preprocessing:
 
 
 def _check(values: Mapping[str, Any]) -> None:
-    """Raises InputError for the first field whose value, of whatever type, is not valid."""
-    if values["interpolation"] not in tuple(INTERPOLATIONS):  # a file may say [], which a dict cannot look up
+    """Raises InputError for the first field whose value is invalid; values may have any type."""
+    if values["interpolation"] not in tuple(INTERPOLATIONS):  # not a dict lookup: a file may contain []
         raise unknown("interpolation", str(values["interpolation"]), INTERPOLATIONS)
-    channels, fraction, antialias = values["channels"], values["crop_fraction"], values["antialias"]
+    channels, fraction, antialias, std = (values[n] for n in ("channels", "crop_fraction", "antialias", "std"))
     unsmoothed = antialias is False and values["interpolation"] in WITHOUT_ANTIALIAS
     each = f"a list of {channels} finite numbers, one per channel"
     rules = (
@@ -209,11 +199,11 @@ def _check(values: Mapping[str, Any]) -> None:
         ("crop_rounding", values["crop_rounding"] in ROUNDINGS, " or ".join(ROUNDINGS)),
         ("trim", _is_size(values["trim"], least=0), f"(rows, columns), each from 0 to {MAX_SIDE}"),
         ("mean", _are_numbers(values["mean"]) and len(values["mean"]) == channels, each),
-        ("std", _are_positive(values["std"]) and len(values["std"]) == channels, f"{each}, above 0"),
+        ("std", _are_numbers(std) and len(std) == channels and min(std) > 0, f"{each}, above 0"),
     )
     for name, holds, valid in rules:
         if not holds:
-            raise InputError(f"the preprocessing's {name} is {values[name]!r}", f"valid is {valid}")
+            raise InputError(f"the preprocessing's {name} is {values[name]!r}", f"it must be {valid}")
 
 
 def _is_whole(value: object) -> bool:
@@ -228,10 +218,6 @@ def _is_size(value: object, least: int = 1) -> bool:
 def _are_numbers(values: object) -> bool:
     is_list = isinstance(values, list | tuple)
     return is_list and all(isinstance(v, float) or _is_whole(v) for v in values) and all(map(math.isfinite, values))
-
-
-def _are_positive(values: object) -> bool:
-    return isinstance(values, list | tuple) and _are_numbers(values) and all(value > 0 for value in values)
 
 
 @lru_cache(maxsize=16)

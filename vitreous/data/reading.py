@@ -1,4 +1,4 @@
-"""Images of every kind, read a batch at a time by as many threads as there are cores."""
+"""Images from paths, bytes or PIL, read in batches by one thread per core."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,23 +17,22 @@ Pixels = UInt8[Tensor, "channels height width"]
 
 
 def as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
-    """One image as a list of one; a list as it is."""
+    """A single image as a list of one; a list unchanged."""
     return [images] if isinstance(images, str | Path | bytes | Image.Image) else images
 
 
 def read_batches(
     images: Sequence[AnyImage], preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[tuple[list[str | BadImage], list[Pixels]]]:
-    """Reads any number of images, in their order; one that cannot be read comes as its error, and stops no other.
+    """Reads images in order, in batches; an unreadable one gives its error instead of its name.
 
     Args:
         images: paths, bytes of image files, or PIL images.
-        preprocessing: whose size and crop the pixels get; they are not normalized.
-        batch_size: images that are read, and held, at once.
+        preprocessing: resizes and crops; the pixels are not normalized.
+        batch_size: images read, and held in memory, at once.
 
     Yields:
-        For each image of a batch its name, or its number in the list where it came without one, or its error; and the
-        pixels of those that could be read.
+        The path or number of each image of a batch, or its error; and the pixels of the readable ones.
     """
 
     def read(image: AnyImage, index: int) -> tuple[str | BadImage, Pixels | None]:
@@ -48,21 +47,19 @@ def read_batches(
         for start in range(0, len(images), batch_size):
             chunk = images[start : start + batch_size]
             batch = list(pool.map(read, chunk, range(start, start + len(chunk))))
-            yield [label for label, _ in batch], [pixels for _, pixels in batch if pixels is not None]
+            yield [result for result, _ in batch], [pixels for _, pixels in batch if pixels is not None]
 
 
 def read_or_raise(
     images: Sequence[AnyImage], preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[tuple[list[str], list[Pixels]]]:
-    """Reads images as `read_batches` does, where all must be good: their names and their pixels.
+    """Reads images as `read_batches` does, but raises the error of an unreadable one.
 
     Raises:
-        BadImage: an image cannot be read; where its batch is asked for.
+        BadImage: an image cannot be read; raised when its batch is reached.
     """
-    for labels, pixels in read_batches(images, preprocessing, batch_size):
-        names = []
-        for label in labels:
-            if isinstance(label, BadImage):
-                raise label
-            names.append(label)
-        yield names, pixels
+    for results, pixels in read_batches(images, preprocessing, batch_size):
+        for result in results:
+            if isinstance(result, BadImage):
+                raise result
+        yield [str(name) for name in results], pixels

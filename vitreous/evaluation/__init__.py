@@ -1,1 +1,1 @@
-"""How good a model is, measured over samples."""
+"""Metrics and probes, computed over samples."""

@@ -1,4 +1,4 @@
-"""Accuracy with its interval, the confusion matrix, and what follows from it for each class."""
+"""Accuracy with its confidence interval, the confusion matrix and scores per class."""
 
 import math
 from dataclasses import dataclass
@@ -7,57 +7,57 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numpy import ndarray
 
-Z_95 = 1.959963984540054  # a unit normal lies within this with 95 % probability
+Z_95 = 1.959963984540054  # the 97.5th percentile of the standard normal distribution
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a model made of a split: all that is told of it later, so that its images are read once.
+    """A model's predictions on a split, from which all its metrics follow.
 
     Args:
-        places: of the samples in the split; broken images have none here.
+        places: indices of the samples in the split; broken images are left out.
         labels: the true class numbers.
-        classes: the likeliest few for each sample, best first.
+        classes: the top few for each sample, best first.
         probabilities: of these.
         loss: mean cross-entropy over the samples, in nats; nan if a logit is not finite.
     """
 
     places: Int64[ndarray, " samples"]
     labels: Int64[ndarray, " samples"]
-    classes: Int64[ndarray, "samples likeliest"]
-    probabilities: Float[ndarray, "samples likeliest"]
+    classes: Int64[ndarray, "samples top"]
+    probabilities: Float[ndarray, "samples top"]
     loss: float
 
     @property
     def predictions(self) -> Int64[ndarray, " samples"]:
-        """The likeliest class of each sample."""
+        """The top class of each sample."""
         return self.classes[:, 0]
 
     @property
     def correct(self) -> int:
-        """Samples whose prediction is right."""
+        """The number of correct predictions."""
         return int((self.labels == self.predictions).sum())
 
     @property
     def accuracy(self) -> float:
-        """The share of samples whose prediction is right; nan without samples."""
+        """The share of correct predictions; nan without samples."""
         return self.correct / len(self.labels) if len(self.labels) else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The accuracy's 95 % interval."""
+        """The 95 % confidence interval of the accuracy."""
         return wilson_interval(self.correct, len(self.labels))
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one class is told from the others; None where nothing was to be counted.
+    """The scores of one class; None where the denominator is 0.
 
     Args:
-        precision: of the samples predicted as this class, the share that are.
-        recall: of the samples of this class, the share that were predicted.
-        f1: the harmonic mean of both.
-        support: samples of this class.
+        precision: the share of samples predicted as this class that are of it.
+        recall: the share of samples of this class that are predicted as it.
+        f1: the harmonic mean of precision and recall.
+        support: number of samples of this class.
     """
 
     precision: float | None
@@ -67,7 +67,7 @@ class ClassScore:
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927), which holds for few samples and near 0 and 1 too."""
+    """The 95 % confidence interval of a share (Wilson, 1927), valid for few samples and near 0 and 1 too."""
     if count == 0:
         return 0.0, 1.0
     share, z2 = correct / count, Z_95**2
@@ -79,7 +79,7 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
 def confusion_matrix(
     labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"], num_classes: int
 ) -> Int64[ndarray, "classes classes"]:
-    """Counts the samples of each true class (row) and predicted class (column)."""
+    """The number of samples of each true class (row) and predicted class (column)."""
     flat = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes)
 
@@ -94,5 +94,5 @@ def per_class(matrix: Int64[ndarray, "classes classes"]) -> list[ClassScore]:
 
 
 def share(part: int, whole: int) -> float | None:
-    """The quotient; None of nothing."""
+    """The quotient; None if `whole` is 0."""
     return part / whole if whole else None

@@ -1,1 +1,1 @@
-"""What every package leans on: errors a person can act on, atomic files, inert text, the host."""
+"""Shared by every package: user errors, atomic files, safe text, and the host machine."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file or a folder of files appears complete or not at all."""
 
 import errno
 import json
@@ -13,50 +13,49 @@ from typing import IO, Any, Literal
 
 from vitreous.support.errors import InputError
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a write itself can run into
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of the write itself
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Generator[Path, None, None]:
-    """A path to write to that takes the place of `path` when the block ends, or leaves no trace where it fails.
+    """A temporary path that replaces `path` when the block ends, or is removed if the block fails.
 
-    For writers that take a name and not a file; where one opens a file itself, `atomic_file` is simpler. What
-    lies there is a temporary name in the same folder, flushed to the disk, renamed, and the folder flushed:
-    after a crash at any moment `path` holds its old content or the new one. The writer may replace what it was
-    given; permissions are those of any new file.
+    For writers that take a path; `atomic_file` opens the file itself. The temporary file is in the same folder; it is
+    flushed to disk and renamed, and the folder is flushed: after a crash at any moment `path` holds its old content or
+    the new one. The writer may replace the file; its permissions are those of any new file.
 
     Raises:
-        InputError: the folder is missing or cannot be written, the disk is full, `path` is no ordinary file.
+        InputError: the folder is missing or not writable, the disk is full, or `path` is not a regular file.
     """
     path = Path(path)
     check_target(path)
-    # A name of its own, not the target's and a suffix: that may have the longest name there can be.
+    # Not the target's name with a suffix, which could exceed the longest name allowed.
     temporary = path.parent / f".vitreous-{secrets.token_hex(8)}.tmp"
     try:
         temporary.touch(exist_ok=False)
         permissions = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.chmod(permissions)
         temporary.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # report the first error
             temporary.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
         if error.errno in DISK_ERRORS or error.filename == str(temporary):
             cause = f"cannot write {str(path)!r}: {error.strerror}"
-            raise InputError(cause, "give a folder with room and permission to write") from error
+            raise InputError(cause, "choose a writable folder with free space") from error
         raise
     _flush_folder(path.parent)
 
 
 @contextmanager
 def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[IO[Any], None, None]:
-    """A file to write that takes the place of `path` when the block ends, or leaves no trace; see `atomic_path`.
+    """An open file that replaces `path` when the block ends, or is removed if the block fails; see `atomic_path`.
 
-    Text is UTF-8, with the line ends it is given.
+    Text is UTF-8; line ends are not translated.
     """
     with atomic_path(path) as temporary, _open(temporary, mode) as file:
         yield file
@@ -64,22 +63,21 @@ def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[
 
 @contextmanager
 def atomic_folder(path: str | Path, last: str = "") -> Generator[Path, None, None]:
-    """An empty folder to write files to, which move into the folder `path` when the block ends, or leave no trace.
+    """An empty temporary folder whose files move into `path` when the block ends, or are removed if it fails.
 
-    `path` and the folders above it are made where they are not there. What it holds under other names stays. Files
-    are flushed before any moves; an error in between puts all back that was there. Those that they replace move out
-    before they move in, so that a crash leaves no mixture: the file `last`, without which the others are of no use,
-    goes out first and comes in last.
+    Missing folders are created, and files of other names stay. All files are flushed before any moves, and an error
+    during the moves restores the old files. Replaced files move out before new ones move in, so that a crash leaves no
+    mixture: the file `last`, without which the others are useless, moves out first and in last.
 
     Args:
         path: of the folder.
-        last: a file's name.
+        last: the name of a file.
 
     Raises:
-        InputError: `path` is no folder, or cannot be made or written, or what would be replaced is no file.
+        InputError: `path` is not a folder, or cannot be created or written, or a file would replace a folder.
     """
     path = Path(path)
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         with (
@@ -88,26 +86,26 @@ def atomic_folder(path: str | Path, last: str = "") -> Generator[Path, None, Non
         ):
             yield Path(new)
             _move_in(Path(new), path, Path(old), last)
-            for folder in made:
+            for folder in created:
                 _flush_folder(folder.parent)
     except BaseException as error:
-        for folder in made:
-            with suppress(OSError):  # the first error is the one to tell
+        for folder in created:
+            with suppress(OSError):  # report the first error
                 folder.rmdir()
         if not isinstance(error, OSError):
             raise
         cause = f"cannot write the folder {str(path)!r}: {error.strerror}"
-        raise InputError(cause, "give a folder with room and permission to write") from error
+        raise InputError(cause, "choose a writable folder with free space") from error
 
 
 def check_target(path: Path) -> None:
-    """Raises InputError where something is in the place of a file to be written that is no file."""
+    """Raises InputError if something other than a regular file is at a path to write."""
     if path.exists() and not path.is_file():  # renaming would replace even /dev/null
-        raise InputError(f"cannot write {str(path)!r}: it is not a file", "give the name of a file")
+        raise InputError(f"cannot write {str(path)!r}: it is not a file", "choose a path that is free or a file")
 
 
 def _move_in(new: Path, path: Path, old: Path, last: str) -> None:
-    """Moves all files of `new` to `path`, and those they replace to `old`; after an error all are where they were."""
+    """Moves all files of `new` to `path`, and those they replace to `old`; an error undoes all moves."""
     names = sorted((file.name for file in new.iterdir()), key=lambda name: (name == last, name))
     for name in names:
         check_target(path / name)
@@ -123,7 +121,7 @@ def _move_in(new: Path, path: Path, old: Path, last: str) -> None:
         _flush_folder(path)
     except BaseException:
         for name in names:
-            with suppress(OSError):  # the first error is the one to tell
+            with suppress(OSError):  # report the first error
                 if os.path.lexists(old / name):
                     (old / name).replace(path / name)
                 elif not (new / name).exists():
@@ -132,41 +130,38 @@ def _move_in(new: Path, path: Path, old: Path, last: str) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Writes the bytes as the whole file, atomically."""
+    """Writes bytes to a file atomically."""
     with atomic_file(path) as file:
         file.write(content)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes the text as the whole file, atomically, as UTF-8."""
+    """Writes text to a file atomically, as UTF-8."""
     with atomic_file(path, "w") as file:
         file.write(text)
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Writes the value as indented JSON, atomically. Raises ValueError for NaN and infinity."""
+    """Writes a value to a file atomically, as indented JSON. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _open(path: Path, mode: str) -> IO[Any]:
-    r"""The file to write. Undecodable bytes of names do not stop a report: they become \udcff, as JSON spells it."""
+    r"""Opens a file to write. Undecodable bytes of file names are written as \udcff, as JSON does."""
     if mode == "wb":
         return path.open("wb")
     return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a rename last: the name is in the folder, and the folder is written later than the file."""
+    """Flushes a folder, without which a rename in it may not survive a crash."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (
-            errno.EINVAL,
-            errno.ENOTSUP,
-        ):  # file systems that cannot, network ones above all
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # unsupported by some network file systems
             raise
     finally:
         os.close(descriptor)

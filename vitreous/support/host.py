@@ -1,6 +1,6 @@
-"""The machine: its cores and allocator used well, and what it is.
+"""The host machine: its cores, memory and device, and tuning of threads and the allocator.
 
-Called by commands, `train` and the predictor, never at import: a library does not change its host unasked.
+Commands, `train` and the predictor call it, never an import: a library does not change its host unasked.
 """
 
 import ctypes
@@ -17,23 +17,22 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 # glibc's names for mallopt, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEEP_BELOW = 1 << 30  # bytes; a larger block is given back when freed
+KEEP_BELOW = 1 << 30  # bytes; larger blocks go back to the kernel when freed
 NEVER = -1
 
 
 def tune_host(threads: int | None = None) -> None:
-    """Sets torch's threads to the cores this process has, and lets the allocator keep freed activations.
+    """Sets torch's threads to the cores of this process, and makes the allocator keep freed memory.
 
-    A container sees all cores of its host; one thread for each would have them wait for each other.
-    OMP_NUM_THREADS, which torchrun sets for each of its processes, is respected.
+    A container sees all cores of its host, and a thread for each would slow all of them down. OMP_NUM_THREADS, which
+    torchrun sets for its processes, takes precedence.
 
-    glibc takes every block above its threshold (32 MiB at most, by itself) from the kernel and gives it back
-    when it is freed, so that each step of a model pays for the same pages again: the kernel clears them, 4
-    KiB at a time. With the thresholds raised, blocks up to 1 GiB are reused: the same tensor work ran 7 times
-    faster at 200 MB a tensor. The process then keeps the most memory it ever had.
+    By default glibc returns every freed block above a threshold (at most 32 MiB) to the kernel, so each step of a model
+    pays again for the kernel to clear the same pages, 4 KiB at a time. With the thresholds raised, blocks up to 1 GiB
+    are reused: the same tensor work ran 7 times faster at 200 MB per tensor. The process then keeps its peak memory.
 
     Args:
-        threads: threads for one operation; by default the cores.
+        threads: per operation; by default the usable cores.
     """
     import torch
 
@@ -46,7 +45,7 @@ def tune_host(threads: int | None = None) -> None:
 
 
 def best_device() -> str:
-    """The fastest device there is: "cuda", Apple's "mps", or "cpu"."""
+    """The fastest available device: "cuda", Apple's "mps", or "cpu"."""
     import torch
 
     if torch.cuda.is_available():
@@ -55,7 +54,7 @@ def best_device() -> str:
 
 
 def usable_cores() -> int:
-    """Physical cores this process may use: those of its CPU affinity, and no more than its cgroup's quota."""
+    """Physical cores this process may use, by its CPU affinity and cgroup quota."""
     if sys.platform != "linux":
         return os.cpu_count() or 1
     cpus = os.sched_getaffinity(0)
@@ -66,7 +65,7 @@ def usable_cores() -> int:
 
 
 def peak_memory() -> int:
-    """The most bytes of main memory that this process ever had; 0 where the system does not tell."""
+    """Peak main memory of this process, in bytes; 0 if unknown."""
     try:
         import resource
     except ImportError:  # Windows
@@ -76,9 +75,9 @@ def peak_memory() -> int:
 
 
 def free_memory(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes of main memory that this process could still take, by the system and its cgroups; None if not told.
+    """Main memory this process can still use, by the system and its cgroups, in bytes; None if unknown.
 
-    Files that a group keeps in memory, as it read them, make room when it is needed, and count as free.
+    The cached files of a cgroup count as free, since they are dropped when memory is needed.
     """
     words = _read(Path("/proc/meminfo")).partition("MemAvailable:")[2].split()
     if not words:
@@ -93,14 +92,14 @@ def free_memory(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup
 
 
 def cgroup_quota(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> float:
-    """CPUs that the cgroups of this process (version 1 or 2) allow it, infinity where they set no limit."""
+    """CPUs the cgroups (version 1 or 2) of this process allow; infinity without a limit."""
     return min((_quota_of(folder) for folder in cgroup_folders(root, membership, "cpu")), default=math.inf)
 
 
 def cgroup_folders(root: Path, membership: Path, controller: str) -> Iterator[Path]:
-    """The folders of the cgroups (version 1 or 2) of this process, from its own up to the root.
+    """The folders of this process's cgroups (version 1 or 2), from its own up to the root.
 
-    The tightest limit of them holds; in a container its own may be seen as the root.
+    The tightest of their limits applies; a container may see its own cgroup as the root.
     """
     for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -112,7 +111,7 @@ def cgroup_folders(root: Path, membership: Path, controller: str) -> Iterator[Pa
 
 
 def describe_host() -> dict[str, str | int]:
-    """What a result depends on besides the code: for `environment.json` and `vitreous --version -v`."""
+    """What results depend on besides the code, for `environment.json` and `vitreous --version -v`."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -125,13 +124,13 @@ def describe_host() -> dict[str, str | int]:
 
 
 def _cached_files(group: Path) -> int:
-    """Bytes of files that a cgroup keeps in memory and can drop."""
+    """Bytes of cached files that a cgroup can drop."""
     statistics = dict(line.split(maxsplit=1) for line in _read(group / "memory.stat").splitlines() if " " in line)
     return int(statistics.get("total_inactive_file") or statistics.get("inactive_file") or 0)
 
 
 def _quota_of(group: Path) -> float:
-    """CPUs that one cgroup folder allows."""
+    """CPUs one cgroup allows; infinity without a limit."""
     words = _read(group / "cpu.max").split()  # version 2: "200000 100000" or "max 100000"
     if not words:  # version 1: two files, and -1 for no limit
         words = [_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")]
@@ -143,7 +142,7 @@ def _quota_of(group: Path) -> float:
 
 
 def _cpu_model() -> str:
-    """The processor's name."""
+    """The name of the processor."""
     for line in _read(Path("/proc/cpuinfo")).splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -151,7 +150,7 @@ def _cpu_model() -> str:
 
 
 def _memory_bytes() -> int:
-    """Bytes of main memory; 0 where the system does not tell."""
+    """Main memory in bytes; 0 if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -159,7 +158,7 @@ def _memory_bytes() -> int:
 
 
 def _device() -> str:
-    """The accelerator that commands choose by themselves."""
+    """The device that commands use by default, with its model and count if it is CUDA."""
     import torch
 
     device = best_device()
@@ -175,7 +174,7 @@ def _version(package: str) -> str:
 
 
 def _read(path: Path) -> str:
-    """The text of a small system file, empty where there is none."""
+    """The text of a small system file; empty if it does not exist."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Waiting for an answer, but not for long."""
+"""Time-outs for calls that have none of their own."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,21 +9,21 @@ T = TypeVar("T")
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """What the call returns, or raises, if it ends in time; a call that does not is left behind.
+    """Returns or raises what the call does if it ends in time; otherwise abandons it.
 
-    The time-outs of network libraries count for each address of a host, and not at all for finding them. The call
-    runs in a thread that does not keep the process alive.
+    Network libraries apply their time-outs to each address of a host, and none to resolving it. The call runs in a
+    daemon thread, which does not keep the process alive.
 
     Raises:
         TimeoutError: it did not end in time.
     """
-    answer: Future[T] = Future()
+    future: Future[T] = Future()
 
-    def ask() -> None:
+    def run() -> None:
         try:
-            answer.set_result(call())
+            future.set_result(call())
         except Exception as error:
-            answer.set_exception(error)
+            future.set_exception(error)
 
-    Thread(target=ask, daemon=True).start()
-    return answer.result(seconds)
+    Thread(target=run, daemon=True).start()
+    return future.result(seconds)

@@ -1,4 +1,4 @@
-"""Text that came from elsewhere: file names, class names and metadata made inert for where they are shown; values."""
+"""Text from untrusted sources, such as file and class names, made safe to show; and small helpers for text."""
 
 import html
 import re
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-LISTED = 8  # names shown in one error, so that it stays readable
-# A spreadsheet reads a cell that starts so as a formula; the full-width twins of the four signs too.
+LISTED = 8  # names in one error message
+# With these, and the full-width forms of the four signs, a spreadsheet cell becomes a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def printable(text: str) -> str:
-    r"""The text on one line, for a terminal: what does not print becomes an escape (`\n`, `\x1b`, `\u202e`).
+    r"""The text on one line, safe for a terminal: unprintable characters are escaped (`\n`, `\x1b`, `\u202e`).
 
-    So newlines, ANSI codes, marks that turn the reading direction and the undecodable bytes of a file name
-    are seen and do nothing. Idempotent; printable text, of any script, is returned as it is.
+    These include newlines, ANSI codes, direction marks and the undecodable bytes of a file name. Printable text of any
+    script is unchanged, so the function is idempotent.
     """
     if text.isprintable():
         return text
@@ -24,10 +24,10 @@ def printable(text: str) -> str:
 
 
 def csv_cell(value: object) -> str:
-    """A value as the text of a CSV cell that no spreadsheet runs as a formula; `csv.writer` does the quoting.
+    """A value as the text of a CSV cell that no spreadsheet runs as a formula; `csv.writer` quotes it.
 
-    Text is made printable, and a leading `'` is set before what would start a formula. Numbers are untouched,
-    so that -1.5 stays a number; None is an empty cell.
+    Text is made printable, and prefixed with `'` if it would start a formula. Numbers such as -1.5 are unchanged; None
+    is an empty cell.
     """
     if value is None or isinstance(value, Real):
         return "" if value is None else str(value)
@@ -36,20 +36,20 @@ def csv_cell(value: object) -> str:
 
 
 def html_text(text: str) -> str:
-    """The text for an HTML element or a quoted attribute: escaped and printable."""
+    """The text escaped for an HTML element or a quoted attribute, and printable."""
     return html.escape(printable(text), quote=True)
 
 
 def natural_key(name: str) -> tuple[tuple[str | tuple[int, str], ...], str]:
-    """A key to sort as people count: class2 before class10, a before B. Different names differ."""
-    # Text and numbers in turn, so that equal places hold equal types. Of two numbers the one with more digits
-    # is larger; int() would refuse more than 4,300 of them.
+    """A key for natural order: class2 before class10, a before B. Different names have different keys."""
+    # Text and numbers alternate, so that equal positions have equal types. Numbers compare by length, then digits;
+    # int() refuses more than 4,300 digits.
     parts = re.split(r"0*([0-9]+)", name.casefold())
     return tuple((len(part), part) if i % 2 else part for i, part in enumerate(parts)), name
 
 
 def toml_value(text: str) -> Any:
-    """Reads one TOML value, such as 3, 1e-3, true or [0.5, 1]; what is none is text."""
+    """Parses a TOML value such as 3, 1e-3, true or [0.5, 1]; anything else is text."""
     try:
         table = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -57,10 +57,10 @@ def toml_value(text: str) -> Any:
     return table["value"] if list(table) == ["value"] else text
 
 
-def listed(problems: Sequence[str], most: int = LISTED) -> str:
-    """Joins problems into one line, the first few in full."""
-    more = f" … and {len(problems) - most} more" if len(problems) > most else ""
-    return ", ".join(problems[:most]) + more
+def listed(items: Sequence[str], most: int = LISTED) -> str:
+    """The first few items on one line, and how many more there are."""
+    more = f" … and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def first_line(error: Exception) -> str:

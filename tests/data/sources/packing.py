@@ -23,12 +23,12 @@ def png(seed=0, size=(10, 6)):
 
 
 def content_of(name):
-    """An image that only this name has, in a folder and in an archive."""
+    """The image of a name, different for each name."""
     return png(zlib.crc32(name.encode()))
 
 
 def tree(folder, names=CLASSES):
-    """The images in a folder."""
+    """Writes the images to a folder."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content_of(name))
@@ -36,7 +36,7 @@ def tree(folder, names=CLASSES):
 
 
 def pack(path, names=CLASSES, top="", method=zipfile.ZIP_STORED, **contents):
-    """The images in an archive, also below a folder; `contents` are members with other bytes."""
+    """Writes the images to an archive, perhaps inside a top folder; `contents` are members with other bytes."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for name in names:
             archive.writestr(top + name, content_of(name))
@@ -46,13 +46,13 @@ def pack(path, names=CLASSES, top="", method=zipfile.ZIP_STORED, **contents):
 
 
 def add(path, info, content=b""):
-    """One more member, as `info` says."""
+    """Adds one member to an archive."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(info, content or content_of("more"))
 
 
 def special(name, mode):
-    """A member that says it is of a kind that Unix has."""
+    """A member with a Unix file mode."""
     info = zipfile.ZipInfo(name)
     info.create_system, info.external_attr = 3, mode << 16
     return info
@@ -67,7 +67,7 @@ def all_names(data):
 
 
 def same(data, folder):
-    """Checks that two sources give the same."""
+    """Asserts that two sources have the same samples."""
     assert data.class_names == folder.class_names
     for field in ("native_size", "channels", "flip_ok", "ignored"):
         assert getattr(data, field) == getattr(folder, field)

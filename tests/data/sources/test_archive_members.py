@@ -1,4 +1,4 @@
-"""A member is its own bytes or a bad image, in any process, and costs no more than it may."""
+"""A member loads as its own bytes or as a bad image, in any process and within bounds."""
 
 import io
 import multiprocessing
@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -20,33 +21,32 @@ from vitreous.data.augmentation import Augmentation
 from vitreous.data.images import BadImage, ImageLimits
 from vitreous.data.loader import batches
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources.archives import ArchiveLoader
 from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
 
 
 @pytest.fixture
 def one(tmp_path):
-    """Loads one member of an archive, after the archive's bytes were changed."""
+    """Loads one member of an archive after changing the archive's bytes."""
 
     def load(content, change=lambda archive: archive, method=zipfile.ZIP_DEFLATED, **limits):
         path = pack(tmp_path / "a.zip", method=method, **{"ant/x.png": content})
         path.write_bytes(change(path.read_bytes()))
         data = open_data(path)
         split = next(split for split in splits_of(data) if "ant/x.png" in split.names)
-        loader = ArchiveLoader(split.load.archives, split.names, split.load.members, ImageLimits(**limits))
+        loader = replace(split.load, limits=ImageLimits(**limits))
         return loader(split.names.index("ant/x.png"))
 
     return load
 
 
 def contents_entry(archive, name=b"ant/x.png"):
-    """Where the table of contents speaks of a member."""
+    """The offset of a member's entry in the table of contents."""
     return archive.rindex(name) - 46
 
 
 def patched(at, form, *values):
-    """Writes numbers into a member's entry."""
+    """Overwrites fields of a member's entry."""
 
     def change(archive):
         changed = bytearray(archive)
@@ -59,7 +59,7 @@ def patched(at, form, *values):
 CHECKSUM, STORED, SIZE, OFFSET = 16, 20, 24, 42
 
 
-def test_a_member_is_itself(one):
+def test_a_member_loads_as_its_image(one):
     assert one(png(5)).tobytes() == Image.open(io.BytesIO(png(5))).tobytes()
 
 
@@ -83,23 +83,23 @@ def test_a_broken_member_is_a_bad_image(one, method, at, form, value):
 
 
 def test_a_member_whose_bytes_are_broken_is_a_bad_image(one):
-    def spoil(archive):
+    def corrupt(archive):
         at = archive.index(b"ant/x.png") + 40
         return archive[:at] + bytes(30) + archive[at + 30 :]
 
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         with pytest.raises(BadImage, match="is broken in the archive"):
-            one(png(), spoil, method)
+            one(png(), corrupt, method)
 
 
-def test_what_is_no_image_is_a_bad_image_by_its_name(one):
+def test_a_member_that_is_not_an_image_is_named(one):
     with pytest.raises(BadImage, match=r"'ant/x\.png' is not a JPEG"):
         one(b"text")
     with pytest.raises(BadImage, match=r"'ant/x\.png' is empty"):
         one(b"")
 
 
-def test_a_bomb_costs_nothing(one):
+def test_a_zip_bomb_is_not_decompressed(one):
     bomb = bytes(20 * 2**20)  # some 20 kB in the archive
     with pytest.raises(BadImage, match="has more than 1,000,000 bytes"):
         one(bomb, max_bytes=10**6)
@@ -115,10 +115,10 @@ def test_a_bomb_costs_nothing(one):
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_a_spoiled_archive_is_read_or_refused(tmp_path_factory, data):
+def test_a_corrupted_archive_is_read_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "spoiled.zip"
     content = bytearray(pack(path, CLASSES[::4], method=zipfile.ZIP_DEFLATED).read_bytes())
-    start = data.draw(st.sampled_from([0, content.index(b"PK\1\2")]))  # the table of contents is where it hurts
+    start = data.draw(st.sampled_from([0, content.index(b"PK\1\2")]))  # the whole file, or the table of contents
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(start, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
@@ -143,7 +143,7 @@ def test_workers_read_the_same_bits_as_from_a_folder(tmp_path, method):
 
     def epoch(source, workers):
         split = open_data(source).train
-        split.load(0)  # so that there is an open file to inherit
+        split.load(0)  # so that a forked worker inherits an open file
         loader = batches(
             split, Preprocessing((8, 8)), batch_size=4, shuffle=True, augmentation=Augmentation(), workers=workers
         )
@@ -160,13 +160,13 @@ def test_workers_read_the_same_bits_as_from_a_folder(tmp_path, method):
 
 
 def read_all(load, expected, result):
-    """What another process does while this one reads too."""
+    """Reads all members repeatedly, in a process of its own or a thread."""
     result.put(all(load(i).tobytes() == e for _ in range(30) for i, e in enumerate(expected)))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_processes_and_threads_do_not_share_a_position(tmp_path, method):
-    large = {name: png(place, (80, 60)) for place, name in enumerate(CLASSES)}  # more than a file's buffer holds
+    large = {name: png(place, (80, 60)) for place, name in enumerate(CLASSES)}  # larger than a file's buffer
     split = open_data(pack(tmp_path / "a.zip", [], method=method, **large)).train
     expected = [split.load(i).tobytes() for i in range(len(split))]
     fork = multiprocessing.get_context("fork")
@@ -182,7 +182,7 @@ def test_processes_and_threads_do_not_share_a_position(tmp_path, method):
     assert [result.get(timeout=10) for _ in range(4)] == [True] * 4
 
 
-def test_an_archive_that_changes_or_goes_is_noticed(tmp_path):
+def test_a_changed_or_deleted_archive_is_detected(tmp_path):
     path = pack(tmp_path / "a.zip")
     split = open_data(path).train
     fresh = pickle.loads(pickle.dumps(split.load))

@@ -1,4 +1,4 @@
-"""An archive gives what the folder gives that it was made from, and a hostile one gives one line."""
+"""An archive equals the folder it was made from, and a hostile one is an error of one line."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ from vitreous.data.sources.open import FileLoader, open_data
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("top", ["", "photos/"])
 @pytest.mark.parametrize("names", [CLASSES, SPLITS], ids=["classes", "splits"])
-def test_an_archive_gives_what_the_folder_gives(tmp_path, names, top, method):
+def test_an_archive_equals_its_folder(tmp_path, names, top, method):
     data = open_data(pack(tmp_path / "photos.zip", names, top, method))
     assert (type(data.train.load), data.name) == (ArchiveLoader, str(tmp_path / "photos.zip"))
     same(data, open_data(tree(tmp_path / "photos", names)))
@@ -40,10 +40,10 @@ def test_a_folder_may_hold_its_splits_as_archives(tmp_path, splits, top):
         ]
 
 
-def test_what_lies_beside_the_archives_is_listed_and_folders_go_first(tmp_path):
+def test_files_next_to_the_archives_are_counted_and_folders_take_precedence(tmp_path):
     pack(tmp_path / "train.zip")
     (tmp_path / "labels.csv").touch()
-    assert open_data(tmp_path).ignored == {"csv file beside the archives": 1}
+    assert open_data(tmp_path).ignored == {"csv file next to the archives": 1}
     tree(tmp_path / "photos")
     pack(tmp_path / "photos" / "train.zip")
     data = open_data(tmp_path / "photos")
@@ -51,7 +51,7 @@ def test_what_lies_beside_the_archives_is_listed_and_folders_go_first(tmp_path):
     assert data.ignored == {"file outside the class folders": 1}
 
 
-def test_only_one_folder_is_a_top_and_not_that_of_a_split(tmp_path):
+def test_only_a_single_folder_that_is_not_a_split_is_dropped_from_names(tmp_path):
     data = open_data(pack(tmp_path / "a.zip", top="train/"))
     assert {name.split("/")[0] for name in data.train.names} == {"train"}
     assert data.class_names == ("ant", "bee")
@@ -61,7 +61,7 @@ def test_only_one_folder_is_a_top_and_not_that_of_a_split(tmp_path):
     assert "one class folder, 'photos'" in line(pack(tmp_path / "d.zip", ["photos/1.png", "photos/2.png"]))
 
 
-def test_the_clutter_of_systems_is_no_trouble_and_the_rest_is_counted(tmp_path):
+def test_clutter_is_skipped_and_other_members_are_counted(tmp_path):
     clutter = dict.fromkeys(("__MACOSX/ant/._0.png", "ant/.DS_Store", "bee/Thumbs.db", ".git/x.png", "./"), b"x")
     path = pack(tmp_path / "a.zip", **clutter)
     assert open_data(path).ignored == {}
@@ -81,7 +81,7 @@ def test_the_clutter_of_systems_is_no_trouble_and_the_rest_is_counted(tmp_path):
     assert all_names(open_data(path)) == set(CLASSES)
 
 
-def test_folders_of_their_own_are_folders(tmp_path):
+def test_folder_members_are_folders(tmp_path):
     path = pack(tmp_path / "a.zip", **{"ant/": b"", "ant/deeper/": b"", "./ant/deeper/x.png": png(1)})
     assert all_names(open_data(path)) == {*CLASSES, "ant/deeper/x.png"}
     add(path, special("cat", stat.S_IFDIR | 0o755), b" ")
@@ -89,14 +89,14 @@ def test_folders_of_their_own_are_folders(tmp_path):
     assert f"'{path}/cat' has no images, but no files" in line(path)
 
 
-def test_what_cannot_be_unpacked_is_counted(tmp_path):
+def test_members_that_cannot_be_decompressed_are_counted(tmp_path):
     path = pack(tmp_path / "a.zip")
     for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         info = zipfile.ZipInfo(f"ant/{method}.png")
         info.compress_type = method
         add(path, info)
     encrypt(path, b"bee/7.png")
-    assert open_data(path).ignored == {"image compressed otherwise than by deflate": 2, "encrypted image": 1}
+    assert open_data(path).ignored == {"image with an unsupported compression": 2, "encrypted image": 1}
     assert all_names(open_data(path)) == {*CLASSES} - {"bee/7.png"}
     for number in range(7):
         encrypt(path, f"bee/{number}.png".encode())
@@ -104,17 +104,17 @@ def test_what_cannot_be_unpacked_is_counted(tmp_path):
 
 
 def encrypt(path, name):
-    """Sets the flag in the table of contents."""
+    """Sets the encryption flag in the table of contents."""
     content = bytearray(path.read_bytes())
     content[content.rindex(name) - 46 + 8] |= 1
     path.write_bytes(content)
 
 
-def test_names_are_read_as_they_were_written(tmp_path):
+def test_names_are_decoded_with_and_without_the_utf_8_flag(tmp_path):
     names = [f"café/{i}.png" for i in range(3)] + [f"пчела/{i}.png" for i in range(3)]
     marked = pack(tmp_path / "marked.zip", names)
     content = bytearray(marked.read_bytes())
-    for signature, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # without the mark of UTF-8, as some systems write them
+    for signature, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # without the UTF-8 flag, as some systems write them
         start = -1
         while (start := content.find(signature, start + 1)) >= 0:
             content[start + at + 1] &= ~8
@@ -122,7 +122,7 @@ def test_names_are_read_as_they_were_written(tmp_path):
     data = open_data(tmp_path / "unmarked.zip")
     assert data.class_names == ("café", "пчела")
     same(data, open_data(marked))
-    old = content.replace("café".encode(), b"caf\x82\x80")  # not UTF-8, so the oldest coding of all
+    old = content.replace("café".encode(), b"caf\x82\x80")  # not UTF-8, so code page 437
     (tmp_path / "old.zip").write_bytes(old)
     assert open_data(tmp_path / "old.zip").class_names == ("caféÇ", "пчела")
 
@@ -137,7 +137,7 @@ def test_two_images_of_one_name_are_refused(tmp_path):
     assert "two members 'ant/3.png'" in line(tmp_path / "b.zip")
 
 
-def test_what_is_wrong_with_an_archive_is_one_line(tmp_path):
+def test_each_problem_with_an_archive_is_one_line(tmp_path):
     (tmp_path / "text.zip").write_text("not an archive")
     assert "cannot be read as a zip archive" in line(tmp_path / "text.zip")
     (tmp_path / "empty.zip").touch()
@@ -154,11 +154,11 @@ def test_what_is_wrong_with_an_archive_is_one_line(tmp_path):
     assert "'fly' in val/ but not in train/" in line(pack(tmp_path / "c.zip", [*SPLITS, "val/fly/1.png"]))
 
 
-def test_what_is_wrong_with_a_folder_of_archives_is_one_line(tmp_path):
+def test_each_problem_with_a_folder_of_archives_is_one_line(tmp_path):
     pack(tmp_path / "test.zip")
     assert "has 'test' but no 'train'" in line(tmp_path)
     pack(tmp_path / "train.zip", ["1.png", "2.png"])
-    assert "train.zip' has no folders of classes" in line(tmp_path)
+    assert "train.zip' has no class folders" in line(tmp_path)
     pack(tmp_path / "train.zip")
     open_data(tmp_path)
     for name in ("val", "valid"):
@@ -167,10 +167,10 @@ def test_what_is_wrong_with_a_folder_of_archives_is_one_line(tmp_path):
     (tmp_path / "valid.zip").unlink()
     (tmp_path / "val.zip").rename(tmp_path.parent / "outside.zip")
     (tmp_path / "val.zip").symlink_to(tmp_path.parent / "outside.zip")
-    assert "no file inside the folder" in line(tmp_path)
+    assert "is a link out of the folder" in line(tmp_path)
 
 
-def test_members_and_their_table_are_bounded(tmp_path, monkeypatch):
+def test_the_number_of_members_and_their_table_are_bounded(tmp_path, monkeypatch):
     path = pack(tmp_path / "a.zip")
     monkeypatch.setattr(archives, "MAX_MEMBERS", len(CLASSES) - 1)
     assert "has 16 members, 15 are allowed" in line(path)
@@ -178,13 +178,13 @@ def test_members_and_their_table_are_bounded(tmp_path, monkeypatch):
     assert "500 are allowed" in line(path)
 
 
-def test_the_native_size_is_the_usual_one(tmp_path):
+def test_the_native_size_is_the_median(tmp_path):
     path = pack(tmp_path / "a.zip", **{"ant/huge.png": png(size=(90, 70)), "ant/broken.png": b"broken"})
     assert open_data(path).native_size == (6, 10)
-    assert "looked at can be read" in line(pack(tmp_path / "b.zip", [], **dict.fromkeys(CLASSES, b"broken")))
+    assert "could be read" in line(pack(tmp_path / "b.zip", [], **dict.fromkeys(CLASSES, b"broken")))
 
 
-def test_many_members_are_opened_once_and_sent_as_numbers(tmp_path, monkeypatch):
+def test_the_table_of_contents_is_read_once_and_pickles_small(tmp_path, monkeypatch):
     path = tmp_path / "a.zip"
     content = png()
     with zipfile.ZipFile(path, "w") as archive:
@@ -197,7 +197,7 @@ def test_many_members_are_opened_once_and_sent_as_numbers(tmp_path, monkeypatch)
     assert pickle.loads(sent).load(0).tobytes() == data.train.load(0).tobytes()
 
 
-def test_real_archives_give_what_their_folders_give(data_folder, tmp_path):
+def test_a_real_archive_equals_its_folder(data_folder, tmp_path):
     path = data_folder / "cifar10_test.zip"
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "cifar")

@@ -1,4 +1,4 @@
-"""Sources give every sample its right label, the same way each time, and say what is wrong with a folder."""
+"""Sources label every sample correctly and reproducibly, and report what is wrong with a folder."""
 
 import os
 import pickle
@@ -15,7 +15,7 @@ from vitreous.support.errors import InputError
 
 
 def make(folder, *names, size=(10, 6)):
-    """Images in a folder, each of one color that its name decides."""
+    """Writes images to a folder, each in a color derived from its name."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, (len(name), ord(name[0]), 0)).save(folder / name, "PNG")
@@ -31,12 +31,12 @@ def names_of(split):
 
 
 def splits_of(data):
-    """The splits there are."""
+    """The splits that exist."""
     return [split for split in (data.train, data.validation, data.test) if split is not None]
 
 
 def line(folder, **options):
-    """The one line that opening the folder ends with."""
+    """The error message of opening a folder, which is one line with a hint."""
     with pytest.raises(InputError) as error:
         open_data(folder, **options)
     assert str(error.value).isprintable()
@@ -44,7 +44,7 @@ def line(folder, **options):
     return str(error.value)
 
 
-def test_digits_are_split_once_and_for_all():
+def test_digits_have_fixed_splits():
     data = open_data("digits")
     splits = splits_of(data)
     _, validation, test = splits
@@ -63,7 +63,7 @@ def test_digits_are_split_once_and_for_all():
         assert again.labels.tolist() == split.labels.tolist()
 
 
-def test_digits_are_scikit_learns():
+def test_digits_equal_scikit_learns():
     from sklearn.datasets import load_digits
 
     images, target = load_digits(return_X_y=True)
@@ -76,7 +76,7 @@ def test_digits_are_scikit_learns():
             assert split.labels[place] == target[number]
 
 
-def test_a_folder_called_digits_is_reached_by_its_path(tmp_path, monkeypatch):
+def test_a_folder_called_digits_is_opened_by_its_path(tmp_path, monkeypatch):
     numbered(tmp_path / "digits", "a", 2)
     numbered(tmp_path / "digits", "b", 2)
     monkeypatch.chdir(tmp_path)
@@ -85,7 +85,7 @@ def test_a_folder_called_digits_is_reached_by_its_path(tmp_path, monkeypatch):
     assert open_data("digits").class_names == tuple("0123456789")
 
 
-def test_classes_directly_are_split_by_class(tmp_path):
+def test_class_folders_are_split_by_class(tmp_path):
     numbered(tmp_path, "class10", 30)
     numbered(tmp_path, "class2", 14)
     numbered(tmp_path, "rare", 1)
@@ -101,11 +101,11 @@ def test_classes_directly_are_split_by_class(tmp_path):
     assert (data.native_size, data.channels, data.flip_ok, data.ignored) == ((6, 10), 3, True, {})
 
 
-def test_a_sample_is_what_its_name_says(tmp_path):
+def test_each_name_loads_its_own_image(tmp_path):
     make(tmp_path, "ant/a.png", "ant/long name.png", "bee/deeper/still deeper/b.png", "bee/b.PNG")
     data = open_data(str(tmp_path))
     for split in (data.train, data.validation):
-        load = pickle.loads(pickle.dumps(split.load))  # as a worker gets it
+        load = pickle.loads(pickle.dumps(split.load))  # as in a worker process
         for place, name in enumerate(split.names):
             assert load(place).getpixel((0, 0)) == (len(name), ord(name[0]), 0)
     assert names_of(data.train) | names_of(data.validation) == {
@@ -115,7 +115,7 @@ def test_a_sample_is_what_its_name_says(tmp_path):
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation", "Val", None])
 @pytest.mark.parametrize("test", ["test", None])
-def test_split_folders_in_every_combination(tmp_path, validation, test):
+def test_split_folders_work_in_every_combination(tmp_path, validation, test):
     for folder in filter(None, ("train", validation, test)):
         numbered(tmp_path / folder, "a", 20)
         numbered(tmp_path / folder, "b", 10)
@@ -146,7 +146,7 @@ def test_adding_images_hardly_changes_what_is_held_out(tmp_path):
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=60, unique=True), st.floats(0.01, 0.99))
-def test_what_is_held_out_is_counted_exactly_and_does_not_depend_on_order(names, fraction):
+def test_the_held_out_count_is_exact_and_does_not_depend_on_order(names, fraction):
     mask = hold_out(names, fraction)
     assert mask.sum() == min(max(1, round(len(names) * fraction)), len(names) - 1)
     held = {name for name, out in zip(names, mask, strict=True) if out}
@@ -173,16 +173,16 @@ def test_a_class_called_train_is_a_class(tmp_path):
     assert open_data(tmp_path).class_names == ("car", "plane", "train")
 
 
-def test_folders_beside_train_are_ignored_and_listed(tmp_path):
+def test_folders_next_to_train_are_ignored_and_counted(tmp_path):
     for name in ("a", "b"):
         numbered(tmp_path / "train", name, 2)
     numbered(tmp_path, "unlabeled", 2)
     data = open_data(tmp_path)
     assert data.class_names == ("a", "b")
-    assert data.ignored == {"folder beside train/: unlabeled": 1}
+    assert data.ignored == {"folder next to train/: unlabeled": 1}
 
 
-def test_clutter_is_no_trouble_and_the_rest_is_counted(tmp_path):
+def test_clutter_is_skipped_and_other_files_are_counted(tmp_path):
     numbered(tmp_path, "a", 2)
     numbered(tmp_path, "b", 2)
     for name in (".DS_Store", "a/.DS_Store", "a/Thumbs.db", "a/._0.png", "b/desktop.ini"):
@@ -202,7 +202,7 @@ def test_clutter_is_no_trouble_and_the_rest_is_counted(tmp_path):
     }
 
 
-def test_links_are_followed_to_files_inside_only(tmp_path):
+def test_links_are_followed_only_to_files_inside(tmp_path):
     root = tmp_path / "photos"
     make(root, "a/1.png", "a/2.png", "b/1.png", "b/2.png")
     make(tmp_path, "secret/x.png")
@@ -222,18 +222,18 @@ def test_links_are_followed_to_files_inside_only(tmp_path):
     assert open_data(tmp_path / "link").class_names == ("a", "b")  # the source itself may be a link
 
 
-def test_a_class_that_is_a_link_is_told_and_not_left_out(tmp_path):
+def test_a_linked_class_folder_is_an_error(tmp_path):
     root = make(tmp_path / "photos", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
     make(tmp_path, "elsewhere/1.png")
     (root / "c").symlink_to(tmp_path / "elsewhere")
     assert "links to folders are not followed" in line(root)
 
 
-def test_what_is_wrong_with_a_folder_is_one_line(tmp_path):
-    assert "does not exist" in line(tmp_path / "missing")
-    assert "FOLDER/CLASS/IMAGE" in line(tmp_path / "missing")
+def test_each_problem_with_a_folder_is_one_line(tmp_path):
+    assert line(tmp_path / "missing").startswith(f"'{tmp_path}/missing' does not exist; check the path")
     (tmp_path / "file").touch()
     assert "is not a folder" in line(tmp_path / "file")
+    assert "FOLDER/CLASS/IMAGE" in line(tmp_path / "file")
     assert "cannot be opened" in line("a\0b")
     (tmp_path / "empty").mkdir()
     assert "no class folders" in line(tmp_path / "empty")
@@ -242,7 +242,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path):
     assert "one image" in line(make(tmp_path / "single", "a/1.png", "b/1.png"))
 
 
-def test_a_class_without_images_says_what_it_holds(tmp_path):
+def test_an_empty_class_is_an_error_that_lists_its_files(tmp_path):
     numbered(tmp_path, "a", 3)
     numbered(tmp_path, "b", 3)
     (tmp_path / "c").mkdir()
@@ -251,7 +251,7 @@ def test_a_class_without_images_says_what_it_holds(tmp_path):
     assert "1 x heic file" in line(tmp_path)
 
 
-def test_classes_that_differ_between_splits_are_named(tmp_path):
+def test_classes_that_differ_between_splits_are_listed(tmp_path):
     for name in ("train/a", "train/b", "val/a", "val/b", "test/a", "test/b"):
         numbered(tmp_path, name, 2)
     open_data(tmp_path)
@@ -261,7 +261,7 @@ def test_classes_that_differ_between_splits_are_named(tmp_path):
     assert "'zebra' in train/ but not in val/" in line(tmp_path)
 
 
-def test_splits_that_cannot_be_told_are_refused(tmp_path):
+def test_missing_and_ambiguous_splits_are_refused(tmp_path):
     for name in ("val/a", "val/b"):
         numbered(tmp_path, name, 2)
     assert "no 'train' folder" in line(tmp_path)
@@ -270,11 +270,11 @@ def test_splits_that_cannot_be_told_are_refused(tmp_path):
     assert "two validation splits" in line(tmp_path)
 
 
-def test_the_folder_of_several_sources_is_not_a_source(tmp_path):
+def test_a_folder_of_several_data_sets_is_refused(tmp_path):
     for source in ("pets", "food"):
         numbered(tmp_path / source / "train", "a", 2)
         numbered(tmp_path / source / "train", "b", 2)
-    assert "'food' in it has a train folder of its own" in line(tmp_path)
+    assert "'food' in it has its own train folder" in line(tmp_path)
 
 
 def test_an_unreadable_folder_is_one_line(tmp_path, monkeypatch):
@@ -290,7 +290,7 @@ def test_an_unreadable_folder_is_one_line(tmp_path, monkeypatch):
     assert "Permission denied" in line(tmp_path)
 
 
-def test_hostile_names_are_only_names(tmp_path):
+def test_hostile_names_are_inert(tmp_path):
     for name in ("=cmd", "<script>", "new\nline", "\x1b[31mred", "gpj.\u202eexe", os.fsdecode(b"caf\xe9")):
         numbered(tmp_path, name, 2)
     data = open_data(tmp_path)
@@ -302,7 +302,7 @@ def test_hostile_names_are_only_names(tmp_path):
     line(tmp_path)
 
 
-def test_a_broken_file_is_found_when_it_is_loaded(tmp_path):
+def test_a_broken_file_is_reported_when_it_is_loaded(tmp_path):
     numbered(tmp_path, "a", 4)
     numbered(tmp_path, "b", 4)
     (tmp_path / "a" / "text.jpg").write_text("not a picture")
@@ -313,21 +313,21 @@ def test_a_broken_file_is_found_when_it_is_loaded(tmp_path):
     assert data.native_size == (6, 10)
 
 
-def test_a_folder_of_broken_files_is_refused_at_once(tmp_path):
+def test_a_folder_of_broken_files_is_refused(tmp_path):
     for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("not a picture")
-    assert "can be read" in line(tmp_path)
+    assert "none of 2 images" in line(tmp_path)
 
 
-def test_the_native_size_is_the_usual_one_upright(tmp_path):
+def test_the_native_size_is_the_median(tmp_path):
     numbered(tmp_path, "a", 9)
     numbered(tmp_path, "b", 9)
     make(tmp_path, "a/huge.png", size=(900, 700))
     assert open_data(tmp_path).native_size == (6, 10)
 
 
-def test_many_files_are_opened_fast_and_undecoded(tmp_path, monkeypatch):
+def test_opening_many_files_decodes_none(tmp_path, monkeypatch):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         content = make(tmp_path, f"{name}/0.png").joinpath(f"{name}/0.png")

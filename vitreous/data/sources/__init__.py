@@ -1,1 +1,1 @@
-"""Where labeled images come from: the embedded digits, folders, and archives."""
+"""Sources of labeled images: the embedded digits, folders and archives."""

@@ -1,101 +1,67 @@
-"""Images in zip archives, read in place: nothing is extracted, and no archive costs more than its size says.
+"""Images in zip archives, read in place and within bounds; nothing is extracted.
 
-The table of contents is read once, by the standard library's zipfile. What is kept of a member is a row of
-numbers, so that a worker process gets a million of them at once and reads one with two reads of the file.
+The standard library's zipfile reads the table of contents once. Of each member a row of numbers is kept, so that a
+million of them can be sent to a worker process, which loads an image with two reads of the file.
 """
 
 import io
 import os
 import stat
 import struct
-import threading
 import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
-from PIL import Image
 
-from vitreous.data.images import BadImage, ImageLimits, decode_image, header_size, is_image_name
-from vitreous.data.sources.layouts import SPLITS, Entry, is_clutter, kind_of
+from vitreous.data.images import BadImage, is_image_name
+from vitreous.data.sources.layouts import SPLITS, Entry, ImageLoader, Tree, holds_only_folders, is_clutter, kind_of
 from vitreous.support.errors import InputError
 
 SUFFIX = ".zip"
 MAX_MEMBERS = 10_000_000
-MAX_CONTENTS = 100 * MAX_MEMBERS  # bytes of the table of contents: of a member 46 and those of its name
-HEADER, SIGNATURE, LENGTHS_AT = 30, b"PK\3\4", 26  # what stands before a member's bytes, with a name and more after it
+MAX_CONTENTS = 100 * MAX_MEMBERS  # bytes of the table of contents: 46 per member, and its name
+HEADER, SIGNATURE, LENGTHS_AT = 30, b"PK\3\4", 26  # of a member's header, whose name and extra field follow it
 ENCRYPTED, UTF_8 = 1 | 1 << 6, 1 << 11  # flags
-MOST = 2**63 - 1
+MAX_INT64 = 2**63 - 1
 MEMBER = np.dtype(
     [("archive", "i4"), ("offset", "i8"), ("stored", "i8"), ("size", "i8"), ("crc", "u4"), ("deflated", "?")]
 )
 
 
+@dataclass(frozen=True)
 class ArchiveFile:
-    """An archive's stored members, for any thread of any process.
-
-    Each process opens the file for itself, since processes that share one share its position.
+    """An archive on disk, opened for each read, so that threads and processes share no position.
 
     Args:
         path: of the archive.
-        stamp: its size in bytes and its time of change in ns; by default as they are.
+        stamp: its size in bytes and modification time in ns when its contents were read.
     """
 
-    def __init__(self, path: str, stamp: tuple[int, int] | None = None) -> None:
-        self._opened: _Opened | None = None
-        self.path = path
-        self.stamp = stamp or _stamp(Path(path).stat())
-
-    def __reduce__(self) -> tuple[type["ArchiveFile"], tuple[str, tuple[int, int]]]:
-        return ArchiveFile, (self.path, self.stamp)
-
-    def __del__(self) -> None:
-        if self._opened:
-            self._opened.file.close()
+    path: str
+    stamp: tuple[int, int]
 
     def stored(self, offset: int, count: int) -> bytes:
-        """The bytes of the member whose header is at `offset`, as they are stored; none where there is no header.
+        """The stored bytes of the member whose header is at `offset`; empty if there is no header.
 
         Raises:
-            OSError: the file cannot be read, or is not the one it was any more.
+            OSError: the file cannot be read, or has changed.
         """
-        opened = self._open()
-        with opened.lock:
-            opened.file.seek(offset)
-            header = opened.file.read(HEADER)
+        with Path(self.path).open("rb") as file:
+            if _stamp(os.fstat(file.fileno())) != self.stamp:
+                raise OSError("the archive has changed since it was opened")
+            file.seek(offset)
+            header = file.read(HEADER)
             if len(header) < HEADER or not header.startswith(SIGNATURE):
                 return b""
-            opened.file.seek(sum(struct.unpack_from("<2H", header, LENGTHS_AT)), os.SEEK_CUR)
-            return opened.file.read(count)
-
-    def _open(self) -> "_Opened":
-        """The file as this process opened it."""
-        opened = self._opened
-        if opened and opened.process == os.getpid():
-            return opened
-        fresh = _Opened(self.path)
-        if _stamp(os.fstat(fresh.file.fileno())) != self.stamp:
-            fresh.file.close()
-            raise OSError("the archive has changed since it was opened")
-        if opened:  # by the process that this one is a fork of; it keeps its own
-            opened.file.close()
-        self._opened = fresh
-        return fresh
-
-
-class _Opened:
-    """A file as one process opened it; the lock is for its position."""
-
-    def __init__(self, path: str) -> None:
-        self.process = os.getpid()
-        self.file = io.BufferedReader(io.FileIO(path))
-        self.lock = threading.Lock()
+            file.seek(sum(struct.unpack_from("<2H", header, LENGTHS_AT)), os.SEEK_CUR)
+            return file.read(count)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
@@ -103,36 +69,14 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class ArchiveLoader:
-    """Decodes members of archives by their places.
-
-    Args:
-        archives: the files.
-        names: what the members are called.
-        members: a row for each: which archive, and where and how it lies there.
-        limits: what an image may cost.
-    """
+class ArchiveLoader(ImageLoader):
+    """Loads the images of archives; of each it has a row of type MEMBER."""
 
     archives: tuple[ArchiveFile, ...]
-    names: tuple[str, ...]
     members: np.ndarray
-    limits: ImageLimits = field(default_factory=ImageLimits)
 
-    def __call__(self, index: int) -> Image.Image:
-        try:
-            return decode_image(self.content(index), self.limits)
-        except BadImage as error:
-            raise BadImage(self.names[index], error.reason, error.hint) from error
-
-    def size(self, index: int) -> tuple[int, int]:
-        """The (height, width) that the header tells, undecoded."""
-        try:
-            return header_size(self.content(index), self.limits)
-        except BadImage as error:
-            raise BadImage(self.names[index], error.reason, error.hint) from error
-
-    def content(self, index: int) -> bytes:
-        """A member's bytes, checked. However much a member would unpack to, no more is unpacked than it says."""
+    def file(self, index: int) -> bytes:
+        """The checked bytes of a member, decompressed no further than its recorded size."""
         name, most = self.names[index], self.limits.max_bytes
         archive, offset, stored, size, crc, deflated = self.members[index].item()
         if max(stored, size) > most:
@@ -144,105 +88,102 @@ class ArchiveLoader:
         except OSError as error:
             raise BadImage(name, f"cannot be read: {error.strerror or error}", "check the archive") from error
         except zlib.error as error:
-            raise BadImage(name, f"is broken in the archive: {error}", "make the archive again") from error
+            raise BadImage(name, f"is broken in the archive: {error}", "create the archive again") from error
         if len(content) != size or zlib.crc32(content) != crc:
-            reason = "is broken in the archive: its size or checksum is another than the archive says"
-            raise BadImage(name, reason, "make the archive again")
+            reason = "is broken in the archive: its size or checksum differs from the recorded one"
+            raise BadImage(name, reason, "create the archive again")
         return content
 
 
 @dataclass(frozen=True, eq=False)
-class ArchiveTree:
-    """The members of one or several archives as a `vitreous.data.sources.layouts.Tree`.
+class ArchiveTree(Tree):
+    """The members of one or several archives.
 
     Args:
-        source: as it was given.
         archives: the files.
-        names: of all members but clutter, sorted; those of folders end with "/".
-        places: for each name the member's row in `members`, or what kind of thing it is that is ignored.
-        members: rows as in `ArchiveLoader`.
-        ignored: what is left out.
+        names: of all members except clutter, sorted; those of folders end with "/".
+        rows: for each name its row in `members`, or the kind it is ignored as.
+        members: a row of type MEMBER for each image.
     """
 
-    source: str
     archives: tuple[ArchiveFile, ...]
     names: list[str]
-    places: list[int | str]
+    rows: list[int | str]
     members: np.ndarray
-    ignored: Counter[str]
 
     def path(self, folder: str) -> str:
         return f"{self.source}/{folder}".rstrip("/")
 
     def entries(self, folder: str) -> list[Entry]:
         prefix = f"{folder}/" if folder else ""
-        found = []
-        place = bisect_left(self.names, prefix)
-        while place < len(self.names) and self.names[place].startswith(prefix):
-            name, slash, _ = self.names[place][len(prefix) :].partition("/")
-            if name:  # none is the folder itself
-                found.append(Entry(name, bool(slash)))
-            # In this order all that is below a folder comes together, and "0" comes next after "/".
-            place = bisect_left(self.names, f"{prefix}{name}0", place) if name and slash else place + 1
-        return found
+        return sorted(_top_entries(name[len(prefix) :] for name in self.names[self._below(folder)]))
 
     def images(self, folder: str, others: Counter[str]) -> Iterator[str]:
-        begin, end = bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0")
-        for name, place in zip(self.names[begin:end], self.places[begin:end], strict=True):
-            if isinstance(place, int):
+        below = self._below(folder)
+        for name, row in zip(self.names[below], self.rows[below], strict=True):
+            if isinstance(row, int):
                 yield name
             elif not name.endswith("/"):
-                others[place] += 1
+                others[row] += 1
+
+    def _below(self, folder: str) -> slice:
+        """Where the names below a folder are: they are contiguous, and "0" is the character after "/"."""
+        return (
+            slice(bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0"))
+            if folder
+            else slice(None)
+        )
 
     def loader(self, names: tuple[str, ...]) -> ArchiveLoader:
-        rows = [self.places[bisect_left(self.names, name)] for name in names]
-        return ArchiveLoader(self.archives, names, self.members[np.array(rows, dtype=np.int64)])
+        rows = [self.rows[bisect_left(self.names, name)] for name in names]
+        return ArchiveLoader(names, self.archives, self.members[np.array(rows, dtype=np.int64)])
 
 
 def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str] | None = None) -> ArchiveTree:
-    """Reads what one archive, or those of several splits, hold.
+    """The tree of one archive, or of one archive per split.
 
-    One folder that all lies below is left out of the names, unless it is that of a split in the only archive.
+    A single top folder around everything is dropped from the names, unless it is a split.
 
     Args:
-        source: as it was given.
-        paths: of each archive, after the folder that its members are to lie in: "train", or "" for the top.
-        ignored: what is left out already.
+        source: as the user named it.
+        paths: a (folder, path) pair per archive: the folder to put its members in, such as "train" or "", and its path.
+        ignored: files ignored so far, by kind.
 
     Raises:
-        InputError: an archive cannot be read, has too many members, two of one name, or is that of a split but
-            has no folders of classes.
+        InputError: an archive cannot be read, has too many members or two of one name, or is that of a split and
+            has no class folders.
     """
     ignored = Counter(ignored or ())
-    archives = tuple(ArchiveFile(path) for _, path in paths)
-    listed: list[tuple[str, int | str]] = []
+    archives = tuple(ArchiveFile(path, _stamp(Path(path).stat())) for _, path in paths)
+    rows: list[tuple[str, int | str]] = []
     images: list[tuple[int, ZipInfo]] = []
     for number, (folder, path) in enumerate(paths):
         members = [(name, info) for info in _contents(path) if (name := _name(info, ignored))]
         top = _common_top([name for name, _ in members], keep_splits=not folder)
-        if folder and not _holds_only_folders([name.removeprefix(top) for name, _ in members]):
-            raise InputError(f"{path!r} has no folders of classes, or images beside them", "expected is CLASS/IMAGE")
+        if folder and not holds_only_folders(_top_entries([name.removeprefix(top) for name, _ in members])):
+            cause = f"{path!r} has no class folders, or images outside them"
+            raise InputError(cause, "arrange its contents as CLASS/IMAGE")
         for name, info in members:
             kind = "folder" if name.endswith("/") else _why_ignored(name, info)
-            listed.append((f"{folder}/{name.removeprefix(top)}".lstrip("/"), kind or len(images)))
+            rows.append((f"{folder}/{name.removeprefix(top)}".lstrip("/"), kind or len(images)))
             if not kind:
                 images.append((number, info))
-    listed.sort(key=lambda member: member[0])
-    for (name, _), (following, _) in pairwise(listed):
+    rows.sort(key=lambda row: row[0])
+    for (name, _), (following, _) in pairwise(rows):
         if name == following and not name.endswith("/"):
-            raise InputError(f"{source!r} has two members {name!r}", "make the archive again, with one of them")
+            raise InputError(f"{source!r} has two members {name!r}", "create the archive again with one of them")
     return ArchiveTree(
         source=source,
         archives=archives,
-        names=[name for name, _ in listed],
-        places=[place for _, place in listed],
+        names=[name for name, _ in rows],
+        rows=[row for _, row in rows],
         members=np.fromiter((_row(number, info) for number, info in images), MEMBER, len(images)),
         ignored=ignored,
     )
 
 
 class _Bounded(io.BufferedReader):
-    """A file of which no more is read at once than a table of contents may have."""
+    """A file that refuses to read more at once than a table of contents may have."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_CONTENTS:
@@ -251,26 +192,28 @@ class _Bounded(io.BufferedReader):
 
 
 def _contents(path: str) -> list[ZipInfo]:
-    """What an archive says it holds."""
-    # zipfile meets hostile bytes with errors of many kinds (BadZipFile, NotImplementedError, UnicodeDecodeError,
-    # struct.error, OverflowError, ...). All of them mean that this archive cannot be read.
+    """The table of contents of an archive."""
+    # On hostile bytes zipfile raises BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error, OverflowError
+    # and more. All of them mean that this archive cannot be read.
     try:
         with _Bounded(io.FileIO(path)) as file, ZipFile(file) as archive:
             members = archive.infolist()
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         cause = f"{path!r} cannot be read as a zip archive: {reason or type(error).__name__}"
-        raise InputError(cause, "make the archive again, or give the folder") from error
+        raise InputError(cause, "create the archive again, or use the folder") from error
     if len(members) > MAX_MEMBERS:
-        raise InputError(f"{path!r} has {len(members):,} members, {MAX_MEMBERS:,} are allowed", "make it smaller")
+        raise InputError(
+            f"{path!r} has {len(members):,} members, {MAX_MEMBERS:,} are allowed", "split it or use a folder"
+        )
     return members
 
 
 def _name(info: ZipInfo, ignored: Counter[str]) -> str:
-    """A member's path, of a folder with "/" at its end; nothing for clutter and for what leads elsewhere."""
+    """A member's path, ending with "/" for a folder; empty for clutter and unsafe paths."""
     name = info.filename
     if not name.isascii() and not info.flag_bits & UTF_8:
-        with suppress(UnicodeError):  # what some systems write does not say that it is UTF-8
+        with suppress(UnicodeError):  # some systems write UTF-8 without the flag
             name = name.encode("cp437").decode("utf-8")
     parts = [part for part in name.removesuffix("/").split("/") if part != "."]
     if not all(parts) or ".." in parts:
@@ -283,8 +226,8 @@ def _name(info: ZipInfo, ignored: Counter[str]) -> str:
 
 
 def _why_ignored(name: str, info: ZipInfo) -> str | None:
-    """What kind of thing a member is, if not an image that we read."""
-    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive does not say
+    """The kind a member is ignored as; None for an image to load."""
+    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if not recorded
     base = name.rpartition("/")[2]
     if kind == stat.S_IFLNK:
         return "link"
@@ -295,27 +238,27 @@ def _why_ignored(name: str, info: ZipInfo) -> str | None:
     if info.flag_bits & ENCRYPTED:
         return "encrypted image"
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        return "image compressed otherwise than by deflate"
+        return "image with an unsupported compression"
     return None
 
 
 def _row(number: int, info: ZipInfo) -> tuple[int, int, int, int, int, bool]:
-    """A row of MEMBER; a number that no file has becomes another that is found wrong when the image is loaded."""
-    offset, stored, size = info.header_offset & MOST, info.compress_size & MOST, info.file_size & MOST
+    """A row of type MEMBER; a number beyond int64 is masked, and fails the checks when the image is loaded."""
+    offset, stored, size = info.header_offset & MAX_INT64, info.compress_size & MAX_INT64, info.file_size & MAX_INT64
     return number, offset, stored, size, info.CRC, info.compress_type == ZIP_DEFLATED
 
 
 def _common_top(names: Sequence[str], keep_splits: bool) -> str:
-    """The folder, with "/", that holds all folders of classes and no images itself, if there is such a one."""
-    tops = {name[: name.index("/") + 1] for name in names if "/" in name}
-    if len(tops) != 1 or not _holds_only_folders(names):
+    """The single top folder, with "/", that holds all class folders and no images itself; empty if there is none."""
+    entries = _top_entries(names)
+    tops = [entry.name for entry in entries if entry.is_folder]
+    if len(tops) != 1 or not holds_only_folders(entries) or (keep_splits and tops[0].casefold() in SPLITS):
         return ""
-    (top,) = tops
-    if keep_splits and top[:-1].casefold() in SPLITS:
-        return ""
-    return top if _holds_only_folders([name.removeprefix(top) for name in names]) else ""
+    top = f"{tops[0]}/"
+    return top if holds_only_folders(_top_entries([name.removeprefix(top) for name in names])) else ""
 
 
-def _holds_only_folders(names: Sequence[str]) -> bool:
-    """Whether there are folders, and no images next to them."""
-    return any("/" in name for name in names) and not any("/" not in name and is_image_name(name) for name in names)
+def _top_entries(names: Iterable[str]) -> set[Entry]:
+    """The entries at the top of these members."""
+    parts = (name.partition("/") for name in names)
+    return {Entry(name, bool(slash)) for name, slash, _ in parts if name}

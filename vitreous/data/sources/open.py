@@ -1,72 +1,70 @@
-"""Where labeled images come from: the embedded digits, and photos in folders or zip archives.
+"""Opens a source of labeled images: the embedded digits, or photos in folders or zip archives.
 
-Opening a source reads names, never pixels. Splits are fixed by the files' names alone: opening the same
-source again, or on another machine, gives the same samples in the same places.
+Opening reads names, not pixels. The splits depend on the file names alone, so they are the same every time and on
+every machine.
 """
 
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from vitreous.data.images import ImageLimits, decode_image, header_size, is_image_name
+from vitreous.data.images import is_image_name
 from vitreous.data.sources.archives import SUFFIX, open_archives
-from vitreous.data.sources.layouts import LAYOUT, SPLITS, Entry, Tree, is_clutter, kind_of, open_tree
+from vitreous.data.sources.layouts import LAYOUT, SPLITS, Entry, ImageLoader, Tree, is_clutter, kind_of, open_tree
 from vitreous.data.sources.splits import ImageData, Split, hold_out
 from vitreous.support.errors import InputError
 
 DIGITS = "digits"
-TEST_FRACTION = 0.2  # of the digits, which come without a test split
+TEST_FRACTION = 0.2  # of the digits, which have no test split of their own
 
 
 def open_data(source: str | Path, validation_fraction: float = 0.1) -> ImageData:
     """Opens a source of labeled images.
 
-    "digits" is scikit-learn's 1,797 handwritten digits of 8x8 pixels, with a fixed test fifth; a folder of
-    this name is "./digits". Any other source is a folder, in one of two layouts:
+    "digits" means scikit-learn's 1,797 handwritten digits of 8x8 pixels, of which a fixed fifth is the test split;
+    use "./digits" for a folder of that name. Any other source is a folder in one of two layouts:
 
-    - `FOLDER/CLASS/IMAGE`: there is no test split.
-    - `FOLDER/train/CLASS/IMAGE`, with `val/`, `valid/` or `validation/`, and `test/`, or only some of these,
-      beside train/. Other folders beside it are ignored and listed. A folder called train that holds images
-      itself, next to car/ and plane/, is a class.
+    - `FOLDER/CLASS/IMAGE`, without a test split.
+    - `FOLDER/train/CLASS/IMAGE`, optionally with `val/`, `valid/` or `validation/`, and `test/` next to train/. Other
+      folders there are ignored and counted. A folder called train that directly holds images is a class.
 
-    Images may lie deeper inside a class folder. Links are followed to files inside the source only.
+    Images may be in subfolders of a class folder. Links are followed only to files inside the source.
 
-    A zip archive holds the same, also below one folder of its own, and gives the same samples as the folder
-    that it was made from; links in it are ignored and listed. It is read in place. A folder without folders
-    may hold its splits as archives: `train.zip`, with `val.zip` and `test.zip` or as the folders are called.
+    A zip archive of either layout, perhaps inside one top folder, gives the same samples as the folder it was made
+    from; it is read in place, and links in it are ignored and counted. A folder without subfolders may instead hold an
+    archive for each split: `train.zip`, `val.zip` and `test.zip`.
 
-    Without a validation split, a fixed part of train is it: of each class with n images, those
-    max(1, round(n * f)) whose names, relative to the class folder, have the smallest hashes. So it does not
-    depend on the other classes, and hardly changes when images are added. A class's only image stays in
-    train.
+    Without a validation split, a fixed part of train is held out: of each class with n images, the
+    max(1, round(n * f)) whose names, relative to the class folder, have the smallest hashes. This does not depend on
+    other classes, and hardly changes when images are added. The only image of a class stays in train.
 
     Args:
         source: "digits", a folder, or a zip archive.
         validation_fraction: f, in (0, 1).
 
     Raises:
-        InputError: no folder and no archive, empty, one class, a class without images, classes that differ
-            between splits, an archive that cannot be read or holds two images of the same name.
+        InputError: the source does not exist or is empty, has one class, a class without images, or splits with
+            different classes; or an archive cannot be read or has two images of the same name.
     """
     if not 0 < validation_fraction < 1:
-        raise InputError(f"the validation fraction is {validation_fraction}", "it must be between 0 and 1")
-    is_path = isinstance(source, Path) and source.is_dir()  # Path("./digits") has lost its dot
+        raise InputError(f"the validation fraction is {validation_fraction}", "set it between 0 and 1")
+    is_path = isinstance(source, Path) and source.is_dir()  # str(Path("./digits")) has no dot
     if str(source) == DIGITS and not is_path:
         return _open_digits(validation_fraction)
     return open_tree(_tree(str(source)), validation_fraction)
 
 
 def _tree(source: str) -> Tree:
-    """The folder, the archive, or the archives of a folder."""
+    """A folder, an archive, or a folder of archives as a tree."""
     root = _real_path(source)
     if not root.is_dir():
         return open_archives(source, [("", str(root))])
-    tree = FolderTree(source, str(root))
+    tree = FolderTree(source, Counter(), str(root))
     entries = tree.entries("")
     if any(entry.is_folder for entry in entries):
         return tree
@@ -74,24 +72,26 @@ def _tree(source: str) -> Tree:
     for name in (entry.name for entry in entries):
         stem, dot, suffix = name.rpartition(".")
         if f"{dot}{suffix}".casefold() != SUFFIX or stem.casefold() not in SPLITS:
-            tree.ignored[f"{kind_of(name)} beside the archives"] += 1
+            tree.ignored[f"{kind_of(name)} next to the archives"] += 1
         elif not _leads_to_file_inside(tree.path(name), tree.root):
-            raise InputError(f"{tree.path(name)!r} is no file inside the folder", "put the archive itself there")
+            raise InputError(f"{tree.path(name)!r} is a link out of the folder", "replace it with the archive")
         else:
             archives.append((stem, tree.path(name)))
-    return open_archives(source, archives, tree.ignored) if archives else FolderTree(source, tree.root)
+    return open_archives(source, archives, tree.ignored) if archives else FolderTree(source, Counter(), tree.root)
 
 
 def _real_path(source: str) -> Path:
-    """The folder's or archive's path without links, so that what is inside it can be told."""
+    """The path of a folder or archive with links resolved, against which links inside it are checked."""
     try:
         root = Path(source).resolve()
         if root.is_dir() or (root.is_file() and source.casefold().endswith(SUFFIX)):
             return root
-        what = f"is not a folder or a {SUFFIX} archive" if root.exists() else "does not exist"
+        exists = root.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a loop of links
-        what = f"cannot be opened: {error}"
-    raise InputError(f"{source!r} {what}", LAYOUT)
+        raise InputError(f"{source!r} cannot be opened: {error}", "check the path") from error
+    if exists:
+        raise InputError(f"{source!r} is not a folder or a {SUFFIX} archive", LAYOUT)
+    raise InputError(f"{source!r} does not exist", "check the path; a source is a folder, a .zip or digits")
 
 
 # ---- digits
@@ -99,7 +99,7 @@ def _real_path(source: str) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class ArrayLoader:
-    """Makes gray images from the rows of an array "samples height width" of bytes."""
+    """Gray images from a byte array "samples height width"."""
 
     pixels: np.ndarray
 
@@ -108,26 +108,25 @@ class ArrayLoader:
 
 
 def _open_digits(validation_fraction: float) -> ImageData:
-    """scikit-learn's digits, 0..16 scaled to 0..255."""
+    """scikit-learn's digits, scaled from 0..16 to 0..255."""
     from sklearn.datasets import load_digits
 
     values, target = load_digits(return_X_y=True)
     values, target = np.asarray(values, np.float64), np.asarray(target, np.int64)
     pixels = np.rint(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    names = [f"{DIGITS}/{index:04}" for index in range(len(target))]
+    indices: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for label in range(10):
-        places = np.flatnonzero(target == label)
-        is_test = hold_out([_digit_name(place) for place in places.tolist()], TEST_FRACTION)
-        rest = places[~is_test]
-        is_validation = hold_out([_digit_name(place) for place in rest.tolist()], validation_fraction)
-        splits["test"] += places[is_test].tolist()
-        splits["validation"] += rest[is_validation].tolist()
-        splits["train"] += rest[~is_validation].tolist()
+        rest = np.flatnonzero(target == label)
+        for name, fraction in (("test", TEST_FRACTION), ("validation", validation_fraction)):
+            mask = hold_out([names[index] for index in rest.tolist()], fraction)
+            indices[name] += rest[mask].tolist()
+            rest = rest[~mask]
+        indices["train"] += rest.tolist()
 
     def split(name: str) -> Split:
-        places = splits[name]
-        names = tuple(_digit_name(place) for place in places)
-        return Split(name, names, target[places], ArrayLoader(pixels[places]))
+        chosen = indices[name]
+        return Split(name, tuple(names[i] for i in chosen), target[chosen], ArrayLoader(pixels[chosen]))
 
     return ImageData(
         name=DIGITS,
@@ -142,45 +141,24 @@ def _open_digits(validation_fraction: float) -> ImageData:
     )
 
 
-def _digit_name(place: int) -> str:
-    return f"{DIGITS}/{place:04}"
-
-
 # ---- folders
 
 
-@dataclass(frozen=True)
-class FileLoader:
-    """Decodes the files of a folder by their places."""
+@dataclass(frozen=True, eq=False)
+class FileLoader(ImageLoader):
+    """Loads the image files of a folder."""
 
     folder: str
-    names: tuple[str, ...]
-    limits: ImageLimits = field(default_factory=ImageLimits)
 
-    def __call__(self, index: int) -> Image.Image:
-        return decode_image(self.path(index), self.limits)
-
-    def path(self, index: int) -> str:
+    def file(self, index: int) -> str:
         return f"{self.folder}/{self.names[index]}"
-
-    def size(self, index: int) -> tuple[int, int]:
-        """The (height, width) that the header tells, undecoded."""
-        return header_size(self.path(index), self.limits)
 
 
 @dataclass(frozen=True, eq=False)
-class FolderTree:
-    """A folder on a disk as a `vitreous.data.sources.layouts.Tree`.
+class FolderTree(Tree):
+    """A folder on disk; `root` is its path with links resolved."""
 
-    Args:
-        source: as it was given.
-        root: its path without links.
-        ignored: what is left out.
-    """
-
-    source: str
     root: str
-    ignored: Counter[str] = field(default_factory=Counter)
 
     def path(self, folder: str) -> str:
         return f"{self.root}/{folder}" if folder else self.root
@@ -208,20 +186,20 @@ class FolderTree:
                     yield f"{folder}/{entry.name}"
 
     def loader(self, names: tuple[str, ...]) -> FileLoader:
-        return FileLoader(self.root, names)
+        return FileLoader(names, self.root)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """The entries of a folder but hidden ones and clutter, by name."""
+    """The entries of a folder by name, without hidden ones and clutter."""
     try:
         with os.scandir(folder) as entries:
-            seen = [entry for entry in entries if not is_clutter(entry.name)]
+            kept = [entry for entry in entries if not is_clutter(entry.name)]
     except OSError as error:
         raise InputError(f"cannot read the folder {folder!r}: {error.strerror}", "check its permissions") from error
-    return sorted(seen, key=lambda entry: entry.name)
+    return sorted(kept, key=lambda entry: entry.name)
 
 
 def _leads_to_file_inside(link: str, root: str) -> bool:
-    """Whether a link ends at a file inside the root."""
+    """Whether a link leads to a file inside the root."""
     target = Path(link).resolve()
     return target.is_file() and target.is_relative_to(root)

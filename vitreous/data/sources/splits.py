@@ -1,4 +1,4 @@
-"""Labeled images, opened and split: what every source gives, and how images are held out for validation."""
+"""Labeled images in splits, which every source returns, and how images are held out for validation."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ from PIL import Image
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples of one split, classes one after the other.
+    """The samples of one split, ordered by class.
 
     Args:
         name: "train", "validation" or "test".
-        names: what each sample is called: its path relative to the source, with "/".
+        names: the path of each sample relative to the source, with "/".
         labels: class numbers, int64, one per sample.
-        load: decodes one sample by its place; raises BadImage. Can be sent to a worker process.
+        load: decodes a sample by its index; raises BadImage. It can be pickled for a worker process.
     """
 
     name: str
@@ -29,24 +29,24 @@ class Split:
         return len(self.names)
 
     def class_counts(self, num_classes: int) -> list[int]:
-        """Samples of each class."""
+        """The number of samples of each class."""
         return np.bincount(self.labels, minlength=num_classes).tolist()
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A source, opened and split.
+    """An opened source of labeled images.
 
     Args:
-        name: the source, as it was given.
-        class_names: a label is a place in here; sorted as people count.
-        train: what is learned from.
-        validation: what choices are made on.
-        test: what is read once, at the end; None where there is none.
-        native_size: the usual (height, width) of the images: the median over some of train.
+        name: the source as the user named it.
+        class_names: of the labels, in natural order.
+        train: for training.
+        validation: for model selection.
+        test: read once, at the end; None if the source has no test split.
+        native_size: the median (height, width) of some training images.
         channels: 3 (RGB) or 1 (gray).
-        flip_ok: whether an image swapped left and right is still of its class.
-        ignored: what the source holds besides, and how many; not what systems leave, such as .DS_Store.
+        flip_ok: whether an image flipped left to right still has its class.
+        ignored: how many other files and folders there are, by kind; without clutter such as .DS_Store.
     """
 
     name: str
@@ -61,12 +61,12 @@ class ImageData:
 
 
 def hold_out(names: Sequence[str], fraction: float) -> np.ndarray:
-    """Which of one class's names are held out, as a mask: a `fraction`, those with the smallest hashes.
+    """A mask over the names of one class: true for the fraction with the smallest hashes.
 
-    Of n names max(1, round(n * fraction)), but one stays: of a single name, none is held out.
+    Of n names, max(1, round(n * fraction)) are held out, but never all: of a single name, none.
     """
     count = min(max(1, round(len(names) * fraction)), len(names) - 1)
     hashes = [blake2b(os.fsencode(name), digest_size=8).digest() for name in names]
     mask = np.zeros(len(names), dtype=bool)
-    mask[sorted(range(len(names)), key=lambda place: (hashes[place], names[place]))[:count]] = True
+    mask[sorted(range(len(names)), key=lambda index: (hashes[index], names[index]))[:count]] = True
     return mask

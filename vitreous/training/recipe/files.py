@@ -8,7 +8,7 @@ from typing import Any
 from vitreous.support.errors import InputError, unknown
 from vitreous.training.recipe.sections import LEAST_WARMUPS, ScheduleSection
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 MAX_BYTES = 2**20
 EXTENDS = "extends"  # key of a recipe file: the built-in recipe that it changes
 OPTIONS = "options"  # tables of a recipe file: [options.NAME.SECTION]
