@@ -20,9 +20,9 @@ if TYPE_CHECKING:
         Learned2DPosition,
         LearnedPosition,
         PositionEmbedding,
-        RelativePosition,
         SinCos2DPosition,
     )
+    from vitreous.model.relative_position import RelativePosition
     from vitreous.model.resnet_stem import ResNetStem
     from vitreous.model.variants import variant
     from vitreous.model.vit import VisionTransformer
@@ -75,7 +75,7 @@ _MODULES = {
     "PatchEmbedding": "vitreous.model.patch_embedding",
     "PositionEmbedding": "vitreous.model.position_embedding",
     "Recipe": "vitreous.training.recipe.recipe",
-    "RelativePosition": "vitreous.model.position_embedding",
+    "RelativePosition": "vitreous.model.relative_position",
     "ResNetStem": "vitreous.model.resnet_stem",
     "SelfAttention": "vitreous.model.attention",
     "SinCos2DPosition": "vitreous.model.position_embedding",

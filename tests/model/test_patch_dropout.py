@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vitreous.model.config import ViTConfig
-from vitreous.model.patch_dropout import PatchDropout
+from vitreous.model.patch_embedding import PatchDropout
 from vitreous.model.vit import VisionTransformer
 
 

@@ -14,11 +14,11 @@ from vitreous.model.position_embedding import (
     Learned2DPosition,
     LearnedPosition,
     PositionEmbedding,
-    RelativePosition,
     SinCos2DPosition,
     resample_grid,
     sincos_2d,
 )
+from vitreous.model.relative_position import RelativePosition
 
 sides = st.integers(2, 9)
 
@@ -208,8 +208,7 @@ def test_positions_inside_the_encoder_use_the_layers_own_table(site):
     fill_at_random(layer)
     x = torch.randn(2, 5, 6)
     assert layer(x, (2, 2)) is x
-    at_block = layer.for_blocks((2, 2))
+    positions = layer.for_blocks((2, 2))
     for block in range(3):
-        moved, bias = at_block(block, x)
-        assert bias is None
-        assert torch.equal(moved, x + layer.embedding[block if site == "every_layer" else 0])
+        assert positions(block).bias(x[:, None]) is None
+        assert torch.equal(positions(block).tokens(x), x + layer.embedding[block if site == "every_layer" else 0])

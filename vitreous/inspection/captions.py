@@ -11,7 +11,8 @@ from vitreous.model.encoder import Encoder, EncoderBlock, LayerScale, Stochastic
 from vitreous.model.head import AttentionPooling, ClassTokenPooling, Head, MeanPooling
 from vitreous.model.mlp import MLP, QuickGELU, SwiGLU
 from vitreous.model.patch_embedding import PatchEmbedding
-from vitreous.model.position_embedding import PositionEmbedding, RelativePosition
+from vitreous.model.position_embedding import PositionEmbedding
+from vitreous.model.relative_position import RelativePosition
 from vitreous.model.resnet_stem import Bottleneck, ResNetStem, StandardizedConv
 from vitreous.model.vit import VisionTransformer
 

@@ -14,9 +14,9 @@ from vitreous.model.position_embedding import (
     Learned2DPosition,
     LearnedPosition,
     PositionEmbedding,
-    RelativePosition,
     resample_grid,
 )
+from vitreous.model.relative_position import RelativePosition
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
 

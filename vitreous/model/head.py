@@ -52,7 +52,7 @@ class AttentionPooling(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the first probe."""
-        nn.init.xavier_uniform_(self.probe)
+        initialization.probe_(self.probe)
 
     def forward(self, x: Tokens) -> Representation:
         """Asks the tokens one question and returns the answer."""
@@ -99,7 +99,7 @@ class Head(nn.Module):
         for classifier in (self.classifier, self.distillation):
             if classifier is not None:
                 for parameter in classifier.parameters():
-                    nn.init.zeros_(parameter)
+                    initialization.zeros_(parameter)
         if self.hidden is not None:
             initialization.dense_(self.hidden)
 

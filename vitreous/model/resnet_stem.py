@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
 
     def reset_parameters(self) -> None:
         """Starts the unit as its shortcut: the last norm's scale is zero."""
-        nn.init.zeros_(self.norm3.weight)
+        initialization.zeros_(self.norm3.weight)
 
     def forward(self, x: FeatureMap) -> Tensor:
         """Adds the unit's branch to its shortcut."""

@@ -6,18 +6,17 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from vitreous.model import head
+from vitreous.model import head, initialization
 from vitreous.model.config import ViTConfig, grid_of
-from vitreous.model.encoder import BlockPositions, Encoder
-from vitreous.model.patch_dropout import PatchDropout
-from vitreous.model.patch_embedding import PatchEmbedding
+from vitreous.model.encoder import Encoder, EncoderPositions
+from vitreous.model.patch_embedding import PatchDropout, PatchEmbedding
 from vitreous.model.position_embedding import (
     Learned2DPosition,
     LearnedPosition,
     PositionEmbedding,
-    RelativePosition,
     SinCos2DPosition,
 )
+from vitreous.model.relative_position import RelativePosition
 from vitreous.model.resnet_stem import ResNetStem
 from vitreous.model.shapes import (
     AttentionMap,
@@ -72,15 +71,15 @@ class VisionTransformer(nn.Module):
         return cls(variant(name, **overrides))
 
     def reset_parameters(self) -> None:
-        """Draws the first class token and its like; each layer has drawn its own."""
+        """Draws the initial learned tokens; each layer draws its own weights."""
         if self.class_token is not None:
-            nn.init.zeros_(self.class_token)
+            initialization.zeros_(self.class_token)
         if self.distillation_token is not None:
-            nn.init.trunc_normal_(self.distillation_token, std=0.02)
+            initialization.distillation_token_(self.distillation_token)
         if self.registers is not None:
-            nn.init.normal_(self.registers, std=1e-6)
+            initialization.registers_(self.registers)
         if self.mask_token is not None:
-            nn.init.zeros_(self.mask_token)
+            initialization.zeros_(self.mask_token)
 
     def forward(self, images: Images) -> Logits:
         """Classifies images of any size that the patch divides.
@@ -166,7 +165,7 @@ class VisionTransformer(nn.Module):
         """Counts the patches of these images, (rows, columns)."""
         return grid_of((images.shape[2], images.shape[3]), self.config.token_stride)
 
-    def _block_positions(self, images: Images) -> BlockPositions | None:
+    def _block_positions(self, images: Images) -> EncoderPositions:
         return self.position_embedding.for_blocks(self.grid(images))
 
 

@@ -4,13 +4,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitreous.inspection.comparison.mistakes.mistake import Change, Mistake, Modules, assigned, each, first_of, put
-from vitreous.model.attention import SelfAttention
+from vitreous.model.attention import NO_POSITIONS, BlockPositions, SelfAttention
 
 PARTS = "qkv"
 SCALES = (
@@ -128,7 +127,7 @@ def attend_otherwise(
             return x.unflatten(-1, (heads, -1)).transpose(1, 2)
         return x.reshape(len(x), heads, tokens, -1)
 
-    def forward(x: Tensor, queries: Tensor | None = None, position_bias: Any = None) -> Tensor:
+    def forward(x: Tensor, queries: Tensor | None = None, positions: BlockPositions = NO_POSITIONS) -> Tensor:
         asking = x if queries is None else queries
         if over_batch:
             x, asking = x.transpose(0, 1), asking.transpose(0, 1)
@@ -137,8 +136,8 @@ def attend_otherwise(
         q = heads_of(asking @ weight[:width].mT + bias[:width])
         k, v = map(heads_of, (x @ weight[width:].mT + bias[width:]).chunk(2, dim=-1))
         logits = q @ k.mT / math.sqrt(q.shape[-1])
-        if position_bias is not None:
-            logits = logits + position_bias(q)
+        if (bias := positions.bias(q)) is not None:
+            logits = logits + bias
         mixed = logits.softmax(dim=axis) @ v
         joined = (mixed.transpose(1, 2) if join else mixed).reshape(asking.shape)
         return attention.out(joined.transpose(0, 1) if over_batch else joined)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vitreous.inspection.comparison.mistakes.mistake import Mistake, Modules, assigned, each, first_of, put, together
+from vitreous.model.attention import NO_POSITIONS, BlockPositions
 from vitreous.model.encoder import Encoder, EncoderBlock, LayerScale
 from vitreous.model.mlp import SwiGLU
 
@@ -144,9 +145,9 @@ def blocks(modules: Modules) -> Iterator[Mistake]:
 def rebuild(block: EncoderBlock, build: Build) -> None:
     """Puts a block together in another way."""
 
-    def forward(x: Tensor, position_bias: Any = None, read: int | None = None) -> Tensor:
+    def forward(x: Tensor, positions: BlockPositions = NO_POSITIONS, read: int | None = None) -> Tensor:
         def attend(z: Tensor) -> Tensor:
-            return block.attention_scale(block.attention(z, None, position_bias))
+            return block.attention_scale(block.attention(z, None, positions))
 
         parts = Parts(block.attention_norm, attend, block.mlp_norm, lambda z: block.mlp_scale(block.mlp(z)))
         return build(parts, x)
