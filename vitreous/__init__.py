@@ -1,6 +1,6 @@
 """vitreous: Vision Transformers to see through.
 
-The project's public names. A name's module, and torch with it, is imported when the name is first touched.
+The public names. A name's module, and torch with it, is imported on first access.
 """
 
 from importlib import import_module
@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vitreous.classifier import Classifier, load, train
+    from vitreous.explain.attention_maps import attention_map, attention_maps
+    from vitreous.explain.deletion import deletion_curve
+    from vitreous.explain.distance import attention_distance
+    from vitreous.explain.embeddings import embedding_filters, patch_colors, position_similarity
+    from vitreous.explain.relevance import gradient_attention, relevance
+    from vitreous.explain.rollout import attention_rollout
     from vitreous.inspection.comparison.compare import compare
     from vitreous.inspection.trace import inspect
+    from vitreous.model.adapt import adapt
     from vitreous.model.attention import SelfAttention
     from vitreous.model.config import ViTConfig
     from vitreous.model.encoder import Encoder, EncoderBlock
@@ -53,9 +60,20 @@ __all__ = [
     "SwiGLU",
     "ViTConfig",
     "VisionTransformer",
+    "adapt",
+    "attention_distance",
+    "attention_map",
+    "attention_maps",
+    "attention_rollout",
     "compare",
+    "deletion_curve",
+    "embedding_filters",
+    "gradient_attention",
     "inspect",
     "load",
+    "patch_colors",
+    "position_similarity",
+    "relevance",
     "train",
     "variant",
 ]
@@ -82,23 +100,34 @@ _MODULES = {
     "SwiGLU": "vitreous.model.mlp",
     "ViTConfig": "vitreous.model.config",
     "VisionTransformer": "vitreous.model.vit",
+    "adapt": "vitreous.model.adapt",
+    "attention_distance": "vitreous.explain.distance",
+    "attention_map": "vitreous.explain.attention_maps",
+    "attention_maps": "vitreous.explain.attention_maps",
+    "attention_rollout": "vitreous.explain.rollout",
     "compare": "vitreous.inspection.comparison.compare",
+    "deletion_curve": "vitreous.explain.deletion",
+    "embedding_filters": "vitreous.explain.embeddings",
+    "gradient_attention": "vitreous.explain.relevance",
     "inspect": "vitreous.inspection.trace",
     "load": "vitreous.classifier",
+    "patch_colors": "vitreous.explain.embeddings",
+    "position_similarity": "vitreous.explain.embeddings",
+    "relevance": "vitreous.explain.relevance",
     "train": "vitreous.classifier",
     "variant": "vitreous.model.variants",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Imports a public name where it is first touched (PEP 562)."""
+    """Imports a public name on first access (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value  # the next look finds it without this function
+    globals()[name] = value  # later accesses bypass this function
     return value
 
 
 def __dir__() -> list[str]:
-    """The names there are, touched or not, for completion."""
+    """All names, imported or not, for completion."""
     return sorted({*globals(), *__all__})

@@ -105,17 +105,17 @@ def test_random_scores_come_from_their_generator():
 
 
 @pytest.mark.parametrize(
-    ("changes", "asked", "message"),
+    ("changes", "arguments", "message"),
     [
         ({"num_classes": 0}, {}, "this model has no classifier"),
         ({}, {"classes": ZEROS + 9}, "there is no class 9"),
         ({}, {"steps": 1}, "1 steps make no curve"),
     ],
 )
-def test_what_makes_no_curve_is_an_error(changes, asked, message):
+def test_invalid_curves_are_errors(changes, arguments, message):
     model = small_model(**changes)
     with pytest.raises(InputError, match=message):
-        deletion_curve(model, images_for(model.config), torch.rand(3, 4, 4), **{"classes": ZEROS} | asked)
+        deletion_curve(model, images_for(model.config), torch.rand(3, 4, 4), **{"classes": ZEROS} | arguments)
 
 
 def test_relevant_patches_matter_more_than_random_ones(digits):

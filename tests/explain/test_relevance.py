@@ -101,10 +101,10 @@ def test_another_class_has_another_map(switch):
 def test_by_default_the_likeliest_class_is_meant():
     model = small_model()
     images = images_for(model.config, batch=8)
-    likeliest = model(images).argmax(dim=1)
-    assert len(likeliest.unique()) > 1
-    torch.testing.assert_close(relevance(model, images), relevance(model, images, likeliest))
-    torch.testing.assert_close(gradient_attention(model, images), gradient_attention(model, images, -1, likeliest))
+    top = model(images).argmax(dim=1)
+    assert len(top.unique()) > 1
+    torch.testing.assert_close(relevance(model, images), relevance(model, images, top))
+    torch.testing.assert_close(gradient_attention(model, images), gradient_attention(model, images, -1, top))
 
 
 def test_the_last_block_keeps_only_what_the_head_reads():
@@ -132,12 +132,12 @@ def test_checkpointed_activations_change_nothing():
 @pytest.mark.parametrize(
     ("changes", "classes", "message"),
     [
-        ({"num_classes": 0}, [0, 0], "this model has no classifier; relevance is for a class"),
+        ({"num_classes": 0}, [0, 0], "this model has no classifier; relevance needs a class"),
         ({}, [0, 7], "there is no class 7; this model has classes 0 to 6"),
         ({}, [-1, 0], "there is no class -1"),
     ],
 )
-def test_what_is_not_there_is_an_error(changes, classes, message):
+def test_unknown_blocks_heads_queries_and_classes_are_errors(changes, classes, message):
     model = small_model(**changes)
     for analysis in (relevance, gradient_attention):
         with pytest.raises(InputError, match=message):

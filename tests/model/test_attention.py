@@ -1,4 +1,4 @@
-"""Attention equals PyTorch's own, its map, and itself asked for fewer tokens."""
+"""Attention equals PyTorch's own, its map, and itself with fewer queries."""
 
 import pytest
 import torch

@@ -112,13 +112,13 @@ def test_resampled_positions_equal_each_peers(peer, method, old, news):
         ours = layer.table(new).detach()
         torch.testing.assert_close(ours, peer(table, old, new).detach(), rtol=0, atol=1e-6)
         others = {"bilinear_aligned", "bicubic", "bicubic_offset"} - {method}
-        for other in others:  # what is to be told apart differs by far more
+        for other in others:  # other methods differ by far more
             assert (resample_grid(table[1:], old, new, other) - ours[1:]).abs().max() > 1e-3
 
 
 @settings(deadline=None, max_examples=40)
 @given(old=st.integers(1, 64), new=st.integers(1, 64))
-def test_the_scale_of_dino_gives_the_grid_that_was_asked_for(old, new):
+def test_the_scale_of_dino_gives_the_new_grid(old, new):
     assert resample_grid(torch.randn(old, 1), (old, 1), (new, 1), "bicubic_offset").shape == (new, 1)
 
 

@@ -26,8 +26,8 @@ COMMANDS = {
     "predict": "Name the classes of images.",
     "features": "Write the representations of images as rows of numbers.",
     "export": "Write a model in the format of any family, from the format of any other.",
-    "inspect": "Show what goes into and out of every stage of a model, from image to class.",
-    "explain": "Show where a model looks and what it has learned: the paper's figures, of your images.",
+    "inspect": "Show the inputs and outputs of every stage of a model, from image to class.",
+    "explain": "Show where a model looks and what it has learned: the paper's figures for your images.",
     "list": "Show the models, recipes and data sources there are.",
 }
 

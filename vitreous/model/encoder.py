@@ -194,7 +194,7 @@ class Encoder(nn.Module):
         depth = len(self.blocks)
         for i in blocks:
             if not -depth <= i < depth:
-                raise InputError(f"there is no block {i}", f"this encoder has blocks 0 to {depth - 1}")
+                raise InputError(f"there is no block {i}", f"this model has blocks 0 to {depth - 1}")
         return [i % depth for i in blocks]
 
     def _run(self, block: nn.Module, x: Tensor, positions: BlockPositions, read: int | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from vitreous.support.errors import InputError
 
 
 class PatchEmbedding(nn.Module):
-    """Cuts an image into patches, flattens each, and projects it to the width D: x_p E (equation 1).
+    """Cuts images into patches, flattens each, and projects them to the width D: x_p E (equation 1).
 
     Args:
         patch_size: P, (height, width) of a patch in pixels; one number for a square.

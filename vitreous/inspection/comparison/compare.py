@@ -136,7 +136,7 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
 def comparable_passes(
     mine: nn.Module, reference: nn.Module, inputs: Sequence[Any], tolerance: float
 ) -> tuple[Pass, Pass, str]:
-    """Runs both models; where the outputs hide differences, cuts both passes before those, and says so in a note."""
+    """Runs both models; where the outputs hide differences, cuts both passes before those, with a note."""
     ours, theirs = run_pass(mine, inputs), run_pass(reference, inputs)
     varied = tensors_vary(next(tensors_in(list(inputs)), None))
     hidden = theirs.output.shape == ours.output.shape and is_flat(theirs.output, varied)
