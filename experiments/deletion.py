@@ -13,7 +13,7 @@ from experiments.results import write_facts
 from vitreous.classifier import Classifier, load
 from vitreous.data.sources.open import Split, open_data
 from vitreous.explain.attention_maps import attention_map
-from vitreous.explain.deletion import deletion_curve, random_scores
+from vitreous.explain.deletion import deletion_curve
 from vitreous.explain.relevance import gradient_attention, relevance
 from vitreous.explain.rollout import attention_rollout
 from vitreous.model.vit import VisionTransformer
@@ -26,7 +26,7 @@ SCORES: dict[str, Callable[[VisionTransformer, Tensor, Tensor], Tensor]] = {
     "rollout": lambda model, images, classes: attention_rollout(model, images),
     "attention": lambda model, images, classes: attention_map(model, images),
     "least-relevant": lambda model, images, classes: -relevance(model, images, classes),
-    "random": lambda model, images, classes: random_scores(model, images),
+    "random": lambda model, images, classes: torch.rand(len(images), *model.grid(images)).to(images.device),
 }
 
 

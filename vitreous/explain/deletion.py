@@ -58,21 +58,3 @@ def without(images: Images, deleted: Bool[Tensor, "batch rows columns"]) -> Imag
     height, width = images.shape[2] // deleted.shape[1], images.shape[3] // deleted.shape[2]
     pixels = deleted.repeat_interleave(height, dim=1).repeat_interleave(width, dim=2)
     return images.masked_fill(pixels[:, None], 0)
-
-
-def area(curve: Float[Tensor, "batch steps"]) -> Float[Tensor, " batch"]:
-    """Computes the area under each curve over the share of deleted patches, in [0, 1]; lower is better."""
-    return torch.trapezoid(curve, dx=1 / (curve.shape[1] - 1), dim=1)
-
-
-def random_scores(
-    model: VisionTransformer, images: Images, generator: torch.Generator | None = None
-) -> Float[Tensor, "batch rows columns"]:
-    """Draws random scores for the patches, as a baseline.
-
-    Args:
-        model: any.
-        images: normalized.
-        generator: on the CPU; torch's own if None.
-    """
-    return torch.rand(len(images), *model.grid(images), generator=generator).to(images.device)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from vitreous.inspection.comparison.alignment import Alignment, Match, align
-from vitreous.inspection.comparison.diagnosis import Finding, find_mistake, module_around, shape_cause, stack_of
+from vitreous.inspection.comparison.diagnosis import Finding, find_mistake, shape_cause, stack_of
 from vitreous.inspection.comparison.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
 from vitreous.inspection.comparison.passes import Pass, before_flat, is_flat, run_pass, tensors_vary
 from vitreous.inspection.recording import PATCHES, Shape, tensors_in
@@ -220,9 +220,7 @@ def diagnose(
         cause = f"The depth differs: yours has {my_depth} blocks, the reference {depth}."
         return Difference(path, "blocks", my_path, "shape", (depth,), (my_depth,)), cause
     if difference.kind == "shape":
-        around = module_around(reference.model, difference.stage) or module_around(mine.model, difference.mine or "")
-        ours = is_ours(reference.model) or is_ours(mine.model)
-        cause = shape_cause(difference.shape, difference.my_shape or (), around, ours)
+        cause = shape_cause(difference.shape, difference.my_shape or ())
         if cause is not None:
             return difference, cause
     if is_ours(reference.model) or not is_ours(mine.model):

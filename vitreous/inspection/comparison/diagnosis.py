@@ -12,8 +12,6 @@ from vitreous.inspection.comparison.mistakes import mistakes_in
 from vitreous.inspection.comparison.mistakes.mistake import Mistake, copy_sharing_weights
 from vitreous.inspection.comparison.passes import Pass, output_of, run_pass
 from vitreous.inspection.recording import Shape, tensors_in
-from vitreous.model.attention import SelfAttention
-from vitreous.model.mlp import MLP, SwiGLU
 
 EXPLAINED = 100  # a mistake explains a difference if it reduces it by this factor
 EXACT = 1e-6  # below this error no further mistakes are tried
@@ -154,47 +152,16 @@ def block_of(path: str) -> str:
     return ".".join(parts[: numbers[-1] + 1]) if numbers else ""
 
 
-def module_around(model: nn.Module, path: str) -> nn.Module | None:
-    """Our MLP or attention around a stage, whose tensors need not have the width of tokens."""
-    parts = path.partition(":")[0].split(".")
-    if path in ("", "output") or parts[-1] in ("fc2", "out"):  # these give tokens again
-        return None
-    for i in range(len(parts) - (":" not in path), -1, -1):
-        try:
-            module = model.get_submodule(".".join(parts[:i]))
-        except AttributeError:  # a path of the other model
-            continue
-        if isinstance(module, MLP | SwiGLU | SelfAttention):
-            return module
-    return None
-
-
-def axis_cause(reference: Shape, mine: Shape, around: nn.Module | None, ours: bool) -> str:
-    """The cause of a difference in the last axis of "batch tokens width"."""
-    numbers = f"yours has {mine[2]} numbers, the reference {reference[2]}"
-    if isinstance(around, MLP | SwiGLU):
-        return f"The hidden layer of the MLP differs (mlp_dim): {numbers}."
-    if around is not None or not ours:
-        return f"The last axis differs: {numbers}."
-    return f"The width differs: your tokens have {mine[2]} numbers, the reference's {reference[2]}."
-
-
-def shape_cause(reference: Shape, mine: Shape, around: nn.Module | None = None, ours: bool = True) -> str | None:
-    """The usual cause of a difference in shape; None if there is no usual one.
-
-    Args:
-        reference: its shape.
-        mine: the shape in your model.
-        around: our MLP or attention around the stage, or None.
-        ours: whether one of the models is ours, so that stages outside of those are known to be tokens.
-    """
+def shape_cause(reference: Shape, mine: Shape) -> str | None:
+    """The usual cause of a difference in shape; None if there is no usual one."""
     if len(reference) != len(mine):
         return None
     differ = [i for i, (a, b) in enumerate(zip(reference, mine, strict=True)) if a != b]
+    numbers = f"yours has {mine[-1]} numbers, the reference {reference[-1]}" if mine else ""
     if len(reference) == 2 and differ == [1]:
-        return f"The last axis has {mine[1]} numbers, not {reference[1]}: check the number of classes, or the width."
+        return f"The last axis differs: {numbers}; check the number of classes, or the width."
     if len(reference) == 3 and 2 in differ:
-        return axis_cause(reference, mine, around, ours)
+        return f"The last axis differs: {numbers}; check the width or, inside an MLP, mlp_dim."
     if len(reference) == 3 and differ == [1]:
         if abs(mine[1] - reference[1]) == 1:
             change = "more" if mine[1] > reference[1] else "fewer"
