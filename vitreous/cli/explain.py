@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vitreous.explain.attention_maps import Query
     from vitreous.model.vit import VisionTransformer
 
-# The keys of vitreous.explain.analyses.ANALYSES, which describes each; a test compares them.
 NAMES = ("attention", "rollout", "gradient", "relevance", "distance", "positions", "filters", "patches")
 MOST_AT_ONCE = 64  # images
 FILE_KINDS = ("png", "svg", "npz", "csv")
@@ -162,13 +161,15 @@ def compute(
     import torch
 
     from vitreous.data.reading import read_batches
-    from vitreous.explain.analyses import OF_THE_MODEL, Results, images_a_step
+    from vitreous.explain.analyses import FOR_A_CLASS, OF_THE_MODEL, Results
+    from vitreous.explain.chunks import images_at_once
 
     results = Results(classifier.model, options, class_names)
     if {*options.analyses} <= {*OF_THE_MODEL}:
         return results
     preprocessing = classifier.preprocessing
-    step = min(MOST_AT_ONCE, images_a_step(classifier.model.config, preprocessing.image_size, options.analyses))
+    with_gradient = bool({*options.analyses} & {*FOR_A_CLASS})
+    step = min(MOST_AT_ONCE, images_at_once(classifier.model.config, preprocessing.image_size, with_gradient))
     done = 0
     with counting(len(paths)) as show:
         for labels, pixels in read_batches(paths, preprocessing, step):

@@ -135,7 +135,7 @@ def open_model(model: str, family: str | None, settings: list[str] | None, with_
         raise InputError(f"{model!r} is neither a file nor a variant", hint) from error
     if family or settings:
         raise InputError(
-            f"{model} is a variant, which has no checkpoint family or settings", "leave --family and --set out"
+            f"{model} is a variant: it has no checkpoint family or settings", "leave out --family and --set"
         )
     return Opened(named(model, on_meta=not with_weights), Preprocessing(config.image_size), None, fresh=True)
 

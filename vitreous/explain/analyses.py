@@ -10,29 +10,16 @@ from numpy import ndarray
 from torch import Tensor
 
 from vitreous.explain.attention_maps import Query, attention_map, attention_maps
-from vitreous.explain.chunks import images_at_once
 from vitreous.explain.distance import attention_distance
 from vitreous.explain.drawing import Photo
 from vitreous.explain.embeddings import patch_colors, position_similarity
 from vitreous.explain.explanation import Pixels, as_photo, chosen_classes
 from vitreous.explain.relevance import check_classes, gradient_attention, relevance
 from vitreous.explain.rollout import attention_rollout
-from vitreous.model.config import ViTConfig
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 
-# What each shows.
-ANALYSES = {
-    "attention": "where a token looks in one block; for the first image also every head of every block",
-    "rollout": "how much of each patch reaches the head through the attention of all blocks (Figures 6 and 14)",
-    "gradient": "attention of one block that supports a class",
-    "relevance": "how much each patch supports a class",
-    "distance": "how far each head looks, in pixels (Figures 7 right and 11)",
-    "positions": "similarity of the position embeddings (Figure 7 center)",
-    "filters": "principal components of the embedding filters (Figure 7 left)",
-    "patches": "principal components of the patches after one block, as colors",
-}
 OF_THE_MODEL = ("positions", "filters")  # these need no images
 FOR_A_CLASS = ("gradient", "relevance")
 FROM_THE_HEAD = ("attention", "rollout", "gradient", "relevance")  # these start from what the head reads
@@ -43,7 +30,7 @@ class Options:
     """What to compute.
 
     Attributes:
-        analyses: names from ANALYSES.
+        analyses: names, as in `vitreous.cli.explain.NAMES`.
         block: for attention, gradient and patches; negative numbers count from the end.
         head: for attention; None for the mean over heads.
         query: for attention; see `attention_map`.
@@ -142,11 +129,6 @@ class Results:
     def block(self) -> int:
         """The number of the analyzed block, from 0."""
         return self.model.encoder.block_indices([self.options.block])[0]
-
-
-def images_a_step(config: ViTConfig, image_size: tuple[int, int], analyses: Sequence[str]) -> int:
-    """How many images to pass to `Results.add` at once, within half a gigabyte of memory besides the model."""
-    return images_at_once(config, image_size, with_gradient=any(name in FOR_A_CLASS for name in analyses))
 
 
 def obstacle(name: str, model: VisionTransformer) -> InputError | None:
