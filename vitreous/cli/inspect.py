@@ -12,9 +12,7 @@ from vitreous.support.errors import InputError, nearest
 from vitreous.support.text import printable
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
-    from torch import nn
 
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.inspection.table import Table
@@ -47,6 +45,7 @@ def command(
     settings: SettingsOption = None,
 ) -> None:
     """Show the inputs and outputs of every stage of a model, from image to class."""
+    from vitreous.data.images import decode_image
     from vitreous.inspection.table import lay_out, plain_table
     from vitreous.inspection.trace import inspect
     from vitreous.support.host import tune_host
@@ -54,8 +53,8 @@ def command(
     tune_host()
     check_page(html, image)
     opened = open_model(model, family, settings, with_weights=image is not None)
-    photo = None if image is None else decode(image)
-    pixels = [] if photo is None else [opened.preprocessing([photo]).to(device_of(opened.model))]
+    photo = None if image is None else decode_image(image)
+    pixels = [] if photo is None else [opened.preprocessing([photo]).to(next(opened.model.parameters()).device)]
     trace = inspect(opened.model, *pixels, level=level, values=image is not None)
     if as_json:
         fields = {"name": model, "fresh_weights": opened.fresh, **trace.to_dict()}
@@ -138,18 +137,6 @@ def open_model(model: str, family: str | None, settings: list[str] | None, with_
             f"{model} is a variant: it has no checkpoint family or settings", "leave out --family and --set"
         )
     return Opened(named(model, on_meta=not with_weights), Preprocessing(config.image_size), None, fresh=True)
-
-
-def device_of(network: "nn.Module") -> "torch.device":
-    """The device of the weights."""
-    return next(network.parameters()).device
-
-
-def decode(path: Path) -> "Image":
-    """Reads the photo."""
-    from vitreous.data.images import decode_image
-
-    return decode_image(path)
 
 
 def print_colored(table: "Table") -> bool:

@@ -29,6 +29,9 @@ Entry = TypeVar("Entry")
 
 IMAGE = Text("image", "the normalized pixels", "x ∈ ℝ^(H×W×C)")
 NORM = "layer norm: each token gets mean 0 and variance 1, then a learned scale and shift"
+GROUP_NORM = Text("group norm", "each group of channels gets mean 0 and variance 1")
+RELU = Text("ReLU", "negative values become 0", "max(x, 0)")
+DROPOUT = Text("dropout", "drops values at random, in training")
 MSA = "multi-head self-attention: each token gathers from all others"
 
 
@@ -78,7 +81,7 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "patch_embedding": Text("patch embedding", "the image becomes tokens", "x_p E"),
         "cat": prefix,
         "position_embedding": positions,
-        "dropout": Text("dropout", "drops values at random, in training"),
+        "dropout": DROPOUT,
         "encoder": Text("encoder", "L blocks of attention and MLP"),
         "head": Text("head", "from tokens to classes"),
     },
@@ -86,7 +89,6 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "patches": Text("patches", "the image, cut and flattened", "x_p ∈ ℝ^(N×(P²·C))"),
         "projection": Text("embedded patches", "linear projection of flattened patches", "x_p E"),
     },
-    PositionEmbedding: {},
     Encoder: {
         "pre_norm": Text("norm", NORM, "LN(z₀)"),
         "add": Text("+ position", "positions, added before this block (appendix D.4)", "zℓ₋₁ + E_pos"),
@@ -111,20 +113,20 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
             "heads", "each query mixes the values it attends to", "A v, A = softmax(q kᵀ / √D_h) (6, 7)"
         ),
         "out": Text("joined heads", "all heads, concatenated and projected", "[SA₁(z); …; SA_k(z)] U_msa (8)"),
-        "dropout": Text("dropout", "drops values at random, in training"),
+        "dropout": DROPOUT,
     },
     MLP: {
         "fc1": Text("dense 1", "to the hidden layer", "z W₁ + b₁"),
         "activation": gelu,
         "fc2": Text("dense 2", "back to the width D", "h W₂ + b₂"),
-        "dropout": Text("dropout", "drops values at random, in training"),
+        "dropout": DROPOUT,
     },
     SwiGLU: {
         "fc1": Text("dense 1", "gate and value", "[a, b] = z W₁ + b₁"),
         "silu": Text("SiLU", "of the gate", "a σ(a)"),
         "mul": Text("gate", "scales the value by the gate", "silu(a) ⊙ b"),
         "fc2": Text("dense 2", "back to the width D", "h W₂ + b₂"),
-        "dropout": Text("dropout", "drops values at random, in training"),
+        "dropout": DROPOUT,
     },
     Head: {
         "pooling": pooling,
@@ -135,8 +137,6 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "distillation": Text("distillation", "a second classifier, on the second token (DeiT)", "z_L¹ W + b"),
         "add": Text("add", "both classifiers; the output is their mean"),
     },
-    ClassTokenPooling: {},
-    MeanPooling: {},
     AttentionPooling: {
         "own": Text("probe", "a learned query"),
         "attention": Text("attention", "the probe attends to all tokens"),
@@ -146,28 +146,22 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
     },
     ResNetStem: {
         "conv": Text("convolution", "7×7, every second pixel"),
-        "norm": Text("group norm", "each group of channels gets mean 0 and variance 1"),
-        "relu": Text("ReLU", "negative values become 0", "max(x, 0)"),
+        "norm": GROUP_NORM,
+        "relu": RELU,
         "max_pool2d": Text("max pooling", "the largest of 3×3, every second pixel"),
         "stages": Text("stage", "residual units on one size of the map"),
     },
     Bottleneck: {
         "conv1": Text("convolution", "1×1, fewer channels"),
-        "norm1": Text("group norm", "each group of channels gets mean 0 and variance 1"),
-        "relu": Text("ReLU", "negative values become 0", "max(x, 0)"),
         "conv2": Text("convolution", "3×3"),
-        "norm2": Text("group norm", "each group of channels gets mean 0 and variance 1"),
-        "relu.2": Text("ReLU", "negative values become 0", "max(x, 0)"),
         "conv3": Text("convolution", "1×1, four times the channels"),
-        "norm3": Text("group norm", "each group of channels gets mean 0 and variance 1"),
+        **dict.fromkeys(("norm1", "norm2", "norm3"), GROUP_NORM),
+        **dict.fromkeys(("relu", "relu.2", "relu.3"), RELU),
         "shortcut": Text("shortcut", "the unit's input, in the shape of its output"),
         "add": Text("add", "skip connection around the unit"),
-        "relu.3": Text("ReLU", "negative values become 0", "max(x, 0)"),
     },
-    LayerScale: {},
-    StochasticDepth: {},
-    StandardizedConv: {},
-    QuickGELU: {},
+    **{kind: {} for kind in (PositionEmbedding, ClassTokenPooling, MeanPooling, LayerScale)},
+    **{kind: {} for kind in (StochasticDepth, StandardizedConv, QuickGELU)},
 }
 
 # A module on its own, or inside one of another library.
@@ -193,13 +187,13 @@ WHOLE: dict[type[nn.Module], Text] = {
     QuickGELU: Text("GELU", "CLIP's quick one", "x σ(1.702 x)"),
     nn.Linear: Text("dense layer", "linear map and bias", "x Wᵀ + b"),
     nn.LayerNorm: Text("layer norm", NORM, "(x − mean) / √(var + ε) · γ + β"),
-    nn.GroupNorm: Text("group norm", "each group of channels gets mean 0 and variance 1"),
+    nn.GroupNorm: GROUP_NORM,
     nn.Conv2d: Text("convolution", "one filter for each output channel"),
     nn.GELU: Text("GELU", "x times the standard normal CDF", "x Φ(x)"),
-    nn.ReLU: Text("ReLU", "negative values become 0", "max(x, 0)"),
+    nn.ReLU: RELU,
     nn.SiLU: Text("SiLU", "x times its sigmoid", "x σ(x)"),
     nn.Tanh: Text("tanh", "hyperbolic tangent", "tanh(x)"),
-    nn.Dropout: Text("dropout", "drops values at random, in training"),
+    nn.Dropout: DROPOUT,
     nn.MultiheadAttention: Text("attention", "multi-head attention", "MSA (5–8)"),
     nn.TransformerEncoderLayer: Text("block", "attention, then MLP, each with a skip connection"),
     nn.Softmax: Text("softmax", "shares that sum to 1"),

@@ -7,7 +7,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,15 +72,6 @@ class Stage:
             yield self
         for part in self.parts if level > 0 else ():
             yield from part.at(level - 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields but the value as plain JSON values, parts nested."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "value"}
-        fields["statistics"] = None if self.statistics is None else dataclasses.asdict(self.statistics)
-        fields["parts"] = [part.to_dict() for part in self.parts]
-        for name in ("input_shape", "output_shape"):
-            fields[name] = None if fields[name] is None else list(fields[name])
-        return fields
 
 
 def measure(tensor: Tensor) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ class Trace:
             "training": self.training,
             "total_parameters": self.total_parameters,
             "total_multiply_adds": self.total_multiply_adds,
-            "stages": [with_shares(box, self) for box in self.boxes],
+            "stages": [stage_to_dict(box, self) for box in self.boxes],
             "notes": self.notes,
         }
 
@@ -182,18 +182,16 @@ def divided(stage: Stage, count: int) -> Stage:
     return replace(stage, multiply_adds=stage.multiply_adds // count, parts=parts)
 
 
-def with_shares(stage: Stage, trace: Trace) -> dict[str, Any]:
-    """A stage as plain JSON values, with its shares of the totals; NaN and infinity become null."""
-    fields = stage.to_dict()
-    for name, total in (
-        ("parameters", trace.total_parameters),
-        ("multiply_adds", trace.total_multiply_adds),
-    ):
-        fields[f"{name}_share"] = fields[name] / total if total else 0.0
-    if fields["statistics"]:
-        fields["statistics"] = {
+def stage_to_dict(stage: Stage, trace: Trace) -> dict[str, Any]:
+    """A stage as plain JSON values, with its shares of the totals and its parts; NaN and infinity become null."""
+    values = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name != "value"}
+    for name in ("input_shape", "output_shape"):
+        values[name] = None if values[name] is None else list(values[name])
+    if stage.statistics:
+        values["statistics"] = {
             name: value if value is not None and math.isfinite(value) else None
-            for name, value in fields["statistics"].items()
+            for name, value in asdict(stage.statistics).items()
         }
-    fields["parts"] = [with_shares(part, trace) for part in stage.parts]
-    return fields
+    values["parts"] = [stage_to_dict(part, trace) for part in stage.parts]
+    totals = {"parameters": trace.total_parameters, "multiply_adds": trace.total_multiply_adds}
+    return values | {f"{name}_share": values[name] / total if total else 0.0 for name, total in totals.items()}

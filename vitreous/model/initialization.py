@@ -49,14 +49,18 @@ def position_(table: Tensor, class_slot: bool) -> None:
     nn.init.normal_(table, std=POSITION_STD if class_slot else 1 / math.sqrt(table.shape[-1]))
 
 
-def distillation_token_(token: Tensor) -> None:
-    """DeiT's distillation token: truncated normal."""
-    nn.init.trunc_normal_(token, std=DISTILLATION_STD)
-
-
-def registers_(tokens: Tensor) -> None:
-    """Registers: normal, all but zero."""
-    nn.init.normal_(tokens, std=REGISTER_STD)
+def tokens_(
+    class_token: Tensor | None, distillation_token: Tensor | None, registers: Tensor | None, mask_token: Tensor | None
+) -> None:
+    """Learned tokens: class and mask zero, distillation truncated normal (DeiT), registers normal and all but zero."""
+    if class_token is not None:
+        nn.init.zeros_(class_token)
+    if distillation_token is not None:
+        nn.init.trunc_normal_(distillation_token, std=DISTILLATION_STD)
+    if registers is not None:
+        nn.init.normal_(registers, std=REGISTER_STD)
+    if mask_token is not None:
+        nn.init.zeros_(mask_token)
 
 
 def probe_(probe: Tensor) -> None:

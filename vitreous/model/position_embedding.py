@@ -15,7 +15,7 @@ from vitreous.model import initialization
 from vitreous.model.attention import BlockPositions
 from vitreous.model.config import PositionSite, Resampling, SincosExponent, check_choice
 from vitreous.model.encoder import EncoderPositions, no_positions
-from vitreous.model.shapes import Grid, Tokens
+from vitreous.model.shapes import AttentionMap, Grid, QueryHeads, Tokens
 from vitreous.support.errors import InputError
 
 Table = Float[Tensor, "tokens width"]
@@ -81,12 +81,16 @@ class PositionEmbedding(nn.Module):
 
     def at_block(self, grid: Grid, block: int) -> BlockPositions:
         """Returns the positions inside one block."""
-        return AddedPositions(self, grid, block if self.site == "every_layer" else 0)
+        return PositionsInBlock(self, grid, block if self.site == "every_layer" else 0)
 
     def add(self, x: Tokens, grid: Grid, layer: int = 0) -> Tokens:
         """Adds a table to the tokens."""
         table = self.table(grid, layer, x.device)
         return x if table is None else x + table.to(x.dtype)
+
+    def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionMap | None:
+        """Computes what this kind adds to the attention logits; None for nothing."""
+        return None
 
     def _with_prefix(self, patches: Tensor, slots: Tensor | None = None) -> Tensor:
         """Prepends the prefix tokens' rows: their slots, then zeros for tokens without one."""
@@ -97,16 +101,20 @@ class PositionEmbedding(nn.Module):
 
 
 @dataclass(frozen=True)
-class AddedPositions(BlockPositions):
-    """A table added to the input of one block."""
+class PositionsInBlock(BlockPositions):
+    """The positions inside one block, for a grid."""
 
     embedding: PositionEmbedding
     grid: Grid
     layer: int
 
     def tokens(self, x: Tokens) -> Tokens:
-        """Adds the table."""
+        """Adds the table, if there is one."""
         return self.embedding.add(x, self.grid, self.layer)
+
+    def bias(self, q: QueryHeads) -> AttentionMap | None:
+        """Computes what is added to the logits."""
+        return self.embedding.bias(self.grid, self.layer, q)
 
 
 class LearnedPosition(PositionEmbedding):

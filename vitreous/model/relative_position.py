@@ -1,14 +1,12 @@
 """Relative positions, which act inside attention (appendix D.4)."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitreous.model import initialization
-from vitreous.model.attention import BlockPositions
 from vitreous.model.config import PositionSite, check_heads
 from vitreous.model.position_embedding import PositionEmbedding, resample_grid
 from vitreous.model.shapes import AttentionMap, Grid, QueryHeads
@@ -71,10 +69,6 @@ class RelativePosition(PositionEmbedding):
         index[: self.prefix_tokens, : self.prefix_tokens] = first + 2
         return index
 
-    def at_block(self, grid: Grid, block: int) -> BlockPositions:
-        """Returns the positions inside one block."""
-        return OffsetPositions(self, grid, block if self.site == "every_layer" else 0)
-
     def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionMap:
         """Computes q rᵀ / √D_h for every pair; the queries are the first tokens."""
         offsets = 2 * grid[0] * grid[1] - 1
@@ -86,16 +80,3 @@ class RelativePosition(PositionEmbedding):
         logits = q @ keys / math.sqrt(q.shape[-1])  # batch heads queries offsets
         index = self.offsets(grid, q.device)[: q.shape[2]]
         return logits.gather(-1, index.expand(*q.shape[:2], -1, -1))
-
-
-@dataclass(frozen=True)
-class OffsetPositions(BlockPositions):
-    """Relative positions inside the attention of one block."""
-
-    embedding: RelativePosition
-    grid: Grid
-    layer: int
-
-    def bias(self, q: QueryHeads) -> AttentionMap:
-        """Computes what is added to the logits."""
-        return self.embedding.bias(self.grid, self.layer, q)

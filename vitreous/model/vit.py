@@ -72,14 +72,7 @@ class VisionTransformer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the initial learned tokens; each layer draws its own weights."""
-        if self.class_token is not None:
-            initialization.zeros_(self.class_token)
-        if self.distillation_token is not None:
-            initialization.distillation_token_(self.distillation_token)
-        if self.registers is not None:
-            initialization.registers_(self.registers)
-        if self.mask_token is not None:
-            initialization.zeros_(self.mask_token)
+        initialization.tokens_(self.class_token, self.distillation_token, self.registers, self.mask_token)
 
     def forward(self, images: Images) -> Logits:
         """Classifies images of any size that the patch divides.
