@@ -12,10 +12,10 @@ from experiments.probe import pieces
 from experiments.results import write_facts
 from vitreous.classifier import Classifier, load
 from vitreous.data.sources.open import Split, open_data
-from vitreous.explain.attention_maps import attention
-from vitreous.explain.deletion import deletion_curve, random_scores
+from vitreous.explain.attention_maps import attention_map
+from vitreous.explain.deletion import deletion_curve
 from vitreous.explain.relevance import gradient_attention, relevance
-from vitreous.explain.rollout import rollout
+from vitreous.explain.rollout import attention_rollout
 from vitreous.model.vit import VisionTransformer
 
 STEPS = 11  # from none to all of the patches
@@ -23,10 +23,10 @@ STEPS = 11  # from none to all of the patches
 SCORES: dict[str, Callable[[VisionTransformer, Tensor, Tensor], Tensor]] = {
     "relevance": relevance,
     "gradient": lambda model, images, classes: gradient_attention(model, images, classes=classes),
-    "rollout": lambda model, images, classes: rollout(model, images),
-    "attention": lambda model, images, classes: attention(model, images),
+    "rollout": lambda model, images, classes: attention_rollout(model, images),
+    "attention": lambda model, images, classes: attention_map(model, images),
     "least-relevant": lambda model, images, classes: -relevance(model, images, classes),
-    "random": lambda model, images, classes: random_scores(model, images),
+    "random": lambda model, images, classes: torch.rand(len(images), *model.grid(images)).to(images.device),
 }
 
 

@@ -1,6 +1,6 @@
 """vitreous: Vision Transformers to see through.
 
-The project's public names. A name's module, and torch with it, is imported when the name is first touched.
+The public names. A name's module, and torch with it, is imported on first access.
 """
 
 from importlib import import_module
@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vitreous.classifier import Classifier, load, train
+    from vitreous.explain.attention_maps import attention_map, attention_maps
+    from vitreous.explain.deletion import deletion_curve
+    from vitreous.explain.distance import attention_distance
+    from vitreous.explain.embeddings import embedding_filters, patch_colors, position_similarity
+    from vitreous.explain.relevance import gradient_attention, relevance
+    from vitreous.explain.rollout import attention_rollout
     from vitreous.inspection.comparison.compare import compare
     from vitreous.inspection.trace import inspect
+    from vitreous.model.adapt import adapt
     from vitreous.model.attention import SelfAttention
     from vitreous.model.config import ViTConfig
     from vitreous.model.encoder import Encoder, EncoderBlock
@@ -20,9 +27,9 @@ if TYPE_CHECKING:
         Learned2DPosition,
         LearnedPosition,
         PositionEmbedding,
-        RelativePosition,
         SinCos2DPosition,
     )
+    from vitreous.model.relative_position import RelativePosition
     from vitreous.model.resnet_stem import ResNetStem
     from vitreous.model.variants import variant
     from vitreous.model.vit import VisionTransformer
@@ -53,52 +60,64 @@ __all__ = [
     "SwiGLU",
     "ViTConfig",
     "VisionTransformer",
+    "adapt",
+    "attention_distance",
+    "attention_map",
+    "attention_maps",
+    "attention_rollout",
     "compare",
+    "deletion_curve",
+    "embedding_filters",
+    "gradient_attention",
     "inspect",
     "load",
+    "patch_colors",
+    "position_similarity",
+    "relevance",
     "train",
     "variant",
 ]
 
 _MODULES = {
-    "AttentionPooling": "vitreous.model.head",
-    "ClassTokenPooling": "vitreous.model.head",
-    "Classifier": "vitreous.classifier",
-    "Encoder": "vitreous.model.encoder",
-    "EncoderBlock": "vitreous.model.encoder",
-    "Head": "vitreous.model.head",
-    "InputError": "vitreous.support.errors",
-    "Learned2DPosition": "vitreous.model.position_embedding",
-    "LearnedPosition": "vitreous.model.position_embedding",
-    "MLP": "vitreous.model.mlp",
-    "MeanPooling": "vitreous.model.head",
-    "PatchEmbedding": "vitreous.model.patch_embedding",
-    "PositionEmbedding": "vitreous.model.position_embedding",
-    "Recipe": "vitreous.training.recipe.recipe",
-    "RelativePosition": "vitreous.model.position_embedding",
-    "ResNetStem": "vitreous.model.resnet_stem",
-    "SelfAttention": "vitreous.model.attention",
-    "SinCos2DPosition": "vitreous.model.position_embedding",
-    "SwiGLU": "vitreous.model.mlp",
-    "ViTConfig": "vitreous.model.config",
-    "VisionTransformer": "vitreous.model.vit",
-    "compare": "vitreous.inspection.comparison.compare",
-    "inspect": "vitreous.inspection.trace",
-    "load": "vitreous.classifier",
-    "train": "vitreous.classifier",
-    "variant": "vitreous.model.variants",
+    name: f"vitreous.{module}"
+    for module, names in {
+        "classifier": "Classifier load train",
+        "explain.attention_maps": "attention_map attention_maps",
+        "explain.deletion": "deletion_curve",
+        "explain.distance": "attention_distance",
+        "explain.embeddings": "embedding_filters patch_colors position_similarity",
+        "explain.relevance": "gradient_attention relevance",
+        "explain.rollout": "attention_rollout",
+        "inspection.comparison.compare": "compare",
+        "inspection.trace": "inspect",
+        "model.adapt": "adapt",
+        "model.attention": "SelfAttention",
+        "model.config": "ViTConfig",
+        "model.encoder": "Encoder EncoderBlock",
+        "model.head": "AttentionPooling ClassTokenPooling Head MeanPooling",
+        "model.mlp": "MLP SwiGLU",
+        "model.patch_embedding": "PatchEmbedding",
+        "model.position_embedding": "Learned2DPosition LearnedPosition PositionEmbedding SinCos2DPosition",
+        "model.relative_position": "RelativePosition",
+        "model.resnet_stem": "ResNetStem",
+        "model.variants": "variant",
+        "model.vit": "VisionTransformer",
+        "support.errors": "InputError",
+        "training.recipe.recipe": "Recipe",
+    }.items()
+    for name in names.split()
 }
 
 
 def __getattr__(name: str) -> object:
-    """Imports a public name where it is first touched (PEP 562)."""
+    """Imports a public name on first access (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value  # the next look finds it without this function
+    globals()[name] = value  # later accesses bypass this function
     return value
 
 
 def __dir__() -> list[str]:
-    """The names there are, touched or not, for completion."""
+    """All names, imported or not, for completion."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`vitreous explain`: what it writes, that the numbers are those of the functions, what it tells and refuses."""
+"""`vitreous explain`: its files, their numbers, its messages and errors."""
 
 import csv
 import io
@@ -16,12 +16,12 @@ from vitreous.classifier import Classifier, load
 from vitreous.cli import explain, inputs
 from vitreous.cli.app import run
 from vitreous.data.images import decode_image
-from vitreous.explain import analyses, drawing
-from vitreous.explain.attention_maps import attention, attention_of_heads
+from vitreous.explain import drawing
+from vitreous.explain.attention_maps import attention_map, attention_maps
 from vitreous.explain.distance import attention_distance
 from vitreous.explain.embeddings import embedding_filters, patch_colors, position_similarity
 from vitreous.explain.relevance import gradient_attention, relevance
-from vitreous.explain.rollout import rollout
+from vitreous.explain.rollout import attention_rollout
 
 KINDS = ("png", "svg", "npz", "csv")
 MEAN = {"class_token": False, "pooling": "mean"}
@@ -63,7 +63,7 @@ def values(file: str, shape: tuple[int, ...], column: str = "value") -> np.ndarr
 # ---- what it writes
 
 
-def test_all_analyses_are_written_and_told(here, capsys):
+def test_all_analyses_are_written_and_listed(here, capsys):
     assert run(["explain", "model.safetensors", "new", "--out", "out"]) == 0
     out, error = capsys.readouterr()
     assert error == ""
@@ -74,13 +74,9 @@ def test_all_analyses_are_written_and_told(here, capsys):
         assert Path(f"out/{name}.svg").read_text(encoding="utf-8").startswith("<?xml")
         assert f"\n  {name} " in out
     predictions = load("model.safetensors")(IN_ORDER)
-    told = [f"{p.image}  {p.class_name}  {p.probability:.1%}" for p in predictions]
-    assert out.splitlines()[:4] == told
-    assert len({*told}) == 4
-
-
-def test_the_names_are_those_of_the_analyses():
-    assert tuple(analyses.ANALYSES) == explain.NAMES
+    expected = [f"{p.image}  {p.class_name}  {p.probability:.1%}" for p in predictions]
+    assert out.splitlines()[:4] == expected
+    assert len({*expected}) == 4
 
 
 def test_the_numbers_are_those_of_the_functions(here, monkeypatch, unpainted):
@@ -89,8 +85,8 @@ def test_the_numbers_are_those_of_the_functions(here, monkeypatch, unpainted):
     classifier = load("model.safetensors", "cpu")
     model, images = classifier.model, inputs_of(classifier, IN_ORDER)
     expected = {
-        "attention": attention(model, images),
-        "rollout": rollout(model, images),
+        "attention": attention_map(model, images),
+        "rollout": attention_rollout(model, images),
         "gradient": gradient_attention(model, images),
         "relevance": relevance(model, images),
     }
@@ -107,7 +103,7 @@ def test_the_numbers_are_those_of_the_functions(here, monkeypatch, unpainted):
         ]
     heads = numbers("out/attention_heads.npz")
     assert heads["image"] == IN_ORDER[0]
-    assert heads["maps"] == pytest.approx(attention_of_heads(model, images[:1])[0].numpy(), rel=1e-4)
+    assert heads["maps"] == pytest.approx(attention_maps(model, images[:1])[0].numpy(), rel=1e-4)
     assert (values("out/attention_heads.csv", (2, 3, 4, 4)) == heads["maps"]).all()
     distances = attention_distance(model, images).numpy()
     found = numbers("out/distance.npz")
@@ -120,7 +116,7 @@ def test_the_numbers_are_those_of_the_functions(here, monkeypatch, unpainted):
     assert values("out/patches.csv", (4, 4, 4), "green") == pytest.approx(colors[..., 1], abs=1e-3)
 
 
-def test_what_belongs_to_the_model_needs_no_images(here, unpainted):
+def test_analyses_of_the_model_need_no_images(here, unpainted):
     assert run(["explain", "model.safetensors", "--only", "filters,positions", "--out", "out"]) == 0
     model = load("model.safetensors", "cpu").model
     similarity = position_similarity(model).numpy()
@@ -139,7 +135,7 @@ def test_block_head_and_query_choose_the_attention(here):
     assert run(["explain", "model.safetensors", "new", *options, "--out", "out"]) == 0
     classifier = load("model.safetensors", "cpu")
     images = inputs_of(classifier, IN_ORDER)
-    expected = attention(classifier.model, images, 0, 2, (3, 1)).numpy()
+    expected = attention_map(classifier.model, images, 0, 2, (3, 1)).numpy()
     assert numbers("out/attention.npz")["maps"] == pytest.approx(expected, rel=1e-4)
     assert "row 3, column 1 looks in block 0, head 2" in Path("out/attention.svg").read_text(encoding="utf-8")
     [tokens] = classifier.model.tokens(images, [0])
@@ -157,31 +153,31 @@ def test_block_head_and_query_choose_the_attention(here):
 def test_a_class_can_be_chosen(here, capsys, unpainted):
     options = ["--only", "relevance", "--class", "fox", "--json"]
     assert run(["explain", "model.safetensors", "new", *options, "--out", "out"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     classifier = load("model.safetensors", "cpu")
     images = inputs_of(classifier, IN_ORDER)
     probabilities = classifier.model(images).softmax(dim=-1)[:, 2].tolist()
-    assert {row["class_name"] for row in told["classes"]} == {"fox"}
-    assert [row["probability"] for row in told["classes"]] == pytest.approx(probabilities, abs=1e-5)
+    assert {row["class_name"] for row in printed["classes"]} == {"fox"}
+    assert [row["probability"] for row in printed["classes"]] == pytest.approx(probabilities, abs=1e-5)
     found = numbers("out/relevance.npz")
     assert found["class_names"].tolist() == ["fox"] * 4
     assert found["maps"] == pytest.approx(relevance(classifier.model, images, torch.full((4,), 2)).numpy(), rel=1e-4)
     assert {row["class_name"] for row in table("out/relevance.csv")} == {"fox"}
 
 
-def test_json_tells_what_was_written(here, capsys):
+def test_json_lists_what_was_written(here, capsys):
     Path("text.jpg").write_text("my notes")
     assert (
         run(["explain", "model.safetensors", "new", "text.jpg", "--only", "rollout,distance", "--json", "--out", "o"])
         == 2
     )
-    told = json.loads(capsys.readouterr().out)
-    assert told["images"] == 4
-    assert told["unreadable"] == ["text.jpg"]
-    assert told["left_out"] == {}
-    assert {*told["analyses"]} == {"rollout", "distance"}
-    files = {file for group in told["analyses"].values() for file in group["files"]}
-    assert files == {path.name for path in Path(told["out"]).iterdir()}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["images"] == 4
+    assert printed["unreadable"] == ["text.jpg"]
+    assert printed["left_out"] == {}
+    assert {*printed["analyses"]} == {"rollout", "distance"}
+    files = {file for group in printed["analyses"].values() for file in group["files"]}
+    assert files == {path.name for path in Path(printed["out"]).iterdir()}
 
 
 def test_a_sheet_shows_some_and_the_numbers_have_all(here, capsys):
@@ -214,7 +210,7 @@ def test_names_do_nothing_where_they_are_written(here, capsys):
     assert numbers("out/relevance.npz")["images"].tolist() == evil
 
 
-def test_how_far_it_is_is_told_now_and_then(here, capsys, monkeypatch):
+def test_progress_is_printed(here, capsys, monkeypatch):
     monkeypatch.setattr(inputs, "SECONDS_BETWEEN_LINES", -1)
     monkeypatch.setattr(explain, "MOST_AT_ONCE", 3)
     assert run(["explain", "model.safetensors", "new", "--only", "distance", "--out", "out"]) == 0
@@ -225,11 +221,11 @@ def test_how_far_it_is_is_told_now_and_then(here, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("switches", "says"),
+    ("switches", "message"),
     [
-        (MEAN, "this model has no class token: shown is what its head reads, the mean of the patches"),
+        (MEAN, "this model has no class token; the maps start from the mean of the patches"),
         (MEAN | {"pooling": "attention"}, "the probe of the attention pooling"),
-        ({"pooling": "mean"}, "this model does not read its class token: shown is"),
+        ({"pooling": "mean"}, "this model does not read its class token; the maps start from"),
         ({"distillation_token": True, "registers": 2}, ""),
         ({"image_size": (16, 32), "patch_size": (8, 4)}, ""),
         ({"channels": 1}, ""),
@@ -237,27 +233,27 @@ def test_how_far_it_is_is_told_now_and_then(here, capsys, monkeypatch):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_every_kind_of_model_is_explained(switches, says, here, capsys, unpainted):
+def test_every_kind_of_model_is_explained(switches, message, here, capsys, unpainted):
     small_classifier(**switches).save("other.safetensors")
     assert run(["explain", "other.safetensors", "new", "--out", "out"]) == 0
     error = capsys.readouterr().err
-    assert says in error
-    assert len(error.splitlines()) == bool(says)
+    assert message in error
+    assert len(error.splitlines()) == bool(message)
     assert len([*Path("out").iterdir()]) == 36
 
 
-def test_what_a_model_cannot_give_is_told_and_left_out(here, capsys, unpainted):
+def test_analyses_the_model_does_not_support_are_named_and_skipped(here, capsys, unpainted):
     small_classifier(None, position_embedding="none").save("other.safetensors")
     assert run(["explain", "other.safetensors", "new", "--out", "out", "--json"]) == 0
     out, error = capsys.readouterr()
     assert [line.split(":")[0] for line in error.splitlines()] == ["no gradient", "no relevance", "no positions"]
-    told = json.loads(out)
-    assert {*told["left_out"]} == {"gradient", "relevance", "positions"}
-    assert {*told["analyses"]} == {"attention", "attention_heads", "rollout", "distance", "filters", "patches"}
-    assert told["classes"] == []
+    printed = json.loads(out)
+    assert {*printed["left_out"]} == {"gradient", "relevance", "positions"}
+    assert {*printed["analyses"]} == {"attention", "attention_heads", "rollout", "distance", "filters", "patches"}
+    assert printed["classes"] == []
 
 
-def test_a_token_in_front_can_be_the_query(here):
+def test_a_prefix_token_can_be_the_query(here):
     small_classifier(distillation_token=True, registers=2).save("other.safetensors")
     for query, name in ((0, "the class token"), (1, "the distillation token"), (3, "register 1")):
         options = ["--only", "attention", "--query", str(query), "--out", name]
@@ -268,7 +264,7 @@ def test_a_token_in_front_can_be_the_query(here):
 # ---- what goes wrong
 
 
-def test_broken_images_are_passed_over_named_and_counted(here, capsys, unpainted):
+def test_broken_images_are_skipped_named_and_counted(here, capsys, unpainted):
     Path("text.jpg").write_text("my notes")
     arguments = ["text.jpg", "new/1.png", "missing.jpg", "new/2.png"]
     assert run(["explain", "model.safetensors", *arguments, "--only", "rollout,patches", "--out", "out"]) == 2
@@ -277,7 +273,7 @@ def test_broken_images_are_passed_over_named_and_counted(here, capsys, unpainted
     assert second.startswith("error: 'missing.jpg' cannot be read")
     assert summary == "2 of 4 images could not be read"
     classifier = load("model.safetensors", "cpu")
-    expected = rollout(classifier.model, inputs_of(classifier, ["new/1.png", "new/2.png"])).numpy()
+    expected = attention_rollout(classifier.model, inputs_of(classifier, ["new/1.png", "new/2.png"])).numpy()
     found = numbers("out/rollout.npz")
     assert found["images"].tolist() == ["new/1.png", "new/2.png"]
     assert found["maps"] == pytest.approx(expected, rel=1e-4)
@@ -298,7 +294,7 @@ def test_broken_images_are_passed_over_named_and_counted(here, capsys, unpainted
         (["model.safetensors", "new", "--head", "3"], "there is no head 3", "this model has heads 0 to 2"),
         (["model.safetensors", "new", "--query", "4,0"], "there is no patch (4, 0)", "rows go from 0 to 3"),
         (["model.safetensors", "new", "--query", "1"], "there is no token 1", ""),
-        (["model.safetensors", "new", "--query", "a"], "--query 'a' names no token", "ROW,COLUMN"),
+        (["model.safetensors", "new", "--query", "a"], "invalid --query 'a'", "ROW,COLUMN"),
         (["model.safetensors", "new", "--class", "fix"], "there is no class 'fix'", "did you mean 'fox'?"),
         (["model.safetensors", "new", "--show", "0"], "'--show'", ""),
         (["model.safetensors", "new", "--only", "rollout", "--head", "1"], "--head is for attention", "--only"),
@@ -309,7 +305,7 @@ def test_broken_images_are_passed_over_named_and_counted(here, capsys, unpainted
         (["features.safetensors", "new", "--class", "fox"], "there is no class 'fox'", "there are none"),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_written(arguments, cause, hint, here, capsys):
+def test_bad_input_is_an_error_and_nothing_is_written(arguments, cause, hint, here, capsys):
     Path("nothing").mkdir()
     Path("text.jpg").write_text("my notes")
     small_classifier(None, position_embedding="none", **MEAN).save("features.safetensors")

@@ -29,23 +29,23 @@ def test_the_table_goes_from_the_image_to_the_class(capsys):
     assert "random" not in shown
 
 
-def test_a_photo_adds_values_and_the_weights_are_told_to_be_random(photo, capsys):
+def test_a_photo_adds_values_and_random_weights_are_noted(photo, capsys):
     assert run(["inspect", "mu/16", "--image", photo]) == 0
     shown = capsys.readouterr().out
     assert "token norm" in shown
     assert "equation" in shown
     assert "+ zℓ₋₁ (2)" in shown  # noqa: RUF001
-    assert "fresh and random" in shown
+    assert "weights are random" in shown
 
 
 def test_json_holds_the_whole_trace(photo, capsys):
     assert run(["inspect", "mu/16", "--json", "--image", photo, "--level", "1"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["total_parameters"] == 76_712
-    assert told["fresh_weights"] is True
-    image = told["stages"][0]["statistics"]
+    trace = json.loads(capsys.readouterr().out)
+    assert trace["total_parameters"] == 76_712
+    assert trace["fresh_weights"] is True
+    image = trace["stages"][0]["statistics"]
     assert -1 <= image["min"] < image["max"] <= 1
-    assert told["stages"][-2]["parts"][0]["parts"]  # deeper than the level that the table would show
+    assert trace["stages"][-2]["parts"][0]["parts"]  # deeper than the level that the table would show
 
 
 def test_levels_and_all(capsys):
@@ -64,17 +64,17 @@ def test_levels_and_all(capsys):
         (["B/0"], "neither a file nor a variant"),
         (["B/17"], "nearest sizes that are: 221×221 and 238×238"),
         (["Ti/16", "--level", "0"], "level"),
-        (["Ti/16", "--set", "num_heads=4"], "Ti/16 is the name of a shape and says all by itself"),
-        (["Ti/16", "--family", "timm"], "leave --family and --set out"),
+        (["Ti/16", "--set", "num_heads=4"], "Ti/16 is a variant: it has no checkpoint family or settings"),
+        (["Ti/16", "--family", "timm"], "leave out --family and --set"),
         (["Ti/16", "--image", "no-such.jpg"], "no-such.jpg"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, words, capsys):
     assert run(["inspect", *arguments]) == 2
-    told = capsys.readouterr()
-    assert words in told.err
-    assert len(told.err.strip().splitlines()) <= 2
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert len(printed.err.strip().splitlines()) <= 2
+    assert printed.out == ""
 
 
 def test_a_saved_model_is_inspected_with_its_own_preprocessing(tmp_path, photo, capsys):
@@ -88,11 +88,11 @@ def test_a_saved_model_is_inspected_with_its_own_preprocessing(tmp_path, photo, 
     path = tmp_path / "model.safetensors"
     Classifier(model, Preprocessing((32, 32), mean=(0.0,) * 3, std=(1.0,) * 3), ("a", "b", "c")).save(path)
     assert run(["inspect", str(path), "--image", photo, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["fresh_weights"] is False
-    assert told["stages"][0]["output_shape"] == [1, 3, 32, 32]
-    assert told["stages"][0]["statistics"]["min"] >= 0
-    assert told["stages"][-1]["statistics"]["std"] > 0.01
+    trace = json.loads(capsys.readouterr().out)
+    assert trace["fresh_weights"] is False
+    assert trace["stages"][0]["output_shape"] == [1, 3, 32, 32]
+    assert trace["stages"][0]["statistics"]["min"] >= 0
+    assert trace["stages"][-1]["statistics"]["std"] > 0.01
 
 
 def test_a_terminal_gets_the_same_rows(monkeypatch, capsys):

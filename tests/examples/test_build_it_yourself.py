@@ -38,7 +38,7 @@ MISTAKES = {
     "positions of patches": (2, "patches + 1", "patches", "embedding is 1 × 16 × 24; it should be 1 × 17 × 24"),
     "class token last": (
         *(2, "[self.class_token.expand(len(x), -1, -1), x]", "[x, self.class_token.expand(len(x), -1, -1)]"),
-        "puts the class token behind the patches",
+        "puts the class token after the patches",
     ),
     "class token forgotten": (2, "x = torch.cat(", "torch.cat(", "token to the patches first"),
     "class token of one image": (2, ".expand(len(x), -1, -1)", "", "RuntimeError: Sizes of tensors must match"),
@@ -81,7 +81,7 @@ MISTAKES = {
         *(5, "self.mlp_norm = nn.LayerNorm(width, eps=1e-6)", "self.mlp_norm = nn.LayerNorm(width)"),
         "mlp_norm has eps = 1e-05: write nn.LayerNorm(width, eps=1e-06)",
     ),
-    "no final norm": (6, "return self.norm(self.blocks(x))", "return self.blocks(x)", "no norm behind the last block"),
+    "no final norm": (6, "return self.norm(self.blocks(x))", "return self.blocks(x)", "no norm after the last block"),
     "one token": (
         6,
         "self.norm(self.blocks(x))",

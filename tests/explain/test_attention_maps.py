@@ -6,9 +6,8 @@ from torch.overrides import TorchFunctionMode
 from tests.model.models import SWITCHES, images_for, small_model
 from vitreous.explain.attention_maps import (
     ExplicitAttention,
-    at_rest,
-    attention,
-    attention_of_heads,
+    attention_map,
+    attention_maps,
     over_patches,
     readout,
     readout_name,
@@ -65,7 +64,7 @@ def test_only_a_classifier_reads_the_distillation_token():
     assert readout_name(model.config) == "the class token"
 
 
-def test_what_is_read_has_a_name():
+def test_the_readout_has_a_name():
     names = {switch: readout_name(small_model(switch).config) for switch in SWITCHES}
     assert names["the paper's"] == names["registers"] == names["hybrid"] == "the class token"
     assert names["distillation"] == "the class and the distillation token"
@@ -80,13 +79,13 @@ def test_every_query_is_a_row_of_the_map(switch):
     rows, columns = model.grid(images)
     prefix = model.config.prefix_tokens
     maps = model.attention_weights(images)
-    found = attention_of_heads(model, images, query=(1, 2))
+    found = attention_maps(model, images, query=(1, 2))
     assert found.shape == (3, 3, 3, rows, columns)
     assert found.std(dim=0).min() > 0
     for block, weights in maps.items():
         torch.testing.assert_close(found[:, block].flatten(2), weights[:, :, prefix + columns + 2, prefix:])
     for token in range(prefix):
-        found = attention(model, images, block=1, head=2, query=token)
+        found = attention_map(model, images, block=1, head=2, query=token)
         torch.testing.assert_close(found.flatten(1), maps[1][:, 2, token, prefix:])
 
 
@@ -96,33 +95,33 @@ def test_by_default_the_last_block_shows_what_the_head_reads(switch):
     images = images_for(model.config)
     mean = model.attention_weights(images)[2].mean(dim=1)
     wanted = torch.einsum("bq,bqt->bt", readout(model, images), mean)
-    found = attention(model, images)
+    found = attention_map(model, images)
     torch.testing.assert_close(found, over_patches(model, images, wanted))
     with_prefix = found.sum(dim=(1, 2)) + wanted[:, : model.config.prefix_tokens].sum(dim=1)
     torch.testing.assert_close(with_prefix, torch.ones(3))
     assert model.config.class_token == (switch not in POOLED)
 
 
-def test_blocks_come_in_the_order_asked_for():
+def test_blocks_are_in_the_given_order():
     model = small_model()
     images = images_for(model.config)
-    every = attention_of_heads(model, images)
-    some = attention_of_heads(model, images, [-1, 0])
+    every = attention_maps(model, images)
+    some = attention_maps(model, images, [-1, 0])
     torch.testing.assert_close(some, every[:, [2, 0]])
-    torch.testing.assert_close(attention(model, images, block=-2), every[:, 1].mean(dim=1))
-    torch.testing.assert_close(attention(model, images, block=1, head=0), every[:, 1, 0])
+    torch.testing.assert_close(attention_map(model, images, block=-2), every[:, 1].mean(dim=1))
+    torch.testing.assert_close(attention_map(model, images, block=1, head=0), every[:, 1, 0])
 
 
 def test_another_image_size_has_another_grid():
     model = small_model("registers")
     images = torch.randn(2, 3, 24, 48)
-    assert attention(model, images, query=(2, 5)).shape == (2, 3, 6)
+    assert attention_map(model, images, query=(2, 5)).shape == (2, 3, 6)
     with pytest.raises(InputError, match="rows go from 0 to 2, columns from 0 to 5"):
-        attention(model, images, query=(3, 5))
+        attention_map(model, images, query=(3, 5))
 
 
 @pytest.mark.parametrize(
-    ("switch", "asked", "message"),
+    ("switch", "arguments", "message"),
     [
         ("the paper's", {"block": 3}, "there is no block 3; this model has blocks 0 to 2"),
         ("the paper's", {"block": -4}, "there is no block -4; this model has blocks 0 to 2"),
@@ -130,28 +129,28 @@ def test_another_image_size_has_another_grid():
         ("the paper's", {"head": -1}, "there is no head -1; this model has heads 0 to 2"),
         ("the paper's", {"query": (0, 4)}, r"there is no patch \(0, 4\); rows go from 0 to 3, columns from 0 to 3"),
         ("the paper's", {"query": (-1, 0)}, r"there is no patch \(-1, 0\)"),
-        ("registers", {"query": 5}, "there is no token 5; 0 to 4 stand in front of the patches; a patch is named by"),
+        ("registers", {"query": 5}, "there is no token 5; tokens 0 to 4 precede the patches; name a patch as"),
         ("registers", {"query": -1}, "there is no token -1"),
-        ("mean pooling", {"query": 0}, "there is no token 0; none stands before the patches"),
+        ("mean pooling", {"query": 0}, "there is no token 0; no token precedes the patches"),
     ],
 )
-def test_what_is_not_there_is_an_error(switch, asked, message):
+def test_unknown_blocks_heads_queries_and_classes_are_errors(switch, arguments, message):
     model = small_model(switch)
     with pytest.raises(InputError, match=message):
-        attention(model, images_for(model.config), **asked)
+        attention_map(model, images_for(model.config), **arguments)
 
 
 def test_no_block_is_an_error():
     model = small_model()
     with pytest.raises(InputError, match="no block is named; this model has blocks 0 to 2"):
-        attention_of_heads(model, images_for(model.config), [])
+        attention_maps(model, images_for(model.config), [])
 
 
 def test_attention_stays_fused_and_goes_no_further_than_it_must():
     model = small_model()
     images = images_for(model.config)
     with FusedCalls() as fused:
-        attention(model, images, block=1)
+        attention_map(model, images, block=1)
     assert fused.count == 2
 
 
@@ -173,24 +172,9 @@ def test_explicit_attention_gives_the_same_logits(switch):
     assert fused.count == len(explicit.maps)
 
 
-def test_at_rest_a_model_is_evaluated_and_then_as_it_was():
-    model = small_model(dropout=0.5)
-    model.encoder.blocks[1].train()
-    model.encoder.checkpoint_activations = True
-    before = [module.training for module in model.modules()]
-    assert set(before) == {True, False}
-    with at_rest(model):
-        assert not any(module.training for module in model.modules())
-        assert not model.encoder.checkpoint_activations
-    with pytest.raises(ValueError, match="nearest sizes"):
-        attention(model, torch.randn(1, 3, 30, 30), query=0)  # a failure, too, leaves it so
-    assert [module.training for module in model.modules()] == before
-    assert model.encoder.checkpoint_activations
-
-
 def test_half_precision_gives_numbers_in_single():
     model = small_model().to(torch.bfloat16)
     images = images_for(model.config).to(torch.bfloat16)
-    found = attention(model, images)
+    found = attention_map(model, images)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, attention(small_model(), images.float()), rtol=0.2, atol=0.02)
+    torch.testing.assert_close(found, attention_map(small_model(), images.float()), rtol=0.2, atol=0.02)

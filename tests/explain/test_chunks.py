@@ -5,12 +5,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tests.model.models import SWITCHES, images_for, small_model
-from vitreous.explain.attention_maps import attention, attention_of_heads, readout
+from vitreous.explain.attention_maps import attention_map, attention_maps, readout
 from vitreous.explain.chunks import BUDGET, bytes_of_image, images_at_once
 from vitreous.explain.deletion import deletion_curve
 from vitreous.explain.distance import attention_distance
 from vitreous.explain.relevance import gradient_attention, relevance
-from vitreous.explain.rollout import rollout
+from vitreous.explain.rollout import attention_rollout
 from vitreous.model.variants import variant
 
 
@@ -22,9 +22,9 @@ def curve(model, images):
 
 ANALYSES = {
     "readout": readout,
-    "attention": attention,
-    "attention of heads": attention_of_heads,
-    "rollout": rollout,
+    "attention": attention_map,
+    "attention of heads": attention_maps,
+    "rollout": attention_rollout,
     "distance": attention_distance,
     "relevance": relevance,
     "gradient attention": gradient_attention,

@@ -30,7 +30,7 @@ def test_positions_are_compared_by_cosine(switch, grid):
 def test_without_a_table_of_positions_there_is_no_similarity(switch):
     model = small_model(switch)
     kind = model.config.position_embedding
-    with pytest.raises(InputError, match=f"its position embedding is '{kind}'; similarity is for the kinds learned"):
+    with pytest.raises(InputError, match=f"its position embedding is '{kind}'; similarity needs the kinds learned"):
         position_similarity(model)
 
 
@@ -77,7 +77,7 @@ def test_planted_filters_are_found_with_a_fixed_sign():
     assert torch.allclose(embedding_filters(model).components[:2], found.components[:2], atol=1e-5)
 
 
-def test_there_are_not_more_filters_than_there_are():
+def test_no_more_components_than_filters():
     assert len(embedding_filters(small_model("one channel"), 1000).components) == 48
     with pytest.raises(InputError, match="0 filters cannot be shown"):
         embedding_filters(small_model(), 0)

@@ -15,7 +15,7 @@ from vitreous.classifier import Classifier
 from vitreous.data.images import BadImage
 from vitreous.explain.explanation import Explanation
 from vitreous.explain.relevance import relevance
-from vitreous.explain.rollout import rollout
+from vitreous.explain.rollout import attention_rollout
 from vitreous.support.errors import InputError
 
 
@@ -37,7 +37,10 @@ def test_each_photo_is_explained_by_its_likeliest_class(photos, monkeypatch):
     explanations = classifier.explain(photos)
     images = classifier.preprocessing(photos)
     expected = zip(
-        classifier(photos), rollout(classifier.model, images), relevance(classifier.model, images), strict=True
+        classifier(photos),
+        attention_rollout(classifier.model, images),
+        relevance(classifier.model, images),
+        strict=True,
     )
     assert len(explanations) == 3
     for i, (explanation, (prediction, rolled, relevant)) in enumerate(zip(explanations, expected, strict=True)):
@@ -71,7 +74,7 @@ def test_another_class_has_another_relevance(photos):
         assert one(classifier, photos[0], "cat").relevance == pytest.approx(maps["cat"].relevance, rel=1e-4)
 
 
-def test_what_cannot_be_explained_is_said(photos):
+def test_unknown_classes_are_refused(photos):
     classifier = small_classifier()
     with pytest.raises(InputError, match="there is no class 'fix'; did you mean 'fox'"):
         classifier.explain(photos, "fix")
@@ -93,7 +96,7 @@ def test_a_notebook_shows_the_photo_beside_its_maps(photos):
     with Image.open(BytesIO(b64decode(picture))) as image:
         assert image.width > 2 * image.height
     assert "<b>" not in html
-    assert re.search('alt="image 0: [^"]+, beside where the model looked in it"', html)
+    assert re.search('alt="image 0: [^"]+, and where the model looked"', html)
 
 
 def test_it_saves_its_picture(photos, tmp_path: Path):

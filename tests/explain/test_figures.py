@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from vitreous.explain import drawing, figures
-from vitreous.explain.drawing import ACCENT, fitting, heat, inches, mosaic, render, save, signed, strength
+from vitreous.explain.drawing import ACCENT, diverging, fitting, heat, inches, mosaic, render, save_figure, strength
 
 RANDOM = np.random.default_rng(0)
 LONG = "photos/a folder/with a name/that is much too long/to stand below a photo of a sheet/flower.jpg"
@@ -110,7 +110,7 @@ def test_no_text_overlaps_another_or_leaves_the_figure(name: str):
 @pytest.mark.parametrize("name", ["a sheet", "distance", "positions"])
 def test_the_files_are_the_same_each_time_and_small(name: str, tmp_path: Path):
     figure = FIGURES[name]()
-    files = save(figure, tmp_path / "some.figure")
+    files = save_figure(figure, tmp_path / "some.figure")
     assert [file.name for file in files] == ["some.figure.png", "some.figure.svg"]
     for file in files:
         content = file.read_bytes()
@@ -172,7 +172,7 @@ def test_a_map_that_looks_nowhere_in_particular_has_no_color(scores: np.ndarray)
 
 
 def test_similarities_have_a_color_for_each_sign():
-    colors = signed(np.array([[1.0, 0.0, -1.0, 2.0]], np.float32))[0].tolist()
+    colors = diverging(np.array([[1.0, 0.0, -1.0, 2.0]], np.float32))[0].tolist()
     assert colors == [[255, 122, 0], [255, 255, 255], [58, 67, 80], [255, 122, 0]]
 
 

@@ -6,6 +6,7 @@ import torch
 from tests.model.models import SWITCHES, images_for, small_model
 from vitreous.explain.attention_maps import readout
 from vitreous.explain.relevance import gradient_attention, relevance, weighted_attention
+from vitreous.model.attention import NO_POSITIONS
 from vitreous.support.errors import InputError
 
 TINY = {"width": 16, "depth": 2, "num_heads": 2, "mlp_dim": 8, "image_size": 16, "num_classes": 4}
@@ -17,11 +18,12 @@ WITH_CLASSES = [switch for switch, changes in SWITCHES.items() if changes.get("n
 STEP = 1e-5
 
 
-def attend(attention, x, queries, bias, change):
+def attend(attention, x, queries, positions, change):
     """Equations 5 to 8 one by one, with a change added to A; returns the result and A."""
     q, k, v = attention.project(x, queries)
     logits = torch.einsum("bhqd,bhtd->bhqt", q, k) / math.sqrt(q.shape[-1])
-    a = torch.softmax(logits if bias is None else logits + bias(q), dim=-1)
+    bias = positions.bias(q)
+    a = torch.softmax(logits if bias is None else logits + bias, dim=-1)
     heads = torch.einsum("bhqt,bhtd->bqhd", a + change, v)
     return attention.out(heads.flatten(2)), a
 
@@ -32,8 +34,8 @@ def logits_of(model, images, changes):
     x = model.encoder.pre_norm(model.embed(images))
     positions = model.position_embedding.for_blocks(model.grid(images))
     for i, block in enumerate(model.encoder.blocks):
-        x, bias = (x, None) if positions is None else positions(i, x)
-        attended, a = attend(block.attention, block.attention_norm(x), None, bias, changes[i])
+        x = positions(i).tokens(x)
+        attended, a = attend(block.attention, block.attention_norm(x), None, positions(i), changes[i])
         maps.append(a)
         x = x + block.attention_scale(attended)
         x = x + block.mlp_scale(block.mlp(block.mlp_norm(x)))
@@ -41,7 +43,7 @@ def logits_of(model, images, changes):
     if model.config.pooling != "attention":
         return model.head(x), maps
     pooling = model.head.pooling
-    y, a = attend(pooling.attention, x, pooling.probe.expand(len(x), -1, -1), None, changes[-1])
+    y, a = attend(pooling.attention, x, pooling.probe.expand(len(x), -1, -1), NO_POSITIONS, changes[-1])
     y = (y + pooling.mlp(pooling.norm(y)))[:, 0]
     return model.head.classifier(y), [*maps, a]
 
@@ -99,10 +101,10 @@ def test_another_class_has_another_map(switch):
 def test_by_default_the_likeliest_class_is_meant():
     model = small_model()
     images = images_for(model.config, batch=8)
-    likeliest = model(images).argmax(dim=1)
-    assert len(likeliest.unique()) > 1
-    torch.testing.assert_close(relevance(model, images), relevance(model, images, likeliest))
-    torch.testing.assert_close(gradient_attention(model, images), gradient_attention(model, images, -1, likeliest))
+    top = model(images).argmax(dim=1)
+    assert len(top.unique()) > 1
+    torch.testing.assert_close(relevance(model, images), relevance(model, images, top))
+    torch.testing.assert_close(gradient_attention(model, images), gradient_attention(model, images, -1, top))
 
 
 def test_the_last_block_keeps_only_what_the_head_reads():
@@ -130,12 +132,12 @@ def test_checkpointed_activations_change_nothing():
 @pytest.mark.parametrize(
     ("changes", "classes", "message"),
     [
-        ({"num_classes": 0}, [0, 0], "this model has no classifier; relevance is for a class"),
+        ({"num_classes": 0}, [0, 0], "this model has no classifier; relevance needs a class"),
         ({}, [0, 7], "there is no class 7; this model has classes 0 to 6"),
         ({}, [-1, 0], "there is no class -1"),
     ],
 )
-def test_what_is_not_there_is_an_error(changes, classes, message):
+def test_unknown_blocks_heads_queries_and_classes_are_errors(changes, classes, message):
     model = small_model(**changes)
     for analysis in (relevance, gradient_attention):
         with pytest.raises(InputError, match=message):

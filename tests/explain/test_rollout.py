@@ -6,7 +6,7 @@ import torch
 
 from tests.model.models import SWITCHES, images_for, small_model
 from vitreous.explain.attention_maps import readout
-from vitreous.explain.rollout import roll, rollout
+from vitreous.explain.rollout import attention_rollout, roll
 
 
 def test_three_tokens_by_hand():
@@ -46,7 +46,7 @@ def test_a_model_is_rolled_out_from_what_its_head_reads(switch):
     weights = model.attention_weights(images)
     whole = roll(weights.values())
     torch.testing.assert_close(whole.sum(dim=-1), torch.ones(whole.shape[:2]))
-    found = rollout(model, images)
+    found = attention_rollout(model, images)
     for image in range(3):
         wanted = readout(model, images)[image].numpy()
         for block in (2, 1, 0):  # the later one first, as a row vector

@@ -10,7 +10,7 @@ def text(trace, width=120, fold=True):
     return plain_table(lay_out(trace, width, fold)).splitlines()
 
 
-def test_no_line_is_wider_than_asked():
+def test_no_line_exceeds_the_width():
     for name in ("B/16", "R26+B/32"):
         trace = inspect(name)
         for width in (80, 100, 140):
@@ -47,7 +47,7 @@ def test_values_come_in_addition(width):
     assert all(grid[0] == grids[0][0] for grid in grids)  # the stages' names again
 
 
-def test_what_is_left_out_is_said():
+def test_left_out_columns_are_noted():
     trace = inspect("mu/16", torch.randn(1, 3, 32, 32))
     assert "lack of width: path and what it is." in text(trace, 80)[-1]
     assert "--json" in text(trace, 80)[-1]

@@ -185,7 +185,7 @@ def test_positions_inside_the_encoder_are_rows_of_each_block():
     assert "relative positions" in names(inspect(small(**SWITCHES["relative"]), level=1))
 
 
-def test_what_is_not_finite_is_counted_apart():
+def test_non_finite_values_are_counted_separately():
     model = small()
     x = images(model)
     x[0, 0, 0, 0] = torch.nan
@@ -348,15 +348,15 @@ def test_json_holds_everything_and_the_levels_nest():
     model = small()
     x = images(model)
     x[0, 0] = torch.inf
-    told = json.loads(json.dumps(inspect(model, x).to_dict(), allow_nan=False))
-    assert told["total_parameters"] == sum(p.numel() for p in model.parameters())
+    fields = json.loads(json.dumps(inspect(model, x).to_dict(), allow_nan=False))
+    assert fields["total_parameters"] == sum(p.numel() for p in model.parameters())
 
     def leaves(stages):
         for stage in stages:
             yield from leaves(stage["parts"]) if stage["parts"] else [stage]
 
-    rows = list(leaves(told["stages"]))
-    assert sum(row["parameters"] for row in rows) == told["total_parameters"]
+    rows = list(leaves(fields["stages"]))
+    assert sum(row["parameters"] for row in rows) == fields["total_parameters"]
     assert sum(row["multiply_adds_share"] for row in rows) == pytest.approx(1)
 
 
@@ -367,7 +367,7 @@ def test_training_mode_is_noted_only_where_it_matters():
     assert "dropout" not in names(inspect(small(dropout=0.1), level=4))
 
 
-def test_bad_requests_say_what_is_wanted():
+def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="Linear needs an input"):
         inspect(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="level is 0"):

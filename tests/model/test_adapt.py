@@ -7,7 +7,8 @@ from timm.models._manipulate import adapt_input_conv
 from torch.nn import functional as F
 
 from tests.model.models import SWITCHES, images_for, small_model
-from vitreous.model.adapt import adapt, resize_patches
+from vitreous.data.preprocessing import MAX_SIDE
+from vitreous.model.adapt import LIMITS, adapt, resize_patches
 from vitreous.model.config import CHOICES
 from vitreous.support.errors import InputError
 
@@ -39,7 +40,7 @@ def test_a_new_image_size_equals_the_old_model_run_at_it(switch, size):
 
 @pytest.mark.parametrize("method", CHOICES["position_resampling"])
 @pytest.mark.parametrize("switch", ["registers", "2-D at every layer"])
-def test_positions_are_resampled_by_the_configs_way_or_the_one_that_is_asked_for(switch, method):
+def test_positions_are_resampled_by_the_configs_method_or_the_given_one(switch, method):
     by_config = small_model(switch, position_resampling=method)
     images = torch.randn(3, 3, 48, 40)
     expected = by_config(images)
@@ -50,8 +51,8 @@ def test_positions_are_resampled_by_the_configs_way_or_the_one_that_is_asked_for
     asked, notes = adapt(small_model(switch), image_size=(48, 40), resampling=method)
     torch.testing.assert_close(asked(images), expected, rtol=0, atol=1e-6)
     assert asked.config.position_resampling == method
-    said = f"way of resampling positions changed from bilinear_aligned to {method}"
-    assert (said in notes) == (method != "bilinear_aligned")
+    message = f"resampling of positions changed from bilinear_aligned to {method}"
+    assert (message in notes) == (method != "bilinear_aligned")
     small = torch.randn(3, 3, 16, 24)
     assert torch.equal(asked(small), adapted(small))  # it goes on that way while it runs
 
@@ -64,18 +65,18 @@ def test_the_notes_say_each_thing_once():
         "patch projection averaged from 3 channels to 1",
         "patch projection resized from 8×8 to 16×16 pixels (pseudo-inverse of the bilinear resize)",
         "image size changed from 32×32 to 96×96",
-        "way of resampling positions changed from bilinear_aligned to bicubic_antialias",
+        "resampling of positions changed from bilinear_aligned to bicubic_antialias",
         "positions resampled from 4×4 to 6×6 (bicubic_antialias)",
         "new classifier for 10 classes, all zero",
     ]
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_without_wishes_nothing_changes_and_nothing_is_said(switch):
+def test_without_arguments_nothing_changes(switch):
     model = small_model(switch)
     c = model.config
-    for wishes in ({}, {"image_size": c.image_size, "patch_size": c.patch_size, "channels": c.channels}):
-        adapted, notes = adapt(model, **wishes)
+    for changes in ({}, {"image_size": c.image_size, "patch_size": c.patch_size, "channels": c.channels}):
+        adapted, notes = adapt(model, **changes)
         assert not notes
         assert adapted.config == c
         assert torch.equal(adapted(images_for(c)), model(images_for(c)))
@@ -85,13 +86,13 @@ def test_the_original_is_not_changed_and_the_new_model_can_be_trained():
     model = small_model("distillation").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config = model.config
-    wishes = {"image_size": 48, "patch_size": 6, "num_classes": 3, "channels": 2, "resampling": "bicubic"}
-    adapted, _ = adapt(model, **wishes)
+    changes = {"image_size": 48, "patch_size": 6, "num_classes": 3, "channels": 2, "resampling": "bicubic"}
+    adapted, _ = adapt(model, **changes)
     assert model.config is config
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert adapted.training
-    assert not adapt(model.eval(), **wishes)[0].training
-    assert adapted.config == config.replace(**{n: v for n, v in wishes.items() if n != "resampling"}).replace(
+    assert not adapt(model.eval(), **changes)[0].training
+    assert adapted.config == config.replace(**{n: v for n, v in changes.items() if n != "resampling"}).replace(
         position_resampling="bicubic"
     )
     adapted(torch.randn(2, 2, 48, 48)).sum().backward()
@@ -105,7 +106,7 @@ def test_a_model_of_low_precision_stays_so():
 
 
 @pytest.mark.parametrize(
-    ("wishes", "told"),
+    ("changes", "message"),
     [
         ({"image_size": 2**40}, "image_size is 1099511627776; 8,192 is the most"),
         ({"image_size": (32, 8200)}, r"image_size is \(32, 8200\); 8,192 is the most"),
@@ -114,9 +115,9 @@ def test_a_model_of_low_precision_stays_so():
         ({"channels": 10**12}, "channels is 1000000000000; 1,024 is the most"),
     ],
 )
-def test_what_would_fill_the_memory_is_refused(wishes, told):
-    with pytest.raises(InputError, match=told):
-        adapt(small_model(), **wishes)
+def test_sizes_that_would_exhaust_memory_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        adapt(small_model(), **changes)
 
 
 @pytest.mark.parametrize("classes", [3, 7, 1])
@@ -146,7 +147,7 @@ WITH_CLASSIFIERS = (
 
 
 @pytest.mark.parametrize(
-    ("kept", "said"),
+    ("kept", "message"),
     [
         ([0, 1, 2, 3, 4, 5, 6, None], "for 8 classes: 7 rows kept, 1 new and zero"),
         ([0, 1, 2, 4, 5, 6], "for 6 classes: 6 rows kept, 1 dropped"),
@@ -157,7 +158,7 @@ WITH_CLASSIFIERS = (
     ids=["added", "dropped", "reordered", "one of three", "one alone"],
 )
 @pytest.mark.parametrize("switch", WITH_CLASSIFIERS)
-def test_kept_classes_keep_their_logits_and_new_ones_are_zero(switch, kept, said):
+def test_kept_classes_keep_their_logits_and_new_ones_are_zero(switch, kept, message):
     model = small_model(switch)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     adapted, notes = adapt(model, kept_classes=kept)
@@ -169,7 +170,7 @@ def test_kept_classes_keep_their_logits_and_new_ones_are_zero(switch, kept, said
         answer = torch.zeros(3) if old is None else expected[:, old]
         torch.testing.assert_close(found[:, new], answer, rtol=0, atol=1e-5)
     second = " and distillation classifier" if switch == "distillation" else ""
-    assert notes == [f"classifier{second} {said}"]
+    assert notes == [f"classifier{second} {message}"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -185,13 +186,13 @@ def test_the_same_classes_in_the_same_order_keep_their_logits_bit_for_bit(switch
 @pytest.mark.parametrize("classes", [0, 3])
 def test_where_no_class_is_kept_the_head_is_new(switch, classes):
     adapted, notes = adapt(small_model(switch), kept_classes=[None] * classes)
-    expected, told = adapt(small_model(switch), num_classes=classes)
-    assert (adapted.config, notes) == (expected.config, told)
+    expected, expected_notes = adapt(small_model(switch), num_classes=classes)
+    assert (adapted.config, notes) == (expected.config, expected_notes)
     assert all(torch.equal(tensor, adapted.state_dict()[name]) for name, tensor in expected.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("switch", "wishes", "said"),
+    ("switch", "changes", "message"),
     [
         ("the paper's", {"kept_classes": [0, 7]}, "there is no class 7 to keep; the classes are 0 to 6"),
         ("the paper's", {"kept_classes": [-1]}, "there is no class -1 to keep"),
@@ -203,9 +204,9 @@ def test_where_no_class_is_kept_the_head_is_new(switch, classes):
         ),
     ],
 )
-def test_classes_that_cannot_be_kept_are_refused(switch, wishes, said):
-    with pytest.raises(InputError, match=said):
-        adapt(small_model(switch), **wishes)
+def test_unknown_classes_to_keep_are_refused(switch, changes, message):
+    with pytest.raises(InputError, match=message):
+        adapt(small_model(switch), **changes)
 
 
 @pytest.mark.parametrize("switch", ["the paper's", "distillation", "no classes"])
@@ -316,7 +317,7 @@ def test_a_new_patch_size_alone_resamples_the_positions():
 
 
 @pytest.mark.parametrize(
-    ("switch", "wishes", "said"),
+    ("switch", "changes", "message"),
     [
         ("the paper's", {"image_size": 33}, "the nearest sizes that are: 32×32 and 40×40"),
         ("rectangles", {"image_size": (32, 50)}, "the nearest sizes that are: 32×48 and 32×52"),
@@ -328,7 +329,11 @@ def test_a_new_patch_size_alone_resamples_the_positions():
         ("hybrid", {"patch_size": 2}, "the patch size of a hybrid stays 1×1"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_can(switch, wishes, said):
+def test_invalid_arguments_are_refused_with_the_valid_ones(switch, changes, message):
     with pytest.raises(InputError) as error:
-        adapt(small_model(switch), **wishes)
-    assert said in str(error.value)
+        adapt(small_model(switch), **changes)
+    assert message in str(error.value)
+
+
+def test_the_largest_image_is_that_of_the_preprocessing():
+    assert LIMITS["image_size"] == LIMITS["patch_size"] == MAX_SIDE

@@ -1,4 +1,4 @@
-"""Attention equals PyTorch's own, its map, and itself asked for fewer tokens."""
+"""Attention equals PyTorch's own, its map, and itself with fewer queries."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vitreous.model.attention import SelfAttention
+from vitreous.model.attention import BlockPositions, SelfAttention
 from vitreous.model.initialization import fill_at_random
 
 
@@ -56,13 +56,17 @@ def test_queries_can_be_the_first_few():
 def test_a_position_bias_is_added_to_the_logits():
     layer, x = random_attention(), torch.randn(2, 7, 48)
     bias = torch.randn(2, 3, 7, 7)
-    weights = layer.weights(x, lambda q: bias)
+
+    class Biased(BlockPositions):
+        def bias(self, q):
+            return bias
+
+    weights = layer.weights(x, Biased())
     unnormalized = layer.weights(x) * bias.exp()
     torch.testing.assert_close(weights, unnormalized / unnormalized.sum(-1, keepdim=True))
     _, _, v = layer.project(x)
-    torch.testing.assert_close(
-        layer(x, position_bias=lambda q: bias), layer.out((weights @ v).transpose(1, 2).flatten(2))
-    )
+    expected = layer.out((weights @ v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(layer(x, positions=Biased()), expected)
 
 
 def test_heads_must_divide_the_width():

@@ -1,4 +1,4 @@
-"""A config is validated when it is made, and says what would be valid."""
+"""A config is validated on creation, and errors name what is valid."""
 
 import pytest
 from hypothesis import given
@@ -46,7 +46,7 @@ def test_the_defaults_are_base_16():
     ],
     ids=str,
 )
-def test_what_is_not_valid_is_named(fields, message):
+def test_invalid_values_are_named(fields, message):
     with pytest.raises(ValueError, match=r".") as caught:
         ViTConfig.from_dict(fields)
     assert message in str(caught.value)

@@ -139,7 +139,7 @@ def test_nominal_counts_every_switch(switches):
     assert executed_multiply_adds(c) == nominal_multiply_adds(c)
 
 
-def test_the_class_token_alone_saves_what_it_should():
+def test_reading_only_the_class_token_saves_multiply_adds():
     """The last block computes one query, one attention row and one MLP instead of T."""
     c = variant("Ti/16")
     t, d, m = c.num_tokens, c.width, c.mlp_dim

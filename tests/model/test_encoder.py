@@ -43,7 +43,7 @@ def test_reading_the_first_tokens_equals_the_full_block(read):
 
 
 @pytest.mark.parametrize("gelu", ["tanh", "exact", "quick"])
-def test_the_three_gelus_differ_and_are_what_they_say(gelu):
+def test_the_three_gelus_are_their_formulas_and_differ(gelu):
     x = torch.linspace(-4, 4, 101, dtype=torch.float64)
     expected = {
         "tanh": 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))),
@@ -117,7 +117,7 @@ def test_checkpointed_activations_give_the_same_gradients():
 def test_a_block_that_does_not_exist_is_named():
     encoder = Encoder(8, 3, 2, 8)
     assert encoder.block_indices([0, -1, 2]) == [0, 2, 2]
-    with pytest.raises(ValueError, match="there is no block 3; this encoder has blocks 0 to 2"):
+    with pytest.raises(ValueError, match="there is no block 3; this model has blocks 0 to 2"):
         encoder.block_indices([3])
 
 

@@ -1,6 +1,7 @@
 """First weights are drawn as the paper's code draws them."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,3 +69,9 @@ def test_filled_at_random_nothing_is_zero_and_logits_vary():
     assert all((p != 0).all() for p in model.parameters())
     logits = model.eval()(torch.randn(8, 3, 32, 32))
     assert logits.std(0).min() > 0.1
+
+
+def test_every_initializer_is_in_one_place():
+    """Besides, cost.py names those that a model without memory skips."""
+    users = [path.name for path in Path("vitreous/model").glob("*.py") if "nn.init." in path.read_text("utf-8")]
+    assert sorted(users) == ["cost.py", "initialization.py"]

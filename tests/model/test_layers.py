@@ -25,9 +25,9 @@ def test_nonsense_is_refused_by_every_layer(fresh_process):
     code = "import vitreous as vt\n"
     for call in REFUSED:
         code += f"try:\n    {call}\nexcept ValueError as error:\n    print(error)\nelse:\n    print('nothing')\n"
-    told = fresh_process(code).stdout.splitlines()
-    assert len(told) == len(REFUSED)
-    for line, (call, reason) in zip(told, REFUSED.items(), strict=True):
+    lines = fresh_process(code).stdout.splitlines()
+    assert len(lines) == len(REFUSED)
+    for line, (call, reason) in zip(lines, REFUSED.items(), strict=True):
         assert reason in line, call
 
 

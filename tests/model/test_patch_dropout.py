@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from vitreous.model.config import ViTConfig
-from vitreous.model.patch_dropout import PatchDropout
+from vitreous.model.patch_embedding import PatchDropout
 from vitreous.model.vit import VisionTransformer
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(0.5, 8), (0.75, 4), (0.1, 14), (0.999, 1)])
 @pytest.mark.parametrize("prefix", [0, 2])
-def test_keeps_the_front_and_so_many_patches_in_their_order(rate: float, kept: int, prefix: int):
+def test_keeps_the_prefix_and_a_share_of_the_patches_in_order(rate: float, kept: int, prefix: int):
     numbers = torch.arange(float(prefix + 16)).expand(50, -1)[:, :, None]
     rows = PatchDropout(rate, prefix)(numbers)[:, :, 0]
     assert rows.shape == (50, prefix + kept)

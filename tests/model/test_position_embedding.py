@@ -14,11 +14,11 @@ from vitreous.model.position_embedding import (
     Learned2DPosition,
     LearnedPosition,
     PositionEmbedding,
-    RelativePosition,
     SinCos2DPosition,
     resample_grid,
     sincos_2d,
 )
+from vitreous.model.relative_position import RelativePosition
 
 sides = st.integers(2, 9)
 
@@ -112,13 +112,13 @@ def test_resampled_positions_equal_each_peers(peer, method, old, news):
         ours = layer.table(new).detach()
         torch.testing.assert_close(ours, peer(table, old, new).detach(), rtol=0, atol=1e-6)
         others = {"bilinear_aligned", "bicubic", "bicubic_offset"} - {method}
-        for other in others:  # what is to be told apart differs by far more
+        for other in others:  # other methods differ by far more
             assert (resample_grid(table[1:], old, new, other) - ours[1:]).abs().max() > 1e-3
 
 
 @settings(deadline=None, max_examples=40)
 @given(old=st.integers(1, 64), new=st.integers(1, 64))
-def test_the_scale_of_dino_gives_the_grid_that_was_asked_for(old, new):
+def test_the_scale_of_dino_gives_the_new_grid(old, new):
     assert resample_grid(torch.randn(old, 1), (old, 1), (new, 1), "bicubic_offset").shape == (new, 1)
 
 
@@ -208,8 +208,7 @@ def test_positions_inside_the_encoder_use_the_layers_own_table(site):
     fill_at_random(layer)
     x = torch.randn(2, 5, 6)
     assert layer(x, (2, 2)) is x
-    at_block = layer.for_blocks((2, 2))
+    positions = layer.for_blocks((2, 2))
     for block in range(3):
-        moved, bias = at_block(block, x)
-        assert bias is None
-        assert torch.equal(moved, x + layer.embedding[block if site == "every_layer" else 0])
+        assert positions(block).bias(x[:, None]) is None
+        assert torch.equal(positions(block).tokens(x), x + layer.embedding[block if site == "every_layer" else 0])

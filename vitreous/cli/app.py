@@ -26,19 +26,17 @@ COMMANDS = {
     "predict": "Classify images.",
     "features": "Write the representations of images to a .npy file.",
     "export": "Write a model in the format of any family, from the format of any other.",
-    "inspect": "Show what goes into and out of every stage of a model, from image to class.",
-    "explain": "Show where a model looks and what it has learned: the paper's figures, of your images.",
+    "inspect": "Show the inputs and outputs of every stage of a model, from image to class.",
+    "explain": "Show where a model looks and what it has learned: the paper's figures for your images.",
     "list": "List the available models, recipes and data sources.",
 }
 
+IMAGES_HELP = "Image files, folders (searched recursively), patterns such as 'new/*.jpg', or - for stdin."
 # Arguments and options that several commands share.
 ModelArgument = Annotated[
     str, typer.Argument(help="A run folder, a weights file of any family, or a hub name such as hf:owner/name.")
 ]
-ImagesArgument = Annotated[
-    list[str],
-    typer.Argument(help="Image files, folders (searched recursively), patterns such as 'new/*.jpg', or - for stdin."),
-]
+ImagesArgument = Annotated[list[str], typer.Argument(help=IMAGES_HELP)]
 FamilyOption = Annotated[
     str | None, typer.Option("--family", help="Checkpoint family, such as deit, if the keys match several.")
 ]

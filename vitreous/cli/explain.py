@@ -9,46 +9,41 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitreous.cli.app import FamilyOption, SettingsOption, open_classifier
-from vitreous.cli.inputs import check_unused, counting, exit_if_unreadable, find_images, readable
+from vitreous.cli.app import IMAGES_HELP, FamilyOption, ModelArgument, SettingsOption, open_classifier
+from vitreous.cli.inputs import check_unused, exit_if_unreadable, find_images, read_inputs
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
 
 if TYPE_CHECKING:
     from vitreous.classifier import Classifier
     from vitreous.data.images import BadImage
-    from vitreous.explain.analyses import Findings, Wishes
+    from vitreous.explain.analyses import Options, Results
     from vitreous.explain.attention_maps import Query
+    from vitreous.model.vit import VisionTransformer
 
-# Those of vitreous.explain.analyses, which also says what each shows; a test compares them.
 NAMES = ("attention", "rollout", "gradient", "relevance", "distance", "positions", "filters", "patches")
 MOST_AT_ONCE = 64  # images
+FILE_KINDS = ("png", "svg", "npz", "csv")
 
-ModelArgument = Annotated[str, typer.Argument(help="A run's folder, a weights file of any family, or a name of a hub.")]
-ImagesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(help="Images, folders of them at any depth, patterns such as 'new/*.jpg', or - for names on stdin."),
-]
-OutOption = Annotated[Path, typer.Option(help="A new folder, or an empty one, for figures and numbers.")]
+ImagesArgument = Annotated[list[str] | None, typer.Argument(help=IMAGES_HELP)]
+OutOption = Annotated[Path, typer.Option(help="A new or empty folder for figures and numbers.")]
 OnlyOption = Annotated[
-    str | None, typer.Option(metavar="NAME[,NAME...]", help=f"Of: {' '.join(NAMES)}. By default all.")
+    str | None, typer.Option(metavar="NAME[,NAME...]", help=f"Analyses: {' '.join(NAMES)}. Default: all.")
 ]
-BlockOption = Annotated[
-    int, typer.Option(help="For attention, gradient and patches: its number from 0; -1 is the last.")
-]
-HeadOption = Annotated[int | None, typer.Option(help="For attention: its number from 0; by default their mean.")]
+BlockOption = Annotated[int, typer.Option(help="Block for attention, gradient and patches, from 0; -1 is the last.")]
+HeadOption = Annotated[int | None, typer.Option(help="Head for attention, from 0. Default: the mean over heads.")]
 QueryOption = Annotated[
     str | None,
     typer.Option(
         metavar="ROW,COLUMN|class|N",
-        help="For attention, whose: a patch, by its row and column from 0; class, the class token; or the number of a "
-        "token in front of the patches. By default what the head reads.",
+        help='Query token for attention: a patch as ROW,COLUMN from 0, "class", or the index of a prefix token. '
+        "Default: what the head reads.",
     ),
 ]
 ClassOption = Annotated[
-    str | None, typer.Option("--class", help="For gradient and relevance; by default each image's likeliest.")
+    str | None, typer.Option("--class", help="Class for gradient and relevance. Default: each image's top class.")
 ]
-ShowOption = Annotated[int, typer.Option(min=1, help="The most images on a sheet; the numbers are of all.")]
+ShowOption = Annotated[int, typer.Option(min=1, help="The most images on a sheet; the numbers cover all.")]
 
 
 def command(
@@ -65,15 +60,15 @@ def command(
     family: FamilyOption = None,
     settings: SettingsOption = None,
 ) -> None:
-    """Show where a model looks and what it has learned: the paper's figures, of your images."""
-    names = NAMES if only is None else analyses_named(only)
+    """Show where a model looks and what it has learned: the paper's figures for your images."""
+    names = NAMES if only is None else parse_names(only)
     check_options(names, head, query, class_name)
     paths = find_images(images or [])
     check_unused(out)
 
-    from vitreous.explain.analyses import OF_THE_MODEL, Wishes
-    from vitreous.explain.attention_maps import block_numbers
+    from vitreous.explain.analyses import OF_THE_MODEL, Options
     from vitreous.explain.explanation import class_number
+    from vitreous.explain.writing import write_results
     from vitreous.support.files import atomic_folder
     from vitreous.support.host import tune_host
 
@@ -82,20 +77,21 @@ def command(
     tune_host()
     classifier = open_classifier(model, family, settings)
     class_names = classifier.names() if classifier.model.config.num_classes else ()
-    names, left_out = possible(names, classifier, strict=only is not None)
-    [number] = block_numbers(classifier.model, [block])
-    wishes = Wishes(names, number, head, query_of(query, classifier), class_number(class_names, class_name), show)
-    tell_reading(wishes, classifier)
+    names, skipped = supported(names, classifier.model, strict=only is not None)
+    [number] = classifier.model.encoder.block_indices([block])
+    token = parse_query(query, classifier.model)
+    options = Options(names, number, head, token, class_number(class_names, class_name), show)
+    print_readout(options, classifier.model)
     faults: list[BadImage] = []
     with atomic_folder(out) as folder:
-        findings = found(classifier, class_names, wishes, paths, faults)
-        shows = written(findings, folder)
-    tell(out, findings, shows, left_out, faults, as_json)
+        results = compute(classifier, class_names, options, paths, faults)
+        notes = write_results(results, folder)
+    print_results(out, results, notes, skipped, faults, as_json)
     exit_if_unreadable(faults, paths)
 
 
 def check_options(names: Sequence[str], head: int | None, query: str | None, class_name: str | None) -> None:
-    """Raises InputError for an option that none of the analyses minds."""
+    """Raises InputError for an option that none of the analyses uses."""
     for option, value, users in (
         ("--head", head, ("attention",)),
         ("--query", query, ("attention",)),
@@ -105,137 +101,118 @@ def check_options(names: Sequence[str], head: int | None, query: str | None, cla
             raise InputError(f"{option} is for {' and '.join(users)}", f"add --only {users[-1]}, or leave {option} out")
 
 
-def analyses_named(only: str) -> tuple[str, ...]:
-    """Reads names with commas between them. Raises InputError for one that does not exist."""
-    asked = [name.strip() for name in only.split(",")]
-    for name in asked:
+def parse_names(only: str) -> tuple[str, ...]:
+    """Parses comma-separated analyses. Raises InputError for an unknown one."""
+    chosen = [name.strip() for name in only.split(",")]
+    for name in chosen:
         if name not in NAMES:
             raise unknown("analysis", name, NAMES)
-    return tuple(name for name in NAMES if name in asked)
+    return tuple(name for name in NAMES if name in chosen)
 
 
-def possible(names: Sequence[str], classifier: "Classifier", strict: bool) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Those of some analyses that the model can give, and the reasons against the others, which are told.
+def supported(names: Sequence[str], model: "VisionTransformer", strict: bool) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Returns the analyses that the model supports, and the reasons against the others, which are also printed.
 
     Raises:
-        InputError: one that was asked for by name, which is `strict`, is not possible.
+        InputError: one is not supported, and `strict`.
     """
-    from vitreous.explain.analyses import reason_against
+    from vitreous.explain.analyses import obstacle
 
-    left_out = {}
+    skipped = {}
     for name in names:
-        if (reason := reason_against(name, classifier.model)) is not None:
+        if (reason := obstacle(name, model)) is not None:
             if strict:
                 raise InputError(f"there is no {name}: {reason.cause}", reason.hint)
-            left_out[name] = reason.cause
+            skipped[name] = reason.cause
             print(printable(f"no {name}: {reason.cause}"), file=sys.stderr)
-    return tuple(name for name in names if name not in left_out), left_out
+    return tuple(name for name in names if name not in skipped), skipped
 
 
-def query_of(text: str | None, classifier: "Classifier") -> "Query":
-    """Reads a patch, "class", or the number of a token. Raises InputError for anything else."""
+def parse_query(text: str | None, model: "VisionTransformer") -> "Query":
+    """Parses a patch, "class", or the index of a token. Raises InputError for anything else."""
     if text is None:
         return None
     if text == "class":
-        if not classifier.model.config.class_token:
-            raise InputError("this model has no class token", "give the --query of a patch, as 3,4, or leave it out")
+        if not model.config.class_token:
+            raise InputError("this model has no class token", "use a patch, such as --query 3,4, or leave --query out")
         return 0
     if not re.fullmatch("[0-9]{1,6}(,[0-9]{1,6})?", text):
-        raise InputError(f"--query {text!r} names no token", "write a patch as ROW,COLUMN, class, or a token's number")
+        raise InputError(f"invalid --query {text!r}", 'use ROW,COLUMN of a patch, "class", or a token\'s index')
     first, *second = map(int, text.split(","))
     return (first, second[0]) if second else first
 
 
-def found(
+def compute(
     classifier: "Classifier",
     class_names: Sequence[str],
-    wishes: "Wishes",
+    options: "Options",
     paths: Sequence[str],
     faults: "list[BadImage]",
-) -> "Findings":
-    """Computes the numbers, a few images at a time.
+) -> "Results":
+    """Computes the analyses, a few images at a time; unreadable images go to `faults`.
 
     Raises:
-        InputError: no image could be read, or there is no such block, head or query.
+        InputError: no image could be read, or there is no such head or query.
     """
-    import torch
+    from vitreous.explain.analyses import FOR_A_CLASS, OF_THE_MODEL, Results
+    from vitreous.explain.chunks import images_at_once
 
-    from vitreous.data.reading import read_batches
-    from vitreous.explain.analyses import OF_THE_MODEL, Findings, images_a_step
-
-    findings = Findings(classifier.model, wishes, class_names)
-    if {*wishes.analyses} <= {*OF_THE_MODEL}:
-        return findings
-    preprocessing = classifier.preprocessing
-    step = min(MOST_AT_ONCE, images_a_step(classifier.model.config, preprocessing.image_size, wishes.analyses))
-    done = 0
-    with counting(len(paths)) as show:
-        for labels, pixels in read_batches(paths, preprocessing, step):
-            if names := list(readable(labels, faults)):
-                inputs = preprocessing.normalize(torch.stack(pixels).to(classifier.device))
-                findings.add(names, pixels, inputs)
-            show(done := done + len(labels))
-    if not findings.names:
-        raise InputError(f"none of the {len(paths):,} images could be read", "give JPEG, PNG, WebP, BMP or GIF files")
-    return findings
+    results = Results(classifier.model, options, class_names)
+    if {*options.analyses} <= {*OF_THE_MODEL}:
+        return results
+    with_gradient = bool({*options.analyses} & {*FOR_A_CLASS})
+    image_size = classifier.preprocessing.image_size
+    batch_size = min(MOST_AT_ONCE, images_at_once(classifier.model.config, image_size, with_gradient))
+    for names, pixels, inputs in read_inputs(paths, classifier, batch_size, faults):
+        results.add(names, pixels, inputs)
+    return results
 
 
-def written(findings: "Findings", folder: Path) -> dict[str, str]:
-    """Writes figures and numbers; returns what each group of files shows."""
-    from vitreous.explain.writing import write_all
-
-    return write_all(findings, folder)
-
-
-def tell_reading(wishes: "Wishes", classifier: "Classifier") -> None:
-    """Says on the standard error stream what is shown of a model whose head reads no class token."""
+def print_readout(options: "Options", model: "VisionTransformer") -> None:
+    """Prints on stderr what the maps start from, if that is not the class token."""
     from vitreous.explain.analyses import FROM_THE_HEAD
     from vitreous.explain.attention_maps import readout_name
 
-    asked = [
-        name
-        for name in wishes.analyses
-        if name in FROM_THE_HEAD and not (name == "attention" and wishes.query is not None)
-    ]
-    config = classifier.model.config
-    if asked and config.pooling != "class_token":
-        has = "does not read its class token" if config.class_token else "has no class token"
-        print(f"this model {has}: shown is what its head reads, {readout_name(config)}", file=sys.stderr)
+    names = {*options.analyses} & {*FROM_THE_HEAD} - ({"attention"} if options.query is not None else set())
+    if names and model.config.pooling != "class_token":
+        token = "does not read its class token" if model.config.class_token else "has no class token"
+        print(f"this model {token}; the maps start from {readout_name(model.config)}", file=sys.stderr)
 
 
-def tell(
+def print_results(
     out: Path,
-    findings: "Findings",
-    shows: dict[str, str],
-    left_out: dict[str, str],
+    results: "Results",
+    notes: dict[str, str],
+    skipped: dict[str, str],
     faults: "Sequence[BadImage]",
     as_json: bool,
 ) -> None:
-    """Prints what was explained and written."""
-    chosen = [
-        {"image": name, "class_name": findings.explained_class(i), "probability": findings.probabilities[i]}
-        for i, name in enumerate(findings.names)
-        if findings.classes
+    """Prints the explained classes and the files."""
+    classes = [
+        {"image": name, "class_name": results.explained_class(i), "probability": results.probabilities[i]}
+        for i, name in enumerate(results.names)
+        if results.classes
     ]
     if as_json:
         written = {
             "out": str(out),
-            "images": len(findings.names),
+            "images": len(results.names),
             "unreadable": [fault.name for fault in faults],
-            "classes": chosen,
-            "left_out": left_out,
+            "classes": classes,
+            "left_out": skipped,
             "analyses": {
-                name: {"shows": note, "files": [f"{name}.{kind}" for kind in ("png", "svg", "npz", "csv")]}
-                for name, note in shows.items()
+                name: {"shows": note, "files": [f"{name}.{kind}" for kind in FILE_KINDS]}
+                for name, note in notes.items()
             },
         }
         print(json.dumps(written, indent=2, allow_nan=False))
         return
-    for row in chosen[: findings.wishes.shown]:
+    shown = results.options.shown
+    for row in classes[:shown]:
         print(printable(f"{row['image']}  {row['class_name']}  {row['probability']:.1%}"))
-    if len(chosen) > findings.wishes.shown:
-        print(f"and {len(chosen) - findings.wishes.shown:,} more, in the numbers")
-    width = max(map(len, shows))
+    if len(classes) > shown:
+        print(f"and {len(classes) - shown:,} more, in the numbers")
+    width = max(map(len, notes))
     print(printable(f"written to {out}, each as png, svg, npz and csv:"))
-    for name, note in shows.items():
+    for name, note in notes.items():
         print(f"  {name:{width}}  {note}")

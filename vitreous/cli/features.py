@@ -91,12 +91,10 @@ def features_of(classifier: "Classifier", blocks: str | None, token: Token) -> "
     """
     import torch
 
-    from vitreous.explain.attention_maps import block_numbers
-
     network, config = classifier.model, classifier.model.config
     if blocks is None:
         return network.representation, config.width
-    numbers = block_numbers(network, block_list(blocks))
+    numbers = network.encoder.block_indices(block_list(blocks))
     if token == "class" and not config.class_token:
         raise InputError("this model has no class token", "omit --token to use the mean of the patch tokens")
 

@@ -12,9 +12,7 @@ from vitreous.support.errors import InputError, nearest
 from vitreous.support.text import printable
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
-    from torch import nn
 
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.inspection.table import Table
@@ -24,31 +22,30 @@ if TYPE_CHECKING:
 def command(
     model: Annotated[
         str,
-        typer.Argument(
-            help="A variant such as B/16, a run's folder, a weights file of any family, or a name of a hub."
-        ),
+        typer.Argument(help="A variant such as B/16, a run's folder, a weights file of any family, or a hub name."),
     ],
     image: Annotated[
-        Path | None, typer.Option(help="A photo to send through the model: adds the values of each stage.")
+        Path | None, typer.Option(help="Photo to run through the model; adds statistics of each stage.")
     ] = None,
     level: Annotated[
         int,
         typer.Option(
-            min=1, help="1: the boxes of Figure 1, 2: each block, 3: inside the blocks, 4: inside their parts."
+            min=1, help="Depth: 1 the boxes of Figure 1, 2 the blocks, 3 inside the blocks, 4 inside their parts."
         ),
     ] = 3,
     all_blocks: Annotated[
-        bool, typer.Option("--all", help="Open every block, also those that are like the one before.")
+        bool, typer.Option("--all", help="Expand every block, not only the first of equal ones.")
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(help="With --image: also write a page that walks the photo through the model in pictures."),
+        typer.Option(help="With --image: also write a page that follows the photo through the model."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     family: FamilyOption = None,
     settings: SettingsOption = None,
 ) -> None:
-    """Show what goes into and out of every stage of a model, from image to class."""
+    """Show the inputs and outputs of every stage of a model, from image to class."""
+    from vitreous.data.images import decode_image
     from vitreous.inspection.table import lay_out, plain_table
     from vitreous.inspection.trace import inspect
     from vitreous.support.host import tune_host
@@ -56,17 +53,17 @@ def command(
     tune_host()
     check_page(html, image)
     opened = open_model(model, family, settings, with_weights=image is not None)
-    photo = None if image is None else decode(image)
-    pixels = [] if photo is None else [opened.preprocessing([photo]).to(device_of(opened.model))]
+    photo = None if image is None else decode_image(image)
+    pixels = [] if photo is None else [opened.preprocessing([photo]).to(next(opened.model.parameters()).device)]
     trace = inspect(opened.model, *pixels, level=level, values=image is not None)
     if as_json:
-        told = {"name": model, "fresh_weights": opened.fresh, **trace.to_dict()}
-        print(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False))
+        fields = {"name": model, "fresh_weights": opened.fresh, **trace.to_dict()}
+        print(json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         table = lay_out(trace, fold=not all_blocks)
         if opened.fresh and image is not None:
-            table.notes.append("The weights are fresh and random: the values say nothing about a trained model.")
-        if not show(table):
+            table.notes.append("The weights are random: the values say nothing about a trained model.")
+        if not print_colored(table):
             print(plain_table(table))
     if html is not None and photo is not None:
         write_page(html, opened, photo, model)
@@ -74,7 +71,7 @@ def command(
 
 
 class Opened(NamedTuple):
-    """A model with what belongs to it."""
+    """A model, what it expects, and its classes."""
 
     model: "VisionTransformer"
     preprocessing: "Preprocessing"
@@ -83,17 +80,17 @@ class Opened(NamedTuple):
 
 
 def check_page(html: Path | None, image: Path | None) -> None:
-    """Raises InputError, before anything is computed, where a page is wanted that cannot be."""
+    """Raises InputError if the page cannot be written, before anything is computed."""
     from vitreous.support.files import check_target
 
     if html is None:
         return
     if image is None:
-        raise InputError("--html walks a photo through the model, and there is none", "add --image photo.jpg")
+        raise InputError("--html needs a photo", "add --image photo.jpg")
     check_target(html)
     if not html.parent.is_dir():
         raise InputError(
-            f"cannot write {str(html)!r}: there is no folder {str(html.parent)!r}", "make it, or name another"
+            f"cannot write {str(html)!r}: there is no folder {str(html.parent)!r}", "create it, or name another"
         )
 
 
@@ -103,23 +100,22 @@ def write_page(html: Path, opened: Opened, photo: "Image", name: str) -> None:
     from vitreous.support.files import write_text
 
     model, preprocessing, class_names, fresh = opened
-    shown = name if fresh else Path(name).name or name  # of a path, what tells it from others
+    shown = name if fresh else Path(name).name or name  # the last part of a path
     write_text(html, walk_page(model, photo, preprocessing, class_names, shown, fresh))
 
 
 def open_model(model: str, family: str | None, settings: list[str] | None, with_weights: bool) -> Opened:
-    """Finds the model, what it expects of an image, and whether its weights are fresh.
+    """Opens a model file, or builds a variant with fresh weights.
 
     Args:
-        model: the name of a variant, or where there are weights.
-        family: whose file it is.
-        settings: fields of the config that the file does not hold, such as "num_heads=3".
-        with_weights: whether a variant gets weights; else it has shapes and costs, and no memory.
+        model: name of a variant, or path of the weights.
+        family: checkpoint family of the file.
+        settings: config fields that the file does not record, such as "num_heads=3".
+        with_weights: whether a variant gets weights, or only shapes and costs, without memory.
 
     Raises:
-        InputError: there is neither such a variant nor such a file; or a variant, whose name says everything, is told
-            what it is.
-        ValueError: the variant's patches do not fit its image.
+        InputError: no such variant or file, or a family or settings for a variant.
+        ValueError: the variant's patches do not divide its image.
     """
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.inspection.trace import named
@@ -133,29 +129,18 @@ def open_model(model: str, family: str | None, settings: list[str] | None, with_
     except ValueError as error:
         size, _, patch = model.partition("/")
         if size in SIZES and patch.isdecimal() and int(patch):
-            raise  # any patch size is a variant: the name is right, the numbers are not
-        meant = nearest(model, NAMES)
-        names = f"a variant such as {meant or 'B/16'}; `vitreous list models` shows them all"
-        raise InputError(f"{model!r} is neither a file nor a variant", names) from error
+            raise  # any patch size is a variant: the name is valid, the size is not
+        hint = f"a variant such as {nearest(model, NAMES) or 'B/16'}; `vitreous list models` shows them all"
+        raise InputError(f"{model!r} is neither a file nor a variant", hint) from error
     if family or settings:
-        raise InputError(f"{model} is the name of a shape and says all by itself", "leave --family and --set out")
+        raise InputError(
+            f"{model} is a variant: it has no checkpoint family or settings", "leave out --family and --set"
+        )
     return Opened(named(model, on_meta=not with_weights), Preprocessing(config.image_size), None, fresh=True)
 
 
-def device_of(network: "nn.Module") -> "torch.device":
-    """Where the weights are."""
-    return next(network.parameters()).device
-
-
-def decode(path: Path) -> "Image":
-    """Reads the photo."""
-    from vitreous.data.images import decode_image
-
-    return decode_image(path)
-
-
-def show(table: "Table") -> bool:
-    """Prints the table in color if the output is a terminal; tells whether it is."""
+def print_colored(table: "Table") -> bool:
+    """Prints the table in color on a terminal; returns whether the output is one."""
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text

@@ -1,1 +1,1 @@
-"""Seeing inside: what goes into and out of every stage, and where two models differ."""
+"""Seeing inside: attention maps, rollout, relevance, distance and embeddings, and their figures."""

@@ -9,73 +9,60 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from vitreous.explain.attention_maps import Query, attention, attention_of_heads, block_numbers
-from vitreous.explain.chunks import images_at_once
+from vitreous.explain.attention_maps import Query, attention_map, attention_maps
 from vitreous.explain.distance import attention_distance
 from vitreous.explain.drawing import Photo
-from vitreous.explain.embeddings import Filters, embedding_filters, patch_colors, position_similarity
+from vitreous.explain.embeddings import patch_colors, position_similarity
 from vitreous.explain.explanation import Pixels, as_photo, chosen_classes
 from vitreous.explain.relevance import check_classes, gradient_attention, relevance
-from vitreous.explain.rollout import rollout
-from vitreous.model.config import ViTConfig
+from vitreous.explain.rollout import attention_rollout
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 
-# What each shows, for the command's help and its documents.
-ANALYSES = {
-    "attention": "where a token looks in one block; and, of the first image, in every head of every block",
-    "rollout": "what the attention of all blocks together brings from each patch (Figures 6 and 14)",
-    "gradient": "attention of one block as far as it speaks for a class",
-    "relevance": "how much each patch speaks for a class",
-    "distance": "how far each head looks, in pixels (Figures 7 right and 11)",
-    "positions": "how alike the position embeddings of all places are (Figure 7 center)",
-    "filters": "principal components of the embedding filters (Figure 7 left)",
-    "patches": "principal components of the patches after one block, as colors",
-}
 OF_THE_MODEL = ("positions", "filters")  # these need no images
 FOR_A_CLASS = ("gradient", "relevance")
-FROM_THE_HEAD = ("attention", "rollout", "gradient", "relevance")  # these ask what the head reads, unless told
+FROM_THE_HEAD = ("attention", "rollout", "gradient", "relevance")  # these start from what the head reads
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What is to be computed.
+class Options:
+    """What to compute.
 
     Attributes:
-        analyses: names from ANALYSES.
-        block: for attention, gradient and patches; a negative number counts from the end.
-        head: for attention; None for the mean of all.
-        query: for attention, as `vitreous.explain.attention_maps.attention` takes it.
-        class_number: for gradient and relevance; the likeliest class of each image if None.
-        shown: images that a sheet shows, and whose patches are colored.
+        analyses: names, as in `vitreous.cli.explain.NAMES`.
+        block: for attention, gradient and patches; negative numbers count from the end.
+        head: for attention; None for the mean over heads.
+        query: for attention; see `attention_map`.
+        class_index: for gradient and relevance; None for each image's top class.
+        shown: the most images on a sheet, and in the analysis of patches.
     """
 
     analyses: tuple[str, ...]
     block: int = -1
     head: int | None = None
     query: Query = None
-    class_number: int | None = None
+    class_index: int | None = None
     shown: int = 12
 
 
 @dataclass
-class Findings:
-    """The numbers of some analyses of one model; `add` gives it images.
+class Results:
+    """The numbers of a model's analyses; `add` extends them by more images.
 
     Attributes:
         model: the model.
-        wishes: what is computed.
-        class_names: of the model's classes; none if it has no head.
+        options: what is computed.
+        class_names: of the model's classes; empty without a head.
         names: of the images so far.
-        photos: the pixels of the first of them, as many as are shown.
-        classes: for each image the number of the class that is explained, where there are such analyses.
+        photos: pixels of the first `options.shown` images.
+        classes: index of the explained class per image, for analyses of a class.
         probabilities: of these classes.
         heads: attention of the first image, in every head of every block.
     """
 
     model: VisionTransformer
-    wishes: Wishes
+    options: Options
     class_names: Sequence[str] = ()
     names: list[str] = field(default_factory=list)
     photos: list[Photo] = field(default_factory=list)
@@ -88,37 +75,37 @@ class Findings:
         """Computes the numbers of more images.
 
         Args:
-            names: of these.
-            pixels: of these, as they are shown.
-            images: the same, as the model takes them; at least one.
+            names: of the images.
+            pixels: the images as shown.
+            images: the same, normalized; at least one.
 
         Raises:
             InputError: there is no such block, head, query or class.
         """
-        wishes, classes = self.wishes, None
-        shown = max(0, wishes.shown - len(self.photos))
+        options, classes = self.options, None
+        shown = max(0, options.shown - len(self.photos))
         self.photos += [as_photo(image) for image in pixels[:shown]]
         self.names += names
-        if any(name in FOR_A_CLASS for name in wishes.analyses):
-            classes, probabilities = chosen_classes(self.model, images, wishes.class_number)
+        if any(name in FOR_A_CLASS for name in options.analyses):
+            classes, probabilities = chosen_classes(self.model, images, options.class_index)
             self.classes += classes.tolist()
             self.probabilities += probabilities.tolist()
-        for name in wishes.analyses:
-            few = images[:shown] if name == "patches" else images
-            if name not in OF_THE_MODEL and len(few):
-                self._parts.setdefault(name, []).append(self._numbers(name, few, classes).cpu().numpy())
-        if "attention" in wishes.analyses and self.heads is None:
-            self.heads = attention_of_heads(self.model, images[:1], None, wishes.query)[0].cpu().numpy()
+        for name in options.analyses:
+            batch = images[:shown] if name == "patches" else images
+            if name not in OF_THE_MODEL and len(batch):
+                self._parts.setdefault(name, []).append(self._compute(name, batch, classes).cpu().numpy())
+        if "attention" in options.analyses and self.heads is None:
+            self.heads = attention_maps(self.model, images[:1], None, options.query)[0].cpu().numpy()
 
-    def _numbers(self, name: str, images: Images, classes: Tensor | None) -> Tensor:
-        model, wishes = self.model, self.wishes
+    def _compute(self, name: str, images: Images, classes: Tensor | None) -> Tensor:
+        model, options = self.model, self.options
         match name:
             case "attention":
-                return attention(model, images, wishes.block, wishes.head, wishes.query)
+                return attention_map(model, images, options.block, options.head, options.query)
             case "rollout":
-                return rollout(model, images)
+                return attention_rollout(model, images)
             case "gradient":
-                return gradient_attention(model, images, wishes.block, classes)
+                return gradient_attention(model, images, options.block, classes)
             case "relevance":
                 return relevance(model, images, classes)
             case "distance":
@@ -127,38 +114,25 @@ class Findings:
                 with torch.no_grad():
                     [tokens] = model.tokens(images, [self.block])
                 return tokens[:, model.config.prefix_tokens :].float().unflatten(1, model.grid(images))
-        raise ValueError(f"{name!r} is no analysis of images")
+        raise ValueError(f"{name!r} is not an analysis of images")
 
     def values(self, name: str) -> ndarray:
-        """The numbers of an analysis of images: for each a map; for distance "blocks heads"; for patches colors."""
-        found = np.concatenate(self._parts[name])
-        return patch_colors(torch.from_numpy(found)).numpy() if name == "patches" else found
-
-    def similarity(self) -> Float[ndarray, "rows columns other_rows other_columns"]:
-        """The similarity of the model's position embeddings. Raises InputError where it has none."""
-        return position_similarity(self.model).cpu().numpy()
-
-    def filters(self) -> Filters:
-        """The principal components of the filters that see pixels."""
-        return embedding_filters(self.model)
+        """The numbers of an analysis of images: a map per image; for distance "blocks heads"; for patches colors."""
+        values = np.concatenate(self._parts[name])
+        return patch_colors(torch.from_numpy(values)).numpy() if name == "patches" else values
 
     def explained_class(self, index: int) -> str:
-        """The class that is explained for an image."""
+        """The name of the class that is explained for an image."""
         return self.class_names[self.classes[index]]
 
     @property
     def block(self) -> int:
-        """The number of the block that is looked at, from 0."""
-        return block_numbers(self.model, [self.wishes.block])[0]
+        """The number of the analyzed block, from 0."""
+        return self.model.encoder.block_indices([self.options.block])[0]
 
 
-def images_a_step(config: ViTConfig, image_size: tuple[int, int], analyses: Sequence[str]) -> int:
-    """How many images to give `Findings.add` at once, so that half a gigabyte of memory is enough beside the model."""
-    return images_at_once(config, image_size, with_gradient=any(name in FOR_A_CLASS for name in analyses))
-
-
-def reason_against(name: str, model: VisionTransformer) -> InputError | None:
-    """Why a model cannot give an analysis; None if it can."""
+def obstacle(name: str, model: VisionTransformer) -> InputError | None:
+    """Why a model does not support an analysis; None if it does."""
     try:
         if name in FOR_A_CLASS:
             check_classes(model, None)

@@ -1,6 +1,6 @@
 """How many images fit into memory at once, so that any number can be explained in chunks.
 
-Every number in this package is for an image by itself: chunks change nothing but rounding.
+All results of this package are per image: chunks change nothing but rounding.
 """
 
 from vitreous.model.config import ViTConfig, grid_of
@@ -12,15 +12,15 @@ FLOAT = 4  # bytes
 def images_at_once(
     config: ViTConfig, image_size: tuple[int, int], with_gradient: bool = False, budget: int = BUDGET
 ) -> int:
-    """Counts the images whose maps and activations stay within a budget of memory, beside the model itself; 1 at least.
+    """Counts the images whose maps and activations fit a memory budget, besides the model; at least 1.
 
     `images.split(images_at_once(…))` cuts a batch into such chunks.
 
     Args:
         config: of the model.
-        image_size: of these images, (height, width).
-        with_gradient: whether all maps and activations are kept (relevance), or one block's (all others).
-        budget: bytes.
+        image_size: (height, width) of the images.
+        with_gradient: whether all maps and activations are kept (relevance), or one block's (everything else).
+        budget: in bytes.
 
     Raises:
         ValueError: the patch does not divide the image.
@@ -29,19 +29,19 @@ def images_at_once(
 
 
 def bytes_of_image(config: ViTConfig, image_size: tuple[int, int], with_gradient: bool = False) -> int:
-    """Estimates from above what an image takes in memory while it is explained, in 32-bit floats.
+    """Estimates an upper bound of the memory for explaining one image in 32-bit floats.
 
     Args:
         config: of the model.
-        image_size: of the image, (height, width).
+        image_size: (height, width).
         with_gradient: as for `images_at_once`.
     """
     rows, columns = grid_of(image_size, config.token_stride)
     tokens, pixels = config.prefix_tokens + rows * columns, image_size[0] * image_size[1]
     attention = config.num_heads * tokens**2
     relative = config.position_embedding == "relative"  # offsets of every pair, and their indices in 64 bits
-    passing = (8 if relative else 4) * attention  # logits, A and what is made of them, in one block at a time
-    # A block's norms, q, k, v, what the heads give, sums; and the MLP's hidden layer.
+    passing = (8 if relative else 4) * attention  # logits, A and copies of them, in one block at a time
+    # A block's norms, q, k, v, outputs of the heads, sums; and the MLP's hidden layer.
     activations = tokens * (12 * config.width + 4 * config.mlp_dim)
     kept = (4 if relative else 2) * attention + activations  # of each block: A, its gradient, all activations
     blocks = config.depth * kept if with_gradient else activations
@@ -49,7 +49,7 @@ def bytes_of_image(config: ViTConfig, image_size: tuple[int, int], with_gradient
 
 
 def stem_floats(config: ViTConfig, pixels: int, with_gradient: bool) -> int:
-    """Estimates the values in a hybrid's feature maps: in all of them, or in those that are there at one time."""
+    """Estimates the values in a hybrid's feature maps: in all of them, or in those alive at one time."""
     if config.stem_blocks is None:
         return 0
     root = config.stem_width * pixels  # four maps of a quarter of the pixels

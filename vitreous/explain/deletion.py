@@ -1,12 +1,12 @@
-"""The test of an explanation: delete the patches that it calls important, and see how fast the class is lost."""
+"""A test of explanations: delete the most important patches first, and measure how fast the class is lost."""
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitreous.explain.attention_maps import at_rest
 from vitreous.explain.chunks import images_at_once
 from vitreous.explain.relevance import Classes, check_classes
+from vitreous.inspection.mode import evaluation_mode
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
@@ -21,16 +21,16 @@ def deletion_curve(
     classes: Classes,
     steps: int = STEPS,
 ) -> Float[Tensor, "batch steps"]:
-    """Computes the probability of a class while an image's patches are deleted, the highest scores first.
+    """Computes the probability of a class as an image's patches are deleted, the highest scores first.
 
-    A deleted patch has the value 0 in each pixel, which is the mean color of what the weights have learned from.
+    Deleted pixels are set to 0, the mean color of the training images.
 
     Args:
         model: any with a classifier.
-        images: as the model takes them.
-        scores: of each patch; among equals the first in reading order goes first.
-        classes: the number of a class for each image.
-        steps: how many points; from none deleted to all in portions as equal as whole patches allow.
+        images: normalized.
+        scores: one per patch; of equal ones the first in raster order goes first.
+        classes: one class index per image.
+        steps: points on the curve, from no patch deleted to all.
 
     Raises:
         InputError: the model has no classifier, there is no such class, or there are fewer than 2 steps.
@@ -44,7 +44,7 @@ def deletion_curve(
     pairs = torch.arange(len(images) * steps, device=images.device)
     at_once = images_at_once(model.config, (images.shape[2], images.shape[3]))
     parts = []
-    with torch.no_grad(), at_rest(model):
+    with torch.no_grad(), evaluation_mode(model):
         for part in pairs.split(at_once):
             image, step = part // steps, part % steps
             deleted = rank.to(images.device)[image] < counts[step][:, None, None]
@@ -54,25 +54,7 @@ def deletion_curve(
 
 
 def without(images: Images, deleted: Bool[Tensor, "batch rows columns"]) -> Images:
-    """Sets the pixels of some patches to 0."""
+    """Sets the pixels of deleted patches to 0."""
     height, width = images.shape[2] // deleted.shape[1], images.shape[3] // deleted.shape[2]
     pixels = deleted.repeat_interleave(height, dim=1).repeat_interleave(width, dim=2)
     return images.masked_fill(pixels[:, None], 0)
-
-
-def area(curve: Float[Tensor, "batch steps"]) -> Float[Tensor, " batch"]:
-    """Computes the area under each curve over the share of deleted patches, in [0, 1]; a good order makes it small."""
-    return torch.trapezoid(curve, dx=1 / (curve.shape[1] - 1), dim=1)
-
-
-def random_scores(
-    model: VisionTransformer, images: Images, generator: torch.Generator | None = None
-) -> Float[Tensor, "batch rows columns"]:
-    """Draws a score for each patch, to compare with: the order of someone who knows nothing.
-
-    Args:
-        model: whose patches they are.
-        images: as the model takes them.
-        generator: on the CPU; torch's own if None.
-    """
-    return torch.rand(len(images), *model.grid(images), generator=generator).to(images.device)

@@ -1,12 +1,9 @@
-"""The style of all figures in one place: paper, letters, colors, bitmaps, and how a figure is written.
+"""The style of all figures: layout, fonts, colors, bitmaps, and files.
 
-Figures are placed by inches from their upper left corner, 100 of a screen's pixels each; a PNG has twice as many.
+Positions are in inches from a figure's upper left corner. An inch is 100 pixels on screen and 200 in a PNG.
 """
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -23,9 +20,10 @@ from matplotlib.textpath import TextToPath
 from numpy import ndarray
 
 from vitreous.explain.inline import CRISP, HEAT
+from vitreous.support.figures import missing_glyphs_ignored
 from vitreous.support.text import printable
 
-FONT, FONT_SIZE = "DejaVu Sans", 7  # matplotlib brings it along: the same letters everywhere
+FONT, FONT_SIZE = "DejaVu Sans", 7  # comes with matplotlib, so figures look the same everywhere
 STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": FONT,
@@ -41,29 +39,29 @@ STYLE = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "figure.facecolor": "#ffffff",
-    "image.composite_image": False,  # a map over a photo stays a small bitmap of its own
-    "svg.fonttype": "none",  # letters stay letters: small files, and text that can be searched and read aloud
+    "image.composite_image": False,  # a map over a photo stays a small separate bitmap
+    "svg.fonttype": "none",  # text stays text: small files, searchable and accessible
     "svg.hashsalt": "vitreous",  # the same figure gives the same bytes
 }
 INK, SOFT, LINE, RAISED = "#16191d", "#5a6470", "#e2e6ea", "#f1f3f5"
 ACCENT = HEAT
-STRONGEST = 0.82  # opacity of the most attended patch: the photo is still seen below
-PALEST, GRAYEST = 0.35, 0.6  # a grayed photo is its luminance, so much of it, above so much white
-PNG_DPI, SVG_DPI = 200, 110  # the second is that of photos inside; everything else is drawn by lines
+STRONGEST = 0.82  # opacity of the strongest patch; the photo stays visible
+PALEST, GRAYEST = 0.35, 0.6  # a grayed photo is PALEST white + GRAYEST × its luminance
+PNG_DPI, SVG_DPI = 200, 110  # SVG_DPI is for embedded photos; everything else is vector graphics
 MARGIN, GAP, TEXT_LINE = 0.12, 0.06, 0.15  # inches
-NARROWEST = 0.02  # inches of a letter
-FLAT = 1e-3  # a map whose values differ by less, as a share of them, looks nowhere in particular
+NARROWEST = 0.02  # inches of the narrowest letter
+FLAT = 1e-3  # a map with a smaller relative range counts as constant
 KINDS: tuple[Literal["png", "svg"], ...] = ("png", "svg")
 
 Photo = UInt8[ndarray, "height width channels"]
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Writes a figure as PNG and as SVG, and returns both files.
 
     Args:
-        figure: what to write.
-        stem: the files' path without a suffix.
+        figure: the figure.
+        stem: path of the files without a suffix.
     """
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS]
     for file, kind in zip(files, KINDS, strict=True):
@@ -72,12 +70,12 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """The file of a figure; the same figure gives the same bytes. A PNG has two pixels for each of a screen.
+    """The bytes of a figure's file, reproducible to the bit. A PNG has two pixels per screen pixel.
 
-    Characters that the font lacks become boxes in a PNG, without complaint.
+    Characters missing from the font become boxes in a PNG, without a warning.
     """
     file = BytesIO()
-    with rc_context(STYLE), quiet():
+    with rc_context(STYLE), missing_glyphs_ignored():
         if kind == "svg":
             figure.set_dpi(SVG_DPI)
             FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": "vitreous"})
@@ -87,65 +85,55 @@ def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     return file.getvalue()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps matplotlib's complaints about characters that the font lacks to itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
-
-
 # ---- colors
 
 
 def heat(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 4"]:
-    """A map as one color of growing opacity, from its smallest value, clear, to its largest."""
+    """A map as one color, transparent at the smallest value and most opaque at the largest."""
     opacity = strength(scores) * (STRONGEST * 255)
     color = np.broadcast_to(np.array(ACCENT, np.uint8), (*scores.shape, 3))
     return np.dstack([color, opacity.round().astype(np.uint8)])
 
 
 def tints(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
-    """A map as one color on nearly white paper, from its smallest value to its largest."""
+    """A map as shades of one color, nearly white at the smallest value."""
     return mixed(strength(scores)[..., None], RAISED, ACCENT)
 
 
 def strength(scores: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows columns"]:
-    """A map from 0, its smallest value, to 1, its largest; all 0 where these are the same but for rounding."""
+    """A map scaled to [0, 1]; all 0 if it is constant up to rounding."""
     low, high = float(scores.min()), float(scores.max())
     if high - low <= FLAT * max(abs(low), abs(high)):
         return np.zeros_like(scores)
     return (scores - low) / (high - low)
 
 
-def signed(values: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
-    """Values from -1 to 1 as dark gray, white at 0, and the accent."""
+def diverging(values: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
+    """Values from -1 to 1 as dark gray over white at 0 to the accent color."""
     size = np.abs(np.clip(values, -1, 1))[..., None]
     return np.where(values[..., None] < 0, mixed(size, "#ffffff", "#3a4350"), mixed(size, "#ffffff", ACCENT))
 
 
 def mixed(
-    share: Float[ndarray, "rows columns 1"], nothing: str | tuple[int, int, int], all_of_it: str | tuple[int, int, int]
+    share: Float[ndarray, "rows columns 1"], start: str | tuple[int, int, int], end: str | tuple[int, int, int]
 ) -> UInt8[ndarray, "rows columns 3"]:
     """Colors between two, each given as #rrggbb or as bytes."""
-    low, high = (
-        np.frombuffer(bytes.fromhex(c[1:]), np.uint8) if isinstance(c, str) else c for c in (nothing, all_of_it)
-    )
+    low, high = (np.frombuffer(bytes.fromhex(c[1:]), np.uint8) if isinstance(c, str) else c for c in (start, end))
     return (np.asarray(low) * (1 - share) + np.asarray(high) * share).round().astype(np.uint8)
 
 
 def grayed(photo: Photo) -> UInt8[ndarray, "height width 3"]:
-    """A photo in pale gray, on which a color is seen."""
+    """A photo in pale gray, as a background for color."""
     luminance = photo @ np.array([0.299, 0.587, 0.114]) if photo.shape[2] == 3 else photo[..., 0]
     pale = (PALEST * 255 + GRAYEST * luminance).clip(0, 255).round().astype(np.uint8)
     return pale[..., None].repeat(3, axis=2)
 
 
-# ---- what is drawn
+# ---- drawing
 
 
 def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """A frameless place in a figure, by inches from the upper left corner."""
+    """Frameless axes, in inches from the upper left corner."""
     across, down = figure.get_size_inches()
     axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
     axes.set_axis_off()
@@ -155,17 +143,14 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
 def write(
     figure: Figure, left: float, top: float, text: str, *, width: float = math.inf, ink: str = SOFT, align: str = "left"
 ) -> None:
-    """Writes one line, its middle at `top` by inches from the upper left corner; one that is too wide is cut.
-
-    A class may be called $a$: it is a name and no formula.
-    """
+    """Writes one line of text, vertically centered at `top`, cut to `width`; $a$ is text, not math."""
     across, down = figure.get_size_inches()
     where = {"ha": align, "va": "center_baseline"}
     figure.text(left / across, 1 - top / down, fitting(text, width), color=ink, parse_math=False, **where)
 
 
 def fitting(text: str, width: float) -> str:
-    """The text on one line that is no wider than so many inches; at least four characters of it."""
+    """The text cut to a width in inches, but to no fewer than four characters."""
     line = shortened(text, len(text) if width == math.inf else int(width / NARROWEST))
     while len(line) > 4 and inches(line) > width:
         line = shortened(text, len(line) - 1)
@@ -173,14 +158,14 @@ def fitting(text: str, width: float) -> str:
 
 
 def inches(line: str) -> float:
-    """How wide a line of text is."""
+    """The width of a line of text in inches."""
     letters = FontProperties(family=FONT, size=FONT_SIZE)
-    with quiet():
+    with missing_glyphs_ignored():
         return TextToPath().get_text_width_height_descent(line, letters, False)[0] / 72 if line else 0.0
 
 
 def shortened(text: str, most: int) -> str:
-    """The text on one line of so many characters: of a long one, as a file's name, the beginning and the end."""
+    """The text on one line of at most `most` characters; of a long one the beginning and the end."""
     text = printable(text)
     if len(text) <= most:
         return text
@@ -189,14 +174,14 @@ def shortened(text: str, most: int) -> str:
 
 
 def show_photo(axes: Axes, photo: Photo) -> None:
-    """Fills a place with a photo; of a tiny one each pixel is a square."""
+    """Fills axes with a photo; pixels of a tiny one become squares."""
     crisp = max(photo.shape[:2]) <= CRISP
     shown = photo if photo.shape[2] == 3 else photo.repeat(3, axis=2)
     axes.imshow(shown, interpolation="none" if crisp else "antialiased", aspect="auto")
 
 
 def show_map(axes: Axes, photo: Photo, scores: Float[ndarray, "rows columns"]) -> None:
-    """Fills a place with a grayed photo below a map of its patches."""
+    """Fills axes with a map of the patches over the grayed photo."""
     show_photo(axes, grayed(photo))
     height, width = photo.shape[:2]
     axes.imshow(heat(scores), extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="none", aspect="auto")
@@ -209,7 +194,7 @@ def mosaic(
 
     Args:
         cells: the pictures.
-        finest: pixels of a picture's longer side, at least; each pixel of it becomes so large a square.
+        finest: least pixels of a picture's longer side, reached by enlarging its pixels to squares.
         gap: pixels between two pictures.
     """
     down, across, rows, columns, _ = cells.shape

@@ -1,4 +1,4 @@
-"""Explanation: one photo, what a classifier says of it, and where it looked."""
+"""Explanation: one photo, its predicted class, and where the model looked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from vitreous.explain.drawing import KINDS, Photo, render
 from vitreous.explain.figures import photo_with_maps
 from vitreous.explain.inline import uri
 from vitreous.explain.relevance import relevance
-from vitreous.explain.rollout import rollout
+from vitreous.explain.rollout import attention_rollout
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
@@ -30,11 +30,11 @@ class Explanation:
     """Where a model looked in one photo; shows itself in notebooks.
 
     Attributes:
-        image: the photo's name, or its number in the list where it came without one.
-        class_name: what is explained: the class that was asked for, or the likeliest; None if the model has no head.
+        image: the photo's name, or its index if it has none.
+        class_name: the explained class: the requested one, or the top one; None if the model has no head.
         probability: of that class, in [0, 1].
-        rollout: a value for each patch: how much of it reaches what the head reads, by attention rollout.
-        relevance: a value for each patch: how much it speaks for the class.
+        rollout: attention rollout: how much of each patch reaches what the head reads.
+        relevance: how much each patch supports the class; None without a class.
         reads: what the model's head reads, such as "the class token".
         photo: the pixels that the model saw.
     """
@@ -48,34 +48,34 @@ class Explanation:
     photo: Photo = field(repr=False)
 
     def figure(self) -> Figure:
-        """The photo beside its maps."""
+        """The photo and its maps side by side."""
         maps = [(f"rollout to {self.reads}", self.rollout)]
         if self.relevance is not None:
             maps.append((f"relevance for {self.class_name}", self.relevance))
         return photo_with_maps(self.photo, maps, self.caption())
 
     def caption(self) -> str:
-        """The class and its probability; the photo's name where there is no class."""
+        """The class and its probability; without a class the photo's name."""
         return self.image if self.class_name is None else f"{self.class_name} {self.probability:.1%}"
 
     def save(self, path: str | Path) -> None:
         """Writes `figure`, atomically.
 
         Args:
-            path: a file that ends in .png or .svg.
+            path: of a .png or .svg file.
 
         Raises:
-            InputError: it ends otherwise, or cannot be written.
+            InputError: another suffix, or the file cannot be written.
         """
         suffix = Path(path).suffix.lower()
         kind = next((kind for kind in KINDS if suffix == f".{kind}"), None)
         if kind is None:
-            raise InputError(f"{str(path)!r} does not say which kind of picture it is", "end it in .png or .svg")
+            raise InputError(f"unknown kind of picture: {str(path)!r}", "end it in .png or .svg")
         write_bytes(path, render(self.figure(), kind))
 
     def _repr_html_(self) -> str:
         figure, name = self.figure(), html_text(self.image)
-        alt = html_text(f"{self.image}: {self.caption()}, beside where the model looked in it")
+        alt = html_text(f"{self.image}: {self.caption()}, and where the model looked")
         picture = uri(render(figure, "png"), "png")
         width = f"{100 * figure.get_size_inches()[0]:.0f}px"  # two pixels of the picture are one of the screen
         style = f"max-width: min(100%, {width})"
@@ -91,22 +91,22 @@ def explain_batch(
     class_names: Sequence[str],
     class_name: str | None = None,
 ) -> list[Explanation]:
-    """Explains some photos.
+    """Explains a batch of photos.
 
     Args:
         model: any.
-        images: as the model takes them.
+        images: normalized.
         labels: their names.
-        pixels: of the same images, before they were normalized.
-        class_names: of the model's classes; none if it has no head.
-        class_name: what to explain; the likeliest class of each photo if None.
+        pixels: the same images before normalization.
+        class_names: of the model's classes; empty without a head.
+        class_name: what to explain; None for each photo's top class.
 
     Raises:
         InputError: there is no such class.
     """
     number = class_number(class_names, class_name)
     classes, probabilities = chosen_classes(model, images, number) if class_names else (None, None)
-    rolled = rollout(model, images).cpu().numpy()
+    rolled = attention_rollout(model, images).cpu().numpy()
     relevant = None if classes is None else relevance(model, images, classes).cpu().numpy()
     return [
         Explanation(
@@ -123,7 +123,7 @@ def explain_batch(
 
 
 def class_number(class_names: Sequence[str], class_name: str | None) -> int | None:
-    """The number of a class; None for None.
+    """The index of a class; None for None.
 
     Raises:
         InputError: there is no such class.
@@ -138,20 +138,20 @@ def class_number(class_names: Sequence[str], class_name: str | None) -> int | No
 def chosen_classes(
     model: VisionTransformer, images: Images, number: int | None
 ) -> tuple[Int64[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """For each image a class and its probability.
+    """A class and its probability for each image.
 
     Args:
         model: one with a head.
-        images: as the model takes them.
-        number: of the class; the likeliest of each image if None.
+        images: normalized.
+        number: index of the class; None for each image's top class.
     """
-    with torch.inference_mode(False), torch.no_grad():  # tensors that may take part in a backward pass later
+    with torch.inference_mode(False), torch.no_grad():  # not inference tensors, so that they can enter a backward pass
         probabilities = model(images).float().softmax(dim=-1)
-        likeliest = probabilities.argmax(dim=-1)
-        classes = likeliest if number is None else torch.full_like(likeliest, number)
+        top = probabilities.argmax(dim=-1)
+        classes = top if number is None else torch.full_like(top, number)
         return classes, probabilities.gather(1, classes[:, None])[:, 0]
 
 
 def as_photo(pixels: Pixels) -> Photo:
-    """Pixels in the order in which pictures have them."""
+    """Pixels with the channels last."""
     return pixels.permute(1, 2, 0).numpy()

@@ -1,7 +1,6 @@
-"""The figures of an explained model, as the paper draws them: 6 and 14, 7 left, center and right, 11; and others.
+"""The figures of an explained model, after the paper's Figures 6, 7, 11 and 14, and others.
 
-Each function takes the numbers and gives a matplotlib figure; `vitreous.explain.drawing.save` writes it. A figure says
-in one small line what it shows; what is to be seen in it is for the text beside it.
+Each function takes numbers and returns a matplotlib figure; `vitreous.explain.drawing.save_figure` writes it.
 """
 
 import math
@@ -18,11 +17,11 @@ from numpy import ndarray
 from vitreous.explain import drawing
 from vitreous.explain.drawing import GAP, MARGIN, STYLE, TEXT_LINE, Photo, mosaic, place, show_map, show_photo, write
 
-TALLEST = 2.5  # times a photo's width; one that is taller is drawn so tall
-HEADS_WIDTH = 7.0  # inches of all heads of a block
-MOST_PLACES = 14  # rows and columns of the grid of positions that are shown: those of a B/16
+TALLEST = 2.5  # the most height of a photo, in widths; taller ones are squeezed
+HEADS_WIDTH = 7.0  # inches for all heads of a block
+MOST_PLACES = 14  # the most rows and columns of positions shown: a B/16 at 224 has 14
 FILTERS_A_ROW = 7
-FINE = 42  # pixels of a small picture's side, at least
+FINE = 42  # least pixels of a small picture's side
 HEAD_COLUMN = 0.62  # inches of the labels at the left
 
 
@@ -33,13 +32,13 @@ def map_sheet(
     captions: Sequence[Sequence[str]],
     note: str = "",
 ) -> Figure:
-    """Photos, each beside its map, as Figures 6 and 14.
+    """Photos, each next to its map, as in Figures 6 and 14.
 
     Args:
-        photos: of one size, at least one.
-        maps: for each photo a value for each patch; a map is drawn from its smallest value, clear, to its largest.
-        captions: for each photo its lines of text.
-        note: what the maps are.
+        photos: at least one, all of one size.
+        maps: a value per patch; each map is drawn from its smallest value, transparent, to its largest.
+        captions: lines of text for each photo.
+        note: what the maps show.
     """
 
     def draw(axes: Axes, index: int) -> None:
@@ -55,13 +54,13 @@ def color_sheet(
     captions: Sequence[Sequence[str]],
     note: str = "",
 ) -> Figure:
-    """Photos, each beside a color for each of its patches.
+    """Photos, each next to the colors of its patches.
 
     Args:
-        photos: of one size, at least one.
+        photos: at least one, all of one size.
         colors: red, green and blue in [0, 1].
-        captions: for each photo its lines of text.
-        note: what the colors are.
+        captions: lines of text for each photo.
+        note: what the colors show.
     """
 
     def draw(axes: Axes, index: int) -> None:
@@ -72,12 +71,12 @@ def color_sheet(
 
 @rc_context(STYLE)
 def photo_with_maps(photo: Photo, maps: Sequence[tuple[str, Float[ndarray, "rows columns"]]], caption: str) -> Figure:
-    """One photo and several maps of it side by side, each above its name.
+    """One photo and several maps of it side by side, each with its name below.
 
     Args:
         photo: the photo.
         maps: names, and values as for `map_sheet`.
-        caption: of the photo itself.
+        caption: of the photo.
     """
     width = 2.4
     height = width * _shape(photo)
@@ -89,14 +88,8 @@ def photo_with_maps(photo: Photo, maps: Sequence[tuple[str, Float[ndarray, "rows
             show_photo(axes, photo)
         else:
             show_map(axes, photo, scores)
-        write(
-            figure,
-            left,
-            MARGIN + height + TEXT_LINE,
-            name,
-            width=width,
-            ink=drawing.INK if scores is None else drawing.SOFT,
-        )
+        ink = drawing.INK if scores is None else drawing.SOFT
+        write(figure, left, MARGIN + height + TEXT_LINE, name, width=width, ink=ink)
     return figure
 
 
@@ -104,13 +97,13 @@ def photo_with_maps(photo: Photo, maps: Sequence[tuple[str, Float[ndarray, "rows
 def heads_sheet(
     photo: Photo, maps: Float[ndarray, "blocks heads rows columns"], caption: str, note: str = ""
 ) -> Figure:
-    """One image's map of every head (across) of every block (down), beside the image.
+    """One image, and its map for every head (across) of every block (down).
 
     Args:
         photo: the image.
-        maps: a value for each patch; each map is drawn from its smallest value, pale, to its largest.
+        maps: a value per patch; each map is drawn from its smallest value, pale, to its largest.
         caption: of the image.
-        note: what the maps are.
+        note: what the maps show.
     """
     blocks, heads = maps.shape[:2]
     cells = np.stack([np.stack([drawing.tints(head) for head in block]) for block in maps])
@@ -126,7 +119,7 @@ def heads_sheet(
     left = MARGIN + side + HEAD_COLUMN
     picture = mosaic(cells, FINE)
     place(figure, left, top, heads * cell, down).imshow(picture, interpolation="none", aspect="auto")
-    for i in range(0, blocks, math.ceil(TEXT_LINE / height)):  # as many as there is room for
+    for i in range(0, blocks, math.ceil(TEXT_LINE / height)):  # as many labels as fit
         write(figure, left - 0.08, top + (i + 0.5) * height, f"block {i}", align="right")
     for i in range(heads):
         write(figure, left + (i + 0.5) * cell, top - TEXT_LINE / 2, str(i), align="center")
@@ -138,18 +131,18 @@ def heads_sheet(
 def distance_figure(
     mean: Float[ndarray, "blocks heads"], spread: Float[ndarray, "blocks heads"], note: str = ""
 ) -> Figure:
-    """How far each head of each block looks, a dot for each, as Figure 7 right and Figure 11.
+    """How far each head of each block looks, one dot each, as in Figure 7 right and Figure 11.
 
     Args:
         mean: mean attention distance over images, in pixels.
         spread: standard deviation over images, drawn as thin lines.
-        note: of how many images, and how many pixels these have.
+        note: the number and size of the images.
     """
     blocks, heads = mean.shape
     figure = _figure(4.6, 3.2, note)
     axes = place(figure, MARGIN + 0.5, MARGIN + 2 * TEXT_LINE, 4.0, 2.5)
     axes.set_axis_on()
-    # The heads of a block stand side by side, near to far, so that none hides another.
+    # The heads of a block are side by side, near to far, so that none hides another.
     order = np.argsort(mean, axis=1, kind="stable")
     mean, spread = (np.take_along_axis(values, order, axis=1) for values in (mean, spread))
     offsets = np.linspace(-0.28, 0.28, heads) if heads > 1 else np.zeros(1)
@@ -170,15 +163,15 @@ def distance_figure(
 
 @rc_context(STYLE)
 def similarity_figure(similarity: Float[ndarray, "rows columns rows columns"], note: str = "") -> Figure:
-    """How alike the position embedding of each place is to that of every other, as Figure 7 center.
+    """The similarity of every position embedding with all others, as in Figure 7 center.
 
     Args:
-        similarity: cosine similarities; of a grid above 14×14 every second place, third, … is shown.
-        note: what they are of.
+        similarity: cosine similarities; of a grid above 14×14 every second, third, … position is shown.
+        note: what the picture shows.
     """
     rows, columns = similarity.shape[:2]
     step = math.ceil(max(rows, columns) / MOST_PLACES)
-    cells = np.stack([np.stack([drawing.signed(s) for s in row]) for row in similarity[::step, ::step]])
+    cells = np.stack([np.stack([drawing.diverging(s) for s in row]) for row in similarity[::step, ::step]])
     cell = min(0.7, 5.6 / max(cells.shape[:2]))
     height = cell * rows / columns
     across, down = cells.shape[1] * cell, cells.shape[0] * height
@@ -194,7 +187,7 @@ def similarity_figure(similarity: Float[ndarray, "rows columns rows columns"], n
     place(figure, 0.0, top, MARGIN + 0.2, down).text(0.6, 0.5, "row", rotation=90, ha="center", va="center")
     bar = left + across + 0.15
     tall = min(down, 2.0)
-    gradient = drawing.signed(np.linspace(1, -1, 101)[:, None])
+    gradient = drawing.diverging(np.linspace(1, -1, 101)[:, None])
     place(figure, bar, top, 0.1, tall).imshow(gradient, interpolation="none", aspect="auto")
     for value, text in ((1, "1"), (0, "0"), (-1, "−1")):
         write(figure, bar + 0.17, top + (1 - value) / 2 * tall, text)
@@ -203,11 +196,11 @@ def similarity_figure(similarity: Float[ndarray, "rows columns rows columns"], n
 
 @rc_context(STYLE)
 def filters_figure(filters: Float[ndarray, "components channels height width"], note: str = "") -> Figure:
-    """The principal components of the embedding filters, first to last, as Figure 7 left.
+    """The principal components of the embedding filters, first to last, as in Figure 7 left.
 
     Args:
-        filters: of three channels they are in color, of others the mean of the channels is in gray.
-        note: what they are of.
+        filters: drawn in color for three channels, or else the mean of the channels in gray.
+        note: what the picture shows.
     """
     count, channels, rows, columns = filters.shape
     pictures = filters if channels == 3 else filters.mean(axis=1, keepdims=True).repeat(3, axis=1)
@@ -235,7 +228,7 @@ def _pairs(
     captions: Sequence[Sequence[str]],
     note: str,
 ) -> Figure:
-    """Photos with something drawn beside each, in up to three columns."""
+    """Photos with something drawn next to each, in up to three columns."""
     count = len(photos)
     columns, width = (count, (2.4, 1.7)[count - 1]) if count < 3 else (3, 1.3)
     height = width * min(_shape(photos[0]), TALLEST)
@@ -255,7 +248,7 @@ def _pairs(
 
 
 def _figure(width: float, height: float, note: str = "") -> Figure:
-    """A figure for so many inches of content, with a margin around it, and with a note above where there is one."""
+    """An empty figure for content of a size in inches, with a margin around it and a note on top."""
     width = max(width, drawing.inches(note))
     figure = Figure(figsize=(width + 2 * MARGIN, height + 2 * MARGIN))
     write(figure, MARGIN, MARGIN + TEXT_LINE / 2, note)

@@ -1,4 +1,4 @@
-"""Attention rollout: how the patches mix on their way through all blocks (Figures 6 and 14, appendix D.8)."""
+"""Attention rollout: how the patches mix through all blocks (Figures 6 and 14, appendix D.8)."""
 
 from collections.abc import Iterable
 
@@ -6,41 +6,41 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.explain.attention_maps import at_rest, over_patches, readout
+from vitreous.explain.attention_maps import over_patches, readout
+from vitreous.inspection.mode import evaluation_mode
 from vitreous.model.shapes import AttentionMap, Images
 from vitreous.model.vit import VisionTransformer
 
 
-def rollout(model: VisionTransformer, images: Images) -> Float[Tensor, "batch rows columns"]:
-    """Computes how much each patch reaches what the head reads, by attention rollout (appendix D.8).
+def attention_rollout(model: VisionTransformer, images: Images) -> Float[Tensor, "batch rows columns"]:
+    """Computes how much of each patch reaches what the head reads, by attention rollout (appendix D.8).
 
-    The rows of `roll` for the tokens that the head reads, each by its share (`readout`): that of the class token, as
-    in the paper, or the mean of all patches' rows under mean pooling.
+    This is the row of `roll` for the class token, as in the paper, or in general the mean of the rows of the tokens
+    that the head reads, weighted by `readout`.
 
     Args:
         model: any.
-        images: as the model takes them.
+        images: normalized.
 
     Returns:
-        Shares of the patches, as they are: with those of the tokens in front they sum to 1.
+        Shares of the patches; with those of the prefix tokens they sum to 1.
     """
-    with torch.no_grad(), at_rest(model):
+    with torch.no_grad(), evaluation_mode(model):
         rolled = roll(weights() for _, weights, _ in model.watch(images))
         shares = readout(model, images)[:, None] @ rolled  # batch 1 tokens
     return over_patches(model, images, shares.squeeze(1))
 
 
 def roll(maps: Iterable[AttentionMap]) -> Float[Tensor, "batch tokens tokens"]:
-    """Multiplies the attention of all blocks, with half of each for the skip connection (arXiv 2005.00928).
+    """Multiplies the attention of all blocks, each averaged with I for the skip connection (arXiv 2005.00928).
 
-    For each block: the mean over its heads, ½A + ½I, rows divided by their sums; then the product of all, the later
-    block on the left.
+    For each block: the mean over heads, ½A + ½I, rows normalized; then the product of all, later blocks on the left.
 
     Args:
-        maps: A of every block, "batch heads tokens tokens", from the first on; they may come one at a time.
+        maps: A of every block in order, "batch heads tokens tokens"; may be a generator.
 
     Returns:
-        R: row i is what token i of the output is mixed of; it sums to 1.
+        R: row i holds the shares of the input tokens in token i of the output; it sums to 1.
 
     Raises:
         ValueError: there is no map.

@@ -1,1 +1,1 @@
-"""Seeing inside: what goes into and out of every stage of a model."""
+"""Seeing inside: the inputs and outputs of every stage of a model."""

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (the symbols are the paper's)
-"""What each stage is, in the words and symbols of the paper: tables of names, meanings and equations."""
+"""The name, description and equation of each stage, in the words and symbols of the paper."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -11,13 +11,14 @@ from vitreous.model.encoder import Encoder, EncoderBlock, LayerScale, Stochastic
 from vitreous.model.head import AttentionPooling, ClassTokenPooling, Head, MeanPooling
 from vitreous.model.mlp import MLP, QuickGELU, SwiGLU
 from vitreous.model.patch_embedding import PatchEmbedding
-from vitreous.model.position_embedding import PositionEmbedding, RelativePosition
+from vitreous.model.position_embedding import PositionEmbedding
+from vitreous.model.relative_position import RelativePosition
 from vitreous.model.resnet_stem import Bottleneck, ResNetStem, StandardizedConv
 from vitreous.model.vit import VisionTransformer
 
 
 class Text(NamedTuple):
-    """A stage in words: its short name, what it is, and its equation with the paper's number in brackets."""
+    """A stage in words: short name, description, and equation with the paper's number in brackets."""
 
     name: str
     what: str
@@ -26,23 +27,26 @@ class Text(NamedTuple):
 
 Entry = TypeVar("Entry")
 
-IMAGE = Text("image", "the pixels, as the model takes them", "x ∈ ℝ^(H×W×C)")
+IMAGE = Text("image", "the normalized pixels", "x ∈ ℝ^(H×W×C)")
 NORM = "layer norm: each token gets mean 0 and variance 1, then a learned scale and shift"
+GROUP_NORM = Text("group norm", "each group of channels gets mean 0 and variance 1")
+RELU = Text("ReLU", "negative values become 0", "max(x, 0)")
+DROPOUT = Text("dropout", "drops values at random, in training")
 MSA = "multi-head self-attention: each token gathers from all others"
 
 
 def prefix(parent: nn.Module) -> Text:
-    """The tokens in front of the patches."""
+    """The tokens before the patches."""
     assert isinstance(parent, VisionTransformer)
     c = parent.config
     names = ["class token"] * c.class_token + ["distillation token"] * c.distillation_token
     names += [f"{c.registers} registers"] * (c.registers > 0)
     equation = "[x_class; x_p¹E; …; x_pᴺE]" if names == ["class token"] else ""
-    return Text(f"+ {', '.join(names)}", "learned tokens, put in front of the patches", equation)
+    return Text(f"+ {', '.join(names)}", "learned tokens, prepended to the patches", equation)
 
 
 def positions(parent: nn.Module) -> Text:
-    """The positions, and where they are given."""
+    """The positions, and where they are added."""
     assert isinstance(parent, VisionTransformer)
     c = parent.config
     if c.position_embedding == "relative":
@@ -52,32 +56,32 @@ def positions(parent: nn.Module) -> Text:
         return Text("positions", "not added here but before each block (appendix D.4)")
     kind = "a fixed" if c.position_embedding == "sincos_2d" else "a learned"
     tokens = "x_class; x_p¹E" if c.class_token else "x_p¹E"
-    return Text("+ position", f"{kind} vector for each place is added", f"z₀ = [{tokens}; …] + E_pos (1)")
+    return Text("+ position", f"{kind} vector for each position is added", f"z₀ = [{tokens}; …] + E_pos (1)")
 
 
 def gelu(parent: nn.Module) -> Text:
     """The flavor of an MLP's GELU."""
     assert isinstance(parent, MLP)
     if isinstance(parent.activation, nn.GELU) and parent.activation.approximate == "tanh":
-        return Text("GELU", "by the tanh approximation, as in the authors' code", "x Φ(x), about")
+        return Text("GELU", "tanh approximation, as in the authors' code", "x Φ(x), about")
     return by_class(WHOLE, parent.activation) or Text("activation", type(parent.activation).__name__)
 
 
 def pooling(parent: nn.Module) -> Text:
-    """How the head makes one vector of the tokens."""
+    """How the head reduces the tokens to one vector."""
     assert isinstance(parent, Head)
     return by_class(WHOLE, parent.pooling) or Text("pooling", "one vector for the image")
 
 
-# For each of our classes: its parts, by attribute, or by the name of an operation that its forward calls. A
-# second call of an operation is "name.2". Operations of these classes that are not named here are no stages.
+# For each vitreous class, its parts by attribute, or by the name of an operation that its forward calls ("name.2" for
+# the second call). Operations of these classes that are not listed are not stages.
 PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
     VisionTransformer: {
         "stem": Text("ResNet stem", "a ResNet turns the image into a feature map (section 3.1, hybrid)"),
         "patch_embedding": Text("patch embedding", "the image becomes tokens", "x_p E"),
         "cat": prefix,
         "position_embedding": positions,
-        "dropout": Text("dropout", "drops values at random, in training"),
+        "dropout": DROPOUT,
         "encoder": Text("encoder", "L blocks of attention and MLP"),
         "head": Text("head", "from tokens to classes"),
     },
@@ -85,10 +89,9 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "patches": Text("patches", "the image, cut and flattened", "x_p ∈ ℝ^(N×(P²·C))"),
         "projection": Text("embedded patches", "linear projection of flattened patches", "x_p E"),
     },
-    PositionEmbedding: {},
     Encoder: {
         "pre_norm": Text("norm", NORM, "LN(z₀)"),
-        "add": Text("+ position", "positions, given before this block (appendix D.4)", "zℓ₋₁ + E_pos"),
+        "add": Text("+ position", "positions, added before this block (appendix D.4)", "zℓ₋₁ + E_pos"),
         "blocks": Text("block", "attention, then MLP, each with a skip connection", "(2) and (3)"),
         "norm": Text("norm", NORM, "LN(z_L) (4)"),
     },
@@ -98,10 +101,10 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "attention_scale": Text("scale", "a learned factor for each channel", "γ ⊙ MSA(LN(zℓ₋₁))"),
         "add": Text("add", "skip connection around the attention", "z′ℓ = MSA(LN(zℓ₋₁)) + zℓ₋₁ (2)"),
         "mlp_norm": Text("norm", NORM, "LN(z′ℓ)"),
-        "mlp": Text("MLP", "two dense layers with a GELU between, each token by itself", "MLP(LN(z′ℓ))"),
+        "mlp": Text("MLP", "two dense layers with a GELU between, for each token", "MLP(LN(z′ℓ))"),
         "mlp_scale": Text("scale", "a learned factor for each channel", "γ ⊙ MLP(LN(z′ℓ))"),
         "add.2": Text("add", "skip connection around the MLP", "zℓ = MLP(LN(z′ℓ)) + z′ℓ (3)"),
-        "drop_path": Text("stochastic depth", "drops whole branches at random, in training"),
+        "drop_path": Text("stochastic depth", "drops residual branches at random, in training"),
     },
     SelfAttention: {
         "qkv": Text("q, k, v", "queries, keys and values of all heads", "[q, k, v] = z U_qkv (5)"),
@@ -109,35 +112,33 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "scaled_dot_product_attention": Text(
             "heads", "each query mixes the values it attends to", "A v, A = softmax(q kᵀ / √D_h) (6, 7)"
         ),
-        "out": Text("joined heads", "all heads side by side, projected", "[SA₁(z); …; SA_k(z)] U_msa (8)"),
-        "dropout": Text("dropout", "drops values at random, in training"),
+        "out": Text("joined heads", "all heads, concatenated and projected", "[SA₁(z); …; SA_k(z)] U_msa (8)"),
+        "dropout": DROPOUT,
     },
     MLP: {
         "fc1": Text("dense 1", "to the hidden layer", "z W₁ + b₁"),
         "activation": gelu,
         "fc2": Text("dense 2", "back to the width D", "h W₂ + b₂"),
-        "dropout": Text("dropout", "drops values at random, in training"),
+        "dropout": DROPOUT,
     },
     SwiGLU: {
         "fc1": Text("dense 1", "gate and value", "[a, b] = z W₁ + b₁"),
         "silu": Text("SiLU", "of the gate", "a σ(a)"),
-        "mul": Text("gate", "lets the value through as the gate says", "silu(a) ⊙ b"),
+        "mul": Text("gate", "scales the value by the gate", "silu(a) ⊙ b"),
         "fc2": Text("dense 2", "back to the width D", "h W₂ + b₂"),
-        "dropout": Text("dropout", "drops values at random, in training"),
+        "dropout": DROPOUT,
     },
     Head: {
         "pooling": pooling,
-        "norm": Text("norm", "layer norm, here behind the pooling", "y = LN(pooled)"),
+        "norm": Text("norm", "layer norm, here after the pooling", "y = LN(pooled)"),
         "hidden": Text("hidden layer", "dense layer, in pre-training only", "y W + b"),
         "tanh": Text("tanh", "of the hidden layer", "tanh(y W + b)"),
-        "classifier": Text("classifier", "one number for each class", "y W + b"),
-        "distillation": Text("distillation", "a second classifier, of the second token (DeiT)", "z_L¹ W + b"),
-        "add": Text("add", "both classifiers, whose mean is the result"),
+        "classifier": Text("classifier", "one logit per class", "y W + b"),
+        "distillation": Text("distillation", "a second classifier, on the second token (DeiT)", "z_L¹ W + b"),
+        "add": Text("add", "both classifiers; the output is their mean"),
     },
-    ClassTokenPooling: {},
-    MeanPooling: {},
     AttentionPooling: {
-        "own": Text("probe", "the question that is asked of the tokens, learned"),
+        "own": Text("probe", "a learned query"),
         "attention": Text("attention", "the probe attends to all tokens"),
         "norm": Text("norm", NORM),
         "add": Text("add", "skip connection around the MLP"),
@@ -145,71 +146,65 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
     },
     ResNetStem: {
         "conv": Text("convolution", "7×7, every second pixel"),
-        "norm": Text("group norm", "each group of channels gets mean 0 and variance 1"),
-        "relu": Text("ReLU", "negative values become 0", "max(x, 0)"),
+        "norm": GROUP_NORM,
+        "relu": RELU,
         "max_pool2d": Text("max pooling", "the largest of 3×3, every second pixel"),
         "stages": Text("stage", "residual units on one size of the map"),
     },
     Bottleneck: {
         "conv1": Text("convolution", "1×1, fewer channels"),
-        "norm1": Text("group norm", "each group of channels gets mean 0 and variance 1"),
-        "relu": Text("ReLU", "negative values become 0", "max(x, 0)"),
         "conv2": Text("convolution", "3×3"),
-        "norm2": Text("group norm", "each group of channels gets mean 0 and variance 1"),
-        "relu.2": Text("ReLU", "negative values become 0", "max(x, 0)"),
         "conv3": Text("convolution", "1×1, four times the channels"),
-        "norm3": Text("group norm", "each group of channels gets mean 0 and variance 1"),
+        **dict.fromkeys(("norm1", "norm2", "norm3"), GROUP_NORM),
+        **dict.fromkeys(("relu", "relu.2", "relu.3"), RELU),
         "shortcut": Text("shortcut", "the unit's input, in the shape of its output"),
         "add": Text("add", "skip connection around the unit"),
-        "relu.3": Text("ReLU", "negative values become 0", "max(x, 0)"),
     },
-    LayerScale: {},
-    StochasticDepth: {},
-    StandardizedConv: {},
-    QuickGELU: {},
+    **{kind: {} for kind in (PositionEmbedding, ClassTokenPooling, MeanPooling, LayerScale)},
+    **{kind: {} for kind in (StochasticDepth, StandardizedConv, QuickGELU)},
 }
 
-# What a module is by itself, or inside one that is not ours.
+# A module on its own, or inside one of another library.
 WHOLE: dict[type[nn.Module], Text] = {
     VisionTransformer: Text("Vision Transformer", "image to classes (Figure 1)"),
     PatchEmbedding: Text("patch embedding", "the image becomes tokens", "x_p E"),
     RelativePosition: Text("relative positions", "act inside attention (appendix D.4)", "q rᵀ / √D_h"),
-    PositionEmbedding: Text("+ position", "a vector for each place is added", "x + E_pos"),
+    PositionEmbedding: Text("+ position", "a vector for each position is added", "x + E_pos"),
     Encoder: Text("encoder", "L blocks of attention and MLP, and a norm", "(2) to (4)"),
     EncoderBlock: Text("block", "attention, then MLP, each with a skip connection", "(2) and (3)"),
     SelfAttention: Text("attention", MSA, "MSA(z) (5–8)"),
     MLP: Text("MLP", "two dense layers with a GELU between", "MLP(z)"),
     SwiGLU: Text("SwiGLU", "a gated MLP", "fc2(silu(a) ⊙ b)"),
     LayerScale: Text("scale", "a learned factor for each channel", "γ ⊙ x"),
-    StochasticDepth: Text("stochastic depth", "drops whole branches at random, in training"),
+    StochasticDepth: Text("stochastic depth", "drops residual branches at random, in training"),
     Head: Text("head", "from tokens to classes"),
     ClassTokenPooling: Text("class token", "the first token stands for the image", "z_L⁰"),
     MeanPooling: Text("mean", "the mean of the patches stands for the image"),
-    AttentionPooling: Text("attention pooling", "a learned probe asks the tokens (MAP head)"),
+    AttentionPooling: Text("attention pooling", "a learned probe attends to the tokens (MAP head)"),
     ResNetStem: Text("ResNet stem", "image to feature map"),
     Bottleneck: Text("unit", "residual unit of three convolutions"),
     StandardizedConv: Text("convolution", "with standardized filters"),
     QuickGELU: Text("GELU", "CLIP's quick one", "x σ(1.702 x)"),
     nn.Linear: Text("dense layer", "linear map and bias", "x Wᵀ + b"),
     nn.LayerNorm: Text("layer norm", NORM, "(x − mean) / √(var + ε) · γ + β"),
-    nn.GroupNorm: Text("group norm", "each group of channels gets mean 0 and variance 1"),
+    nn.GroupNorm: GROUP_NORM,
     nn.Conv2d: Text("convolution", "one filter for each output channel"),
-    nn.GELU: Text("GELU", "x times the chance that a normal variable is below x", "x Φ(x)"),
-    nn.ReLU: Text("ReLU", "negative values become 0", "max(x, 0)"),
+    nn.GELU: Text("GELU", "x times the standard normal CDF", "x Φ(x)"),
+    nn.ReLU: RELU,
     nn.SiLU: Text("SiLU", "x times its sigmoid", "x σ(x)"),
     nn.Tanh: Text("tanh", "hyperbolic tangent", "tanh(x)"),
-    nn.Dropout: Text("dropout", "drops values at random, in training"),
+    nn.Dropout: DROPOUT,
     nn.MultiheadAttention: Text("attention", "multi-head attention", "MSA (5–8)"),
     nn.TransformerEncoderLayer: Text("block", "attention, then MLP, each with a skip connection"),
     nn.Softmax: Text("softmax", "shares that sum to 1"),
 }
 
 OPERATIONS = {
-    "input": Text("input", "what the module was given"),
-    "own": Text("itself", "what is in none of its parts"),
+    "input": Text("input", "the module's input"),
+    "own": Text("itself", "not in any of its parts"),
     "add": Text("add", "the sum of two tensors"),
     "mul": Text("multiply", "two tensors, element by element"),
-    "cat": Text("join", "tensors, one behind the other"),
+    "cat": Text("join", "tensors, concatenated"),
     "mean": Text("mean", "over one of the axes"),
     "linear": Text("dense layer", "linear map and bias", "x Wᵀ + b"),
     "matmul": Text("product", "of matrices"),
@@ -228,12 +223,12 @@ OPERATIONS = {
 
 
 def by_class(table: dict[type[nn.Module], Entry], module: nn.Module | None) -> Entry | None:
-    """What a table says of a module's class, or of the nearest class it inherits from."""
+    """The entry of a module's class, or of the nearest class that it inherits from."""
     return next((table[c] for c in type(module).__mro__ if c in table), None)
 
 
 def text_of_part(parent: nn.Module | None, key: str) -> Text | None:
-    """What one of our classes calls its part; None if it is none of ours, or no part by that name."""
+    """The text of a part of one of our classes; None if there is no such part or class."""
     text = (by_class(PARTS, parent) or {}).get(key)
     if callable(text):
         assert parent is not None

@@ -1,8 +1,8 @@
 """One pass of a module, recorded as it runs: modules and operations in order, with shapes, costs and values.
 
-Hooks tell which module runs, a function mode which operations its `forward` calls between them (a sum of two
-branches, a product of two activations), a dispatch mode what the kernels below cost and which parameters they
-read. All three are gone when the pass is over, also when it fails.
+Hooks record which module runs, a function mode which operations its `forward` calls (a sum of two branches, a product
+of two activations), a dispatch mode what the kernels cost and which parameters they read. All three are removed when
+the pass ends or fails.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,13 +21,12 @@ from vitreous.model.patch_embedding import PatchEmbedding
 
 Shape = tuple[int, ...]
 
-# Operations that are a stage by themselves, even though they multiply no matrices. All others with
-# multiply-adds are stages as well.
+# Operations that are stages although they multiply no matrices. Every operation with multiply-adds is one too.
 NAMED = {
     *("add", "mul", "cat", "mean", "softmax", "layer_norm", "max_pool2d", "adaptive_avg_pool2d"),
     *("gelu", "silu", "relu", "tanh", "sigmoid"),
 }
-PATCHES = "patches"  # what enters a patch embedding's projection; no module and no single operation makes it
+PATCHES = "patches"  # the input of a patch embedding's projection, which no module or single operation returns
 INPUT = "input"
 
 
@@ -37,29 +36,32 @@ class Event:
 
     path: str  # of the module, or of the module that ran the operation
     module: nn.Module | None = None
-    operation: str = ""  # the name of a function; empty for a module
+    operation: str = ""  # name of the function; empty for a module
     inputs: tuple[Shape, ...] = ()
     outputs: tuple[Shape, ...] = ()
-    seen: Any = None  # what the observer made of the first output
+    seen: Any = None  # the observer's result for the first output
     multiply_adds: int = 0  # outside of its parts
-    unchanged: bool = False  # returned the very tensor it was given
+    unchanged: bool = False  # whether it returned its input tensor itself
     touched: set[int] = field(default_factory=set)  # ids of the parameters that its kernels read
     parts: list["Event"] = field(default_factory=list)
 
-    def walk(self) -> Iterator["Event"]:
-        """This event and all below it, in the order they began."""
-        yield self
+    def walk(self, children_first: bool = False) -> Iterator["Event"]:
+        """Yields this event and all below it, in the order in which they began or, children first, ended."""
+        if not children_first:
+            yield self
         for part in self.parts:
-            yield from part.walk()
+            yield from part.walk(children_first)
+        if children_first:
+            yield self
 
 
 class Recorder:
-    """Runs a module once and keeps what happened in `root`.
+    """Runs a module once and records the pass in `root`.
 
     Args:
         module: any module.
-        observe: called with every stage's first output; its result is kept, the tensor is not.
-        all_inputs: also record tensors that enter a module and were no stage's output.
+        observe: called with every stage's first output; only its result is kept.
+        all_inputs: also record tensors that enter a module without being a stage's output.
     """
 
     def __init__(
@@ -79,13 +81,13 @@ class Recorder:
                 self._parameters.setdefault(storage, []).append(id(parameter))
 
     def run(self, *inputs: Any) -> Any:
-        """Runs the module in the mode it is in, without gradients, and returns what it returned."""
+        """Runs the module in its current mode, without gradients, and returns its result."""
         with ExitStack() as stack:
             for path, module in self.module.named_modules():
                 enter = partial(self._enter, path)
                 stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(self._leave).remove)
-            stack.enter_context(torch.inference_mode(False))  # it would hide composite kernels
+            stack.enter_context(torch.inference_mode(False))  # inference mode would hide composite kernels
             stack.enter_context(torch.no_grad())
             stack.enter_context(_Functions(self))
             stack.enter_context(_Kernels(self))
@@ -104,7 +106,7 @@ class Recorder:
                 event = Event(path, module)
                 parent.parts.append(event)
             event.inputs = tuple(tuple(t.shape) for t in given)
-            event.seen = [(t, version(t)) for t in given[:1]]  # until it leaves: does it return its input?
+            event.seen = [(t, version(t)) for t in given[:1]]  # to see on leaving whether it returns its input
             self._stack.append(event)
 
     def _note_inputs(self, parent: Event, path: str, module: nn.Module, given: list[Tensor]) -> None:
@@ -123,7 +125,7 @@ class Recorder:
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         while (event := self._stack.pop()).module is not module:
-            event.seen = None  # left by an exception that someone caught: it has no output
+            event.seen = None  # left by an exception that was caught: no output
         with self._pause():
             event.unchanged = any(result is t and version(result) == before for t, before in event.seen)
             self._finish(event, result)
@@ -137,14 +139,14 @@ class Recorder:
 
     @contextmanager
     def _pause(self) -> Iterator[None]:
-        """Keeps what the recorder computes itself out of the recording."""
+        """Leaves the recorder's own computations out of the recording."""
         self._paused = True
         with torch._C.DisableTorchFunction():
             yield
         self._paused = False
 
     def function(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs one of torch's functions that a `forward` called, and records it if it is a stage."""
+        """Runs a torch function called by a `forward`, and records it if it is a stage."""
         name = getattr(call, "__name__", "").strip("_")
         if self._paused or not self._stack or name == "get":  # tensor.shape and the like
             return call(*args, **kwargs)
@@ -168,11 +170,11 @@ class Recorder:
         return result
 
     def kernel(self, mode: TorchDispatchMode, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs one kernel, and books its multiply-adds and parameters to what is running."""
+        """Runs one kernel, and adds its multiply-adds and parameters to the running event."""
         if self._paused or not self._stack:
             return call(*args, **kwargs)
         formula = flop_registry.get(getattr(call, "_overloadpacket", call))
-        if formula is None and hasattr(call, "decompose"):  # as torch's own counter: made of others
+        if formula is None and hasattr(call, "decompose"):  # a composite kernel, as in torch's own counter
             with mode:
                 result = call.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -210,7 +212,7 @@ class _Kernels(TorchDispatchMode):
 
 
 def is_stage(name: str, inputs: tuple[Shape, ...]) -> bool:
-    """Tells sums and products of two branches from those with a scalar or a vector."""
+    """Whether an operation is a stage: sums and products of two branches are, those with a scalar or vector not."""
     if name == "add":
         return len(inputs) == 2 and min(map(len, inputs)) > 1
     if name == "mul":
@@ -219,7 +221,7 @@ def is_stage(name: str, inputs: tuple[Shape, ...]) -> bool:
 
 
 def version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; inference tensors do not count."""
+    """How often a tensor was changed in place; 0 for inference tensors, which have no count."""
     return 0 if tensor.is_inference() else tensor._version
 
 
@@ -236,5 +238,5 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def input_events(root: Event) -> list[Event]:
-    """What was given to the pass."""
+    """The inputs of the pass."""
     return [part for part in root.parts if part.operation == INPUT and part.path == ""]

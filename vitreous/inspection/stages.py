@@ -1,4 +1,4 @@
-"""From a recorded pass to the rows of its table: what each stage is, its shapes, its parameters and its work.
+"""From a recorded pass to the rows of its table: each stage's name, shapes, parameters and multiply-adds.
 
 Rows are nested, and each parameter and each multiply-add is counted in exactly one row of each level.
 """
@@ -7,7 +7,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,37 +16,37 @@ from vitreous.inspection.recording import INPUT, Event, Recorder, Shape
 from vitreous.model.encoder import Encoder
 from vitreous.model.vit import VisionTransformer
 
-OWN = "own"  # a row for parameters and work of a module that belong to none of its parts
+OWN = "own"  # a row for the parameters and multiply-adds of a module outside of its parts
 UNUSED = Text("not used", "parameters that this pass never read")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The values of a tensor; all but `non_finite` are of its finite ones."""
+    """Statistics of a tensor; all but `non_finite` are over its finite values."""
 
     mean: float
     std: float
     min: float
     max: float
-    non_finite: float  # the share of NaN and infinity
-    token_norm: float | None  # mean L2 norm of the rows of "batch tokens width" and "batch width"
+    non_finite: float  # share of NaN and infinity
+    token_norm: float | None  # mean L2 norm of the tokens, for "batch tokens width" and "batch width"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One row: something that happens to the tensors on their way, and its parts.
+    """One row: a step from input to output, and its parts.
 
     Attributes:
-        path: of the module; for an operation of a module's own, that module's and the operation's name.
+        path: of the module; for an operation, the path of its module and its own name.
         name: short, in the paper's words.
         kind: class of the module, or name of the operation.
-        what: what it is.
+        what: description.
         equation: in the paper's symbols, with the paper's number in brackets.
-        input_shape: of its first input, as it was.
+        input_shape: of its first input.
         output_shape: of its first output.
-        parameters: how many, its parts' included; shared ones are counted where they come first.
-        multiply_adds: of matrix products and convolutions, its parts' included.
-        statistics: of the output's values, if they were asked for.
+        parameters: number of parameters, including its parts'; shared ones count at their first use.
+        multiply_adds: of matrix products and convolutions, including its parts'.
+        statistics: of the output, if measured.
         note: what is special in this pass.
         parts: the rows of the next level.
         value: the output itself, if the recording kept it.
@@ -68,24 +67,15 @@ class Stage:
     value: Tensor | None = field(default=None, repr=False, compare=False)
 
     def at(self, level: int) -> Iterator["Stage"]:
-        """The rows that stand for this stage on a table so many levels deeper."""
+        """The rows of this stage in a table `level` levels deeper."""
         if level <= 0 or not self.parts:
             yield self
         for part in self.parts if level > 0 else ():
             yield from part.at(level - 1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields but the value as JSON holds them, parts nested."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "value"}
-        fields["statistics"] = None if self.statistics is None else dataclasses.asdict(self.statistics)
-        fields["parts"] = [part.to_dict() for part in self.parts]
-        for name in ("input_shape", "output_shape"):
-            fields[name] = None if fields[name] is None else list(fields[name])
-        return fields
-
 
 def measure(tensor: Tensor) -> Tensor | None:
-    """Computes a tensor's statistics on its device, without waiting; None where there are no values."""
+    """Computes a tensor's statistics on its device, without a transfer; None if it has no values."""
     if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
         return None
     x = tensor.float()
@@ -100,11 +90,11 @@ def measure(tensor: Tensor) -> Tensor | None:
 
 
 def build_stages(recorder: Recorder, keep: bool = False) -> tuple[Stage, ...]:
-    """Makes the rows of a finished recording, the outermost ones, in order of execution.
+    """Builds the outermost rows of a finished recording, in order of execution.
 
     Args:
         recorder: after its pass.
-        keep: whether its observer kept the tensors, for `Stage.value`; else it measured them.
+        keep: whether its observer kept the tensors, for `Stage.value`, or measured them.
     """
     root = recorder.root
     builder = _Builder(recorder, keep)
@@ -122,7 +112,7 @@ def build_stages(recorder: Recorder, keep: bool = False) -> tuple[Stage, ...]:
 
 
 class _Builder:
-    """Decides which events are rows and to which of them each parameter belongs."""
+    """Decides which events become rows, and in which row each parameter is counted."""
 
     def __init__(self, recorder: Recorder, keep: bool) -> None:
         self.root = recorder.root
@@ -130,7 +120,7 @@ class _Builder:
         self.keep = keep
         self.statistics = dict.fromkeys(self.events) if keep else fetch(self.events)
         self.shown: dict[Event, list[Event]] = {}
-        self._host: dict[Event, Event] = {}  # the row that an event is counted in
+        self._host: dict[Event, Event] = {}  # the row in which an event is counted
         self._show(self.root, self.root)
         self.parameters: dict[Event, int] = {}
         self.unused: dict[str, int] = {}
@@ -152,7 +142,7 @@ class _Builder:
             self._show(part, part if inside else host)
 
     def _assign_parameters(self, module: nn.Module) -> None:
-        """Counts each parameter where its module runs, else where it is read."""
+        """Counts each parameter where its module runs, or where it is read."""
         owners: dict[int, set[nn.Module]] = {}
         for m in module.modules():
             for parameter in m.parameters(recurse=False):
@@ -171,7 +161,7 @@ class _Builder:
             self._owned_names.setdefault(row, []).append(name)
 
     def _add_own_rows(self) -> None:
-        """Gives a row to what a module with parts has besides them."""
+        """Adds a row for the parameters and multiply-adds of a module outside of its parts."""
         for event, parts in list(self.shown.items()):
             if parts and self._host[event] is event and (event.multiply_adds or event in self.parameters):
                 own = Event(event.path, operation=OWN, multiply_adds=event.multiply_adds)
@@ -216,13 +206,13 @@ class _Builder:
             text = text._replace(name=f"{text.name} {index}")
         path = owner or part.path
         if not part.module and not owner and part.operation != OWN:
-            named = self._owned_names.get(part)  # class_token, where it joins the patches
-            path = named[0] if named else f"{path}:{numbered}".lstrip(":")
+            names = self._owned_names.get(part)  # class_token, where it joins the patches
+            path = names[0] if names else f"{path}:{numbered}".lstrip(":")
         return dataclasses.replace(self.stage(part, text), path=path)
 
     def _generic_text(self, part: Event, key: str) -> Text:
         if part.module is None:
-            text = OPERATIONS.get(part.operation, Text(part.operation, "an operation of the module's own"))
+            text = OPERATIONS.get(part.operation, Text(part.operation, "an operation of the module"))
             names = ", ".join(name.rpartition(".")[2] for name in self._owned_names.get(part, []))
             return text._replace(name=names or text.name)
         known = by_class(WHOLE, part.module)
@@ -231,7 +221,7 @@ class _Builder:
         return Text(name, known.what, known.equation) if known else Text(name, kind)
 
     def _owner_below(self, parent: Event, part: Event) -> str:
-        """The path of a module that was not called, but whose parameters the operation read."""
+        """The path of a module that was not called itself, but whose parameters the operation read."""
         if part.module or not part.touched:
             return ""
         below = f"{parent.path}." if parent.path else ""
@@ -262,7 +252,7 @@ class _Builder:
 
 
 def is_row(parent: Event, part: Event) -> bool:
-    """Tells whether a part is worth a row: modules that do something, and operations that are stages."""
+    """Whether a part gets a row: modules that change something, and operations that are stages."""
     if part.module is not None:
         return not part.unchanged or any(True for _ in part.module.parameters())
     ours = by_class(PARTS, parent.module)
@@ -270,14 +260,14 @@ def is_row(parent: Event, part: Event) -> bool:
 
 
 def key_of(parent: Event, part: Event) -> str:
-    """What a part is called inside its parent: blocks.3, or the name of the operation."""
+    """The name of a part inside its parent: blocks.3, or the name of the operation."""
     if part.module is None:
         return part.operation
     return part.path.removeprefix(parent.path).lstrip(".") if part.path.startswith(parent.path) else part.path
 
 
 def joined(one: Stage, two: Stage) -> Stage:
-    """One row for two products with the same layer's weight, such as q by itself, then k and v."""
+    """One row for two products with the weight of one layer, such as q, then k and v."""
     wide = max(one, two, key=lambda stage: math.prod(stage.output_shape or ()))
     shapes = " and ".join("×".join(map(str, (stage.output_shape or ())[1:])) for stage in (one, two))
     return dataclasses.replace(
@@ -289,7 +279,7 @@ def joined(one: Stage, two: Stage) -> Stage:
 
 
 def note_on(event: Event) -> str:
-    """What is special about an event in this pass."""
+    """What is special about an event in this pass, in words."""
     if isinstance(event.module, Encoder) and event.inputs and event.outputs:
         tokens, read = event.inputs[0][1], event.outputs[0][1]
         if read < tokens:
@@ -299,16 +289,16 @@ def note_on(event: Event) -> str:
 
 
 def fetch(events: list[Event]) -> dict[Event, Statistics | None]:
-    """Brings all statistics from the device at once."""
-    found: dict[Event, Statistics | None] = dict.fromkeys(events)
+    """Copies all statistics from the device at once."""
+    fetched: dict[Event, Statistics | None] = dict.fromkeys(events)
     seen = [event for event in events if isinstance(event.seen, Tensor)]
     if not seen:
-        return found
+        return fetched
     device = seen[0].seen.device
     for event, row in zip(seen, torch.stack([e.seen.to(device) for e in seen]).tolist(), strict=True):
         norm = None if math.isnan(row[-1]) else row[-1]
-        found[event] = Statistics(*row[:-1], token_norm=norm)
-    return found
+        fetched[event] = Statistics(*row[:-1], token_norm=norm)
+    return fetched
 
 
 def first(shapes: tuple[Shape, ...]) -> Shape | None:
@@ -317,5 +307,5 @@ def first(shapes: tuple[Shape, ...]) -> Shape | None:
 
 
 def largest(shapes: tuple[Shape, ...]) -> Shape | None:
-    """The shape with the most elements, the last of those."""
+    """The shape with the most elements; the last of equal ones."""
     return max(reversed(shapes), key=math.prod, default=None)

@@ -1,4 +1,4 @@
-"""A trace as a table that a learner can read: from the image to the class, line by line."""
+"""A trace as a table: from the image to the class, line by line."""
 
 import itertools
 import shutil
@@ -19,7 +19,7 @@ UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: a stage, a heading above a stage's parts, or several stages alike."""
+    """One line of the table: a stage, the heading of a stage's parts, or several equal stages."""
 
     name: str
     depth: int
@@ -37,7 +37,7 @@ class Line:
 
 
 class Column(NamedTuple):
-    """One column: its heading, its cells, and whether they stand to the right."""
+    """One column: its heading, its cells, and whether they are right-aligned."""
 
     title: str
     cells: list[str]
@@ -51,7 +51,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A trace laid out: one grid of columns, or several below each other where it is narrow; and footnotes."""
+    """A trace laid out: a grid of columns, or several below each other if the width is small; and footnotes."""
 
     title: str
     lines: list[Line]
@@ -63,9 +63,9 @@ def lay_out(trace: "Trace", width: int | None = 0, fold: bool = True) -> Table:
     """Chooses lines and columns.
 
     Args:
-        trace: what to show, to its level.
-        width: characters there are; None for no limit, 0 for those of the terminal.
-        fold: whether blocks that are the same as the one before become one line.
+        trace: shown at its level.
+        width: in characters; None for no limit, 0 for the terminal's.
+        fold: whether a run of equal blocks becomes one line.
     """
     if width == 0:
         width = shutil.get_terminal_size((120, 24)).columns
@@ -95,13 +95,13 @@ def lay_out(trace: "Trace", width: int | None = 0, fold: bool = True) -> Table:
 def pack(
     names: Column, groups: Sequence[Sequence[Column]], words: Sequence[Column], width: int | None
 ) -> tuple[list[list[Column]], list[Column]]:
-    """Spreads columns over as few grids as there must be, each beginning with the names.
+    """Distributes columns over as few grids as possible, each beginning with the names.
 
     Args:
         names: of the stages.
-        groups: columns that stay together, in their order; only those of text can be left out.
-        words: long columns, which are shown where there is room left.
-        width: characters there are; None for no limit.
+        groups: columns that stay together, in order; only text columns can be left out.
+        words: long columns, shown if there is room.
+        width: in characters; None for no limit.
 
     Returns:
         The grids, and the columns that fit nowhere.
@@ -130,20 +130,20 @@ def pack(
 
 
 def title_of(trace: "Trace") -> str:
-    """What was run, on what."""
+    """The model and the shape of its input."""
     given = trace.boxes[0].output_shape if trace.boxes else None
     return f"{printable(trace.model)} on {'×'.join(map(str, given))}" if given else printable(trace.model)
 
 
 def lines_of(stages: Sequence[Stage], level: int, depth: int, fold: bool, separate: bool) -> Iterator[Line]:
-    """The lines for some stages and, down to the level, their parts.
+    """The lines of consecutive stages and, down to the level, their parts.
 
     Args:
-        stages: neighbors.
-        level: how many levels of them to show.
+        stages: of one parent.
+        level: number of levels to show.
         depth: indentation.
-        fold: whether stages that are the same as the one before are not opened.
-        separate: whether these keep a line each, since their values differ.
+        fold: whether only the first of a run of equal stages shows its parts.
+        separate: whether folded stages keep a line each, since their values differ.
     """
     for _, run in itertools.groupby(stages, key=signature):
         same = list(run)
@@ -164,12 +164,12 @@ def lines_of(stages: Sequence[Stage], level: int, depth: int, fold: bool, separa
 
 
 def stages_are_numbered(stages: Sequence[Stage]) -> bool:
-    """Tells blocks 0, 1, 2 from stages that only look the same."""
+    """Whether stages are numbered, as blocks 0, 1, 2 are, rather than just equal in form."""
     return all(stage.name[-1:].isdigit() for stage in stages)
 
 
 def signature(stage: Stage) -> tuple[object, ...]:
-    """What two stages share that need not both be opened: everything but their numbers, paths and values."""
+    """What equal stages have in common: everything but numbers, paths and values."""
     return (
         *(stage.name.rstrip("0123456789"), stage.kind, stage.input_shape, stage.output_shape, stage.note),
         *(stage.parameters, stage.multiply_adds, tuple(map(signature, stage.parts))),
@@ -183,12 +183,12 @@ def numbers(stages: Sequence[Stage]) -> str:
 
 
 def plural(name: str) -> str:
-    """The words before a stage's number, of several: blocks."""
+    """The words before a stage's number, in the plural: blocks."""
     return f"{name.rpartition(' ')[0] or name}s"
 
 
 def column_of(title: str, lines: Sequence[Line], cell: Callable[[Line], str], right: bool = False) -> Column:
-    """A column with a cell for each line; headings have none."""
+    """A column with a cell for each line; empty for headings."""
     return Column(title, [printable(cell(line)) if line.stages else "" for line in lines], right)
 
 
@@ -225,7 +225,7 @@ def value_columns(lines: Sequence[Line]) -> list[Column]:
 
 
 def shape_text(shape: Shape | None, images: int | None) -> str:
-    """A shape, without the batch where it is known."""
+    """A shape, without the batch if that is known."""
     if shape is None:
         return ""
     if images is not None and shape and shape[0] == images:
@@ -234,7 +234,7 @@ def shape_text(shape: Shape | None, images: int | None) -> str:
 
 
 def path_text(line: Line) -> str:
-    """Where in the model the stages are."""
+    """The paths of a line's stages."""
     paths = [stage.path for stage in line.stages]
     return paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]}"
 
@@ -248,7 +248,7 @@ def short(count: int) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """A share in per cent, empty for nothing."""
+    """A share in percent; empty for zero."""
     if not part or not whole:
         return ""
     return f"{part / whole:.1%}" if part / whole >= 0.0005 else "<0.1%"
@@ -272,7 +272,7 @@ def plain_table(table: Table) -> str:
 
 
 def html_table(table: Table) -> str:
-    """The table for a notebook; every text in it is escaped."""
+    """The table for a notebook, with all text escaped."""
     rows = []
     for columns in table.grids:
         rows.append("<table><thead><tr>" + "".join(f"<th>{html_text(c.title)}</th>" for c in columns))

@@ -1,8 +1,8 @@
-"""What goes into and out of every stage of a model, on one real pass."""
+"""The inputs and outputs of every stage of a model, in one real pass."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -22,13 +22,13 @@ class Trace:
     """One pass of a model, stage by stage; print it, or show it in a notebook.
 
     Attributes:
-        model: class of what was inspected.
+        model: class of the inspected module.
         boxes: the outermost stages in order of execution, each with its parts.
-        output: what the pass returned.
-        images: images in the batch; `total_multiply_adds` and those of the stages are for one of them.
-            None where the input is no batch of images or tokens: then they are for the whole pass.
-        training: whether the model was in training mode and has layers, such as dropout, that mind.
-        level: how deep the rows go.
+        output: the result of the pass.
+        images: size of the batch; all multiply-adds are per image. None if the input is not a batch of images or
+            tokens: then they are for the whole pass.
+        training: whether layers such as dropout were active.
+        level: depth of the rows.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Trace:
 
     @property
     def total_parameters(self) -> int:
-        """All parameters of the model, each once."""
+        """The number of the model's parameters."""
         return sum(box.parameters for box in self.boxes)
 
     @property
@@ -55,7 +55,7 @@ class Trace:
 
     @property
     def notes(self) -> list[str]:
-        """What to know when reading the table."""
+        """Footnotes of the table."""
         per = "the whole pass" if self.images is None else "one image" if self.images == 1 else "each image"
         notes = [f"Multiply-adds are those of {per}, in matrix products and convolutions; FLOPs are twice that."]
         rows = [row for level in range(1, self.level + 1) for row in replace(self, level=level).stages]
@@ -63,12 +63,12 @@ class Trace:
         notes += noted
         if self.training:
             notes.append(
-                "The model is in training mode, so dropout and the like are at work; model.eval() turns them off."
+                "The model is in training mode, with dropout and the like active; model.eval() turns them off."
             )
         return notes
 
     def at_level(self, level: int) -> "Trace":
-        """The same pass, shown deeper or less deep.
+        """The same pass, shown at another depth.
 
         Raises:
             ValueError: the level is below 1.
@@ -78,14 +78,14 @@ class Trace:
         return replace(self, level=level)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the output, all levels of it, as JSON holds it."""
+        """Everything but the output as plain JSON values, at all levels."""
         return {
             "model": self.model,
             "images": self.images,
             "training": self.training,
             "total_parameters": self.total_parameters,
             "total_multiply_adds": self.total_multiply_adds,
-            "stages": [with_shares(box, self) for box in self.boxes],
+            "stages": [stage_to_dict(box, self) for box in self.boxes],
             "notes": self.notes,
         }
 
@@ -97,21 +97,20 @@ class Trace:
 
 
 def inspect(model: nn.Module | str, *inputs: Any, level: int = DEFAULT_LEVEL, values: bool = True) -> Trace:
-    """Runs a model or a single layer, and tells what went into and out of every stage.
+    """Runs a model or a single layer and returns the inputs and outputs of every stage.
 
-    The pass is a real one, without gradients, in the mode (training or evaluation) that the model is in; the
-    model is as before when it is over. Only shapes, costs and statistics are kept, not the tensors.
+    It is a real pass, without gradients, in the model's current mode (training or evaluation), and leaves the model
+    unchanged. Shapes, costs and statistics are kept, not the tensors.
 
     Args:
         model: any module, or the name of a variant such as "B/16", built with fresh weights.
-        inputs: what the model is called with. Without any, a VisionTransformer gets a random image of its
-            size; a variant by name is then run without memory or arithmetic, for its shapes and costs.
-        level: how deep the rows go at first; see `Trace.at_level`.
-        values: whether to compute statistics of each stage's values.
+        inputs: arguments of the model. By default a VisionTransformer gets a random image of its size; a variant given
+            by name is then run without memory or arithmetic, for shapes and costs only.
+        level: depth of the rows; see `Trace.at_level`.
+        values: whether to compute statistics of each stage's output.
 
     Raises:
-        ValueError: no input for something that is no VisionTransformer, a variant that does not exist, or
-            what the model itself refuses.
+        ValueError: no input for a module other than a VisionTransformer, an unknown variant, or an error of the model.
     """
     if isinstance(model, str):
         model = named(model, on_meta=not inputs)
@@ -119,12 +118,12 @@ def inspect(model: nn.Module | str, *inputs: Any, level: int = DEFAULT_LEVEL, va
     inputs = inputs or (random_image(model),)
     recorder = Recorder(model, observe=measure if values else None)
     output = recorder.run(*inputs)
-    trace = Trace(type(model).__name__, build_stages(recorder), output, None, minds_training(model))
+    trace = Trace(type(model).__name__, build_stages(recorder), output, None, is_training(model))
     return per_image(trace, model, inputs).at_level(level)
 
 
-def minds_training(model: nn.Module) -> bool:
-    """Tells whether some layer does now what it would not do in evaluation mode."""
+def is_training(model: nn.Module) -> bool:
+    """Whether some layer behaves as it would not in evaluation mode."""
     rates = ("p", "rate", "dropout")  # of nn.Dropout, StochasticDepth and nn.MultiheadAttention
     return any(
         m.training
@@ -137,7 +136,7 @@ def minds_training(model: nn.Module) -> bool:
 
 
 def named(name: str, on_meta: bool) -> VisionTransformer:
-    """Builds a variant by name, in evaluation mode; its fresh weights are the same each time."""
+    """Builds a variant by name, in evaluation mode, with the same fresh weights each time."""
     config = variant(name)
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
         torch.manual_seed(0)
@@ -145,10 +144,10 @@ def named(name: str, on_meta: bool) -> VisionTransformer:
 
 
 def random_image(model: nn.Module) -> Tensor:
-    """One image of noise in [-1, 1], of the size that the model was made for; the same each time.
+    """One image of uniform noise in [-1, 1], of the model's image size; the same each time.
 
     Raises:
-        ValueError: the model is no VisionTransformer, so that its input is not known.
+        ValueError: not a VisionTransformer, so the input is unknown.
     """
     if not isinstance(model, VisionTransformer):
         raise ValueError(f"{type(model).__name__} needs an input: inspect(layer, x)")
@@ -161,40 +160,38 @@ def random_image(model: nn.Module) -> Tensor:
 
 
 def per_image(trace: Trace, model: nn.Module, inputs: Sequence[Any]) -> Trace:
-    """Divides the multiply-adds by the number of images, where the input is a batch of images or of tokens."""
-    given = next(tensors_in(list(inputs)), None)
+    """Divides the multiply-adds by the batch size, if the input is a batch of images or tokens."""
+    batch = next(tensors_in(list(inputs)), None)
     ours = type(model).__module__.startswith("vitreous.")
-    if given is None or not (given.ndim == 4 or (ours and given.ndim == 3)):
+    if batch is None or not (batch.ndim == 4 or (ours and batch.ndim == 3)):
         return trace
-    count = len(given)
+    count = len(batch)
     if count == 0 or not all(divisible(box, count) for box in trace.boxes):
         return trace
     return replace(trace, boxes=tuple(divided(box, count) for box in trace.boxes), images=count)
 
 
 def divisible(stage: Stage, count: int) -> bool:
-    """Tells whether every row's multiply-adds are a multiple of the count."""
+    """Whether every row's multiply-adds are a multiple of the count."""
     return stage.multiply_adds % count == 0 and all(divisible(part, count) for part in stage.parts)
 
 
 def divided(stage: Stage, count: int) -> Stage:
-    """The stage, for one of so many images."""
+    """The stage for one of `count` images."""
     parts = tuple(divided(part, count) for part in stage.parts)
     return replace(stage, multiply_adds=stage.multiply_adds // count, parts=parts)
 
 
-def with_shares(stage: Stage, trace: Trace) -> dict[str, Any]:
-    """A stage as JSON holds it, with its shares of the totals; values that are no JSON numbers are null."""
-    fields = stage.to_dict()
-    for name, total in (
-        ("parameters", trace.total_parameters),
-        ("multiply_adds", trace.total_multiply_adds),
-    ):
-        fields[f"{name}_share"] = fields[name] / total if total else 0.0
-    if fields["statistics"]:
-        fields["statistics"] = {
+def stage_to_dict(stage: Stage, trace: Trace) -> dict[str, Any]:
+    """A stage as plain JSON values, with its shares of the totals and its parts; NaN and infinity become null."""
+    values = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name != "value"}
+    for name in ("input_shape", "output_shape"):
+        values[name] = None if values[name] is None else list(values[name])
+    if stage.statistics:
+        values["statistics"] = {
             name: value if value is not None and math.isfinite(value) else None
-            for name, value in fields["statistics"].items()
+            for name, value in asdict(stage.statistics).items()
         }
-    fields["parts"] = [with_shares(part, trace) for part in stage.parts]
-    return fields
+    values["parts"] = [stage_to_dict(part, trace) for part in stage.parts]
+    totals = {"parameters": trace.total_parameters, "multiply_adds": trace.total_multiply_adds}
+    return values | {f"{name}_share": values[name] / total if total else 0.0 for name, total in totals.items()}

@@ -1,4 +1,4 @@
-"""A trained model for another image size, patch size, number of channels or set of classes."""
+"""Adapting a trained model to another image size, patch size, number of channels or set of classes."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -14,17 +14,17 @@ from vitreous.model.position_embedding import (
     Learned2DPosition,
     LearnedPosition,
     PositionEmbedding,
-    RelativePosition,
     resample_grid,
 )
+from vitreous.model.relative_position import RelativePosition
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
 
 ChannelMethod = Literal["average", "repeat"]
-State = dict[str, Tensor]  # a state dict; each step below changes its entries and returns notes of what it did
+State = dict[str, Tensor]  # a state dict, which each step below changes in place, returning notes on its changes
 
-# Far above any data set's, far below what fills the memory.
-LARGEST = {"image_size": 8192, "patch_size": 8192, "num_classes": 10**6, "channels": 1024}
+# Above any real use, and low enough not to exhaust memory.
+LIMITS = {"image_size": 8192, "patch_size": 8192, "num_classes": 10**6, "channels": 1024}
 
 PROJECTION = "patch_embedding.projection.weight"
 STEM = "stem.conv.weight"
@@ -42,40 +42,39 @@ def adapt(
     channel_method: ChannelMethod = "average",
     kept_classes: Sequence[int | None] | None = None,
 ) -> tuple[VisionTransformer, list[str]]:
-    """Makes a model for other images or classes from a trained one; what is None stays as it is.
+    """Returns a model for other images or classes, with the weights of a trained one.
 
-    The model that is given is not changed, but both share the memory of every parameter that stays: a copy is
-    needed before one of them is trained while the other is still used.
+    The given model is not changed, but both share the memory of unchanged parameters: copy one of them before you
+    train it while the other is in use. Arguments that are None keep the model's value.
 
     Args:
         model: with its weights.
-        image_size: pixels, (height, width) or one number for a square. Positions are resampled exactly as the model
-            resamples them while it runs, so the new model at this size equals the old one at this size.
-        patch_size: as image_size. The projection is resized so that it gives the same tokens for patches that are
-            enlarged bilinearly (FlexiViT, arXiv 2212.08013, section 3.4). If image_size is not scaled along, the
-            positions are resampled to the new grid.
-        num_classes: the whole head behind the pooling is removed, a hidden layer too, and a linear classifier for so
-            many classes put there, all zero (section 3.2), also where the number is the old one; 0 for none.
+        image_size: (height, width) in pixels, or one number for a square. Positions are resampled as the model does
+            for images of another size, so both models give equal outputs at this size.
+        patch_size: as image_size. The projection is resized so that bilinearly enlarged patches give the same tokens
+            (FlexiViT, arXiv 2212.08013, section 3.4). Unless image_size grows in proportion, the positions are
+            resampled to the new grid.
+        num_classes: replaces everything after the pooling, including a hidden layer, by a linear classifier of zeros
+            (section 3.2), even if the number is unchanged; 0 for no classifier.
         channels: of the images.
-        resampling: how positions are resampled, now and when the new model runs; the config's own way if None.
+        resampling: method of resampling positions, here and in the new model.
         channel_method: "average" gives every new channel the mean of the old ones, "repeat" the old ones in turn;
-            either is scaled by old / new channels.
-        kept_classes: for each new class, the number of the old one whose row of the classifiers it keeps; None for
-            a row of zeros. As soon as one row is kept, so is the hidden layer, and no bias is added. Instead of
-            num_classes.
+            both are scaled by old / new channels.
+        kept_classes: alternative to num_classes: for each new class the index of the old class whose classifier row it
+            keeps, or None for a row of zeros. If any row is kept, so is the hidden layer, and no bias is added.
 
     Returns:
-        The new model, and one sentence for each thing that was changed.
+        The new model, and one note per change.
 
     Raises:
-        InputError: a value is not valid, or the patch does not divide the image (the error names the nearest sizes
-            that it does divide), or a hybrid's patch is to be resized, or a class to be kept is not there.
+        InputError: a value is invalid, the patch does not divide the image, a hybrid's patch size is to change, or
+            there is no such class to keep.
     """
     if channel_method not in get_args(ChannelMethod):
         raise unknown("channel method", str(channel_method), get_args(ChannelMethod))
     if kept_classes is not None:
         num_classes = _count_of(kept_classes, num_classes, model.config.num_classes)
-    keeps_head = kept_classes is not None and any(place is not None for place in kept_classes)
+    keeps_head = kept_classes is not None and any(index is not None for index in kept_classes)
     sizes = {"image_size": image_size, "patch_size": patch_size, "num_classes": num_classes, "channels": channels}
     old, new = model.config, _changed(model.config, sizes | {"position_resampling": resampling}, keeps_head)
     state = model.state_dict()
@@ -93,13 +92,13 @@ def adapt(
 def resize_patches(
     filters: Float[Tensor, "width channels old_height old_width"], size: tuple[int, int]
 ) -> Float[Tensor, "width channels new_height new_width"]:
-    """Resizes a patch projection so that its products with patches stay the same when these are resized bilinearly.
+    """Resizes a patch projection so that bilinearly resized patches give the same tokens.
 
-    w' = (Bᵀ)⁺ w, with B the matrix that resizes a patch (FlexiViT, arXiv 2212.08013, section 3.4). B is one matrix
-    for the rows times one for the columns, and so is its pseudo-inverse.
+    w' = (Bᵀ)⁺ w, with B the matrix that resizes a patch (FlexiViT, arXiv 2212.08013, section 3.4). B is the product of
+    a matrix for the rows and one for the columns, and so is its pseudo-inverse.
 
     Args:
-        filters: w, one for each number of a token.
+        filters: w, one per number of a token.
         size: (height, width) of the new patches.
     """
     rows, columns = (_pseudo_inverse(old, new) for old, new in zip(filters.shape[2:], size, strict=True))
@@ -114,29 +113,29 @@ def _pseudo_inverse(old: int, new: int) -> Float[Tensor, "new old"]:
 
 
 def _count_of(kept: Sequence[int | None], num_classes: int | None, old: int) -> int:
-    """Counts the new classes; what is wrong with those that are to be kept is an InputError."""
+    """Counts the new classes. Raises InputError for an invalid kept_classes."""
     if num_classes not in (None, len(kept)):
         raise InputError(f"kept_classes has {len(kept)} entries, num_classes is {num_classes}", "leave num_classes out")
-    for place in kept:
-        if place is not None and not 0 <= place < old:
-            there = f"the classes are 0 to {old - 1}" if old else "the model has no classes"
-            raise InputError(f"there is no class {place} to keep", f"{there}; None stands for a new one")
+    for index in kept:
+        if index is not None and not 0 <= index < old:
+            valid = f"the classes are 0 to {old - 1}" if old else "the model has no classes"
+            raise InputError(f"there is no class {index} to keep", f"{valid}; None stands for a new one")
     return len(kept)
 
 
-def _changed(old: ViTConfig, wanted: dict[str, Any], keeps_head: bool) -> ViTConfig:
-    """Returns the new config, where None leaves a field as it is; what is wrong with it is an InputError."""
-    new = old.replace(**{name: value for name, value in wanted.items() if value is not None})
-    for name, most in LARGEST.items():
+def _changed(old: ViTConfig, changes: dict[str, Any], keeps_head: bool) -> ViTConfig:
+    """Returns the new config; None keeps a field. Raises InputError for an invalid value."""
+    new = old.replace(**{name: value for name, value in changes.items() if value is not None})
+    for name, most in LIMITS.items():
         value = getattr(new, name)
-        if wanted[name] is not None and max(value if isinstance(value, tuple) else (value,)) > most:
-            raise InputError(f"{name} is {wanted[name]}", f"{most:,} is the most")
+        if changes[name] is not None and max(value if isinstance(value, tuple) else (value,)) > most:
+            raise InputError(f"{name} is {changes[name]}", f"{most:,} is the most")
     if new.patch_size != old.patch_size and old.stem_blocks is not None:
         raise InputError(
             f"the patch size of a hybrid stays {_by(old.patch_size)}: its patches are not cut from the image",
-            "leave patch_size out, or take a model without a ResNet stem",
+            "leave patch_size out, or use a model without a ResNet stem",
         )
-    if keeps_head or wanted["num_classes"] is None:
+    if keeps_head or changes["num_classes"] is None:
         return new
     return new.replace(hidden_dim=None, classifier_bias=True)
 
@@ -174,8 +173,8 @@ def _adapt_positions(state: State, position: PositionEmbedding, old: ViTConfig, 
     if new.image_size != old.image_size:
         notes.append(f"image size changed from {_by(old.image_size)} to {_by(new.image_size)}")
     if new.position_resampling != old.position_resampling:
-        ways = f"{old.position_resampling} to {new.position_resampling}"
-        notes.append(f"way of resampling positions changed from {ways}")
+        methods = f"{old.position_resampling} to {new.position_resampling}"
+        notes.append(f"resampling of positions changed from {methods}")
     if new.grid == old.grid:
         return notes
     method, (rows, columns) = new.position_resampling, new.grid
@@ -192,10 +191,10 @@ def _adapt_positions(state: State, position: PositionEmbedding, old: ViTConfig, 
             state["position_embedding.embedding"] = torch.cat([slots, torch.stack(patches)], dim=1)
             notes.append(f"positions resampled {grids} ({method})")
         case RelativePosition():
-            keys, wanted = position.offset_keys, 2 * rows * columns - 1
-            tables = [resample_grid(t, (1, len(t)), (1, wanted), "bilinear_aligned") for t in keys]
+            keys, offsets = position.offset_keys, 2 * rows * columns - 1
+            tables = [resample_grid(t, (1, len(t)), (1, offsets), "bilinear_aligned") for t in keys]
             state["position_embedding.offset_keys"] = torch.stack(tables)
-            notes.append(f"keys of relative positions resampled from {keys.shape[1]} offsets to {wanted} (linear)")
+            notes.append(f"keys of relative positions resampled from {keys.shape[1]} offsets to {offsets} (linear)")
     return notes
 
 
@@ -210,32 +209,32 @@ def _adapt_head(
 def _keep_rows(state: State, kept: Sequence[int | None], old: int) -> list[str]:
     if list(kept) == list(range(old)):
         return []
-    places = [i for i, place in enumerate(kept) if place is not None]
-    rows = [place for place in kept if place is not None]
+    places = [i for i, index in enumerate(kept) if index is not None]
+    rows = [index for index in kept if index is not None]
     for name in ("classifier.weight", "classifier.bias", "distillation.weight", "distillation.bias"):
         if (before := state.get(f"head.{name}")) is not None:
             after = before.new_zeros(len(kept), *before.shape[1:])
             after[places] = before[rows]
             state[f"head.{name}"] = after
-    which = " and distillation classifier" if "head.distillation.weight" in state else ""
-    note = f"classifier{which} for {_count(len(kept), 'class', 'classes')}: {_count(len(rows), 'row')} kept"
+    second = " and distillation classifier" if "head.distillation.weight" in state else ""
+    note = f"classifier{second} for {_count(len(kept), 'class', 'classes')}: {_count(len(rows), 'row')} kept"
     new, dropped = len(kept) - len(rows), old - len(set(rows))
     return [note + (f", {new} new and zero" if new else "") + (f", {dropped} dropped" if dropped else "")]
 
 
 def _new_classifiers(state: State, old: ViTConfig, new: ViTConfig) -> list[str]:
-    for place in ("classifier", "distillation", "hidden"):
-        for part in ("weight", "bias"):
-            state.pop(f"head.{place}.{part}", None)
+    for layer in ("classifier", "distillation", "hidden"):
+        for name in ("weight", "bias"):
+            state.pop(f"head.{layer}.{name}", None)
     notes = [] if old.hidden_dim is None else ["hidden layer of the head removed"]
-    which = " and distillation classifier" if new.distillation_token else ""
+    second = " and distillation classifier" if new.distillation_token else ""
     if not new.num_classes:
-        return notes + ([f"classifier{which} removed"] if old.num_classes else [])
+        return notes + ([f"classifier{second} removed"] if old.num_classes else [])
     like = state[PROJECTION]
-    for place in ("classifier", "distillation") if new.distillation_token else ("classifier",):
-        state[f"head.{place}.weight"] = like.new_zeros(new.num_classes, new.width)
-        state[f"head.{place}.bias"] = like.new_zeros(new.num_classes)
-    return [*notes, f"new classifier{which} for {_count(new.num_classes, 'class', 'classes')}, all zero"]
+    for layer in ("classifier", "distillation") if new.distillation_token else ("classifier",):
+        state[f"head.{layer}.weight"] = like.new_zeros(new.num_classes, new.width)
+        state[f"head.{layer}.bias"] = like.new_zeros(new.num_classes)
+    return [*notes, f"new classifier{second} for {_count(new.num_classes, 'class', 'classes')}, all zero"]
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -1,7 +1,6 @@
 """Multi-head self-attention (equations 5 to 8)."""
 
 import math
-from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,19 +9,34 @@ from vitreous.model import initialization
 from vitreous.model.config import check_heads
 from vitreous.model.shapes import AttentionMap, Heads, Queries, QueryHeads, Tokens
 
-# Gives what relative positions add to the logits q kᵀ / √D_h, of shape "batch heads queries tokens".
-PositionBias = Callable[[Tensor], Tensor]
+
+class BlockPositions:
+    """What positions add inside one encoder block (appendix D.4); this base class adds nothing.
+
+    Every use of positions inside the encoder goes through these methods.
+    """
+
+    def tokens(self, x: Tokens) -> Tokens:
+        """Adds positions to the block's input."""
+        return x
+
+    def bias(self, q: QueryHeads) -> AttentionMap | None:
+        """Computes what is added to the attention logits q kᵀ / √D_h; None for nothing."""
+        return None
+
+
+NO_POSITIONS = BlockPositions()
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention, MSA(z) (equations 5 to 8).
 
-    The pass itself uses PyTorch's fused kernel and never builds the map A; `weights` computes A beside it.
+    `forward` uses PyTorch's fused kernel and never builds the map A; `weights` computes A separately.
 
     Args:
         width: D, numbers in each token.
-        num_heads: k, a divisor of the width; each head works on D_h = D / k numbers.
-        dropout: rate after the output projection, in training (there is none after qkv, appendix B.1).
+        num_heads: k, a divisor of the width; each head has D_h = D / k numbers.
+        dropout: rate after the output projection, in training (none after qkv, appendix B.1).
 
     Raises:
         InputError: the number of heads does not divide the width.
@@ -38,35 +52,30 @@ class SelfAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the first weights."""
+        """Draws the initial weights."""
         initialization.stacked_(self.qkv, parts=3)
-        nn.init.xavier_uniform_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        initialization.stacked_(self.out, parts=1)
 
-    def forward(self, x: Tokens, queries: Queries | None = None, position_bias: PositionBias | None = None) -> Queries:
-        """Lets tokens attend to tokens.
+    def forward(self, x: Tokens, queries: Queries | None = None, positions: BlockPositions = NO_POSITIONS) -> Queries:
+        """Computes MSA(x), one output token per query.
 
         Args:
-            x: the tokens that keys and values come from.
-            queries: the tokens that look, if not x itself (the first few of x, or a probe).
-            position_bias: relative positions, added to the logits.
-
-        Returns:
-            One token for each query.
+            x: the tokens attended to: the source of keys and values.
+            queries: the tokens that attend, if not x itself (the first few of x, or a probe).
+            positions: may add to the logits.
         """
         q, k, v = self.project(x, queries)
-        bias = None if position_bias is None else position_bias(q)
         # softmax(q kᵀ / √D_h) v, equations 6 and 7
-        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=positions.bias(q))
         joined = heads.transpose(1, 2).flatten(2)  # batch queries (heads head_dim)
         return self.dropout(self.out(joined))
 
-    def weights(self, x: Tokens, position_bias: PositionBias | None = None) -> AttentionMap:
-        """Computes A = softmax(q kᵀ / √D_h) itself (equation 6): row i is where token i looks; it sums to 1."""
+    def weights(self, x: Tokens, positions: BlockPositions = NO_POSITIONS) -> AttentionMap:
+        """Computes A = softmax(q kᵀ / √D_h) (equation 6): row i is where token i looks; it sums to 1."""
         q, k, _ = self.project(x)
         logits = q @ k.mT / math.sqrt(q.shape[-1])
-        if position_bias is not None:
-            logits = logits + position_bias(q)
+        if (bias := positions.bias(q)) is not None:
+            logits = logits + bias
         return logits.softmax(dim=-1)
 
     def project(self, x: Tokens, queries: Queries | None = None) -> tuple[QueryHeads, Heads, Heads]:

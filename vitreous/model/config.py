@@ -1,4 +1,4 @@
-"""Every architectural choice of a Vision Transformer, in one frozen, validated place."""
+"""The config of a Vision Transformer: every architectural choice, frozen and validated."""
 
 import dataclasses
 import math
@@ -35,7 +35,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 PAIRS = ("image_size", "patch_size")  # (height, width); one number stands for a square
 POSITIVE = ("width", "depth", "mlp_dim", "num_heads", "channels", "stem_width")
 NOT_NEGATIVE = ("num_classes", "registers")
-FAR = 1000  # how far from a number of heads others are looked for that divide the width
+FAR = 1000  # search distance for other numbers of heads that divide the width
 RATES = ("dropout", "stochastic_depth", "patch_dropout")
 FLAGS = (
     *("pre_norm", "patch_bias", "class_token", "distillation_token", "mask_token"),
@@ -45,12 +45,12 @@ FLAGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """The shape and the switches of one Vision Transformer; the defaults are ViT-B/16 as the paper's code has it.
+    """Every architectural choice of a Vision Transformer; the defaults are the paper's ViT-B/16.
 
-    Sizes are (height, width) in pixels; a single number is taken for both.
+    Sizes are (height, width) in pixels; a single number stands for a square.
 
     Raises:
-        InputError: a value is out of range, or two of them contradict; the message names what is valid.
+        InputError: a value is out of range, or two contradict each other; the hint names what is valid.
     """
 
     # The Transformer (Table 1).
@@ -61,39 +61,39 @@ class ViTConfig:
     mlp: MLPKind = "mlp"
     gelu: Gelu = "tanh"  # the authors' code; PyTorch ports use "exact", CLIP "quick"
     norm_eps: float = 1e-6
-    layer_scale: float | None = None  # initial value of LayerScale (arXiv 2103.17239), None: no LayerScale
+    layer_scale: float | None = None  # initial value of LayerScale (arXiv 2103.17239); None for no LayerScale
     pre_norm: bool = False  # a norm before the first block (CLIP)
 
     # Image to tokens (equation 1).
-    image_size: tuple[int, int] = (224, 224)  # the size the positions were made for; others are resampled
+    image_size: tuple[int, int] = (224, 224)  # of the positions, which are resampled for other sizes
     patch_size: tuple[int, int] = (16, 16)  # P, on the image or, in a hybrid, on the stem's feature map
     channels: int = 3  # C
     patch_bias: bool = True
-    stem_blocks: tuple[int, ...] | None = None  # hybrid: bottleneck units per ResNet stage, () for the root alone
+    stem_blocks: tuple[int, ...] | None = None  # hybrid: bottleneck units per ResNet stage; () for the root alone
     stem_width: int = 64
     class_token: bool = True
-    distillation_token: bool = False  # DeiT (arXiv 2012.12877), with a head of its own
+    distillation_token: bool = False  # DeiT (arXiv 2012.12877), with its own classifier
     registers: int = 0  # arXiv 2309.16588
-    mask_token: bool = False  # stands for patches that are hidden in self-supervised training (appendix B.1.2)
+    mask_token: bool = False  # replaces hidden patches in self-supervised training (appendix B.1.2)
 
     # Positions (equation 1 and appendix D.4).
     position_embedding: PositionKind = "learned"
     position_site: PositionSite = "stem"
-    position_class_slot: bool = True  # class and distillation tokens have positions; registers never do
+    position_class_slot: bool = True  # whether class and distillation tokens have positions; registers never do
     position_resampling: Resampling = "bilinear_aligned"  # the authors' scipy.ndimage.zoom(order=1)
-    sincos_exponent: SincosExponent = "big_vision"  # i / (D/4 - 1), where "mae" is i / (D/4)
+    sincos_exponent: SincosExponent = "big_vision"  # i / (D/4 - 1); "mae" is i / (D/4)
 
     # The head.
     num_classes: int = 1000  # K; 0 for no classifier
     pooling: Pooling = "class_token"
-    norm_after_pooling: bool = False  # the final norm stands behind the pooling (MAE's and timm's fc_norm)
-    hidden_dim: int | None = None  # width of the head's tanh hidden layer (pre-training), None for no such layer
+    norm_after_pooling: bool = False  # final norm after the pooling (MAE's and timm's fc_norm)
+    hidden_dim: int | None = None  # width of the head's tanh hidden layer (pre-training); None for no hidden layer
     classifier_bias: bool = True
 
     # Regularization in training.
     dropout: float = 0.0  # after the positions, attention's projection, and both dense layers of the MLP (B.1)
-    stochastic_depth: float = 0.0  # of the last block; the first block has 0, linear in between
-    patch_dropout: float = 0.0  # the share of an image's patches that are left out (arXiv 2208.07220)
+    stochastic_depth: float = 0.0  # of the last block, growing linearly from 0 at the first
+    patch_dropout: float = 0.0  # share of an image's patches to drop (arXiv 2208.07220)
 
     def __post_init__(self) -> None:
         for name in PAIRS:
@@ -111,29 +111,29 @@ class ViTConfig:
 
     @property
     def stem_stride(self) -> int:
-        """Image pixels for each cell of the stem's feature map; 1 without a stem."""
+        """Image pixels per cell of the stem's feature map; 1 without a stem."""
         return 1 if self.stem_blocks is None else stem_stride(len(self.stem_blocks))
 
     @property
     def stem_channels(self) -> int:
-        """Channels that the patch embedding sees."""
+        """Input channels of the patch embedding."""
         if self.stem_blocks is None:
             return self.channels
         return self.stem_width * 4 * 2 ** (len(self.stem_blocks) - 1) if self.stem_blocks else self.stem_width
 
     @property
     def token_stride(self) -> tuple[int, int]:
-        """Image pixels for each patch token, (height, width)."""
+        """Image pixels per patch token, (height, width)."""
         return self.patch_size[0] * self.stem_stride, self.patch_size[1] * self.stem_stride
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches of an image of `image_size`, (rows, columns); their product is N."""
+        """Patches of an image of `image_size`, (rows, columns), with product N."""
         return grid_of(self.image_size, self.token_stride)
 
     @property
     def prefix_tokens(self) -> int:
-        """Tokens in front of the patches: class, distillation, registers, in this order."""
+        """Tokens before the patches: class, distillation, registers, in this order."""
         return self.class_token + self.distillation_token + self.registers
 
     @property
@@ -142,7 +142,7 @@ class ViTConfig:
         return self.prefix_tokens + self.grid[0] * self.grid[1]
 
     def replace(self, **changes: Any) -> Self:
-        """Returns a copy with some fields changed, validated anew."""
+        """Returns a validated copy with some fields changed."""
         return type(self).from_dict(dataclasses.asdict(self) | changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class ViTConfig:
         """Builds a config from `to_dict`'s fields.
 
         Raises:
-            InputError: a key that is no field, or a value that is not valid.
+            InputError: an unknown field or an invalid value.
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for key in fields:
@@ -205,7 +205,7 @@ class ViTConfig:
 
 
 def stem_stride(stages: int) -> int:
-    """Image pixels for each cell of the feature map behind a ResNet's root, which has 4, and its stages."""
+    """The stride of a ResNet's feature map: 4 of the root, and 2 of each stage after the first."""
     return 4 * 2 ** max(0, stages - 1)
 
 
@@ -213,7 +213,7 @@ def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, 
     """Counts the patches of an image, (rows, columns).
 
     Raises:
-        InputError: the patch does not divide the image; names the nearest sizes that work.
+        InputError: the patch does not divide the image; the hint names the nearest sizes.
     """
     (height, width), (patch_height, patch_width) = image_size, stride
     if height % patch_height or width % patch_width or not height or not width:
@@ -231,7 +231,7 @@ def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, 
 
 
 def as_pair(name: str, value: Any) -> tuple[int, int]:
-    """Reads a size: one positive integer for a square, or (height, width)."""
+    """Parses a size: a positive integer for a square, or (height, width)."""
     pair = (value, value) if is_integer(value) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(is_integer(n) and n > 0 for n in pair):
         raise InputError(f"{name} is {value!r}", "it must be a positive integer or (height, width)")
@@ -239,25 +239,25 @@ def as_pair(name: str, value: Any) -> tuple[int, int]:
 
 
 def check_choice(name: str, value: Any) -> None:
-    """Raises InputError if a field of CHOICES has none of its values."""
+    """Raises InputError if a field of CHOICES has another value than those listed."""
     if value not in CHOICES[name]:
         raise InputError(f"{name} is {value!r}", f"it can be {', '.join(CHOICES[name])}")
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raises InputError if a value is no integer, or too small."""
+    """Raises InputError if a value is not an integer of at least `least`."""
     if not is_integer(value) or value < least:
         raise InputError(f"{name} is {value!r}", f"it must be an integer of at least {least}")
 
 
 def check_rate(name: str, value: Any) -> None:
-    """Raises InputError if a value is no rate: at least 0 and below 1."""
+    """Raises InputError if a value is not a rate in [0, 1)."""
     if not is_number(value) or not 0 <= value < 1:
         raise InputError(f"{name} is {value!r}", "it must be at least 0 and below 1")
 
 
 def check_heads(width: int, num_heads: int) -> None:
-    """Raises InputError if a width cannot be split over so many heads; names the nearest numbers that can."""
+    """Raises InputError if the number of heads does not divide the width; the hint names the nearest that do."""
     check_count("width", width)
     check_count("num_heads", num_heads)
     if width % num_heads:
@@ -271,10 +271,10 @@ def check_heads(width: int, num_heads: int) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Tells whether a value is a finite int or float."""
+    """Whether a value is a finite int or float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_integer(value: Any) -> bool:
-    """Tells whether a value is an int; True and False are not."""
+    """Whether a value is an int and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)

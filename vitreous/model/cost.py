@@ -1,6 +1,6 @@
-"""What a model costs: parameters, and multiply-adds both nominal (the formula) and executed (the pass that runs).
+"""The cost of a model: parameters, and multiply-adds both nominal (by formula) and executed (of an actual pass).
 
-A multiply-add counts as two FLOPs, the way PyTorch's counter and the scaling papers count.
+A multiply-add is two FLOPs, as in PyTorch's counter and the scaling papers.
 """
 
 import math
@@ -14,8 +14,8 @@ from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.vit import VisionTransformer
 
 
-class Undrawn(TorchFunctionMode):
-    """Draws no random numbers: what has no memory has no values, and torch would import its compiler to say so."""
+class NoRandomInit(TorchFunctionMode):
+    """Skips random initializers: meta tensors have no values, and torch would import its compiler for each."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -25,27 +25,26 @@ class Undrawn(TorchFunctionMode):
 
 
 def on_meta(config: ViTConfig) -> VisionTransformer:
-    """Builds the model without memory for its weights."""
-    with torch.device("meta"), Undrawn():
+    """Builds a model without memory for its weights."""
+    with torch.device("meta"), NoRandomInit():
         return VisionTransformer(config).eval()
 
 
 def parameter_count(config: ViTConfig) -> int:
-    """Counts the parameters; every block has as many as the next, so two depths tell all."""
+    """Counts the parameters; all blocks have the same number, so depths 1 and 2 are enough."""
     one, two = (sum(p.numel() for p in on_meta(config.replace(depth=depth)).parameters()) for depth in (1, 2))
     return one + (config.depth - 1) * (two - one)
 
 
 def nominal_multiply_adds(config: ViTConfig, image_size: tuple[int, int] | None = None) -> int:
-    """Counts the multiply-adds of one image by the formula, every token through every block.
+    """Counts the multiply-adds of one image by formula, every token through every block.
 
     N P²C D + L (4 T D² + 2 T² D + 2 T D M) + D K, with T tokens of which N are patches, and M the MLP's width;
-    where the config has them, also SwiGLU's third matrix, a hidden layer, attention pooling, a second classifier
-    and the hybrid's convolutions.
+    plus SwiGLU's third matrix, hidden layer, attention pooling, second classifier and a hybrid's convolutions.
 
     Args:
         config: of the model.
-        image_size: (height, width); the config's own if None.
+        image_size: (height, width); the config's if None.
     """
     c = config
     rows, columns = grid_of(image_size or c.image_size, c.token_stride)
@@ -62,7 +61,7 @@ def nominal_multiply_adds(config: ViTConfig, image_size: tuple[int, int] | None 
 
 
 def stem_multiply_adds(config: ViTConfig, image_size: tuple[int, int]) -> int:
-    """Counts the multiply-adds of the hybrid's convolutions; 0 without a stem."""
+    """Counts the multiply-adds of a hybrid's convolutions; 0 without a stem."""
     if config.stem_blocks is None:
         return 0
     pixels = image_size[0] * image_size[1] // 4
@@ -82,11 +81,11 @@ def stem_multiply_adds(config: ViTConfig, image_size: tuple[int, int]) -> int:
 
 
 def executed_multiply_adds(config: ViTConfig, image_size: tuple[int, int] | None = None) -> int:
-    """Counts the multiply-adds of the matrix products and convolutions that one image's forward pass runs.
+    """Counts the multiply-adds of the matrix products and convolutions in one image's forward pass.
 
-    Less than the nominal count where the last block computes only the tokens that the head reads.
+    Less than the nominal count if the last block computes only the tokens that the head reads.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # its import is slow, and loading a model needs only on_meta
+    from torch.utils.flop_counter import FlopCounterMode  # a slow import that on_meta does not need
 
     height, width = image_size or config.image_size
     model = on_meta(config)

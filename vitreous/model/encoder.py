@@ -1,4 +1,4 @@
-"""The Transformer encoder: blocks of attention and MLP, each behind a norm and beside a skip connection."""
+"""The Transformer encoder: blocks of attention and MLP, each with a norm before it and a skip connection."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -8,14 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitreous.model.attention import PositionBias, SelfAttention
+from vitreous.model import initialization
+from vitreous.model.attention import NO_POSITIONS, BlockPositions, SelfAttention
 from vitreous.model.config import Gelu, MLPKind, check_choice, check_rate
 from vitreous.model.mlp import MLP, SwiGLU
 from vitreous.model.shapes import AttentionMap, Queries, Tokens
 from vitreous.support.errors import InputError
 
-# For positions given inside the encoder: (block, its input) -> (input with positions added, bias of its attention).
-BlockPositions = Callable[[int, Tensor], tuple[Tensor, PositionBias | None]]
+EncoderPositions = Callable[[int], BlockPositions]  # a block's number -> the positions inside it
+
+
+def no_positions(block: int) -> BlockPositions:
+    """The usual EncoderPositions: positions were added before the encoder, none inside."""
+    return NO_POSITIONS
 
 
 class LayerScale(nn.Module):
@@ -29,7 +34,7 @@ class LayerScale(nn.Module):
 
     def reset_parameters(self) -> None:
         """Sets every factor to its initial value."""
-        nn.init.constant_(self.gamma, self.initial)
+        initialization.constant_(self.gamma, self.initial)
 
     def forward(self, x: Queries) -> Queries:
         """Scales each channel."""
@@ -37,9 +42,9 @@ class LayerScale(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drops a whole residual branch for some images of a batch, in training (arXiv 1603.09382).
+    """Drops the residual branch of random images in a batch, in training (arXiv 1603.09382).
 
-    Kept branches are divided by the share that is kept, so that the expectation stays.
+    The branches kept are scaled by 1 / (1 - rate), which preserves the expectation.
     """
 
     def __init__(self, rate: float) -> None:
@@ -48,7 +53,7 @@ class StochasticDepth(nn.Module):
         self.rate = rate
 
     def forward(self, x: Queries) -> Queries:
-        """Drops or scales the branch of each image."""
+        """Drops or scales each image's branch."""
         if not self.training or self.rate == 0:
             return x
         kept = torch.empty(x.shape[0], 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)
@@ -65,13 +70,13 @@ class EncoderBlock(nn.Module):
     Args:
         width: D, numbers in each token.
         num_heads: k, attention heads.
-        mlp_dim: numbers in the MLP's hidden layer.
+        mlp_dim: width of the MLP's hidden layer.
         dropout: rate after each dense layer but qkv, in training (appendix B.1).
-        stochastic_depth: rate of dropping either branch, in training.
+        stochastic_depth: rate at which either branch is dropped, in training.
         mlp: "mlp" or "swiglu".
         gelu: the MLP's GELU.
         norm_eps: added to the variance in both norms.
-        layer_scale: initial value of LayerScale, None for none.
+        layer_scale: initial value of LayerScale; None for no LayerScale.
     """
 
     def __init__(
@@ -96,37 +101,37 @@ class EncoderBlock(nn.Module):
         self.mlp_scale = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
         self.drop_path = StochasticDepth(stochastic_depth)
 
-    def forward(self, x: Tokens, position_bias: PositionBias | None = None, read: int | None = None) -> Queries:
+    def forward(self, x: Tokens, positions: BlockPositions = NO_POSITIONS, read: int | None = None) -> Queries:
         """Maps z_{l-1} to z_l.
 
         Args:
             x: all tokens.
-            position_bias: relative positions, for the attention.
-            read: compute only the first so many tokens (they attend to all); None computes all.
+            positions: for the attention.
+            read: compute only the first `read` tokens, which attend to all; None computes all.
         """
         normed = self.attention_norm(x)
         queries = None
         if read is not None:
             x, queries = x[:, :read], normed[:, :read]
-        attended = self.attention(normed, queries, position_bias)
+        attended = self.attention(normed, queries, positions)
         x = x + self.drop_path(self.attention_scale(attended))  # equation 2
         return x + self.drop_path(self.mlp_scale(self.mlp(self.mlp_norm(x))))  # equation 3
 
-    def attention_weights(self, x: Tokens, position_bias: PositionBias | None = None) -> AttentionMap:
-        """Computes where each token of the block's input looks (equation 6)."""
-        return self.attention.weights(self.attention_norm(x), position_bias)
+    def attention_weights(self, x: Tokens, positions: BlockPositions = NO_POSITIONS) -> AttentionMap:
+        """Computes A for the block's input (equation 6)."""
+        return self.attention.weights(self.attention_norm(x), positions)
 
 
 class Encoder(nn.Module):
-    """L blocks, one after the other, and the final norm (equations 2 to 4).
+    """L blocks in sequence and the final norm (equations 2 to 4).
 
     Args:
         width: D.
         depth: L.
         num_heads: k.
-        mlp_dim: numbers in the MLP's hidden layer.
+        mlp_dim: see EncoderBlock.
         dropout: see EncoderBlock.
-        stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
+        stochastic_depth: rate of the last block; rates grow linearly from 0 at the first.
         mlp: see EncoderBlock.
         gelu: see EncoderBlock.
         norm_eps: see EncoderBlock.
@@ -157,30 +162,31 @@ class Encoder(nn.Module):
             EncoderBlock(width, num_heads, mlp_dim, dropout, rate, mlp, gelu, norm_eps, layer_scale) for rate in rates
         )
         self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
-        self.checkpoint_activations = False  # set it to trade a second forward pass for memory in training
+        self.checkpoint_activations = False  # True trades a second forward pass for memory in training
 
-    def forward(self, x: Tokens, positions: BlockPositions | None = None, read: int | None = None) -> Queries:
+    def forward(self, x: Tokens, positions: EncoderPositions = no_positions, read: int | None = None) -> Queries:
         """Maps z_0 to LN(z_L); of the last block only the first `read` tokens, if given."""
         last = len(self.blocks) - 1
         x = self.pre_norm(x)
         for i, block in enumerate(self.blocks):
-            x, bias = (x, None) if positions is None else positions(i, x)
-            x = self._run(block, x, bias, read if i == last else None)
+            inside = positions(i)
+            x = self._run(block, inside.tokens(x), inside, read if i == last else None)
         return self.norm(x)
 
     def watch(
-        self, x: Tokens, positions: BlockPositions | None = None
+        self, x: Tokens, positions: EncoderPositions = no_positions
     ) -> Iterator[tuple[int, Callable[[], AttentionMap], Tokens]]:
-        """Walks through the blocks; yields for each its index, a call that computes its attention map, its output."""
+        """Runs the blocks one by one; yields each one's number, a call that computes its attention map, its output."""
         x = self.pre_norm(x)
         for i, block in enumerate(cast("list[EncoderBlock]", self.blocks)):
-            x, bias = (x, None) if positions is None else positions(i, x)
-            weights = partial(block.attention_weights, x, bias)
-            x = self._run(block, x, bias, None)
+            inside = positions(i)
+            x = inside.tokens(x)
+            weights = partial(block.attention_weights, x, inside)
+            x = self._run(block, x, inside)
             yield i, weights, x
 
     def block_indices(self, blocks: Sequence[int]) -> list[int]:
-        """Reads block numbers, negative ones from the end.
+        """Resolves block numbers; negative ones count from the end.
 
         Raises:
             InputError: there is no such block.
@@ -188,10 +194,10 @@ class Encoder(nn.Module):
         depth = len(self.blocks)
         for i in blocks:
             if not -depth <= i < depth:
-                raise InputError(f"there is no block {i}", f"this encoder has blocks 0 to {depth - 1}")
+                raise InputError(f"there is no block {i}", f"this model has blocks 0 to {depth - 1}")
         return [i % depth for i in blocks]
 
-    def _run(self, block: nn.Module, x: Tensor, bias: PositionBias | None, read: int | None) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, positions: BlockPositions, read: int | None = None) -> Tensor:
         if self.checkpoint_activations and torch.is_grad_enabled():
-            return checkpoint(block, x, bias, read, use_reentrant=False)
-        return block(x, bias, read)
+            return checkpoint(block, x, positions, read, use_reentrant=False)
+        return block(x, positions, read)

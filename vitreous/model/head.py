@@ -12,7 +12,7 @@ from vitreous.support.errors import InputError
 
 
 class ClassTokenPooling(nn.Module):
-    """Takes the class token, z_L^0 (equation 4)."""
+    """The class token, z_L^0 (equation 4)."""
 
     def forward(self, x: Queries) -> Representation:
         """Returns the first token."""
@@ -20,7 +20,7 @@ class ClassTokenPooling(nn.Module):
 
 
 class MeanPooling(nn.Module):
-    """Takes the mean of the patches, without the tokens in front of them (appendix D.3)."""
+    """The mean of the patches, without the prefix tokens (appendix D.3)."""
 
     def __init__(self, prefix_tokens: int = 0) -> None:
         super().__init__()
@@ -32,12 +32,12 @@ class MeanPooling(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """A learned probe attends to all tokens, then an MLP beside a skip connection (arXiv 2106.04560, MAP head).
+    """A learned probe attends to all tokens, followed by an MLP with a skip connection (arXiv 2106.04560, MAP head).
 
     Args:
         width: D.
         num_heads: k.
-        mlp_dim: numbers in the MLP's hidden layer.
+        mlp_dim: width of the MLP's hidden layer.
         gelu: the MLP's GELU.
         norm_eps: of the norm before the MLP.
     """
@@ -51,27 +51,27 @@ class AttentionPooling(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the first probe."""
-        nn.init.xavier_uniform_(self.probe)
+        """Draws the initial probe."""
+        initialization.probe_(self.probe)
 
     def forward(self, x: Tokens) -> Representation:
-        """Asks the tokens one question and returns the answer."""
+        """Returns one vector per image."""
         x = self.attention(x, queries=self.probe.to(x.dtype).expand(len(x), -1, -1))
         x = x + self.mlp(self.norm(x))
         return x[:, 0]
 
 
 class Head(nn.Module):
-    """Pools the tokens, then a hidden layer with tanh (pre-training only), then the linear classifier.
+    """Pooling, an optional hidden layer with tanh (pre-training only), and the linear classifier.
 
     Args:
         width: D.
-        num_classes: K; 0 leaves the classifier away.
+        num_classes: K; 0 for no classifier.
         pooling: tokens to one vector; the class token if None.
-        norm_eps: if given, the final norm stands here, behind the pooling.
-        hidden_dim: width of the tanh hidden layer, None for none.
-        bias: whether the classifier has one.
-        distillation: a second classifier that reads the second token (arXiv 2012.12877).
+        norm_eps: if given, the final norm is here, after the pooling.
+        hidden_dim: width of the tanh hidden layer; None for no hidden layer.
+        bias: whether the classifier has a bias.
+        distillation: adds a second classifier, on the second token (arXiv 2012.12877).
     """
 
     def __init__(
@@ -95,17 +95,17 @@ class Head(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Sets the classifiers to zero, and draws the hidden layer."""
+        """Zeros the classifiers and draws the hidden layer."""
         for classifier in (self.classifier, self.distillation):
             if classifier is not None:
                 for parameter in classifier.parameters():
-                    nn.init.zeros_(parameter)
+                    initialization.zeros_(parameter)
         if self.hidden is not None:
             initialization.dense_(self.hidden)
 
     @property
     def read(self) -> int | None:
-        """How many of the first tokens are read; None if all are."""
+        """The number of leading tokens that the head reads; None for all."""
         if not isinstance(self.pooling, ClassTokenPooling):
             return None
         return 1 if self.distillation is None else 2
@@ -115,9 +115,9 @@ class Head(nn.Module):
         return self.norm(self.pooling(x))
 
     def forward(self, x: Queries) -> Logits:
-        """Computes the logits; with a distillation token, the mean of both classifiers.
+        """Computes the logits; with a distillation token, the mean of both classifiers' logits.
 
-        Without a classifier, returns what it would have read.
+        Without a classifier, returns its input.
         """
         if self.distillation is not None:
             first, second = self.both(x)
@@ -128,7 +128,7 @@ class Head(nn.Module):
         return y if self.classifier is None else self.classifier(y)
 
     def both(self, x: Queries) -> tuple[Logits, Logits]:
-        """Computes the logits of the class token and those of the distillation token.
+        """Computes the logits of the class token and of the distillation token.
 
         Raises:
             InputError: there is no distillation token.

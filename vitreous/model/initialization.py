@@ -1,7 +1,7 @@
-"""Every initializer, in one place: what the paper's code draws its first weights from.
+"""All initializers, with the distributions of the paper's code.
 
-Linear and convolution weights are stored output-first here and input-first in the authors' code;
-the distributions below are stated for the layer and hold for either layout.
+Linear and convolution weights are stored output-first here and input-first in the authors' code; the distributions
+are stated per layer and hold for either layout.
 """
 
 import math
@@ -11,18 +11,21 @@ from torch import Tensor, nn
 
 POSITION_STD = 0.02  # the original model's, class slot included
 MLP_BIAS_STD = 1e-6
+DISTILLATION_STD = 0.02  # DeiT (arXiv 2012.12877)
 REGISTER_STD = 1e-6  # arXiv 2309.16588's code
 TRUNCATED_STD = 0.87962566103423978  # standard deviation of a unit normal cut at two standard deviations
 
+constant_, zeros_ = nn.init.constant_, nn.init.zeros_
+
 
 def lecun_normal_(weight: Tensor) -> None:
-    """Fills with a normal of variance 1 / fan-in, cut at two standard deviations."""
+    """LeCun-normal weight: variance 1 / fan-in, cut at two standard deviations."""
     std = math.sqrt(1 / weight[0].numel()) / TRUNCATED_STD
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 def dense_(layer: nn.Linear | nn.Conv2d) -> None:
-    """Default dense layer and convolution: LeCun-normal weight, zero bias."""
+    """Default dense layer or convolution: LeCun-normal weight, zero bias."""
     lecun_normal_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -35,7 +38,7 @@ def mlp_(layer: nn.Linear) -> None:
 
 
 def stacked_(layer: nn.Linear, parts: int) -> None:
-    """Several dense layers stored as one (q, k, v): each part Xavier-uniform by itself, zero bias."""
+    """Dense layers stored as one, such as q, k, v: each part Xavier-uniform with its own fan-out, zero bias."""
     for part in layer.weight.chunk(parts):
         nn.init.xavier_uniform_(part)
     nn.init.zeros_(layer.bias)
@@ -46,16 +49,35 @@ def position_(table: Tensor, class_slot: bool) -> None:
     nn.init.normal_(table, std=POSITION_STD if class_slot else 1 / math.sqrt(table.shape[-1]))
 
 
+def tokens_(
+    class_token: Tensor | None, distillation_token: Tensor | None, registers: Tensor | None, mask_token: Tensor | None
+) -> None:
+    """Learned tokens: class and mask zero, distillation truncated normal (DeiT), registers normal and all but zero."""
+    if class_token is not None:
+        nn.init.zeros_(class_token)
+    if distillation_token is not None:
+        nn.init.trunc_normal_(distillation_token, std=DISTILLATION_STD)
+    if registers is not None:
+        nn.init.normal_(registers, std=REGISTER_STD)
+    if mask_token is not None:
+        nn.init.zeros_(mask_token)
+
+
+def probe_(probe: Tensor) -> None:
+    """Probe of the attention pooling: Xavier-uniform."""
+    nn.init.xavier_uniform_(probe)
+
+
 @torch.no_grad()
 def fill_at_random(model: nn.Module, seed: int = 0) -> None:
-    """Fills every parameter at random, so that a test of equality cannot pass on zeros.
+    """Fills every parameter with random values in place, so that an equality test cannot pass on zeros.
 
-    Matrices get variance 1 / fan-in, vectors that scale are near one, all others are of size 0.1 to 0.5:
-    activations keep a norm around one per channel, and logits vary across images.
+    Matrices get variance 1 / fan-in, scales are near 1, everything else has standard deviation 0.3: activations stay
+    around 1, and logits vary across images.
 
     Args:
-        model: any module; parameters are changed in place, in the order of their names.
-        seed: of the generator, which is not torch's global one.
+        model: any module.
+        seed: of a local generator; torch's global one is untouched.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = (nn.LayerNorm, nn.GroupNorm)

@@ -13,26 +13,26 @@ class QuickGELU(nn.Module):
     """CLIP's approximation of GELU: x · sigmoid(1.702 x)."""
 
     def forward(self, x: Queries) -> Queries:
-        """Applies it to every element."""
+        """Computes it elementwise."""
         return x * torch.sigmoid(1.702 * x)
 
 
 def activation(gelu: Gelu) -> nn.Module:
-    """Returns the GELU of that flavor: "tanh" (the authors' code), "exact" (PyTorch ports) or "quick" (CLIP).
+    """Returns a GELU: "tanh" (the authors' code), "exact" (PyTorch ports) or "quick" (CLIP).
 
     Raises:
-        InputError: there is no such flavor.
+        InputError: there is no such GELU.
     """
     check_choice("gelu", gelu)
     return QuickGELU() if gelu == "quick" else nn.GELU(approximate="tanh" if gelu == "tanh" else "none")
 
 
 class MLP(nn.Module):
-    """Two dense layers with a GELU between, each token by itself (equation 3; dropout as in appendix B.1).
+    """Two dense layers with a GELU between, for each token (equation 3; dropout as in appendix B.1).
 
     Args:
         width: D, numbers in each token.
-        mlp_dim: numbers in the hidden layer, 4 D in Table 1.
+        mlp_dim: width of the hidden layer, 4 D in Table 1.
         dropout: rate after each dense layer, in training.
         gelu: "tanh" as in the authors' code, "exact" or "quick".
     """
@@ -46,22 +46,22 @@ class MLP(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the first weights."""
+        """Draws the initial weights."""
         initialization.mlp_(self.fc1)
         initialization.mlp_(self.fc2)
 
     def forward(self, x: Queries) -> Queries:
-        """Maps each token; the shape stays."""
+        """Maps each token."""
         x = self.dropout(self.activation(self.fc1(x)))
         return self.dropout(self.fc2(x))
 
 
 class SwiGLU(nn.Module):
-    """The gated MLP of DINOv2's giant: fc2(silu(a) · b), where fc1 gives a and b (arXiv 2002.05202).
+    """The gated MLP of DINOv2's giant: fc2(silu(a) · b) with a and b from fc1 (arXiv 2002.05202).
 
     Args:
         width: D, numbers in each token.
-        mlp_dim: numbers in the hidden layer; fc1 gives twice as many.
+        mlp_dim: width of the hidden layer; fc1 has twice as many outputs.
         dropout: rate after each dense layer, in training.
     """
 
@@ -73,11 +73,11 @@ class SwiGLU(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the first weights."""
+        """Draws the initial weights."""
         initialization.stacked_(self.fc1, parts=2)
         initialization.mlp_(self.fc2)
 
     def forward(self, x: Queries) -> Queries:
-        """Maps each token; the shape stays."""
+        """Maps each token."""
         gate, value = self.fc1(x).chunk(2, dim=-1)
         return self.dropout(self.fc2(self.dropout(F.silu(gate) * value)))

@@ -1,21 +1,22 @@
-"""Image to tokens: the linear projection of flattened patches (equation 1)."""
+"""Image to tokens: the linear projection of flattened patches (equation 1), and patch dropout."""
 
+import torch
 from torch import nn
 
 from vitreous.model import initialization
-from vitreous.model.config import as_pair, check_count, grid_of
-from vitreous.model.shapes import FeatureMap, Grid, Patches, Tokens
+from vitreous.model.config import as_pair, check_count, check_rate, grid_of
+from vitreous.model.shapes import FeatureMap, Grid, Patches, Queries, Tokens
 from vitreous.support.errors import InputError
 
 
 class PatchEmbedding(nn.Module):
-    """Cuts an image into patches, flattens each, and projects it to the width D: x_p E (equation 1).
+    """Cuts images into patches, flattens each, and projects them to the width D: x_p E (equation 1).
 
     Args:
-        patch_size: P, height and width of a patch in pixels; one number for a square.
+        patch_size: P, (height, width) of a patch in pixels; one number for a square.
         width: D, numbers in each token.
         channels: C, channels of the image (or of the hybrid's feature map).
-        bias: whether the projection has one.
+        bias: whether the projection has a bias.
     """
 
     def __init__(self, patch_size: int | tuple[int, int], width: int, channels: int = 3, bias: bool = True) -> None:
@@ -29,7 +30,7 @@ class PatchEmbedding(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the first weights."""
+        """Draws the initial weights."""
         initialization.dense_(self.projection)
 
     def grid(self, images: FeatureMap) -> Grid:
@@ -37,7 +38,7 @@ class PatchEmbedding(nn.Module):
         return grid_of((images.shape[2], images.shape[3]), self.patch_size)
 
     def patches(self, images: FeatureMap) -> Patches:
-        """Returns x_p: the patches in reading order, each flattened channel by channel, row by row.
+        """Returns x_p: the patches in raster order, each flattened channel by channel, row by row.
 
         Raises:
             InputError: the number of channels differs, or the patch does not divide the image.
@@ -51,5 +52,38 @@ class PatchEmbedding(nn.Module):
         return cut.reshape(batch, rows * columns, self.channels * height * width)
 
     def forward(self, images: FeatureMap) -> Tokens:
-        """Embeds a batch of images: N = HW / P² tokens each."""
+        """Embeds a batch of images: N = HW / P² tokens per image."""
         return self.projection(self.patches(images))
+
+
+class PatchDropout(nn.Module):
+    """Keeps a random subset of each image's patches, in training (arXiv 2208.07220); all of them in evaluation.
+
+    It comes after the positions, so each remaining patch keeps its own.
+
+    Args:
+        rate: share of the patches to drop; at least one patch is kept.
+        prefix_tokens: tokens before the patches, always kept.
+    """
+
+    def __init__(self, rate: float, prefix_tokens: int = 0) -> None:
+        super().__init__()
+        check_rate("patch_dropout", rate)
+        self.rate = rate
+        self.prefix_tokens = prefix_tokens
+
+    def forward(self, x: Tokens) -> Queries:
+        """Returns the prefix tokens and round((1 - rate) N) random patches per image, in raster order."""
+        if not self.training or self.rate == 0:
+            return x
+        batch, tokens, width = x.shape
+        patches = tokens - self.prefix_tokens
+        count = max(1, round(patches * (1 - self.rate)))
+        kept = torch.rand(batch, patches, device=x.device).topk(count, dim=1).indices.sort(dim=1).values
+        front = torch.arange(self.prefix_tokens, device=x.device).expand(batch, -1)
+        rows = torch.cat([front, kept + self.prefix_tokens], dim=1)
+        return x.gather(1, rows[:, :, None].expand(-1, -1, width))
+
+    def extra_repr(self) -> str:
+        """Shows the rate."""
+        return f"rate={self.rate}"

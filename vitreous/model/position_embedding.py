@@ -1,9 +1,9 @@
-"""Where each patch was: the position embeddings of equation 1 and appendix D.4, and their resampling.
+"""Position embeddings added to the tokens (equation 1, appendix D.4), and their resampling.
 
-One base class adds a table to the tokens, at the stem or inside the encoder; its subclasses say what the table is.
+The base class adds a table to the tokens, at the stem or before each block; subclasses define the table.
 """
 
-import math
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitreous.model import initialization
-from vitreous.model.attention import PositionBias
-from vitreous.model.config import PositionSite, Resampling, SincosExponent, check_choice, check_heads
-from vitreous.model.encoder import BlockPositions
-from vitreous.model.shapes import Grid, Tokens
+from vitreous.model.attention import BlockPositions
+from vitreous.model.config import PositionSite, Resampling, SincosExponent, check_choice
+from vitreous.model.encoder import EncoderPositions, no_positions
+from vitreous.model.shapes import AttentionMap, Grid, QueryHeads, Tokens
 from vitreous.support.errors import InputError
 
 Table = Float[Tensor, "tokens width"]
-OFFSET = 0.1  # patches that "bicubic_offset" adds to each side of the new grid when it computes the scale
+OFFSET = 0.1  # what "bicubic_offset" adds to each side of the new grid to compute the scale
 
 
 def resample_grid(
@@ -28,20 +28,19 @@ def resample_grid(
     """Interpolates a table of positions in 2-D, from one grid of patches to another (section 3.2).
 
     Args:
-        table: one row for each patch, in reading order.
+        table: one row per patch, in raster order.
         old: (rows, columns) of the table.
-        new: (rows, columns) wanted.
-        method: "bilinear_aligned" is the authors' scipy.ndimage.zoom(order=1), "bicubic_aligned" torchvision's,
-            "bicubic_antialias" timm's and that of DINOv2 with registers, "bilinear" timm's for npz files, "bicubic"
-            transformers', "bicubic_offset" that of DINO and of DINOv2 without registers: a scale of
-            (new + 0.1) / old.
+        new: (rows, columns) of the result.
+        method: "bilinear_aligned" is the authors' scipy.ndimage.zoom(order=1); "bicubic_aligned" is torchvision's;
+            "bicubic_antialias" timm's and DINOv2's with registers; "bilinear" timm's for npz files; "bicubic"
+            transformers'; "bicubic_offset" DINO's and DINOv2's without registers, a scale of (new + 0.1) / old.
     """
     if old == new:
         return table
     mode, _, how = method.partition("_")
     image = table.float().unflatten(0, old).permute(2, 0, 1)[None]  # 1 width rows columns
     if how == "offset":  # the output has floor(old × scale) = new patches, sampled at steps of 1 / scale
-        scale = [(wanted + OFFSET) / there for wanted, there in zip(new, old, strict=True)]
+        scale = [(n + OFFSET) / o for n, o in zip(new, old, strict=True)]
         image = F.interpolate(image, scale_factor=scale, mode=mode)
     else:
         image = F.interpolate(image, size=new, mode=mode, align_corners=how == "aligned", antialias=how == "antialias")
@@ -53,7 +52,7 @@ class PositionEmbedding(nn.Module):
 
     Args:
         site: "stem" adds before the encoder; "every_layer" and "shared" before each block (appendix D.4).
-        prefix_tokens: tokens in front of the patches; those without a row of their own get zeros.
+        prefix_tokens: tokens before the patches; those without a row in the table get zeros.
     """
 
     def __init__(self, site: PositionSite = "stem", prefix_tokens: int = 0) -> None:
@@ -63,46 +62,69 @@ class PositionEmbedding(nn.Module):
         self.prefix_tokens = prefix_tokens
 
     def table(self, grid: Grid, layer: int = 0, device: torch.device | None = None) -> Table | None:
-        """Returns E_pos for a grid of patches, one row for each token, or None if nothing is added.
+        """Returns E_pos for a grid of patches, one row per token; None if nothing is added.
 
         Args:
             grid: (rows, columns).
-            layer: whose table, where every layer has its own.
-            device: where a computed table is wanted; a learned one stays where it is.
+            layer: of the block, if each has its own table.
+            device: for a computed table; a learned one stays where it is.
         """
         return None
 
     def forward(self, x: Tokens, grid: Grid) -> Tokens:
-        """Adds the positions, if this kind gives them at the stem."""
-        return self._add(x, grid, layer=0) if self.site == "stem" else x
+        """Adds the positions, if the site is the stem."""
+        return self.add(x, grid) if self.site == "stem" else x
 
-    def for_blocks(self, grid: Grid) -> BlockPositions | None:
-        """Returns what the encoder calls before each block, or None if positions are given at the stem."""
-        return None if self.site == "stem" else partial(self._at_block, grid)
+    def for_blocks(self, grid: Grid) -> EncoderPositions:
+        """Returns the positions inside the encoder's blocks; at the stem there are none."""
+        return no_positions if self.site == "stem" else partial(self.at_block, grid)
 
-    def _at_block(self, grid: Grid, layer: int, x: Tensor) -> tuple[Tensor, PositionBias | None]:
-        return self._add(x, grid, layer if self.site == "every_layer" else 0), None
+    def at_block(self, grid: Grid, block: int) -> BlockPositions:
+        """Returns the positions inside one block."""
+        return PositionsInBlock(self, grid, block if self.site == "every_layer" else 0)
 
-    def _add(self, x: Tensor, grid: Grid, layer: int) -> Tensor:
+    def add(self, x: Tokens, grid: Grid, layer: int = 0) -> Tokens:
+        """Adds a table to the tokens."""
         table = self.table(grid, layer, x.device)
         return x if table is None else x + table.to(x.dtype)
 
+    def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionMap | None:
+        """Computes what this kind adds to the attention logits; None for nothing."""
+        return None
+
     def _with_prefix(self, patches: Tensor, slots: Tensor | None = None) -> Tensor:
-        """Puts the prefix tokens' rows in front: their slots, then zeros for tokens that have none."""
+        """Prepends the prefix tokens' rows: their slots, then zeros for tokens without one."""
         missing = self.prefix_tokens - (0 if slots is None else len(slots))
         if missing:
             patches = F.pad(patches, (0, 0, missing, 0))
         return patches if slots is None else torch.cat([slots, patches])
 
 
+@dataclass(frozen=True)
+class PositionsInBlock(BlockPositions):
+    """The positions inside one block, for a grid."""
+
+    embedding: PositionEmbedding
+    grid: Grid
+    layer: int
+
+    def tokens(self, x: Tokens) -> Tokens:
+        """Adds the table, if there is one."""
+        return self.embedding.add(x, self.grid, self.layer)
+
+    def bias(self, q: QueryHeads) -> AttentionMap | None:
+        """Computes what is added to the logits."""
+        return self.embedding.bias(self.grid, self.layer, q)
+
+
 class LearnedPosition(PositionEmbedding):
-    """A learned vector for each place in raster order, the paper's default (1-D in appendix D.4).
+    """A learned vector per patch in raster order, the paper's default (1-D in appendix D.4).
 
     Args:
-        grid: (rows, columns) the table is made for; other grids are resampled.
+        grid: (rows, columns) of the table; it is resampled for other grids.
         width: D.
-        slots: prefix tokens that have a row of their own (the class token's, in the paper).
-        resampling: how, see resample_grid.
+        slots: prefix tokens with a row in the table (the class token's, in the paper).
+        resampling: method, see resample_grid.
         depth: blocks of the encoder, for site "every_layer".
         site: see PositionEmbedding.
         prefix_tokens: see PositionEmbedding.
@@ -127,16 +149,16 @@ class LearnedPosition(PositionEmbedding):
         self.reset_parameters()
 
     def make_tables(self, count: int, width: int) -> None:
-        """Makes room for so many tables."""
+        """Allocates the tables."""
         self.embedding = nn.Parameter(torch.empty(count, self.slots + self.grid[0] * self.grid[1], width))
 
     def reset_parameters(self) -> None:
-        """Draws the first tables."""
+        """Draws the initial tables."""
         for table in self.parameters():
             initialization.position_(table, class_slot=self.slots > 0)
 
     def table(self, grid: Grid, layer: int = 0, device: torch.device | None = None) -> Table:
-        """Returns the learned table; its patches are resampled if the grid is another, its slots are kept."""
+        """Returns the learned table; for another grid the patches' rows are resampled, the slots kept."""
         embedding = self.embedding[layer]
         if grid == self.grid and self.slots == self.prefix_tokens:
             return embedding
@@ -145,16 +167,16 @@ class LearnedPosition(PositionEmbedding):
 
 
 class Learned2DPosition(LearnedPosition):
-    """Learned vectors of D/2 for each column (X) and each row (Y), joined, X first (2-D in appendix D.4)."""
+    """Learned vectors of width D/2 for each column (X) and each row (Y), concatenated (2-D in appendix D.4)."""
 
     def make_tables(self, count: int, width: int) -> None:
-        """Makes room for so many tables of columns, of rows, and of slots."""
+        """Allocates the tables of columns, rows and slots."""
         self.x = nn.Parameter(torch.empty(count, self.grid[1], width // 2))
         self.y = nn.Parameter(torch.empty(count, self.grid[0], width // 2))
         self.class_slot = nn.Parameter(torch.empty(count, self.slots, width)) if self.slots else None
 
     def table(self, grid: Grid, layer: int = 0, device: torch.device | None = None) -> Table:
-        """Returns one row for each token; row r, column c holds [X_c; Y_r]."""
+        """Returns one row per token; the patch in row r, column c has [X_c; Y_r]."""
         rows, columns = grid
         x = resample_grid(self.x[layer], (1, self.grid[1]), (1, columns), self.resampling)
         y = resample_grid(self.y[layer], (self.grid[0], 1), (rows, 1), self.resampling)
@@ -181,7 +203,7 @@ def sincos_2d(
 
 
 class SinCos2DPosition(PositionEmbedding):
-    """Fixed sines and cosines of the row and the column: nothing to learn, and right at every size.
+    """Fixed sines and cosines of row and column: nothing to learn, exact at every grid.
 
     Args:
         width: D, a multiple of 4.
@@ -205,83 +227,10 @@ class SinCos2DPosition(PositionEmbedding):
         self._cached: tuple[tuple[Grid, torch.device | None], Tensor] | None = None
 
     def table(self, grid: Grid, layer: int = 0, device: torch.device | None = None) -> Table:
-        """Returns the table on that device; the last one is kept."""
-        if torch.compiler.is_compiling():  # the compiled graph computes it where it needs it
+        """Returns the table on that device, and caches the last one."""
+        if torch.compiler.is_compiling():  # the compiled graph computes it itself
             return self._with_prefix(sincos_2d(grid, self.width, self.exponent, device))
         if self._cached is None or self._cached[0] != (grid, device):
             table = self._with_prefix(sincos_2d(grid, self.width, self.exponent, device))
             self._cached = (grid, device), table
         return self._cached[1]
-
-
-class RelativePosition(PositionEmbedding):
-    """Learned keys for the raster offset between query and key (relative in appendix D.4).
-
-    The query times the offset's key is added to the content logits before the softmax, scaled by √D_h as they are.
-    The paper leaves details open; here (our reading) each offset has one key of D numbers, split over the heads,
-    and pairs with a token in front of the patches have three offsets of their own:
-    prefix to patch, patch to prefix, prefix to prefix.
-
-    Args:
-        grid: (rows, columns) the offsets are made for; for other grids the 1-D table is resampled linearly.
-        width: D.
-        num_heads: k.
-        depth: blocks of the encoder, for site "every_layer".
-        site: "every_layer" or "shared".
-        prefix_tokens: see PositionEmbedding.
-    """
-
-    PREFIX_OFFSETS = 3
-
-    def __init__(
-        self,
-        grid: Grid,
-        width: int,
-        num_heads: int,
-        depth: int = 1,
-        site: PositionSite = "shared",
-        prefix_tokens: int = 1,
-    ) -> None:
-        super().__init__(site, prefix_tokens)
-        if site == "stem":
-            raise InputError("relative positions act inside attention", "site is 'every_layer' or 'shared'")
-        check_heads(width, num_heads)
-        self.num_heads = num_heads
-        tables = depth if site == "every_layer" else 1
-        offsets = 2 * grid[0] * grid[1] - 1
-        self.offset_keys = nn.Parameter(torch.empty(tables, offsets, width))
-        with_prefix = prefix_tokens > 0
-        self.prefix_keys = nn.Parameter(torch.empty(tables, self.PREFIX_OFFSETS, width)) if with_prefix else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws the first keys."""
-        for keys in (self.offset_keys, self.prefix_keys):
-            if keys is not None:
-                initialization.position_(keys, class_slot=True)
-
-    def offsets(self, grid: Grid, device: torch.device | None = None) -> Tensor:
-        """Returns for each query (row) and key (column) the index of its key: offset + N - 1, then the three."""
-        patches = grid[0] * grid[1]
-        place = torch.arange(patches, device=device)
-        index = F.pad(place[:, None] - place + patches - 1, (self.prefix_tokens, 0, self.prefix_tokens, 0))
-        first = 2 * patches - 1
-        index[: self.prefix_tokens, self.prefix_tokens :] = first
-        index[self.prefix_tokens :, : self.prefix_tokens] = first + 1
-        index[: self.prefix_tokens, : self.prefix_tokens] = first + 2
-        return index
-
-    def _at_block(self, grid: Grid, layer: int, x: Tensor) -> tuple[Tensor, PositionBias | None]:
-        return x, partial(self.bias, grid, layer if self.site == "every_layer" else 0)
-
-    def bias(self, grid: Grid, layer: int, q: Tensor) -> Tensor:
-        """Computes q rᵀ / √D_h for every pair, "batch heads queries tokens"; the queries are the first tokens."""
-        wanted = 2 * grid[0] * grid[1] - 1
-        keys = self.offset_keys[layer]
-        keys = resample_grid(keys, (1, len(keys)), (1, wanted), "bilinear_aligned")
-        if self.prefix_keys is not None:
-            keys = torch.cat([keys, self.prefix_keys[layer]])
-        keys = keys.to(q.dtype).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)  # heads head_dim offsets
-        logits = q @ keys / math.sqrt(q.shape[-1])  # batch heads queries offsets
-        index = self.offsets(grid, q.device)[: q.shape[2]]
-        return logits.gather(-1, index.expand(*q.shape[:2], -1, -1))

@@ -1,4 +1,4 @@
-"""The ResNet in front of a hybrid (section 3.1): BiT's, with weight-standardized convolutions and group norm."""
+"""The ResNet of a hybrid (section 3.1): BiT's, with weight-standardized convolutions and group norm."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ STANDARD_EPS = 1e-5  # added to the standard deviation of a filter
 
 
 def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
-    """Pads as TensorFlow's SAME: ceil(size / stride) outputs, the odd pixel below and to the right."""
+    """Pads like TensorFlow's SAME: ceil(size / stride) outputs, the odd pixel at the bottom and right."""
     height, width = ((-(-n // stride) - 1) * stride + kernel - n for n in x.shape[2:])
     height, width = max(0, height), max(0, width)
     if not height and not width:
@@ -26,13 +26,13 @@ def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
 
 
 class StandardizedConv(nn.Conv2d):
-    """A convolution whose filters have mean 0 and standard deviation 1 (arXiv 1903.10520), padded as SAME."""
+    """A convolution with filters of mean 0 and standard deviation 1 (arXiv 1903.10520) and SAME padding."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel, stride, bias=False)
 
     def reset_parameters(self) -> None:
-        """Draws the first filters."""
+        """Draws the initial filters."""
         initialization.dense_(self)
 
     def forward(self, input: FeatureMap) -> Tensor:
@@ -44,7 +44,7 @@ class StandardizedConv(nn.Conv2d):
 
 
 class Bottleneck(nn.Module):
-    """A residual unit of 1×1, 3×3 and 1×1 convolutions; the 3×3 one strides, the last widens fourfold."""
+    """A residual unit of 1×1, 3×3 and 1×1 convolutions; the second has the stride, the last four times the width."""
 
     EXPANSION = 4
 
@@ -65,8 +65,8 @@ class Bottleneck(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Starts the unit as its shortcut: the last norm's scale is zero."""
-        nn.init.zeros_(self.norm3.weight)
+        """Zeros the last norm's scale, so that the unit starts as its shortcut."""
+        initialization.zeros_(self.norm3.weight)
 
     def forward(self, x: FeatureMap) -> Tensor:
         """Adds the unit's branch to its shortcut."""
@@ -76,11 +76,11 @@ class Bottleneck(nn.Module):
 
 
 class ResNetStem(nn.Module):
-    """The root (a 7×7 convolution and a pooling, stride 4) and stages of bottleneck units.
+    """A root (7×7 convolution and pooling, stride 4) and stages of bottleneck units.
 
     Args:
-        blocks: units in each stage; every stage but the first halves the map. () is the root alone.
-        width: features of the root; each stage has twice the last one's.
+        blocks: units per stage; every stage but the first halves the map. () for the root alone.
+        width: features of the root; they double with each stage.
         channels: C, channels of the image.
     """
 

@@ -1,4 +1,4 @@
-"""The shapes of the tensors, in words; test runs check every one of them."""
+"""Tensor shapes in words, checked in test runs."""
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -7,9 +7,9 @@ Images = Float[Tensor, "batch channels image_height image_width"]
 FeatureMap = Float[Tensor, "batch features map_height map_width"]
 Patches = Float[Tensor, "batch patches values"]  # values = P² C: a patch, flattened
 PatchMask = Bool[Tensor, "batch patches"]
-PatchOrder = Int64[Tensor, "batch patches"]  # for each place the number of a patch of the same image
+PatchOrder = Int64[Tensor, "batch patches"]  # for each position the index of a patch of the same image
 Tokens = Float[Tensor, "batch tokens width"]
-Queries = Float[Tensor, "batch queries width"]  # the tokens that are read: all, or the first few
+Queries = Float[Tensor, "batch queries width"]  # all tokens, or the first few
 Heads = Float[Tensor, "batch heads tokens head_dim"]
 QueryHeads = Float[Tensor, "batch heads queries head_dim"]
 AttentionMap = Float[Tensor, "batch heads queries tokens"]

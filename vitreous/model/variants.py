@@ -1,4 +1,4 @@
-"""The named shapes: "B/16" is a size and a patch, "R50+B/16" a hybrid."""
+"""Model variants by name: "B/16" is a size and a patch size, "R50+B/16" a hybrid."""
 
 import re
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ SIZES = {
 
 
 class Hybrid(NamedTuple):
-    """A ResNet in front of the Transformer (section 3.1, "Hybrid Architecture")."""
+    """A ResNet followed by the Transformer (section 3.1, "Hybrid Architecture")."""
 
     size: str
     stem_blocks: tuple[int, ...]
@@ -42,8 +42,8 @@ class Hybrid(NamedTuple):
 
 
 HYBRIDS = {
-    # Strides multiply: the root has 4, each stage after the first 2.
-    "R+Ti/16": Hybrid("Ti", (), 8),  # 4 × 8 = 32 pixels a token, despite its name
+    # Strides multiply: 4 of the root, 2 of each stage after the first.
+    "R+Ti/16": Hybrid("Ti", (), 8),  # 4 × 8 = 32 pixels per token, despite its name
     "R26+S/32": Hybrid("S", (2, 2, 2, 2), 1),
     "R26+B/32": Hybrid("B", (2, 2, 2, 2), 1),
     "R50+B/16": Hybrid("B", (3, 4, 9), 1),  # stage 4 removed, its layers moved to stage 3
@@ -52,7 +52,7 @@ HYBRIDS = {
     "R50+L/32": Hybrid("L", (3, 4, 6, 3), 1),
 }
 
-# The names that lists and suggestions show; any other patch size works as well.
+# Names for lists and suggestions; any other patch size works too.
 NAMES = (
     *("mu/16", "Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "L/32", "L/16"),
     *("So400m/14", "H/14", "g/14", "G/14"),
@@ -68,7 +68,7 @@ def variant(name: str, **overrides: Any) -> ViTConfig:
         **overrides: fields of ViTConfig to set differently, such as `num_classes=10`.
 
     Raises:
-        InputError: no such variant, with the nearest one; or an override that is not valid.
+        InputError: no such variant, or an invalid override.
     """
     if name in HYBRIDS:
         hybrid = HYBRIDS[name]

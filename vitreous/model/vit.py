@@ -6,18 +6,17 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from vitreous.model import head
+from vitreous.model import head, initialization
 from vitreous.model.config import ViTConfig, grid_of
-from vitreous.model.encoder import BlockPositions, Encoder
-from vitreous.model.patch_dropout import PatchDropout
-from vitreous.model.patch_embedding import PatchEmbedding
+from vitreous.model.encoder import Encoder, EncoderPositions
+from vitreous.model.patch_embedding import PatchDropout, PatchEmbedding
 from vitreous.model.position_embedding import (
     Learned2DPosition,
     LearnedPosition,
     PositionEmbedding,
-    RelativePosition,
     SinCos2DPosition,
 )
+from vitreous.model.relative_position import RelativePosition
 from vitreous.model.resnet_stem import ResNetStem
 from vitreous.model.shapes import (
     AttentionMap,
@@ -35,10 +34,10 @@ from vitreous.support.errors import InputError
 
 
 class VisionTransformer(nn.Module):
-    """A Vision Transformer, put together from the boxes of Figure 1 as its config says.
+    """A Vision Transformer: the boxes of Figure 1, assembled from a config.
 
     Args:
-        config: the shape and the switches.
+        config: every architectural choice.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -68,37 +67,30 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> Self:
-        """Builds a model from a name such as "B/16", with fresh weights; see `variant`."""
+        """Builds a model with fresh weights from a name such as "B/16"; see `variant`."""
         return cls(variant(name, **overrides))
 
     def reset_parameters(self) -> None:
-        """Draws the first class token and its like; each layer has drawn its own."""
-        if self.class_token is not None:
-            nn.init.zeros_(self.class_token)
-        if self.distillation_token is not None:
-            nn.init.trunc_normal_(self.distillation_token, std=0.02)
-        if self.registers is not None:
-            nn.init.normal_(self.registers, std=1e-6)
-        if self.mask_token is not None:
-            nn.init.zeros_(self.mask_token)
+        """Draws the initial learned tokens; each layer draws its own weights."""
+        initialization.tokens_(self.class_token, self.distillation_token, self.registers, self.mask_token)
 
     def forward(self, images: Images) -> Logits:
         """Classifies images of any size that the patch divides.
 
         Args:
-            images: pixels as the weights expect them ([-1, 1] in the paper's code).
+            images: normalized as the weights expect ([-1, 1] in the paper's code).
 
         Raises:
-            InputError: the patch does not divide the image; names the nearest sizes that work.
+            InputError: the patch does not divide the image; the hint names the nearest sizes.
         """
         return self.head(self.encode(images))
 
     def representation(self, images: Images) -> Representation:
-        """Computes y = LN(z_L^0) (equation 4), or what another pooling makes of the tokens."""
+        """Computes y = LN(z_L^0) (equation 4), or the result of another pooling."""
         return self.head.representation(self.encode(images))
 
     def encode(self, images: Images) -> Queries:
-        """Computes the encoder's output, of those tokens that the head reads."""
+        """Computes the encoder's output for the tokens that the head reads."""
         x = self.patch_dropout(self.embed(images))
         return self.encoder(x, self._block_positions(images), self.head.read)
 
@@ -107,12 +99,12 @@ class VisionTransformer(nn.Module):
 
         Args:
             images: as for `forward`.
-            hidden: True for patches in whose place the mask token stands (appendix B.1.2); None for no patch.
-            swapped: for each patch, which one's x_p E stands in its place, unless it is hidden; its own number leaves
-                it as it is. Positions stay where they are. None for no such swap.
+            hidden: True for patches to replace by the mask token (appendix B.1.2); None for no patch.
+            swapped: for each patch, the index of the patch whose x_p E replaces its own; positions stay. Hidden patches
+                are not affected. None for no swap.
 
         Raises:
-            InputError: patches are to be hidden, and the model has no mask token.
+            InputError: `hidden` is given, but the model has no mask token.
         """
         grid = self.grid(images)
         x = self.patch_embedding(self.stem(images))
@@ -128,55 +120,55 @@ class VisionTransformer(nn.Module):
         return self.dropout(self.position_embedding(x, grid))
 
     def tokens(self, images: Images, blocks: Sequence[int]) -> list[Tokens]:
-        """Returns all tokens after each of those blocks (z_l before any final norm), in the order asked for.
+        """Returns all tokens after each of the blocks (z_l, before any final norm), in the given order.
 
         Args:
             images: as for `forward`.
-            blocks: numbers from 0; negative ones count from the end.
+            blocks: from 0; negative numbers count from the end.
 
         Raises:
             InputError: there is no such block.
         """
-        wanted = self.encoder.block_indices(blocks)
-        found = {i: x for i, _, x in self.watch(images) if i in wanted}
-        return [found[i] for i in wanted]
+        numbers = self.encoder.block_indices(blocks)
+        outputs = {i: x for i, _, x in self.watch(images) if i in numbers}
+        return [outputs[i] for i in numbers]
 
     def attention_weights(self, images: Images, blocks: Sequence[int] | None = None) -> dict[int, AttentionMap]:
-        """Computes the attention maps A of some blocks, or of all, beside the pass and without changing it.
+        """Computes the attention maps A of some blocks, or of all.
 
         Returns:
-            For each block its map, "batch heads tokens tokens"; every row sums to 1.
+            One map per block, "batch heads tokens tokens"; every row sums to 1.
 
         Raises:
             InputError: there is no such block.
         """
-        wanted = self.encoder.block_indices(range(self.config.depth) if blocks is None else blocks)
-        found = {i: weights() for i, weights, _ in self.watch(images) if i in wanted}
-        return {i: found[i] for i in wanted}
+        numbers = self.encoder.block_indices(range(self.config.depth) if blocks is None else blocks)
+        maps = {i: weights() for i, weights, _ in self.watch(images) if i in numbers}
+        return {i: maps[i] for i in numbers}
 
     def watch(self, images: Images) -> Iterator[tuple[int, Callable[[], AttentionMap], Tokens]]:
-        """Walks images through the blocks, with every token, as far as it is asked to.
+        """Runs images through the blocks lazily, with every token.
 
         Returns:
-            For each block its number, a call that computes its attention map A, and z_l, its output.
+            An iterator over the blocks: number, a call that computes the attention map A, and the output z_l.
         """
         return self.encoder.watch(self.embed(images), self._block_positions(images))
 
     def grid(self, images: Images) -> Grid:
-        """Counts the patches of these images, (rows, columns)."""
+        """Counts the patches of the images, (rows, columns)."""
         return grid_of((images.shape[2], images.shape[3]), self.config.token_stride)
 
-    def _block_positions(self, images: Images) -> BlockPositions | None:
+    def _block_positions(self, images: Images) -> EncoderPositions:
         return self.position_embedding.for_blocks(self.grid(images))
 
 
 def token(count: int, width: int) -> nn.Parameter | None:
-    """Makes room for learned tokens in front of the patches; None for none."""
+    """Allocates learned tokens; None for a count of 0."""
     return nn.Parameter(torch.empty(1, count, width)) if count else None
 
 
 def position_embedding(c: ViTConfig) -> PositionEmbedding:
-    """Builds the position embedding that the config asks for."""
+    """Builds the config's position embedding."""
     slots = c.class_token + c.distillation_token if c.position_class_slot else 0
     learned = (c.grid, c.width, slots, c.position_resampling, c.depth, c.position_site, c.prefix_tokens)
     match c.position_embedding:
@@ -193,7 +185,7 @@ def position_embedding(c: ViTConfig) -> PositionEmbedding:
 
 
 def pooling(c: ViTConfig) -> nn.Module:
-    """Builds the pooling that the config asks for."""
+    """Builds the config's pooling."""
     match c.pooling:
         case "class_token":
             return head.ClassTokenPooling()

@@ -1,1 +1,1 @@
-"""The first stage where two models differ, and the likely cause."""
+"""The first stage at which two models differ, and the probable cause."""

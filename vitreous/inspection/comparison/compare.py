@@ -1,4 +1,4 @@
-"""The first stage at which two models differ, by how much, and what probably causes it."""
+"""The first stage at which two models differ, by how much, and the probable cause."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,37 +6,28 @@ from typing import Any, Literal
 
 from torch import nn
 
-from vitreous.inspection.comparison.diagnosis import Finding, find_mistake, module_around, shape_cause, stack_of
+from vitreous.inspection.comparison.alignment import Alignment, Match, align
+from vitreous.inspection.comparison.diagnosis import Finding, find_mistake, shape_cause, stack_of
 from vitreous.inspection.comparison.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
-from vitreous.inspection.comparison.passes import (
-    Alignment,
-    Match,
-    Pass,
-    align,
-    before_flat,
-    is_flat,
-    is_optional,
-    record,
-    tensors_vary,
-)
-from vitreous.inspection.recording import Shape, tensors_in
+from vitreous.inspection.comparison.passes import Pass, before_flat, is_flat, run_pass, tensors_vary
+from vitreous.inspection.recording import PATCHES, Shape, tensors_in
 from vitreous.inspection.stages import Stage
 from vitreous.support.text import html_text, printable
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two models differ first.
+    """The first difference between two models.
 
     Attributes:
         stage: path of the stage in the reference.
-        name: what it is, in the paper's words where it is one of ours.
-        mine: the path in your model of what comes nearest, None if nothing does.
-        kind: whether it is the shape or the values that differ, or whether there is no such stage.
+        name: of the stage, in the paper's words if the reference is ours.
+        mine: path of its nearest counterpart in your model; None if there is none.
+        kind: what differs: the shape, the values, or that there is no such stage.
         shape: in the reference.
         my_shape: in your model.
-        absolute: the largest difference of two elements, if the shapes allow to say.
-        relative: that, of the largest element of the reference.
+        absolute: largest difference of two elements, if the shapes can be compared.
+        relative: the same, divided by the largest element of the reference.
     """
 
     stage: str
@@ -60,16 +51,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; print it.
+    """The result of `compare`; print it.
 
     Attributes:
-        equal: whether both models return the same, within the tolerance.
-        first_difference: where they part, None if they do not.
-        cause: what probably causes it and how to fix it, None if no experiment tells.
-        stages: each stage of the reference with where its values are in your model, up to the first difference.
-        tolerance: relative error that counts as none.
-        error: of the outputs (of what `note` says, where there is one), None if their shapes differ.
-        note: what was compared instead where both outputs are all zero, or constant, and so hide differences.
+        equal: whether the outputs are equal within the tolerance.
+        first_difference: where the models diverge; None if they do not.
+        cause: the probable cause and its fix; None if no mistake explains the difference.
+        stages: the stages of the reference up to the first difference, each with its match in your model.
+        tolerance: relative error that counts as equal.
+        error: of the outputs, or of what `note` names; None if the shapes differ.
+        note: what was compared instead of outputs that are zero or constant and so hide differences.
     """
 
     equal: bool
@@ -95,8 +86,8 @@ class Comparison:
             last = matched[-1]
             lines.append(f"Last that is the same: {last.stage.path} ({last.stage.name}).")
         lines.append(f"First that differs: {self.first_difference}.")
-        unknown = "No usual mistake explains it: look at this stage's code, its weights and their order."
-        lines.append(f"Cause: {self.cause}" if self.cause else unknown)
+        no_cause = "No usual mistake explains it: check this stage's code, its weights and their order."
+        lines.append(f"Cause: {self.cause}" if self.cause else no_cause)
         return lines
 
     def _repr_html_(self) -> str:
@@ -104,43 +95,33 @@ class Comparison:
 
 
 def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: float = 1e-5) -> Comparison:
-    """Runs two models on the same inputs, and finds the first stage at which they differ.
+    """Runs two models on the same inputs and finds the first stage at which they differ.
 
-    Modules of the same name are compared; if the names differ, the reference's values are looked for in your
-    model, in order of execution and in any layout. Stages that yours need not have are no difference as long as a
-    later one is the same. Then the usual mistakes are made in a copy of the model that is ours (the reference, if
-    both are), to see which one gives the other model's values. Both models run in evaluation mode, without
-    gradients, and are as before afterwards. Where both outputs are all zero, as a fresh classifier makes them, or
-    constant, what enters the last stages that make them so is compared instead. All tensors are kept meanwhile:
-    a few images are enough, and should be two or more, since some mistakes cannot be seen on one.
+    Modules with the same names are compared; if the names differ, the reference's values are searched for in your
+    model, in order of execution and in any layout. A stage that your model lacks is no difference if a later one is
+    equal. To find the cause, the usual mistakes are made in a copy of our model (the reference, if both are ours)
+    until one gives the other model's values. Both models run in evaluation mode, without gradients, and are left
+    unchanged. If both outputs are zero, as from a fresh classifier, or constant, the last stages that vary are
+    compared instead. All tensors are kept meanwhile: use a few images, but at least two, since some mistakes do not
+    show on one.
 
     Args:
         mine: your model or layer, with the same weights as the reference.
         reference: the model or layer to compare with.
-        inputs: of both.
-        tolerance: the largest difference, of the reference's largest value, that counts as none.
+        inputs: arguments of both.
+        tolerance: error that counts as equal, relative to the reference's largest value.
 
     Raises:
         ValueError: there is no input, or a model returns no tensor.
     """
     if not inputs:
         raise ValueError("there is no input; compare(mine, reference, x)")
-    ours, theirs = record(mine, inputs), record(reference, inputs)
-    note = ""
-    varied = tensors_vary(next(tensors_in(list(inputs)), None))
-    if hides(theirs, ours, varied, tolerance):
-        ours, theirs = record(mine, inputs, entering=True), record(reference, inputs, entering=True)
-        my_part, their_part = before_flat(ours, varied), before_flat(theirs, varied)
-        if my_part is None or their_part is None:
-            note = what_is_compared(theirs, None)
-        else:
-            note = what_is_compared(theirs, their_part)
-            ours, theirs = my_part, their_part
+    ours, theirs, note = comparable_passes(mine, reference, inputs, tolerance)
     alignment = align(theirs, ours, tolerance)
     error = None
     if ours.output.shape == theirs.output.shape:
         error = error_of(theirs.output, ours.output)
-    if theirs.end:  # whose layout is its model's own business
+    if theirs.end:  # inside the models, where layouts may differ
         error = same(Value(theirs.output), Value(ours.output), tolerance) or error
     if error is not None and error.relative <= tolerance:
         return Comparison(True, None, None, tuple(alignment.matches), tolerance, error, note)
@@ -148,73 +129,73 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
         difference, cause = other_layout(theirs, ours)
         return Comparison(False, difference, cause, tuple(alignment.matches), tolerance, error)
     difference = first_difference(alignment, ours, whole=not stack_of(reference)[1])
-    difference, cause = explain(difference, alignment, ours, theirs, inputs, tolerance)
+    difference, cause = diagnose(difference, alignment, ours, theirs, inputs, tolerance)
     return Comparison(False, difference, cause, tuple(alignment.matches[: alignment.start]), tolerance, error, note)
 
 
-def hides(reference: Pass, mine: Pass, varied: bool, tolerance: float) -> bool:
-    """Tells whether both outputs are the same only since they are zero or constant."""
-    if reference.output.shape != mine.output.shape or not is_flat(reference.output, varied):
-        return False
-    return error_of(reference.output, mine.output).relative <= tolerance
-
-
-def what_is_compared(reference: Pass, shorter: Pass | None) -> str:
-    """The note on outputs that hide differences."""
-    if reference.output.any():
-        told = "Both outputs are constant, whatever the images"
-    else:
-        told = "Both outputs are all zero, as from a fresh classifier"
-    if shorter is None:
-        return f"{told}, and nothing before them varies: this says little; compare with other weights or inputs."
-    last = shorter.stages[-1]
-    return f"{told}: the stages before them were compared, up to {last.path} ({last.name})."
+def comparable_passes(
+    mine: nn.Module, reference: nn.Module, inputs: Sequence[Any], tolerance: float
+) -> tuple[Pass, Pass, str]:
+    """Runs both models; where the outputs hide differences, cuts both passes before those, with a note."""
+    ours, theirs = run_pass(mine, inputs), run_pass(reference, inputs)
+    varied = tensors_vary(next(tensors_in(list(inputs)), None))
+    hidden = theirs.output.shape == ours.output.shape and is_flat(theirs.output, varied)
+    if not hidden or error_of(theirs.output, ours.output).relative > tolerance:
+        return ours, theirs, ""
+    ours, theirs = run_pass(mine, inputs, entering=True), run_pass(reference, inputs, entering=True)
+    outputs = "constant, whatever the images" if theirs.output.any() else "all zero, as from a fresh classifier"
+    my_part, their_part = before_flat(ours, varied), before_flat(theirs, varied)
+    if my_part is None or their_part is None:
+        note = "nothing before them varies: this says little; compare with other weights or inputs"
+        return ours, theirs, f"Both outputs are {outputs}, and {note}."
+    last = their_part.stages[-1]
+    note = f"Both outputs are {outputs}: the stages before them were compared, up to {last.path} ({last.name})."
+    return my_part, their_part, note
 
 
 def first_difference(alignment: Alignment, mine: Pass, whole: bool) -> Difference:
-    """The first stage behind the last that is the same.
+    """The first stage after the last that is equal.
 
-    A stage that yours does not have in this shape, such as q, k and v in one tensor, is passed over if the module
-    it belongs to goes on to one that yours has.
+    A stage that your model lacks in this shape, such as q, k and v in one tensor, is skipped if its module goes on to
+    a stage that your model has.
 
     Args:
         alignment: of the reference with your model.
         mine: the pass of your model.
-        whole: whether the reference is one layer, to which all stages belong, and no model of several.
+        whole: whether the reference is a single layer, to which all stages belong.
     """
-    behind = alignment.matches[alignment.start :]
+    remaining = alignment.matches[alignment.start :]
     if alignment.by_path:
-        first = behind[0]
+        first = remaining[0]
         if first.value is None:
             return Difference(first.stage.path, first.stage.name, None, "missing", shape_of(first.stage))
-        return valued(first.stage, first.value.path, [first.value])
+        return value_difference(first.stage, first.value.path, [first.value])
     candidates = mine.values[alignment.passed :] or mine.values[-1:]
     missing: Stage | None = None
-    for match in behind:
-        if is_optional(match.stage):
+    for match in remaining:
+        if match.stage.kind == PATCHES:  # other implementations need not have them, such as a convolution
             continue
         assert match.stage.value is not None
         if any(value.tensor.numel() == match.stage.value.numel() for value in candidates):
-            return valued(match.stage, None, candidates)
+            return value_difference(match.stage, None, candidates)
         missing = missing or match.stage
         if not whole and not inside(match.stage.path, parent_of(missing.path)):
             break
-    stage = missing or behind[-1].stage
+    stage = missing or remaining[-1].stage
     nearest = nearest_by_shape(shape_of(stage), candidates)
     if nearest is None or len(nearest.shape) != len(shape_of(stage)):
         return Difference(stage.path, stage.name, None, "missing", shape_of(stage))
     return Difference(stage.path, stage.name, nearest.path, "shape", shape_of(stage), nearest.shape)
 
 
-def valued(stage: Stage, path: str | None, candidates: Sequence[Value]) -> Difference:
-    """A difference in value from the nearest of some tensors, or in shape if none has the size."""
+def value_difference(stage: Stage, path: str | None, candidates: Sequence[Value]) -> Difference:
+    """A difference in value from the nearest candidate, or in shape if none has the size."""
     assert stage.value is not None
     shape = shape_of(stage)
-    wanted = Value(stage.value)
-    found = nearest_by_value(wanted, candidates)
-    if found is None:
+    nearest = nearest_by_value(Value(stage.value), candidates)
+    if nearest is None:
         return Difference(stage.path, stage.name, path, "shape", shape, candidates[0].shape)
-    value, error = found
+    value, error = nearest
     return Difference(
         *(stage.path, stage.name, value.path, "value", shape, value.shape),
         absolute=error.absolute,
@@ -223,26 +204,23 @@ def valued(stage: Stage, path: str | None, candidates: Sequence[Value]) -> Diffe
 
 
 def other_layout(reference: Pass, mine: Pass) -> tuple[Difference, str]:
-    """The difference between outputs that hold the same values."""
+    """The difference between outputs with the same values in another layout."""
     shapes = tuple(reference.output.shape), tuple(mine.output.shape)
     cause = f"The values are the same in another layout: reorder the axes to {size(shapes[0])}."
     return Difference("", "output", "output", "shape", *shapes), cause
 
 
-def explain(
+def diagnose(
     difference: Difference, alignment: Alignment, mine: Pass, reference: Pass, inputs: Sequence[Any], tolerance: float
 ) -> tuple[Difference, str | None]:
-    """Looks for the cause; where it is the number of blocks, that is the difference."""
-    stacks = stack_of(reference.model), stack_of(mine.model)
-    (path, depth), (my_path, my_depth) = stacks
+    """Searches for the cause; if it is the number of blocks, that becomes the difference."""
+    (path, depth), (my_path, my_depth) = stack_of(reference.model), stack_of(mine.model)
     common = f"{path}.{min(depth, my_depth) - 1}"
-    if depth != my_depth and min(depth, my_depth) and is_same(alignment, common):
+    if depth != my_depth and min(depth, my_depth) and alignment.is_equal(common):
         cause = f"The depth differs: yours has {my_depth} blocks, the reference {depth}."
         return Difference(path, "blocks", my_path, "shape", (depth,), (my_depth,)), cause
     if difference.kind == "shape":
-        around = module_around(reference.model, difference.stage) or module_around(mine.model, difference.mine or "")
-        ours = is_ours(reference.model) or is_ours(mine.model)
-        cause = shape_cause(difference.shape, difference.my_shape or (), around, ours)
+        cause = shape_cause(difference.shape, difference.my_shape or ())
         if cause is not None:
             return difference, cause
     if is_ours(reference.model) or not is_ours(mine.model):
@@ -253,27 +231,22 @@ def explain(
 
 
 def sentence(finding: Finding, other: str, known: str) -> str:
-    """The finding in words, about the other model against the known one."""
+    """A finding in words, about the other model in relation to the known one."""
     mistake, site, complete = finding
-    text = f"{other} {mistake.says}, where {known} {mistake.does}."
+    text = f"{other} {mistake.wrong}, where {known} {mistake.right}."
     if site:
         text = f"Only in {site}: {text[0].lower()}{text[1:]}"
     text += f" {mistake.hint}." if known == "the reference" else ""
-    return text if complete else f"{text} Behind it, something else differs as well."
+    return text if complete else f"{text} After it, something else differs as well."
 
 
 def is_ours(model: nn.Module) -> bool:
-    """Tells whether mistakes of ours can be made in a model."""
+    """Whether a model contains vitreous modules, in which mistakes can be made."""
     return any(type(module).__module__.startswith("vitreous.") for module in model.modules())
 
 
-def is_same(alignment: Alignment, path: str) -> bool:
-    """Tells whether the stage at a path of the reference was found in the other model."""
-    return any(match.stage.path == path and match.error is not None for match in alignment.matches)
-
-
 def inside(path: str, parent: str) -> bool:
-    """Tells whether a path is a module or one of its parts."""
+    """Whether a path is a module or one of its parts."""
     return bool(parent) and (path == parent or path.startswith((f"{parent}.", f"{parent}:")))
 
 

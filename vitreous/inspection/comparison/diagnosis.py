@@ -1,4 +1,4 @@
-"""Why two models differ, found by experiment: the mistake whose copy gives what the other model gives."""
+"""Why two models differ, by experiment: the mistake that makes one model give the values of the other."""
 
 import math
 from collections.abc import Sequence
@@ -6,39 +6,38 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from vitreous.inspection.comparison.alignment import Alignment
 from vitreous.inspection.comparison.matching import Value, error_of, same
 from vitreous.inspection.comparison.mistakes import mistakes_in
 from vitreous.inspection.comparison.mistakes.mistake import Mistake, copy_sharing_weights
-from vitreous.inspection.comparison.passes import Alignment, Pass, output_of, record
+from vitreous.inspection.comparison.passes import Pass, output_of, run_pass
 from vitreous.inspection.recording import Shape, tensors_in
-from vitreous.model.attention import SelfAttention
-from vitreous.model.mlp import MLP, SwiGLU
 
-EXPLAINED = 100  # a mistake explains a difference if it makes it so many times smaller
-EXACT = 1e-6  # so near that there is no need to try further mistakes
-CLEARLY = 5  # and even within the tolerance so many times
-SIMILAR = 10  # of two mistakes with errors as near as this, the commoner one
+EXPLAINED = 100  # a mistake explains a difference if it reduces it by this factor
+EXACT = 1e-6  # below this error no further mistakes are tried
+CLEARLY = 5  # the least reduction, even where the error is within the tolerance
+SIMILAR = 10  # of two mistakes whose errors differ by less than this factor, the more common one is taken
 
 
 class Finding(NamedTuple):
     """A mistake that explains the difference, or the first of several."""
 
     mistake: Mistake
-    site: str  # the only place where it was made, empty for everywhere
+    site: str  # path of the only block with the mistake; empty for everywhere
     complete: bool  # whether nothing else differs
 
 
 def find_mistake(
     known: Pass, other: Pass, inputs: Sequence[Any], alignment: Alignment, tolerance: float
 ) -> Finding | None:
-    """Tries the mistakes, kind by kind, in all places at once; then each only in the block of the first difference.
+    """Tries the mistakes, kind by kind, everywhere at once; then each only in the block of the first difference.
 
     Args:
-        known: the model in which mistakes can be made, on the inputs.
-        other: the model to be explained.
+        known: pass of the model in which mistakes can be made.
+        other: pass of the model to explain.
         inputs: of both.
-        alignment: of `known` as the reference.
-        tolerance: relative error that counts as none.
+        alignment: with `known` as the reference.
+        tolerance: relative error that counts as equal.
     """
     trial = Trial(known, other, inputs, alignment, tolerance)
     kinds = list(mistakes_in(known.model, trial.first.path))
@@ -55,10 +54,7 @@ def find_mistake(
 
 
 class Trial:
-    """Makes mistakes in copies of a model, and looks whether they explain another one.
-
-    Args: as find_mistake.
-    """
+    """Makes mistakes in copies of a model and checks whether they explain another one; arguments as find_mistake."""
 
     def __init__(self, known: Pass, other: Pass, inputs: Sequence[Any], alignment: Alignment, tolerance: float) -> None:
         self.known, self.other, self.inputs, self.tolerance = known, other, inputs, tolerance
@@ -72,10 +68,10 @@ class Trial:
             value for value in other.values[alignment.passed :] if not any(same(old, value, tolerance) for old in seen)
         ]
         if alignment.by_path and match.value is None:
-            self.fresh = []  # a stage that the other does not have has no values to explain
+            self.fresh = []  # the other has no such stage, so there are no values to explain
 
     def best(self, kind: Sequence[Mistake]) -> Finding | None:
-        """The mistake of a kind that explains the output, else one that explains the first differing stage."""
+        """The mistake of a kind that explains the output, or one that explains the first differing stage."""
         mistake = self.by_output(kind)
         if mistake is not None:
             return Finding(mistake, "", complete=True)
@@ -106,23 +102,23 @@ class Trial:
         return next((mistake for error, mistake in tried if error <= SIMILAR * least), None)
 
     def output_of(self, model: nn.Module) -> Tensor | None:
-        """What a copy gives where the passes end; None if it fails."""
+        """The value of a copy where the passes end; None if it fails."""
         return value_at(model, self.end, self.inputs) if self.end else attempt(model, self.inputs)
 
     def explains_stage(self, mistake: Mistake) -> bool:
-        """Tells whether with the mistake the first differing stage becomes one of the other model's tensors."""
+        """Whether the mistake turns the first differing stage into one of the other model's tensors."""
         model = made(mistake, self.known.model) if self.fresh else None
         value = None if model is None else value_at(model, self.first.path, self.inputs)
         before = self.first.value
         if value is None or before is None or value.shape != before.shape:
             return False
         changed = error_of(before, value).relative > self.tolerance
-        wanted = Value(value)
-        return changed and any(same(wanted, candidate, self.tolerance) for candidate in self.fresh)
+        expected = Value(value)
+        return changed and any(same(expected, candidate, self.tolerance) for candidate in self.fresh)
 
 
 def value_at(model: nn.Module, path: str, inputs: Sequence[Any]) -> Tensor | None:
-    """What the stage of some path gives; None if there is no such stage, or the pass fails."""
+    """The output of the stage at a path; None if there is no such stage, or the pass fails."""
     module = dict(model.named_modules()).get(path) if path else None
     if module is not None:
         seen: list[Any] = []
@@ -131,18 +127,18 @@ def value_at(model: nn.Module, path: str, inputs: Sequence[Any]) -> Tensor | Non
         return next(tensors_in(seen), None)
     if attempt(model, inputs) is None:
         return None
-    return next((stage.value for stage in record(model, inputs).stages if stage.path == path), None)
+    return next((stage.value for stage in run_pass(model, inputs).stages if stage.path == path), None)
 
 
 def made(mistake: Mistake, model: nn.Module, site: str = "") -> nn.Module | None:
-    """A copy of the model with a mistake, at or below a path; None where there is nothing to do wrong."""
+    """A copy of the model with a mistake at or below a path; None if the mistake does not apply."""
     copied = copy_sharing_weights(model).eval()
     modules = [(p, m) for p, m in copied.named_modules() if not site or f"{p}.".startswith(f"{site}.")]
     return copied if mistake.change(modules) else None
 
 
 def attempt(model: nn.Module, inputs: Sequence[Any]) -> Tensor | None:
-    """Runs a copy; None if its mistake does not fit these shapes, as where there are too few tokens."""
+    """Runs a copy; None if its mistake does not work with these shapes."""
     try:
         return output_of(model, inputs)
     except (RuntimeError, ValueError):
@@ -150,64 +146,32 @@ def attempt(model: nn.Module, inputs: Sequence[Any]) -> Tensor | None:
 
 
 def block_of(path: str) -> str:
-    """The block that a stage is in, encoder.blocks.3; empty if it is in none."""
+    """The path of the block around a stage, such as encoder.blocks.3; empty outside of blocks."""
     parts = path.partition(":")[0].split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[: numbers[-1] + 1]) if numbers else ""
 
 
-def module_around(model: nn.Module, path: str) -> nn.Module | None:
-    """Our MLP or attention inside which a stage is, in tensors that need not have the width of tokens."""
-    parts = path.partition(":")[0].split(".")
-    if path in ("", "output") or parts[-1] in ("fc2", "out"):  # these give tokens again
-        return None
-    for i in range(len(parts) - (":" not in path), -1, -1):
-        try:
-            module = model.get_submodule(".".join(parts[:i]))
-        except AttributeError:  # a path of the other model
-            continue
-        if isinstance(module, MLP | SwiGLU | SelfAttention):
-            return module
-    return None
-
-
-def axis_cause(reference: Shape, mine: Shape, around: nn.Module | None, ours: bool) -> str:
-    """What a difference in the last axis of "batch tokens width" means."""
-    numbers = f"yours has {mine[2]} numbers, that of the reference {reference[2]}"
-    if isinstance(around, MLP | SwiGLU):
-        return f"The hidden layer of the MLP differs (mlp_dim): {numbers}."
-    if around is not None or not ours:
-        return f"The last axis differs: {numbers}."
-    return f"The width differs: your tokens have {mine[2]} numbers, those of the reference {reference[2]}."
-
-
-def shape_cause(reference: Shape, mine: Shape, around: nn.Module | None = None, ours: bool = True) -> str | None:
-    """What a difference in shape usually means.
-
-    Args:
-        reference: the shape there.
-        mine: the shape in your model.
-        around: our MLP or attention inside which the stage is, None if it is in neither.
-        ours: whether a model is ours, so that a stage outside of those is known to hold tokens.
-    """
+def shape_cause(reference: Shape, mine: Shape) -> str | None:
+    """The usual cause of a difference in shape; None if there is no usual one."""
     if len(reference) != len(mine):
         return None
     differ = [i for i, (a, b) in enumerate(zip(reference, mine, strict=True)) if a != b]
+    numbers = f"yours has {mine[-1]} numbers, the reference {reference[-1]}" if mine else ""
     if len(reference) == 2 and differ == [1]:
-        return f"The last axis has {mine[1]} numbers, not {reference[1]}: compare the number of classes, or the width."
+        return f"The last axis differs: {numbers}; check the number of classes, or the width."
     if len(reference) == 3 and 2 in differ:
-        return axis_cause(reference, mine, around, ours)
+        return f"The last axis differs: {numbers}; check the width or, inside an MLP, mlp_dim."
     if len(reference) == 3 and differ == [1]:
-        more = mine[1] - reference[1]
-        if abs(more) == 1:
-            change = "one token more than" if more > 0 else "one token less than"
-            return f"You have {change} the reference: look where the class token is added."
-        return f"You have {mine[1]} tokens, the reference {reference[1]}: compare patch size, image size and stride."
+        if abs(mine[1] - reference[1]) == 1:
+            change = "more" if mine[1] > reference[1] else "fewer"
+            return f"You have one token {change} than the reference: check where the class token is added."
+        return f"You have {mine[1]} tokens, the reference {reference[1]}: check patch size, image size and stride."
     return None
 
 
 def stack_of(model: nn.Module) -> tuple[str, int]:
-    """The path and the length of the longest row of equal blocks; ("", 0) if there is none."""
+    """The path and length of the longest sequence of equal blocks; ("", 0) if there is none."""
     stacks = [
         (path, len(module))
         for path, module in model.named_modules()

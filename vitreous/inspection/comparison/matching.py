@@ -1,4 +1,4 @@
-"""Finding the same values again in another model, whatever it calls them and however it lays them out."""
+"""Finding equal values in two models, whatever their names and layouts."""
 
 import itertools
 import math
@@ -11,24 +11,24 @@ from torch import Tensor
 from vitreous.inspection.recording import Shape
 
 NEAR = 0.1  # relative error of values that are still about the same
-TRIED = 20  # tensors that may be the one meant; it runs soon after the last that is the same
-MAX_PERMUTED = 4  # dimensions; more have too many orders
+TRIED = 20  # candidates; the right one runs soon after the last that is equal
+MAX_PERMUTED = 4  # axes; more have too many orders
 
 
 @dataclass(frozen=True)
 class Error:
-    """How far two tensors are apart."""
+    """The distance between two tensors."""
 
-    absolute: float  # the largest difference of two elements
-    relative: float  # that, of the reference's largest element
+    absolute: float  # largest difference of two elements
+    relative: float  # the same, divided by the reference's largest element
 
 
 class Value:
-    """A tensor of a pass, with marks that stay when its axes are reordered.
+    """A tensor of a pass, with marks that are invariant to the order of its axes.
 
     Args:
         tensor: the values.
-        path: of the module or operation it came out of, or whose input it was.
+        path: of the module or operation that returned it or took it as input.
     """
 
     def __init__(self, tensor: Tensor, path: str = "") -> None:
@@ -42,11 +42,11 @@ class Value:
         self.constant = self.size == 0 or (len(first) < len(tensor) and bool((tensor == first).all()))
 
     def is_same_tensor(self, tensor: Tensor) -> bool:
-        """Tells whether another tensor has the same shape and, to the bit, the same values."""
+        """Whether another tensor has the same shape and, bit for bit, the same values."""
         return self.shape == tuple(tensor.shape) and torch.equal(self.tensor, tensor)
 
     def may_equal(self, other: "Value", tolerance: float) -> bool:
-        """Tells quickly whether `other` could hold these values in some order."""
+        """A quick check whether `other` may have these values in some order."""
         if self.tensor.numel() != other.tensor.numel():
             return False
         allowed = tolerance * self.size
@@ -54,7 +54,7 @@ class Value:
 
 
 def same(reference: Value, other: Value, tolerance: float) -> Error | None:
-    """The error if both hold the same values, in whatever layout, within the tolerance; else None."""
+    """The error if both have the same values in any layout within the tolerance; otherwise None."""
     if not reference.may_equal(other, tolerance):
         return None
     error = least_error(reference.tensor, other.tensor)
@@ -62,7 +62,7 @@ def same(reference: Value, other: Value, tolerance: float) -> Error | None:
 
 
 def error_of(reference: Tensor, other: Tensor) -> Error:
-    """How far a tensor of the same shape is from the reference; infinitely, where only one is finite."""
+    """The error of a tensor of the same shape; infinite where only one of the two is finite."""
     difference = (reference - other.to(reference)).abs()
     equal = reference == other.to(reference)  # infinities too
     absolute = difference.masked_fill(equal, 0).nan_to_num(torch.inf, posinf=torch.inf).max().item()
@@ -71,10 +71,10 @@ def error_of(reference: Tensor, other: Tensor) -> Error:
 
 
 def layouts(reference: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both tensors in each pair of layouts in which they have one shape, the likeliest first.
+    """Yields both tensors in all pairs of layouts in which their shapes agree, the most likely first.
 
-    Any order of axes, then any way of joining or splitting them: a convolution's "batch width rows columns" for
-    "batch tokens width", sequence first, heads joined or apart, a leading axis of 1.
+    Covers any order of axes with any way of joining or splitting them: a convolution's "batch width rows columns" for
+    "batch tokens width", sequence first, heads joined or split, a leading axis of 1.
     """
     if reference.numel() != other.numel():
         return
@@ -89,13 +89,13 @@ def layouts(reference: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]
 
 
 def orders(dimensions: int) -> Iterator[tuple[int, ...]]:
-    """The orders of some axes, without the one they have."""
+    """The orders of a number of axes, other than the given one."""
     if dimensions <= MAX_PERMUTED:
         yield from itertools.islice(itertools.permutations(range(dimensions)), 1, None)
 
 
 def least_error(reference: Tensor, other: Tensor) -> Error:
-    """The error in the layout in which it is least; the first in which they are about the same is the right one."""
+    """The error in the best layout; the first in which the values are about equal is taken."""
     least = Error(math.inf, math.inf)
     for pair in layouts(reference, other):
         least = min(least, error_of(*pair), key=lambda error: error.relative)
@@ -105,12 +105,12 @@ def least_error(reference: Tensor, other: Tensor) -> Error:
 
 
 def nearest_by_value(reference: Value, candidates: Sequence[Value]) -> tuple[Value, Error] | None:
-    """The candidate of the same size that is nearest in value; where none is near, the first of its shape."""
+    """The candidate of the same size that is nearest in value; if none is near, the first of its shape."""
     sized = [value for value in candidates if value.tensor.numel() == reference.tensor.numel()]
     if not sized:
         return None
-    like = [value for value in sized[:TRIED] if reference.may_equal(value, NEAR)]
-    errors = [(value, least_error(reference.tensor, value.tensor)) for value in like]
+    likely = [value for value in sized[:TRIED] if reference.may_equal(value, NEAR)]
+    errors = [(value, least_error(reference.tensor, value.tensor)) for value in likely]
     best = min(errors, key=lambda pair: pair[1].relative, default=None)
     if best is not None and best[1].relative < NEAR:
         return best
@@ -119,10 +119,10 @@ def nearest_by_value(reference: Value, candidates: Sequence[Value]) -> tuple[Val
 
 
 def nearest_by_shape(shape: Shape, candidates: Sequence[Value]) -> Value | None:
-    """The first candidate with as many axes, and as many of them the same, as there are."""
+    """The first candidate with the same number of axes and the most equal ones."""
 
-    def likeness(value: Value) -> tuple[bool, int]:
-        alike = sum(a == b for a, b in zip(shape, value.shape, strict=False))
-        return len(value.shape) == len(shape), alike
+    def similarity(value: Value) -> tuple[bool, int]:
+        equal = sum(a == b for a, b in zip(shape, value.shape, strict=False))
+        return len(value.shape) == len(shape), equal
 
-    return max(candidates, key=likeness, default=None)
+    return max(candidates, key=similarity, default=None)

@@ -9,7 +9,7 @@ import torch
 from vitreous.classifier import Classifier
 from vitreous.data.sources.open import ImageData, Split
 from vitreous.evaluation.metrics import Outcome
-from vitreous.explain.attention_maps import attention_of_heads
+from vitreous.explain.attention_maps import attention_maps
 from vitreous.pages.report.page import Example, Report, page
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
@@ -63,7 +63,7 @@ def examples(classifier: Classifier, split: Split, outcome: Outcome) -> list[Exa
     preprocessing, model = classifier.preprocessing, classifier.model
     pixels = torch.stack([preprocessing.pixels(split.load(place)) for place in outcome.places[chosen].tolist()])
     images = preprocessing.normalize(pixels.to(classifier.device))
-    looks = attention_of_heads(model, images, blocks=[-1])[:, 0].cpu().numpy()
+    looks = attention_maps(model, images, blocks=[-1])[:, 0].cpu().numpy()
     return [
         Example(
             name=printable(split.names[outcome.places[i]]),

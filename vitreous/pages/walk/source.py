@@ -9,7 +9,17 @@ from types import ModuleType
 from typing import NamedTuple
 
 from vitreous.data import preprocessing
-from vitreous.model import attention, encoder, head, mlp, patch_embedding, position_embedding, resnet_stem, vit
+from vitreous.model import (
+    attention,
+    encoder,
+    head,
+    mlp,
+    patch_embedding,
+    position_embedding,
+    relative_position,
+    resnet_stem,
+    vit,
+)
 
 
 class Excerpt(NamedTuple):
@@ -49,12 +59,12 @@ PLACES: dict[str, tuple[Place, ...]] = {
     ),
     "projection": (Place(patch_embedding, "PatchEmbedding.forward", ("self.projection(",)),),
     "prefix": (Place(vit, FORWARD, ("prefix = [", "torch.cat(")),),
-    "positions": (Place(position_embedding, "PositionEmbedding._add", ("self.table(", "x + table")),),
-    "relative": (Place(position_embedding, "RelativePosition.bias", ("q @ keys", "logits.gather(")),),
-    "encoder": (Place(encoder, "Encoder.forward", ("positions(i, x)", "self._run(")),),
+    "positions": (Place(position_embedding, "PositionEmbedding.add", ("self.table(", "x + table")),),
+    "relative": (Place(relative_position, "RelativePosition.bias", ("q @ keys", "logits.gather(")),),
+    "encoder": (Place(encoder, "Encoder.forward", ("inside = positions(i)", "self._run(")),),
     "block": (Place(encoder, BLOCK, ("self.attention_norm(x)", "self.attention(normed", IN_BLOCK_2, IN_BLOCK_3)),),
     "pre_norm": (Place(encoder, "Encoder.forward", ("self.pre_norm(x)",)),),
-    "positions in the encoder": (Place(encoder, "Encoder.forward", ("positions(i, x)",)),),
+    "positions in the encoder": (Place(encoder, "Encoder.forward", ("inside = positions(i)", "inside.tokens(x)")),),
     "attention_norm": (Place(encoder, BLOCK, ("self.attention_norm(x)",)),),
     "qkv": (Place(attention, "SelfAttention.project", ("self.qkv(x)",)),),
     "qkv of the tokens read": (Place(attention, "SelfAttention.project", ("F.linear(queries", "F.linear(x")),),

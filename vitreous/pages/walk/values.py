@@ -116,8 +116,7 @@ def attention_map(walk: Walk, block: int) -> AttentionMap:
     normed = walk.stages[f"encoder.blocks.{block}.attention_norm"].value
     positions = walk.model.position_embedding.for_blocks(walk.grid)
     assert normed is not None
-    bias = None if positions is None else positions(block, normed)[1]
-    return block_of(walk, block).attention.weights(normed, bias)
+    return block_of(walk, block).attention.weights(normed, positions(block))
 
 
 def first_head(walk: Walk, block: int) -> tuple[Heads, Heads, Heads]:

@@ -1,11 +1,11 @@
 """What all figures of a run have in common: how they are written, and how long a class name may be."""
 
-import warnings
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vitreous.support.figures import missing_glyphs_ignored
 from vitreous.support.files import atomic_file
 from vitreous.support.text import printable
 
@@ -20,6 +20,5 @@ def shortened(name: str) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, atomically. Characters that the font lacks become boxes, without complaint."""
-    with warnings.catch_warnings(), atomic_file(path) as file:
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    with missing_glyphs_ignored(), atomic_file(path) as file:
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": "vitreous"})

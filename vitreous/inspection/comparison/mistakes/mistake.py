@@ -1,4 +1,4 @@
-"""A mistake: a change of a known model that may explain another one."""
+"""A mistake: a change to a model that may explain how another one differs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,23 +6,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Modules = Sequence[tuple[str, nn.Module]]  # those that may be changed, with their paths
-Change = Callable[[Modules], bool]
+Modules = Sequence[tuple[str, nn.Module]]  # those to change, with their paths
+Change = Callable[[Modules], bool]  # returns whether it applied to any of them
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """What one model may do otherwise than another, and how to find out.
+    """One thing that is easily done wrong.
 
     Attributes:
-        says: what a model with the mistake does, after "yours".
-        does: what the model without it does, after "the reference".
+        wrong: what a model with the mistake does: "Yours <wrong>, …".
+        right: what a model without it does: "… where the reference <right>".
         hint: what to write instead.
-        change: makes the mistake in a copy; tells whether there was anything to change.
+        change: makes the mistake in a copy.
     """
 
-    says: str
-    does: str
+    wrong: str
+    right: str
     hint: str
     change: Change
 
@@ -31,8 +31,8 @@ def copy_sharing_weights(module: nn.Module, copied: dict[nn.Module, nn.Module] |
     """Copies the modules but not the tensors, so that even a large model is copied at once.
 
     Args:
-        module: what to copy, with all below it.
-        copied: the copies there are, by original, so that a shared module stays one.
+        module: the root of what to copy.
+        copied: copies made so far, by original, so that a shared module stays shared.
     """
     copied = {} if copied is None else copied
     if module not in copied:
@@ -43,14 +43,14 @@ def copy_sharing_weights(module: nn.Module, copied: dict[nn.Module, nn.Module] |
     return copied[module]
 
 
-def each(kind: type | tuple[type, ...], change: Callable[[Any], object]) -> Change:
-    """A change of all modules of some class."""
+def each(kind: type | tuple[type, ...], change: Callable[[Any], object], name: str = "") -> Change:
+    """A change of every module of a class; with `name` only of those with this attribute name, such as "fc1"."""
 
     def apply(modules: Modules) -> bool:
-        found = [module for _, module in modules if isinstance(module, kind)]
-        for module in found:
+        matching = [m for path, m in modules if isinstance(m, kind) and (not name or last_name(path) == name)]
+        for module in matching:
             change(module)
-        return bool(found)
+        return bool(matching)
 
     return apply
 
@@ -65,7 +65,7 @@ def together(*changes: Change) -> Change:
 
 
 def assigned(kind: type, **values: Any) -> Change:
-    """Sets attributes of all modules of some class."""
+    """Sets attributes of every module of a class."""
 
     def assign(module: nn.Module) -> None:
         for name, value in values.items():
@@ -75,7 +75,7 @@ def assigned(kind: type, **values: Any) -> Change:
 
 
 def first_of(kind: type, modules: Modules) -> Any:
-    """The first module of a class, None if there is none."""
+    """The first module of a class, or None."""
     return next((module for _, module in modules if isinstance(module, kind)), None)
 
 
@@ -84,6 +84,6 @@ def put(layer: nn.Module, name: str, tensor: Tensor) -> None:
     setattr(layer, name, nn.Parameter(tensor.detach().clone(), requires_grad=False))
 
 
-def last_names(modules: Modules, kind: type | tuple[type, ...]) -> Sequence[str]:
-    """The attribute names of the modules of some class: qkv, out, fc1."""
-    return list(dict.fromkeys(path.rpartition(".")[2] for path, m in modules if isinstance(m, kind) and path))
+def last_name(path: str) -> str:
+    """The attribute name at the end of a path."""
+    return path.rpartition(".")[2]

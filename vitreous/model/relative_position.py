@@ -1,0 +1,82 @@
+"""Relative positions, which act inside attention (appendix D.4)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitreous.model import initialization
+from vitreous.model.config import PositionSite, check_heads
+from vitreous.model.position_embedding import PositionEmbedding, resample_grid
+from vitreous.model.shapes import AttentionMap, Grid, QueryHeads
+from vitreous.support.errors import InputError
+
+
+class RelativePosition(PositionEmbedding):
+    """Learned keys for the raster offset between query and key (relative in appendix D.4).
+
+    The query times the offset's key, scaled by √D_h, is added to the attention logits. The paper leaves the details
+    open; in our reading each offset has one key of D numbers, split over the heads, and pairs that include a prefix
+    token have three keys of their own: prefix to patch, patch to prefix, prefix to prefix.
+
+    Args:
+        grid: (rows, columns) of the offsets; for other grids the 1-D table is resampled linearly.
+        width: D.
+        num_heads: k.
+        depth: blocks of the encoder, for site "every_layer".
+        site: "every_layer" or "shared".
+        prefix_tokens: see PositionEmbedding.
+    """
+
+    PREFIX_OFFSETS = 3
+
+    def __init__(
+        self,
+        grid: Grid,
+        width: int,
+        num_heads: int,
+        depth: int = 1,
+        site: PositionSite = "shared",
+        prefix_tokens: int = 1,
+    ) -> None:
+        super().__init__(site, prefix_tokens)
+        if site == "stem":
+            raise InputError("relative positions act inside attention", "site is 'every_layer' or 'shared'")
+        check_heads(width, num_heads)
+        self.num_heads = num_heads
+        tables = depth if site == "every_layer" else 1
+        offsets = 2 * grid[0] * grid[1] - 1
+        self.offset_keys = nn.Parameter(torch.empty(tables, offsets, width))
+        with_prefix = prefix_tokens > 0
+        self.prefix_keys = nn.Parameter(torch.empty(tables, self.PREFIX_OFFSETS, width)) if with_prefix else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the initial keys."""
+        for keys in (self.offset_keys, self.prefix_keys):
+            if keys is not None:
+                initialization.position_(keys, class_slot=True)
+
+    def offsets(self, grid: Grid, device: torch.device | None = None) -> Tensor:
+        """Returns the index of the key for each query (row) and key (column): offset + N - 1, then the prefix's."""
+        patches = grid[0] * grid[1]
+        place = torch.arange(patches, device=device)
+        index = F.pad(place[:, None] - place + patches - 1, (self.prefix_tokens, 0, self.prefix_tokens, 0))
+        first = 2 * patches - 1
+        index[: self.prefix_tokens, self.prefix_tokens :] = first
+        index[self.prefix_tokens :, : self.prefix_tokens] = first + 1
+        index[: self.prefix_tokens, : self.prefix_tokens] = first + 2
+        return index
+
+    def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionMap:
+        """Computes q rᵀ / √D_h for every pair; the queries are the first tokens."""
+        offsets = 2 * grid[0] * grid[1] - 1
+        keys = self.offset_keys[layer]
+        keys = resample_grid(keys, (1, len(keys)), (1, offsets), "bilinear_aligned")
+        if self.prefix_keys is not None:
+            keys = torch.cat([keys, self.prefix_keys[layer]])
+        keys = keys.to(q.dtype).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)  # heads head_dim offsets
+        logits = q @ keys / math.sqrt(q.shape[-1])  # batch heads queries offsets
+        index = self.offsets(grid, q.device)[: q.shape[2]]
+        return logits.gather(-1, index.expand(*q.shape[:2], -1, -1))
