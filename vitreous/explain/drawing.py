@@ -22,7 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 from numpy import ndarray
 
-from vitreous.explain.inline import CRISP, HEAT
+from vitreous.explain.inline import CRISP, HEAT, overlay
 from vitreous.support.text import printable
 
 FONT, FONT_SIZE = "DejaVu Sans", 7  # matplotlib brings it along: the same letters everywhere
@@ -47,7 +47,6 @@ STYLE = {
 }
 INK, SOFT, LINE, RAISED = "#16191d", "#5a6470", "#e2e6ea", "#f1f3f5"
 ACCENT = HEAT
-STRONGEST = 0.82  # opacity of the most attended patch: the photo is still seen below
 PALEST, GRAYEST = 0.35, 0.6  # a grayed photo is its luminance, so much of it, above so much white
 PNG_DPI, SVG_DPI = 200, 110  # the second is that of photos inside; everything else is drawn by lines
 MARGIN, GAP, TEXT_LINE = 0.12, 0.06, 0.15  # inches
@@ -100,9 +99,7 @@ def quiet() -> Iterator[None]:
 
 def heat(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 4"]:
     """A map as one color of growing opacity, from its smallest value, clear, to its largest."""
-    opacity = strength(scores) * (STRONGEST * 255)
-    color = np.broadcast_to(np.array(ACCENT, np.uint8), (*scores.shape, 3))
-    return np.dstack([color, opacity.round().astype(np.uint8)])
+    return overlay(strength(scores))
 
 
 def tints(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:

@@ -1,9 +1,9 @@
-"""The numbers of the page: one recorded pass, and what is computed from the tensors that it kept.
+"""One recorded pass of an image, and the numbers computed from the tensors it kept.
 
-To be called without gradients, as `walk_page` does.
+Call these without gradients, as `walk_page` does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,7 +14,7 @@ from vitreous.inspection.stages import Stage, Statistics, build_stages, measure
 from vitreous.inspection.trace import Trace
 from vitreous.model.encoder import EncoderBlock
 from vitreous.model.head import AttentionPooling
-from vitreous.model.shapes import AttentionMap, Grid, Heads, Images, Logits
+from vitreous.model.shapes import AttentionMap, Grid, Heads, Images
 from vitreous.model.vit import VisionTransformer
 
 MOST_ACTIVE = 5  # hidden units that are named
@@ -22,13 +22,13 @@ MOST_ACTIVE = 5  # hidden units that are named
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """One image's pass through a model, with every stage's output.
+    """One image's pass through a model, with the output of every stage.
 
     Attributes:
-        model: as it was.
+        model: that ran.
         images: a batch of one.
-        trace: the stages; those of each level sum to the model's parameters and multiply-adds.
-        stages: all of them by path, at whatever depth.
+        trace: the stages as a tree.
+        stages: all stages by path, with the statistics of their outputs.
     """
 
     model: VisionTransformer
@@ -42,18 +42,18 @@ class Walk:
         return self.model.grid(self.images)
 
     @property
-    def tokens(self) -> int:
-        """T, with the tokens in front of the patches."""
-        rows, columns = self.grid
-        return self.model.config.prefix_tokens + rows * columns
+    def prefix(self) -> int:
+        """The number of prefix tokens."""
+        return self.model.config.prefix_tokens
 
     @property
-    def logits(self) -> Logits:
-        """What the pass returned."""
-        return self.trace.output
+    def tokens(self) -> int:
+        """T, the number of tokens with the prefix."""
+        rows, columns = self.grid
+        return self.prefix + rows * columns
 
     def value(self, path: str) -> Tensor:
-        """A stage's output, of the one image, as float32 on the CPU."""
+        """The output of a stage for the one image, as float32 on the CPU."""
         value = self.stages[path].value
         assert value is not None
         return value[0].float().cpu()
@@ -63,13 +63,13 @@ class Walk:
 class BlockValues:
     """What one block does to each token.
 
-    Where the head reads only the first few tokens, the last block's pass computes no others; the tensors over
-    "computed" are then as short.
+    If the head reads only the first few tokens, the pass computes only those in the last block; the "computed"
+    dimension is then that short.
 
     Attributes:
         norms: L2 norms of z_{l-1}, of what attention adds, of z'_l, of what the MLP adds, and of z_l.
-        active: the share of the MLP's hidden units that are above 0 (whose gate is, in SwiGLU).
-        units: the hidden units that are largest, by number.
+        active: the share of the MLP's hidden units above 0 (in SwiGLU, of its gates).
+        units: the indices of the largest hidden units.
         heights: their values.
     """
 
@@ -80,11 +80,11 @@ class BlockValues:
 
 
 def record(model: VisionTransformer, images: Images) -> Walk:
-    """Runs the model once, in the mode it is in and without gradients, and keeps what every stage made.
+    """Runs the model once, without gradients, and keeps the output of every stage.
 
     Args:
-        model: it is as before when the pass is over.
-        images: a batch of one, as the model takes it.
+        model: left unchanged.
+        images: a batch of one.
     """
     recorder = Recorder(model, observe=torch.Tensor.detach)
     output = recorder.run(images)
@@ -95,15 +95,15 @@ def record(model: VisionTransformer, images: Images) -> Walk:
     return Walk(model, images, trace, stages)
 
 
-def collect(found: tuple[Stage, ...], stages: dict[str, Stage]) -> None:
-    """Puts stages and all their parts into a dict by path; of a path that comes twice, the outer one."""
-    for stage in found:
-        stages.setdefault(stage.path, stage)
+def collect(nested: tuple[Stage, ...], stages: dict[str, Stage]) -> None:
+    """Adds stages and their parts to a dict by path; the outer one wins if a path comes twice."""
+    for stage in nested:
+        stages.setdefault(stage.path, replace(stage, statistics=statistics(stage)))
         collect(stage.parts, stages)
 
 
 def statistics(stage: Stage) -> Statistics | None:
-    """The statistics of a stage's output; None where it has no values."""
+    """The statistics of a stage's output; None if it has no values."""
     measured = None if stage.value is None else measure(stage.value)
     if measured is None:
         return None
@@ -112,7 +112,7 @@ def statistics(stage: Stage) -> Statistics | None:
 
 
 def attention_map(walk: Walk, block: int) -> AttentionMap:
-    """A of one block (equation 6), from the tokens that the pass made; computed beside it, for every token."""
+    """A of one block (equation 6) for every token, computed from the block's input."""
     normed = walk.stages[f"encoder.blocks.{block}.attention_norm"].value
     positions = walk.model.position_embedding.for_blocks(walk.grid)
     assert normed is not None
@@ -129,40 +129,40 @@ def first_head(walk: Walk, block: int) -> tuple[Heads, Heads, Heads]:
 
 
 def block_of(walk: Walk, block: int) -> EncoderBlock:
-    """The module."""
+    """The module of a block."""
     module = walk.model.encoder.blocks[block]
     assert isinstance(module, EncoderBlock)
     return module
 
 
 def block_values(walk: Walk, block: int) -> BlockValues:
-    """Sums up what one block does to each token."""
+    """Measures what one block does to each token."""
     path = f"encoder.blocks.{block}"
     between, after = walk.value(f"{path}:add"), walk.value(f"{path}:add.2")
     attention, mlp = (walk.value(branch(walk, path, name)) for name in ("attention", "mlp"))
-    before = between - attention  # z_{l-1} of the tokens that are computed
+    before = between - attention  # z_{l-1} of the computed tokens
     norms = torch.stack([x.norm(dim=-1) for x in (before, attention, between, mlp, after)], dim=-1)
     gated = f"{path}.mlp:mul" in walk.stages
     hidden = walk.value(f"{path}.mlp:mul" if gated else f"{path}.mlp.activation")
-    opened = walk.value(f"{path}.mlp:silu") if gated else hidden
+    gates = walk.value(f"{path}.mlp:silu") if gated else hidden
     heights, units = hidden.topk(min(MOST_ACTIVE, hidden.shape[-1]), dim=-1)
-    return BlockValues(norms, (opened > 0).float().mean(dim=-1), units, heights)
+    return BlockValues(norms, (gates > 0).float().mean(dim=-1), units, heights)
 
 
 def branch(walk: Walk, path: str, name: str) -> str:
-    """The path of a residual branch's last stage: its LayerScale, where it has one."""
+    """The path of a residual branch's last stage: its LayerScale, if it has one."""
     scaled = f"{path}.{name}_scale"
     return scaled if scaled in walk.stages else f"{path}.{name}"
 
 
 def position_table(walk: Walk) -> Float[Tensor, "tokens width"] | None:
-    """E_pos for this image, one row for each token, or None where none is added; the first block's, if several."""
+    """E_pos for this image, one row per token, or None if nothing is added; the first block's, if there are several."""
     table = walk.model.position_embedding.table(walk.grid)
     return None if table is None else table.float().cpu()
 
 
 def probe_attention(walk: Walk) -> Float[Tensor, "heads tokens"] | None:
-    """Where the probe of attention pooling looks, head by head; None for another pooling."""
+    """The attention of the probe of attention pooling, by head; None for other poolings."""
     pooling = walk.model.head.pooling
     if not isinstance(pooling, AttentionPooling):
         return None
@@ -174,7 +174,7 @@ def probe_attention(walk: Walk) -> Float[Tensor, "heads tokens"] | None:
 
 
 def probabilities(walk: Walk) -> Float[Tensor, " classes"] | None:
-    """The share that softmax gives each class; None for a model without a classifier."""
+    """The probability of each class; None for a model without a classifier."""
     if walk.model.head.classifier is None:
         return None
-    return walk.logits[0].float().softmax(dim=-1).cpu()
+    return walk.trace.output[0].float().softmax(dim=-1).cpu()
