@@ -15,9 +15,9 @@ from vitreous.data.loader import batches
 from vitreous.data.sources.open import ImageData, Split, open_data
 from vitreous.evaluation.metrics import Outcome
 from vitreous.pages.pictures import as_image, attention_picture, photo
-from vitreous.pages.report import choose, write_report
+from vitreous.pages.report import write_report
 from vitreous.pages.report.charts import Line, axis, line_chart, segments
-from vitreous.pages.report.view import cell
+from vitreous.pages.report.view import cell, choose
 from vitreous.pages.templates import TEMPLATES
 from vitreous.support.errors import InputError
 from vitreous.training.recipe.recipe import Recipe

@@ -21,8 +21,8 @@ from vitreous.inspection.trace import inspect, named
 from vitreous.model.vit import VisionTransformer
 from vitreous.pages.templates import equation
 from vitreous.pages.walk import walk_page
-from vitreous.pages.walk.data import attention_data, average, coarse, resolution
-from vitreous.pages.walk.recording import block_values, probabilities, probe_attention, record
+from vitreous.pages.walk.numbers import Resolution, average, block_numbers, coarse, resolution
+from vitreous.pages.walk.recording import probabilities, probe_attention, record
 from vitreous.pages.walk.source import excerpt, source_of
 
 ROOT = Path(__file__).parents[2]
@@ -170,19 +170,19 @@ def test_the_numbers_of_a_block_are_those_of_the_pass(flower):
         torch.testing.assert_close(walk.trace.output, model(image))
         torch.testing.assert_close(probabilities(walk), model(image)[0].softmax(dim=-1))
         for i in range(3):
-            values = block_values(walk, i)
+            values = block_numbers(walk, i, Resolution(1, 1))
             computed = 1 if i == 2 else 17  # the head reads the class token alone
-            assert len(values.norms) == computed
-            torch.testing.assert_close(values.norms[:, 0], before[i][0, :computed].norm(dim=-1))
-            torch.testing.assert_close(values.norms[:, 4], after[i][0, :computed].norm(dim=-1))
+            assert len(values["norms"]) == computed
+            torch.testing.assert_close(values["norms"][:, 0], before[i][0, :computed].norm(dim=-1))
+            torch.testing.assert_close(values["norms"][:, 4], after[i][0, :computed].norm(dim=-1))
             block = model.encoder.blocks[i]
             between = before[i] + block.attention(block.attention_norm(before[i]))
             hidden = block.mlp.activation(block.mlp.fc1(block.mlp_norm(between)))[0, :computed]
-            torch.testing.assert_close(values.norms[:, 2], between[0, :computed].norm(dim=-1))
-            torch.testing.assert_close(values.active, (hidden > 0).float().mean(dim=-1))
-            assert 0.1 < float(values.active.mean()) < 0.9
-            torch.testing.assert_close(values.heights[:, 0], hidden.max(dim=-1).values)
-            torch.testing.assert_close(values.units[:, 0], hidden.argmax(dim=-1))
+            torch.testing.assert_close(values["norms"][:, 2], between[0, :computed].norm(dim=-1))
+            torch.testing.assert_close(values["active"], (hidden > 0).float().mean(dim=-1))
+            assert 0.1 < float(values["active"].mean()) < 0.9
+            torch.testing.assert_close(values["heights"][:, 0], hidden.max(dim=-1).values)
+            torch.testing.assert_close(values["units"][:, 0], hidden.argmax(dim=-1))
 
 
 def test_the_maps_of_the_probe_are_its_attention(flower):
@@ -204,12 +204,12 @@ def test_the_maps_of_the_probe_are_its_attention(flower):
 def test_a_page_that_would_be_too_large_averages_patches(fraction, keys, queries, flower, monkeypatch):
     model = small_model(image_size=48)  # 6×6 patches
     image = preprocessing_of(model)([flower])
-    monkeypatch.setattr("vitreous.pages.walk.data.MAP_NUMBERS", int(fraction * 3 * 3 * 37 * 36))
+    monkeypatch.setattr("vitreous.pages.walk.numbers.MAP_NUMBERS", int(fraction * 3 * 3 * 37 * 36))
     with torch.no_grad():
         walk = record(model, image)
         sides = resolution(walk)
         weights = model.attention_weights(image)[1][0]
-        peaks = unpacked(attention_data(walk, 1, sides)["peaks"]).reshape(3, -1)
+        peaks = block_numbers(walk, 1, sides)["peaks"]
     assert (sides.keys, sides.queries) == (keys, queries)
     few = weights[:, :, 1:].unflatten(-1, (6, 6)).unfold(2, keys, keys).unfold(3, keys, keys).mean(dim=(-1, -2))
     places = few[:, 1:].unflatten(1, (6, 6)).unfold(1, queries, queries).unfold(2, queries, queries).mean(dim=(-1, -2))

@@ -4,6 +4,7 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image
@@ -92,32 +93,38 @@ def attention_picture(opacity: Float[ndarray, "rows columns"]) -> str:
     return png(Image.fromarray(overlay(np.nan_to_num(opacity).clip(0, 1))))
 
 
+def level_picture(steps: UInt8[Tensor, "rows columns"]) -> str:
+    """A map of levels, one pixel per patch."""
+    return attention_picture(steps.numpy() / np.float32(LEVELS))
+
+
 def strip(values: Float[Tensor, " numbers"]) -> Strip:
     """A vector as a strip with a scale of its own."""
-    scale, levels = signed_levels(values)
-    return strip_of_levels(levels, scale)
+    scale, steps = signed_levels(values)
+    return strip_of_levels(steps, scale)
 
 
-def strip_of_levels(levels: Float[Tensor, " numbers"], scale: float) -> Strip:
+def strip_of_levels(steps: UInt8[Tensor, " numbers"], scale: float) -> Strip:
     """Signed levels as a strip: orange above 0, blue below."""
-    rows = ceil(len(levels) / STRIP)
-    columns = ceil(len(levels) / rows)
-    filled = np.full(rows * columns, ZERO, np.float32)
-    filled[: len(levels)] = levels.nan_to_num(ZERO).cpu().numpy()
-    values = (filled - ZERO) / ZERO
+    rows = ceil(len(steps) / STRIP)
+    columns = ceil(len(steps) / rows)
+    values = np.zeros(rows * columns, np.float32)
+    values[: len(steps)] = (steps.numpy() - np.float32(ZERO)) / ZERO
     color = np.where(values[:, None] < 0, np.array(COLD, np.uint8), np.array(HEAT, np.uint8))
     alpha = (np.abs(values) * 255).round().astype(np.uint8)[:, None]
     pixels = np.concatenate([color, alpha], axis=1).reshape(rows, columns, 4)
     return Strip(png(Image.fromarray(pixels)), columns, rows, scale)
 
 
-def signed_levels(values: Tensor) -> tuple[float, Tensor]:
+def signed_levels(values: Tensor) -> tuple[float, UInt8[Tensor, "..."]]:
     """The scale of some values, and their levels around ZERO; values beyond the scale are clipped."""
     sizes = values.abs().flatten().sort().values
     scale = float(sizes[round((len(sizes) - 1) * CLIPPED)]) or 1.0
-    return scale, (values / scale * ZERO).round().clamp(-ZERO, ZERO) + ZERO
+    steps = (values / scale * ZERO).round().clamp(-ZERO, ZERO) + ZERO
+    return scale, steps.nan_to_num(ZERO).to(torch.uint8)
 
 
-def levels(shares: Tensor) -> Tensor:
-    """Shares of a total as levels: the top one is LEVELS, and the rest fall with the square root."""
-    return (shares / shares.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-30)).sqrt().mul(LEVELS).round()
+def levels(shares: Float[Tensor, "*maps rows columns"]) -> UInt8[Tensor, "*maps rows columns"]:
+    """Shares of a total as levels: the largest of each map is LEVELS, the others follow the square root."""
+    steps = (shares / shares.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-30)).sqrt() * LEVELS
+    return steps.round().nan_to_num().to(torch.uint8)

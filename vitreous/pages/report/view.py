@@ -1,17 +1,19 @@
 """What the report shows, section by section, as plain values for `report/report.html`."""
 
 import shlex
-from dataclasses import dataclass
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Float
 from numpy import ndarray
 
-from vitreous.data.sources.open import ImageData
+from vitreous.classifier import Classifier
+from vitreous.data.sources.open import ImageData, Split
 from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
-from vitreous.explain.attention_maps import readout_name
+from vitreous.explain.attention_maps import attention_of_heads, readout_name
 from vitreous.explain.inline import CRISP
 from vitreous.model.config import ViTConfig
 from vitreous.model.cost import nominal_multiply_adds, parameter_count
@@ -20,6 +22,8 @@ from vitreous.pages.report.charts import Chart, Line, line_chart
 from vitreous.support.text import printable
 from vitreous.training.records.display import duration
 
+EXAMPLES = 12
+MOST_WRONG = 6  # of the examples, if there are enough correct ones
 MOST_COLUMNS = 25  # classes up to which the confusion matrix is shown
 MOST_CLASSES = 100  # classes up to which all have scores; of more, those with the lowest F1
 MOST_CONFUSED = 8  # pairs
@@ -27,102 +31,73 @@ PHOTO_SIDE = 224  # pixels of an example
 ALGORITHMS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
 
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One image with its prediction.
+def run_view(
+    folder: Path,
+    data: ImageData,
+    rows: list[dict[str, Any]],
+    recipe_text: str,
+    environment: dict[str, Any],
+    classifier: Classifier,
+) -> dict[str, Any]:
+    """The template's variables about the run: how the model was trained.
 
     Args:
-        name: of the image.
-        label: its true class.
-        top: (class, probability), the top class first.
-        pixels: as the model sees them.
-        attention: of each head in the last block.
-    """
-
-    name: str
-    label: int
-    top: list[tuple[int, float]]
-    pixels: UInt8[ndarray, "channels height width"]
-    attention: Float[ndarray, "heads rows columns"]
-
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """What is known about a run.
-
-    Args:
-        data: that the model was trained on.
         folder: of the run.
-        split: the name of the evaluated split.
-        outcome: of that split.
-        config: the model's.
-        metadata: the model's.
+        data: that the model was trained on.
         rows: of metrics.jsonl, one per epoch.
         recipe_text: recipe.toml.
-        recipe: its tables.
         environment: environment.json.
-        examples: images to show.
+        classifier: the model.
     """
-
-    data: ImageData
-    folder: Path
-    split: str
-    outcome: Outcome
-    config: ViTConfig
-    metadata: dict[str, Any]
-    rows: list[dict[str, Any]]
-    recipe_text: str
-    recipe: dict[str, Any]
-    environment: dict[str, Any]
-    examples: list[Example]
-
-
-def view(report: Report) -> dict[str, Any]:
-    """The variables of the template."""
-    data, outcome, names = report.data, report.outcome, report.data.class_names
-    kept_epoch = report.metadata.get("epoch")
-    kept = next((row for row in report.rows if row["epoch"] == kept_epoch), None)
-    counts = confusion_matrix(outcome.labels, outcome.predictions, len(names))
+    recipe, config, metadata = tomllib.loads(recipe_text), classifier.model.config, classifier.metadata
+    kept = next((row for row in rows if row["epoch"] == metadata.get("epoch")), None)
     return {
-        "title": title(report),
-        "split": report.split,
-        "outcome": outcome,
+        "title": f"{Path(data.name).name or data.name}: {origin(recipe, metadata)}",
         "has_test": data.test is not None,
         "facts": {
-            "Classes": f"{len(names):,}",
+            "Classes": f"{len(data.class_names):,}",
             "Training images": f"{len(data.train):,}",
             "Validation images": f"{len(data.validation):,}",
-            "Parameters": f"{parameter_count(report.config):,}",
-            "Epochs": f"{len(report.rows):,}",
-            "Training time": duration(report.rows[-1]["seconds"]),
+            "Parameters": f"{parameter_count(config):,}",
+            "Epochs": f"{len(rows):,}",
+            "Training time": duration(rows[-1]["seconds"]),
         },
-        "charts": charts(report.rows, kept),
+        "charts": charts(rows, kept),
         "kept_epoch": None if kept is None else kept["epoch"],
-        "from_class_token": report.config.pooling == "class_token",
+        "from_class_token": config.pooling == "class_token",
+        "model": model_numbers(config),
+        "training": training_numbers(recipe),
+        "again": same_again(folder, data.name),
+        "recipe_lines": recipe_text.splitlines(),
+        "environment": machine(environment),
+    }
+
+
+def result_view(classifier: Classifier, split: Split, outcome: Outcome) -> dict[str, Any]:
+    """The template's variables about the result: what the model makes of a split."""
+    names = classifier.class_names or ()
+    counts = confusion_matrix(outcome.labels, outcome.predictions, len(names))
+    return {
+        "split": split.name,
+        "outcome": outcome,
         "mistakes": len(outcome.labels) - outcome.correct,
-        "cards": [card(example, names) for example in report.examples],
+        "cards": cards(classifier, split, outcome),
         "confused": confused(counts, names),
         "matrix": matrix(counts, names) if len(names) <= MOST_COLUMNS else None,
         "class_names": names,
         "scores": scores(counts, names),
-        "model": model_numbers(report.config),
-        "training": training_numbers(report.recipe),
-        "again": same_again(report),
-        "recipe_lines": report.recipe_text.splitlines(),
-        "environment": environment(report.environment),
     }
 
 
-def title(report: Report) -> str:
-    """The data, and what the training started from."""
-    name = Path(report.data.name).name or report.data.name
-    weights = report.recipe["model"].get("weights")
+def origin(recipe: dict[str, Any], metadata: dict[str, Any]) -> str:
+    """What was trained, and what the training started from."""
+    weights = recipe["model"].get("weights")
     if weights is None:
-        return f"{name}: a Vision Transformer trained from scratch"
-    source = report.metadata.get("source", weights)
-    if "backbone" in report.recipe["optimizer"]["frozen"]:
-        return f"{name}: a linear probe on {source}"
-    return f"{name}: a Vision Transformer fine-tuned from {source}"
+        return "a Vision Transformer trained from scratch"
+    source = metadata.get("source", weights)
+    if "backbone" in recipe["optimizer"]["frozen"]:
+        return f"a linear probe on {source}"
+    return f"a Vision Transformer fine-tuned from {source}"
 
 
 def charts(rows: list[dict[str, Any]], kept: dict[str, Any] | None) -> list[Chart]:
@@ -140,21 +115,39 @@ def charts(rows: list[dict[str, Any]], kept: dict[str, Any] | None) -> list[Char
     return made
 
 
-def card(example: Example, names: tuple[str, ...]) -> dict[str, Any]:
-    """One image with its prediction and attention maps."""
-    height, width = example.pixels.shape[1:]
-    return {
-        "name": example.name,
-        "photo": photo(as_image(example.pixels), PHOTO_SIDE),
-        "crisp": max(height, width) <= CRISP,
-        "ratio": f"{width}/{height}",
-        "true": names[example.label],
-        "predicted": names[example.top[0][0]],
-        "correct": example.top[0][0] == example.label,
-        "top": [(names[i], share, f"{share:.1%}") for i, share in example.top],
-        "mean": attention_map(example.attention.mean(axis=0)),
-        "heads": [attention_map(head) for head in example.attention],
-    }
+def cards(classifier: Classifier, split: Split, outcome: Outcome) -> list[dict[str, Any]]:
+    """A dozen images with their predictions, and the attention of the last block."""
+    chosen, names, preprocessing = choose(outcome), classifier.class_names or (), classifier.preprocessing
+    pixels = torch.stack([preprocessing.pixels(split.load(index)) for index in outcome.places[chosen].tolist()])
+    images = preprocessing.normalize(pixels.to(classifier.device))
+    attention = attention_of_heads(classifier.model, images, blocks=[-1])[:, 0].cpu().numpy()
+    height, width = pixels.shape[2:]
+    return [
+        {
+            "name": split.names[outcome.places[i]],
+            "photo": photo(as_image(image), PHOTO_SIDE),
+            "crisp": max(height, width) <= CRISP,
+            "ratio": f"{width}/{height}",
+            "true": names[outcome.labels[i]],
+            "predicted": names[outcome.predictions[i]],
+            "correct": outcome.predictions[i] == outcome.labels[i],
+            "top": list(zip([names[j] for j in outcome.classes[i]], outcome.probabilities[i].tolist(), strict=True)),
+            "mean": attention_map(maps.mean(axis=0)),
+            "heads": [attention_map(head) for head in maps],
+        }
+        for i, image, maps in zip(chosen, pixels.numpy(), attention, strict=True)
+    ]
+
+
+def choose(outcome: Outcome) -> list[int]:
+    """The samples to show: mistakes first, the most confident on top, then correct ones from all classes."""
+    is_wrong = outcome.predictions != outcome.labels
+    wrong, right = np.flatnonzero(is_wrong), np.flatnonzero(~is_wrong)
+    wrong = wrong[np.argsort(-outcome.probabilities[wrong, 0], kind="stable")]
+    wrong = wrong[: max(MOST_WRONG, EXAMPLES - len(right))]
+    count = min(len(right), EXAMPLES - len(wrong))
+    spread = np.linspace(0, len(right) - 1, count).round().astype(int)  # samples are sorted by class
+    return [*wrong.tolist(), *right[spread].tolist()]
 
 
 def attention_map(weights: Float[ndarray, "rows columns"]) -> dict[str, Any]:
@@ -240,22 +233,21 @@ def training_numbers(recipe: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def same_again(report: Report) -> str:
+def same_again(folder: Path, data: str) -> str:
     """A command that repeats the run, in a folder next to it."""
-    folder = report.folder
     is_named = folder.name not in ("", "..")
     again = (folder.parent if is_named else folder / "..") / f"{folder.resolve().name}-again"
-    words = ["vitreous", "train", report.data.name, "--recipe", str(folder / "recipe.toml"), "--out", str(again)]
+    words = ["vitreous", "train", data, "--recipe", str(folder / "recipe.toml"), "--out", str(again)]
     return shlex.join(map(printable, words))
 
 
-def environment(facts: dict[str, Any]) -> list[str]:
+def machine(environment: dict[str, Any]) -> list[str]:
     """Versions, machine and date."""
-    host = facts.get("host", {})
+    host = environment.get("host", {})
     return [
-        f"vitreous {facts.get('vitreous', '')}",
+        f"vitreous {environment.get('vitreous', '')}",
         f"torch {host.get('torch', '')}",
         f"{host.get('cpu', '')}, {host.get('cores', '')} cores",
-        f"on {facts.get('device', '')}",
-        str(facts.get("begun", "")),
+        f"on {environment.get('device', '')}",
+        str(environment.get("begun", "")),
     ]

@@ -1,12 +1,9 @@
-"""One recorded pass of an image, and the numbers computed from the tensors it kept.
-
-Call these without gradients, as `walk_page` does.
-"""
+"""One recorded pass of an image, and what follows from the tensors it kept. To be called without gradients."""
 
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from vitreous.inspection.recording import Recorder
@@ -14,10 +11,8 @@ from vitreous.inspection.stages import Stage, Statistics, build_stages, measure
 from vitreous.inspection.trace import Trace
 from vitreous.model.encoder import EncoderBlock
 from vitreous.model.head import AttentionPooling
-from vitreous.model.shapes import AttentionMap, Grid, Heads, Images
+from vitreous.model.shapes import AttentionMap, Grid, Images
 from vitreous.model.vit import VisionTransformer
-
-MOST_ACTIVE = 5  # hidden units that are named
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,41 +41,22 @@ class Walk:
         """The number of prefix tokens."""
         return self.model.config.prefix_tokens
 
-    @property
-    def tokens(self) -> int:
-        """T, the number of tokens with the prefix."""
-        rows, columns = self.grid
-        return self.prefix + rows * columns
-
     def value(self, path: str) -> Tensor:
         """The output of a stage for the one image, as float32 on the CPU."""
         value = self.stages[path].value
         assert value is not None
         return value[0].float().cpu()
 
-
-@dataclass(frozen=True, eq=False)
-class BlockValues:
-    """What one block does to each token.
-
-    If the head reads only the first few tokens, the pass computes only those in the last block; the "computed"
-    dimension is then that short.
-
-    Attributes:
-        norms: L2 norms of z_{l-1}, of what attention adds, of z'_l, of what the MLP adds, and of z_l.
-        active: the share of the MLP's hidden units above 0 (in SwiGLU, of its gates).
-        units: the indices of the largest hidden units.
-        heights: their values.
-    """
-
-    norms: Float[Tensor, "computed 5"]
-    active: Float[Tensor, " computed"]
-    units: Int64[Tensor, "computed most"]
-    heights: Float[Tensor, "computed most"]
+    def block(self, number: int) -> tuple[EncoderBlock, Tensor]:
+        """A block, and the normalized tokens that its attention reads."""
+        module, normed = self.model.encoder.blocks[number], self.stages[f"encoder.blocks.{number}.attention_norm"].value
+        assert isinstance(module, EncoderBlock)
+        assert normed is not None
+        return module, normed
 
 
 def record(model: VisionTransformer, images: Images) -> Walk:
-    """Runs the model once, without gradients, and keeps the output of every stage.
+    """Runs the model once and keeps the output of every stage.
 
     Args:
         model: left unchanged.
@@ -89,10 +65,9 @@ def record(model: VisionTransformer, images: Images) -> Walk:
     recorder = Recorder(model, observe=torch.Tensor.detach)
     output = recorder.run(images)
     boxes = build_stages(recorder, keep=True)
-    trace = Trace(type(model).__name__, boxes, output, images=1, training=model.training)
     stages: dict[str, Stage] = {}
     collect(boxes, stages)
-    return Walk(model, images, trace, stages)
+    return Walk(model, images, Trace(type(model).__name__, boxes, output, 1, model.training), stages)
 
 
 def collect(nested: tuple[Stage, ...], stages: dict[str, Stage]) -> None:
@@ -113,46 +88,10 @@ def statistics(stage: Stage) -> Statistics | None:
 
 def attention_map(walk: Walk, block: int) -> AttentionMap:
     """A of one block (equation 6) for every token, computed from the block's input."""
-    normed = walk.stages[f"encoder.blocks.{block}.attention_norm"].value
+    module, normed = walk.block(block)
     positions = walk.model.position_embedding.for_blocks(walk.grid)
-    assert normed is not None
     bias = None if positions is None else positions(block, normed)[1]
-    return block_of(walk, block).attention.weights(normed, bias)
-
-
-def first_head(walk: Walk, block: int) -> tuple[Heads, Heads, Heads]:
-    """The queries, keys and values of every token in head 0 of one block (equation 5)."""
-    normed = walk.stages[f"encoder.blocks.{block}.attention_norm"].value
-    assert normed is not None
-    q, k, v = block_of(walk, block).attention.project(normed)
-    return q[:, :1], k[:, :1], v[:, :1]
-
-
-def block_of(walk: Walk, block: int) -> EncoderBlock:
-    """The module of a block."""
-    module = walk.model.encoder.blocks[block]
-    assert isinstance(module, EncoderBlock)
-    return module
-
-
-def block_values(walk: Walk, block: int) -> BlockValues:
-    """Measures what one block does to each token."""
-    path = f"encoder.blocks.{block}"
-    between, after = walk.value(f"{path}:add"), walk.value(f"{path}:add.2")
-    attention, mlp = (walk.value(branch(walk, path, name)) for name in ("attention", "mlp"))
-    before = between - attention  # z_{l-1} of the computed tokens
-    norms = torch.stack([x.norm(dim=-1) for x in (before, attention, between, mlp, after)], dim=-1)
-    gated = f"{path}.mlp:mul" in walk.stages
-    hidden = walk.value(f"{path}.mlp:mul" if gated else f"{path}.mlp.activation")
-    gates = walk.value(f"{path}.mlp:silu") if gated else hidden
-    heights, units = hidden.topk(min(MOST_ACTIVE, hidden.shape[-1]), dim=-1)
-    return BlockValues(norms, (gates > 0).float().mean(dim=-1), units, heights)
-
-
-def branch(walk: Walk, path: str, name: str) -> str:
-    """The path of a residual branch's last stage: its LayerScale, if it has one."""
-    scaled = f"{path}.{name}_scale"
-    return scaled if scaled in walk.stages else f"{path}.{name}"
+    return module.attention.weights(normed, bias).float().cpu()
 
 
 def position_table(walk: Walk) -> Float[Tensor, "tokens width"] | None:

@@ -1,43 +1,58 @@
+# ruff: noqa: RUF001 (the symbols are the paper's)
 """What the walk shows, as plain values for `walk/walk.html`; the chosen patch as it is before the script runs."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import UInt8
+from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.explain.attention_maps import readout_name
 from vitreous.explain.embeddings import embedding_filters, pixel_filters
-from vitreous.explain.inline import CRISP
+from vitreous.explain.inline import CRISP, HEAT, STRONGEST
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.pages import pictures
-from vitreous.pages.pictures import LEVELS, Strip, attention_picture, strip, strip_of_levels
-from vitreous.pages.walk.data import (
-    FIRST,
-    Choice,
+from vitreous.pages.pictures import COLD, LEVELS, STRIP, ZERO, level_picture, levels, strip, strip_of_levels
+from vitreous.pages.templates import equation
+from vitreous.pages.walk.numbers import (
     Resolution,
+    Similarity,
     Strips,
-    attention_of,
-    first_choice,
-    head_of,
+    block_numbers,
+    coarse,
+    packed,
     resolution,
-    script_data,
     similarity,
     strips,
 )
-from vitreous.pages.walk.recording import BlockValues, Walk, block_values, probabilities, probe_attention, record
+from vitreous.pages.walk.recording import Walk, probabilities, probe_attention, record
 from vitreous.pages.walk.source import source_of
 
+FIRST = 8  # numbers of a patch and of its token that are written out
 COMPONENTS = 28  # as in Figure 7
 PRODUCTS = 6  # filters that the chosen patch is multiplied with
 CHANNELS = 8  # of a stem's feature map
 PREFIXES = 6  # prefix tokens that are shown
 CLASSES = 5
+NORMS = ("zℓ₋₁", "attention adds", "z′ℓ", "the MLP adds", "zℓ")
 ORIGINAL_SIDE = 480  # pixels of the photo as given
 BACKDROP_SIDE = 224  # of the gray photo below the maps
+
+Pixels = UInt8[ndarray, "channels height width"]
+
+
+class Choice(NamedTuple):
+    """A patch: its row and column, its index among the patches, and among all tokens."""
+
+    row: int
+    column: int
+    place: int
+    token: int
 
 
 def view(
@@ -49,14 +64,16 @@ def view(
     fresh: bool,
 ) -> dict[str, Any]:
     """The variables of the template; see `walk_page` for the arguments."""
-    pixels = preprocessing.pixels(image)
-    walk = record(model, preprocessing.normalize(pixels[None].to(next(model.parameters()).device)))
-    choice, sides = first_choice(pixels.numpy(), walk), resolution(walk)
-    blocks = [block_values(walk, i) for i in range(model.config.depth)]
+    tensor = preprocessing.pixels(image)
+    walk = record(model, preprocessing.normalize(tensor[None].to(next(model.parameters()).device)))
+    pixels = tensor.numpy()
+    choice, sides = first_choice(pixels, walk), resolution(walk)
+    vectors, similar = strips(walk), similarity(walk)
+    numbers = [block_numbers(walk, i, sides) for i in range(model.config.depth)]
     names = prefix_names(model.config)
     label = "class" if names == ["class token"] else "prefix"
     return {
-        "title": f"A photo’s walk through {name}",  # noqa: RUF001
+        "title": f"A photo’s walk through {name}",
         "fresh": fresh,
         "config": model.config,
         "trace": walk.trace,
@@ -67,18 +84,33 @@ def view(
         "prefix_names": names,
         "prefix_label": label,
         "sides": sides,
-        "image": image_view(image, preprocessing, pixels.numpy()),
+        "image": image_view(image, preprocessing, pixels),
         "stem": stem_view(walk),
-        "patch": patch_view(walk, choice, pixels.numpy()),
+        "patch": patch_view(walk, choice, pixels),
         "projection": projection_view(walk, choice),
+        "strips": {kind: strip_of_levels(one.levels[choice.place], one.scale) for kind, one in vectors.items()},
+        "shown": vectors["embedded"].levels.shape[1],
+        "similarity": similar and (level_picture(similar.maps[choice.place]), similar.low, similar.high),
         "prefix": prefix_view(walk),
-        "positions": positions_view(walk, choice),
-        "blocks": [block_view(walk, i, values, choice, sides) for i, values in enumerate(blocks)],
+        "blocks": [block_view(walk, i, of_block, choice, sides) for i, of_block in enumerate(numbers)],
         "pooled": strip(walk.value("head.pooling")),
         "probe": probe_view(walk),
         "classes": classes(walk, class_names),
-        "data": script_data(walk, choice, sides, blocks, names, label),
+        "data": {
+            "prefix": names,
+            "prefixLabel": label,
+            "chosen": choice.place,
+            **script_data(walk, sides, vectors, similar, numbers),
+        },
     }
+
+
+def first_choice(pixels: Pixels, walk: Walk) -> Choice:
+    """The patch with the most contrast."""
+    (rows, columns), (height, width) = walk.grid, walk.model.config.token_stride
+    cut = torch.from_numpy(pixels).float().unflatten(2, (columns, width)).unflatten(1, (rows, height))
+    place = int(cut.permute(1, 3, 0, 2, 4).flatten(2).std(dim=-1).argmax())
+    return Choice(place // columns, place % columns, place, walk.prefix + place)
 
 
 def prefix_names(config: ViTConfig) -> list[str]:
@@ -95,7 +127,7 @@ def token_name(walk: Walk, token: int) -> str:
     return f"patch ({row}, {column})"
 
 
-def image_view(image: Image.Image, preprocessing: Preprocessing, pixels: Any) -> dict[str, Any]:
+def image_view(image: Image.Image, preprocessing: Preprocessing, pixels: Pixels) -> dict[str, Any]:
     """The photo as given and as the model sees it, and what the preprocessing does."""
     p = preprocessing
     return {
@@ -124,7 +156,7 @@ def stem_view(walk: Walk) -> dict[str, Any] | None:
     }
 
 
-def patch_view(walk: Walk, choice: Choice, pixels: Any) -> dict[str, Any]:
+def patch_view(walk: Walk, choice: Choice, pixels: Pixels) -> dict[str, Any]:
     """The chosen patch: its pixels, its channels one by one, and its first numbers."""
     c, place = walk.model.config, (choice.row, choice.column)
     planes = []
@@ -149,15 +181,8 @@ def projection_view(walk: Walk, choice: Choice) -> dict[str, Any]:
     components = embedding_filters(walk.model, COMPONENTS).components
     return {
         "products": list(zip(filters, token[:PRODUCTS].tolist(), strict=False)),
-        "strip": chosen_strip(strips(walk)["embedded"], choice),
-        "shown": strips(walk)["embedded"].levels.shape[1],
         "components": [pictures.filter_picture(one) for one in components],
     }
-
-
-def chosen_strip(vectors: Strips, choice: Choice) -> Strip:
-    """The strip of the chosen patch."""
-    return strip_of_levels(vectors.levels[choice.place], vectors.scale)
 
 
 def prefix_view(walk: Walk) -> dict[str, Any] | None:
@@ -171,74 +196,65 @@ def prefix_view(walk: Walk) -> dict[str, Any] | None:
     return {"path": stage.path, "strips": [strip(row) for row in values[:PREFIXES]]}
 
 
-def positions_view(walk: Walk, choice: Choice) -> dict[str, Any] | None:
-    """The similarity of the chosen position to all others, and the vectors that are added; None without a table."""
-    similar = similarity(walk)
-    if similar is None:
-        return None
-    return {
-        "picture": attention_picture(similar.maps[choice.place].numpy() / LEVELS),
-        "low": similar.low,
-        "high": similar.high,
-        "strips": {name: chosen_strip(vectors, choice) for name, vectors in strips(walk).items()},
-    }
-
-
-def block_view(walk: Walk, number: int, values: BlockValues, choice: Choice, sides: Resolution) -> dict[str, Any]:
+def block_view(
+    walk: Walk, number: int, numbers: dict[str, Tensor], choice: Choice, sides: Resolution
+) -> dict[str, Any]:
     """One block: its attention maps and what it does to the chosen patch."""
-    path = f"encoder.blocks.{number}"
-    shares, prefix = attention_of(walk, number, choice, sides)
-    computed = choice.token < len(values.norms)
-    token = choice.token if computed else 0
-    norms = values.norms[token].tolist()
+    path, columns = f"encoder.blocks.{number}", coarse(walk.grid, sides.queries)[1]
+    query = walk.prefix + choice.row // sides.queries * columns + choice.column // sides.queries
+    steps, peaks, prefix = (numbers[name][:, query] for name in ("maps", "peaks", "prefix"))
+    mean = ((steps / LEVELS) ** 2 * peaks[:, None, None]).mean(dim=0)
+    computed = choice.token < len(numbers["norms"])
+    norms, active, units, heights = (
+        numbers[name][choice.token if computed else 0].tolist() for name in ("norms", "active", "units", "heights")
+    )
     return {
         "number": number,
         "path": path,
         "computed": computed,
-        "reads": readout_name(walk.model.config) if len(values.norms) < walk.tokens else "",
-        "mean": share_picture(shares.mean(dim=0)),
+        "reads": readout_name(walk.model.config) if len(numbers["norms"]) < len(numbers["maps"][0]) else "",
+        "mean": level_picture(levels(mean)),
         "heads": [
-            {"picture": share_picture(share), "peak": float(share.max()), "prefix": float(prefix[i])}
-            for i, share in enumerate(shares)
+            {"picture": level_picture(one), "peak": peak, "prefix": share}
+            for one, peak, share in zip(steps, peaks.tolist(), prefix.tolist(), strict=True)
         ],
-        "first_head": first_head_view(walk, number, choice),
+        "first_head": first_head_view(walk, numbers, choice.token) if "q" in numbers else [],
         "gated": f"{path}.mlp:mul" in walk.stages,
         "added": [norms[i] / max(norms[i - 1], 1e-12) for i in (1, 3)],
-        "norms": norms,
-        "active": float(values.active[token]),
-        "units": list(zip(values.units[token].tolist(), values.heights[token].tolist(), strict=True)),
+        "norms": list(zip(map(equation, NORMS), norms, strict=True)),
+        "active": active,
+        "units": [(f"unit {unit}", height) for unit, height in zip(units, heights, strict=True)],
     }
 
 
-def share_picture(shares: Tensor) -> str:
-    """A map of attention in the levels that the script draws."""
-    return attention_picture((pictures.levels(shares) / LEVELS).numpy())
-
-
-def first_head_view(walk: Walk, block: int, choice: Choice) -> list[dict[str, Any]] | None:
-    """Head 0 of the chosen patch: its query, the best and worst matching keys, and the value of the best."""
-    head = head_of(walk, block)
-    if head is None:
-        return None
-    token, vectors = choice.token, head.vectors
-    best, worst = int(head.best[token]), int(head.worst[token])
-    best_score, worst_score = head.scores[token].tolist()
-
-    def row(kind: str, text: str, vector: Tensor, name: str = "", score: float | None = None) -> dict[str, Any]:
-        return {"kind": kind, "text": text, "strip": strip_of_levels(vector, 1.0), "name": name, "score": score}
-
+def first_head_view(walk: Walk, numbers: dict[str, Tensor], token: int) -> list[dict[str, Any]]:
+    """Head 0 of a token: its query, the best and worst matching keys, and the value of the best."""
+    matches = numbers["matches"][token].tolist()
+    best, worst = int(matches[0]), int(matches[1])
+    rows = [
+        ("q", "q of the chosen token, head 0", "q", token, None),
+        ("best", "best matching k", "k", best, matches[2]),
+        ("worst", "worst matching k", "k", worst, matches[3]),
+        ("v", "v of the best match", "v", best, None),
+    ]
     return [
-        row("q", "q of the chosen token, head 0", vectors["q"][token]),
-        row("best", "best matching k", vectors["k"][best], token_name(walk, best), best_score),
-        row("worst", "worst matching k", vectors["k"][worst], token_name(walk, worst), worst_score),
-        row("v", "v of the best match", vectors["v"][best]),
+        {
+            "kind": kind,
+            "text": text,
+            "strip": strip_of_levels(numbers[vector][index], 1.0),
+            "name": token_name(walk, index),
+            "score": score,
+        }
+        for kind, text, vector, index, score in rows
     ]
 
 
 def probe_view(walk: Walk) -> list[str]:
     """The attention of the probe of attention pooling, by head; empty for other poolings."""
     weights = probe_attention(walk)
-    return [] if weights is None else [share_picture(one) for one in weights[:, walk.prefix :].unflatten(1, walk.grid)]
+    if weights is None:
+        return []
+    return [level_picture(one) for one in levels(weights[:, walk.prefix :].unflatten(1, walk.grid))]
 
 
 def classes(walk: Walk, class_names: Sequence[str] | None) -> list[tuple[str, float]]:
@@ -246,6 +262,32 @@ def classes(walk: Walk, class_names: Sequence[str] | None) -> list[tuple[str, fl
     shares = probabilities(walk)
     if shares is None:
         return []
-    top = torch.topk(shares, min(CLASSES, len(shares)))
+    top = shares.topk(min(CLASSES, len(shares)))
     names = [f"class {i}" if class_names is None else class_names[i] for i in top.indices.tolist()]
     return list(zip(names, top.values.tolist(), strict=True))
+
+
+def script_data(
+    walk: Walk,
+    sides: Resolution,
+    vectors: dict[str, Strips],
+    similar: Similarity | None,
+    numbers: list[dict[str, Tensor]],
+) -> dict[str, Any]:
+    """The numbers of every token for the script, ready for JSON."""
+    config = walk.model.config
+    written = {"patches": "patch_embedding:patches", "tokens": "patch_embedding"}  # JSON has no NaN, so it becomes 0
+    return {
+        "grid": walk.grid,
+        "stride": config.token_stride,
+        "heads": config.num_heads,
+        "headDim": config.head_dim,
+        "colors": {"heat": HEAT, "cold": COLD, "strongest": STRONGEST, "levels": LEVELS, "zero": ZERO, "strip": STRIP},
+        "keys": {"side": sides.keys, "grid": coarse(walk.grid, sides.keys)},
+        "queries": {"side": sides.queries, "grid": coarse(walk.grid, sides.queries)},
+        **{name: walk.value(path)[:, :FIRST].nan_to_num().tolist() for name, path in written.items()},
+        "shown": vectors["embedded"].levels.shape[1],
+        "strips": {name: packed(one.levels) for name, one in vectors.items()},
+        "similarity": similar and {"grid": list(similar.maps.shape[1:]), "maps": packed(similar.maps)},
+        "blocks": [{name: packed(values) for name, values in block.items()} for block in numbers],
+    }

@@ -91,7 +91,7 @@ function showPatch() {
   document.querySelector("[data-values]").textContent = `(${values.join(", ")}, …)`;
   document.querySelector("[data-patch-name]").textContent = patchName(place).slice(6);
   for (const element of all("[data-value]")) element.textContent = minus(data.tokens[place][element.dataset.value].toFixed(2));
-  all("[data-strip]").forEach((view) => drawStrip(view, data.strips[view.dataset.strip], place, data.strips.numbers));
+  all("[data-strip]").forEach((view) => drawStrip(view, data.strips[view.dataset.strip], place, data.shown));
   all('[data-map="similarity"]').forEach((view) => {
     const [height, width] = data.similarity.grid, count = width * height;
     draw(view, width, height, count, (i) => (strongest * data.similarity.maps[place * count + i]) / levels);
@@ -128,15 +128,15 @@ function showBlock(block, i) {
     view.parentElement.querySelector("[data-peak]").innerText = lines.join("\n");
   }
   showNumbers(block, i);
-  if (block.first) showFirstHead(block.first, i);
+  if (block.q) showFirstHead(block, i);
 }
 
-function showFirstHead(first, i) {
-  const [best, worst, ...scores] = first.matches.subarray(4 * token, 4 * token + 4);
+function showFirstHead(block, i) {
+  const [best, worst, ...scores] = block.matches.subarray(4 * token, 4 * token + 4);
   const vectors = { q: ["q", token], best: ["k", best], worst: ["k", worst], v: ["v", best] };
   for (const view of all(`[data-block="${i}"] [data-first]`)) {
     const kind = view.dataset.first, [bytes, index] = vectors[kind];
-    drawStrip(view, first[bytes], index, first.numbers);
+    drawStrip(view, block[bytes], index, data.headDim);
     const which = ["best", "worst"].indexOf(kind);
     if (which < 0) continue;
     view.parentElement.querySelector("[data-name]").textContent = tokenName(index);
