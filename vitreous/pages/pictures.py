@@ -67,12 +67,6 @@ def backdrop(pixels: UInt8[ndarray, "channels height width"]) -> Image.Image:
     return as_image(pixels).convert("L").point(lambda value: round(20 + 0.5 * value))
 
 
-def crop(pixels: UInt8[ndarray, "channels height width"], place: tuple[int, int], patch: tuple[int, int]) -> str:
-    """The patch at (row, column)."""
-    (row, column), (height, width) = place, patch
-    return png(as_image(pixels[:, row * height : (row + 1) * height, column * width : (column + 1) * width]))
-
-
 def filter_picture(weights: Float[Tensor, "channels height width"]) -> str:
     """A filter: gray is 0, black or white the value farthest from it."""
     values = weights.detach().float().cpu().numpy()

@@ -127,6 +127,22 @@ def test_a_click_on_any_map_chooses_there(walked, page):
     assert page.inner_text("[data-patch-name]") == "(1, 4)"
 
 
+def test_the_chosen_patch_is_enlarged_whole_and_by_channel(walked, open_page):
+    _, image, path = walked
+    page = ready(open_page(path))
+    page.click('[data-picker="large"] [data-place="8"]')  # row 1, column 2
+    patch = (image[0, :, 8:16, 16:24] * 0.5 + 0.5) * 255
+    assert patch.std() > 10
+    for i, kind in enumerate((".patch:not(.red, .green, .blue)", ".red", ".green", ".blue")):
+        shown = Image.open(BytesIO(page.locator(f".planes {kind}").screenshot())).convert("RGB")
+        expected = patch.clone()
+        if i:
+            expected[[c for c in range(3) if c != i - 1]] = 0
+        small = np.asarray(shown.resize((8, 8), Image.Resampling.BOX), float).transpose(2, 0, 1)
+        inner = np.s_[:, 1:-1, 1:-1]  # its corners are round
+        np.testing.assert_allclose(small[inner], expected.numpy()[inner], atol=25)
+
+
 def test_it_works_by_keyboard_alone(walked, page):
     model, image, _ = walked
     page.click('[data-picker="large"] [data-place="0"]')

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 34  # margins
@@ -10,15 +11,8 @@ TICKS = 5  # about this many steps on an axis
 STEPS = (1, 2, 2.5, 5, 10)
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a chart.
-
-    Args:
-        name: of what it shows.
-        values: one per x; None where there is none.
-        style: the CSS class, which sets the color.
-    """
+class Line(NamedTuple):
+    """One line of a chart: a value per x, or None; the CSS class sets the color."""
 
     name: str
     values: Sequence[float | None]

@@ -86,7 +86,7 @@ def view(
         "sides": sides,
         "image": image_view(image, preprocessing, pixels),
         "stem": stem_view(walk),
-        "patch": patch_view(walk, choice, pixels),
+        "flattened_values": walk.value("patch_embedding:patches")[choice.place, :FIRST].tolist(),
         "projection": projection_view(walk, choice),
         "strips": {kind: strip_of_levels(one.levels[choice.place], one.scale) for kind, one in vectors.items()},
         "shown": vectors["embedded"].levels.shape[1],
@@ -153,22 +153,6 @@ def stem_view(walk: Walk) -> dict[str, Any] | None:
         "channels": len(features),
         "cell": tuple(stride // patch for stride, patch in zip(c.token_stride, c.patch_size, strict=True)),
         "pictures": [pictures.channel_picture(channel) for channel in features[:CHANNELS]],
-    }
-
-
-def patch_view(walk: Walk, choice: Choice, pixels: Pixels) -> dict[str, Any]:
-    """The chosen patch: its pixels, its channels one by one, and its first numbers."""
-    c, place = walk.model.config, (choice.row, choice.column)
-    planes = []
-    if len(pixels) == 3 and c.stem_blocks is None:
-        for i, name in enumerate(("red", "green", "blue")):
-            channel = pixels * 0
-            channel[i] = pixels[i]
-            planes.append((name, pictures.crop(channel, place, c.token_stride)))
-    return {
-        "picture": pictures.crop(pixels, place, c.token_stride),
-        "planes": planes,
-        "numbers": walk.value("patch_embedding:patches")[choice.place, :FIRST].tolist(),
     }
 
 
@@ -279,7 +263,6 @@ def script_data(
     written = {"patches": "patch_embedding:patches", "tokens": "patch_embedding"}  # JSON has no NaN, so it becomes 0
     return {
         "grid": walk.grid,
-        "stride": config.token_stride,
         "heads": config.num_heads,
         "headDim": config.head_dim,
         "colors": {"heat": HEAT, "cold": COLD, "strongest": STRONGEST, "levels": LEVELS, "zero": ZERO, "strip": STRIP},

@@ -6,7 +6,6 @@ const { heat, cold, strongest, levels, zero, strip } = data.colors;
 const [rows, columns] = data.grid;
 const prefix = data.prefix.length;
 const cells = { keys: data.keys.grid[0] * data.keys.grid[1], queries: data.queries.grid[0] * data.queries.grid[1] };
-const photo = new Image();
 let place = data.chosen; // index of the patch; it stays while a prefix token is chosen
 let token = prefix + place; // index among all tokens
 
@@ -66,18 +65,6 @@ function drawStrip(view, bytes, index, numbers) {
   draw(view, width, lines, numbers, (i) => (bytes[index * numbers + i] - zero) / zero);
 }
 
-function drawPatch(view) {
-  const [height, width] = data.stride, context = canvasOf(view, width, height), channel = view.dataset.patch;
-  const corner = [(place % columns) * width, Math.floor(place / columns) * height];
-  context.globalCompositeOperation = "copy";
-  context.drawImage(photo, ...corner, width, height, 0, 0, width, height);
-  if (channel !== "all") {
-    context.globalCompositeOperation = "multiply"; // leaves one channel
-    context.fillStyle = ["#f00", "#0f0", "#00f"][channel];
-    context.fillRect(0, 0, width, height);
-  }
-}
-
 /** The cell of a patch on a coarser grid. */
 function cellOf(patch, { side, grid }) {
   return Math.floor(Math.floor(patch / columns) / side) * grid[1] + Math.floor((patch % columns) / side);
@@ -86,7 +73,6 @@ function cellOf(patch, { side, grid }) {
 function showPatch() {
   root.style.setProperty("--row", Math.floor(place / columns));
   root.style.setProperty("--column", place % columns);
-  all("[data-patch]").forEach(drawPatch);
   const values = data.patches[place].map((value) => minus(value.toFixed(2)));
   document.querySelector("[data-values]").textContent = `(${values.join(", ")}, …)`;
   document.querySelector("[data-patch-name]").textContent = patchName(place).slice(6);
@@ -276,8 +262,7 @@ function onOpenAll(event) {
 }
 
 async function start() {
-  photo.src = getComputedStyle(root).getPropertyValue("--photo").trim().slice(4, -1);
-  await Promise.all([unpackAll(data), photo.decode()]);
+  await unpackAll(data);
   all("[data-picker]").forEach(makePicker);
   all(".pick").forEach((view) => view.addEventListener("click", onPicture));
   all("[data-token]").forEach((button, own) => {
