@@ -296,7 +296,7 @@ def test_the_command_writes_the_page_and_prints_its_path_last(tmp_path, photo, c
     assert "patch embedding" in shown
     assert shown.splitlines()[-1] == f"the walk is in {out}"
     text = Reader(out.read_text(encoding="utf-8")).text
-    assert "A photo’s walk through mu/16" in text
+    assert "A photo’s path through mu/16" in text
     assert "fresh and random" in text
 
 

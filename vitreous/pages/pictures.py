@@ -21,14 +21,7 @@ STRIP = 96  # numbers in a row of a strip
 
 
 class Strip(NamedTuple):
-    """A picture of a vector: one pixel per number.
-
-    Attributes:
-        picture: a data URI.
-        columns: numbers in a row.
-        rows: as many as the numbers need.
-        scale: the size at which colors are full.
-    """
+    """A picture of a vector, one pixel per number; `scale` is the size at which colors are full."""
 
     picture: str
     columns: int

@@ -8,7 +8,7 @@ reading direction) become visible escapes.
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -67,21 +67,6 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "–" if share is None else f"{share:.{digits}%}"
 
 
-def flops(multiply_adds: int) -> str:
-    """Multiply-adds as FLOPs, in four digits and a unit."""
-    return short(2 * multiply_adds) or "0"
-
-
-def shape(sizes: tuple[int, ...]) -> str:
-    """The shape of a tensor of one image, without the batch."""
-    return shape_text(sizes, images=1)
-
-
-def times(sizes: Iterable[int]) -> str:
-    """Sizes such as 224×224."""
-    return "×".join(map(str, sizes))
-
-
 def equation(text: str) -> Markup:
     """An equation with its subscripts and superscripts."""
     indexed = re.sub(r"(z′?)(ℓ₋₁|ℓ|₀)", lambda match: f"{match[1]}_{INDICES[match[2]]}", text)
@@ -106,10 +91,9 @@ TEMPLATES = Environment(
 TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
 TEMPLATES.filters |= {
     "equation": equation,
-    "flops": flops,
     "number": number,
     "percent": percent,
     "sentence": sentence,
-    "shape": shape,
-    "times": times,
+    "shape": shape_text,
+    "short": short,
 }

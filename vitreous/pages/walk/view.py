@@ -37,7 +37,6 @@ FIRST = 8  # numbers of a patch and of its token that are written out
 COMPONENTS = 28  # as in Figure 7
 PRODUCTS = 6  # filters that the chosen patch is multiplied with
 CHANNELS = 8  # of a stem's feature map
-PREFIXES = 6  # prefix tokens that are shown
 CLASSES = 5
 NORMS = ("zℓ₋₁", "attention adds", "z′ℓ", "the MLP adds", "zℓ")
 ORIGINAL_SIDE = 480  # pixels of the photo as given
@@ -73,7 +72,7 @@ def view(
     names = prefix_names(model.config)
     label = "class" if names == ["class token"] else "prefix"
     return {
-        "title": f"A photo’s walk through {name}",
+        "title": f"A photo’s path through {name}",
         "fresh": fresh,
         "config": model.config,
         "trace": walk.trace,
@@ -177,7 +176,7 @@ def prefix_view(walk: Walk) -> dict[str, Any] | None:
         return None
     tokens = [t for t in (model.class_token, model.distillation_token, model.registers) if t is not None]
     values = [row for token in tokens for row in token.detach()[0].float().cpu()]
-    return {"path": stage.path, "strips": [strip(row) for row in values[:PREFIXES]]}
+    return {"path": stage.path, "strips": [strip(row) for row in values]}
 
 
 def block_view(

@@ -86,33 +86,25 @@ function showPatch() {
 
 // ---- what follows the choice of a token
 
-/** The attention of the chosen token to each cell in one head of a block. */
-function sharesOf(block, head, row) {
-  const start = (head * (prefix + cells.queries) + row) * cells.keys;
-  const peak = block.peaks[head * (prefix + cells.queries) + row];
-  return Float32Array.from({ length: cells.keys }, (_, i) => (block.maps[start + i] / levels) ** 2 * peak);
-}
-
-function drawShares(view, shares, name) {
+function drawAttention(view, shares, name) {
   const [height, width] = data.keys.grid, most = Math.max(...shares), best = Math.max(0, shares.indexOf(most));
   draw(view, width, height, cells.keys, (i) => (strongest * Math.round(levels * Math.sqrt(shares[i] / (most || 1)))) / levels);
   const at = `row ${Math.floor(best / width) * data.keys.side}, column ${(best % width) * data.keys.side}`;
   view.setAttribute("aria-label", `${name}: ${tokenName(token)} attends most, ${percent(most)}, to ${at}`);
-  return most;
 }
 
 function showBlock(block, i) {
-  const row = token < prefix ? token : prefix + cellOf(place, data.queries);
-  const shares = Array.from({ length: data.heads }, (_, head) => sharesOf(block, head, row));
-  const mean = shares[0].map((_, key) => shares.reduce((sum, share) => sum + share[key], 0) / data.heads);
-  for (const view of all(`[data-map][data-block="${i}"]`)) {
-    const head = view.dataset.map, isMean = head === "mean";
-    const most = drawShares(view, isMean ? mean : shares[head], `block ${i}, ${isMean ? "mean of all heads" : `head ${head}`}`);
-    if (isMean) continue;
-    const toPrefix = block.prefix[head * (prefix + cells.queries) + row];
-    const lines = [`most ${percent(most)}`, `${data.prefixLabel} ${percent(toPrefix)}`].slice(0, prefix ? 2 : 1);
+  const query = token < prefix ? token : prefix + cellOf(place, data.queries), mean = new Float32Array(cells.keys);
+  for (let head = 0; head < data.heads; head++) {
+    const row = head * (prefix + cells.queries) + query, peak = block.peaks[row];
+    const shares = Float32Array.from({ length: cells.keys }, (_, key) => (block.maps[row * cells.keys + key] / levels) ** 2 * peak);
+    shares.forEach((share, key) => (mean[key] += share / data.heads));
+    const view = document.querySelector(`[data-map="${head}"][data-block="${i}"]`);
+    drawAttention(view, shares, `block ${i}, head ${head}`);
+    const lines = [`most ${percent(peak)}`, `${data.prefixLabel} ${percent(block.prefix[row])}`].slice(0, prefix ? 2 : 1);
     view.parentElement.querySelector("[data-peak]").innerText = lines.join("\n");
   }
+  all(`[data-map="mean"][data-block="${i}"]`).forEach((view) => drawAttention(view, mean, `block ${i}, mean of all heads`));
   showNumbers(block, i);
   if (block.q) showFirstHead(block, i);
 }
