@@ -19,7 +19,6 @@ from vitreous.cli.app import run
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.inspection.trace import inspect, named
 from vitreous.model.vit import VisionTransformer
-from vitreous.pages.templates import equation
 from vitreous.pages.walk import walk_page
 from vitreous.pages.walk.numbers import Resolution, average, block_numbers, coarse, resolution
 from vitreous.pages.walk.recording import probabilities, probe_attention, record
@@ -246,19 +245,6 @@ def test_the_code_on_the_page_is_the_code_of_the_model(switch):
 
 def test_a_method_without_a_docstring_is_shown_whole():
     assert excerpt(type(small_model("hybrid").stem).__init__).code.startswith("def __init__(self, blocks")
-
-
-@pytest.mark.parametrize(
-    ("plain", "shown"),
-    [
-        ("x_p¹E", "x<sub>p</sub>¹E"),
-        ("x_p ∈ ℝ^(N×(P²·C))", "x<sub>p</sub> ∈ ℝ<sup>N×(P²·C)</sup>"),
-        ("z′ℓ = MSA(LN(zℓ₋₁)) + zℓ₋₁ (2)", "z′<sub>ℓ</sub> = MSA(LN(z<sub>ℓ−1</sub>)) + z<sub>ℓ−1</sub> (2)"),
-        ("z_L¹ W + b < 1", "z<sub>L</sub>¹ W + b &lt; 1"),
-    ],
-)
-def test_equations_have_subscripts_and_superscripts(plain, shown):
-    assert equation(plain) == shown
 
 
 def test_a_model_with_nan_has_a_page(flower):
