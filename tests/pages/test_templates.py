@@ -8,7 +8,7 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from vitreous.pages.templates import FOLDER, TEMPLATES, content_policy, equation, number, percent
+from vitreous.pages.templates import FOLDER, TEMPLATES, content_policy, equation, number
 
 
 @pytest.mark.parametrize("name", sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.html")))
@@ -51,7 +51,7 @@ def test_the_policy_allows_the_pages_script_alone():
 
 def test_numbers():
     assert number(-1234.5, ",.1f") == "−1,234.5"
-    assert [percent(0.1234), percent(0.1234, 0), percent(None)] == ["12.3%", "12%", "–"]
+    assert [number(0.1234, ".1%"), number(1234567), number(None)] == ["12.3%", "1,234,567", "–"]
 
 
 @pytest.mark.parametrize(

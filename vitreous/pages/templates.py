@@ -57,14 +57,9 @@ def visible(value: object) -> object:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def number(value: int | float, spec: str = ",") -> str:
-    """A number in Python's format, with a real minus sign."""
-    return format(value, spec).replace("-", "−")
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as a percentage; a dash for None."""
-    return "–" if share is None else f"{share:.{digits}%}"
+def number(value: int | float | None, spec: str = ",") -> str:
+    """A number in Python's format, with a real minus sign; a dash for None."""
+    return "–" if value is None else format(value, spec).replace("-", "−")
 
 
 def equation(text: str) -> Markup:
@@ -92,7 +87,6 @@ TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan"
 TEMPLATES.filters |= {
     "equation": equation,
     "number": number,
-    "percent": percent,
     "sentence": sentence,
     "shape": shape_text,
     "short": short,

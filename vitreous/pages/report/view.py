@@ -69,7 +69,8 @@ def run_view(
         "training": training_numbers(recipe),
         "again": same_again(folder, data.name),
         "recipe_lines": recipe_text.splitlines(),
-        "environment": machine(environment),
+        "environment": environment,
+        "host": environment.get("host", {}),
     }
 
 
@@ -239,15 +240,3 @@ def same_again(folder: Path, data: str) -> str:
     again = (folder.parent if is_named else folder / "..") / f"{folder.resolve().name}-again"
     words = ["vitreous", "train", data, "--recipe", str(folder / "recipe.toml"), "--out", str(again)]
     return shlex.join(map(printable, words))
-
-
-def machine(environment: dict[str, Any]) -> list[str]:
-    """Versions, machine and date."""
-    host = environment.get("host", {})
-    return [
-        f"vitreous {environment.get('vitreous', '')}",
-        f"torch {host.get('torch', '')}",
-        f"{host.get('cpu', '')}, {host.get('cores', '')} cores",
-        f"on {environment.get('device', '')}",
-        str(environment.get("begun", "")),
-    ]

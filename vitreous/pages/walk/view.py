@@ -17,7 +17,7 @@ from vitreous.explain.inline import CRISP, HEAT, STRONGEST
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.pages import pictures
-from vitreous.pages.pictures import COLD, LEVELS, STRIP, ZERO, level_picture, levels, strip, strip_of_levels
+from vitreous.pages.pictures import COLD, LEVELS, STRIP, ZERO, Strip, level_picture, levels, strip, strip_of_levels
 from vitreous.pages.templates import equation
 from vitreous.pages.walk.numbers import (
     Resolution,
@@ -210,8 +210,10 @@ def block_view(
     }
 
 
-def first_head_view(walk: Walk, numbers: dict[str, Tensor], token: int) -> list[dict[str, Any]]:
-    """Head 0 of a token: its query, the best and worst matching keys, and the value of the best."""
+def first_head_view(
+    walk: Walk, numbers: dict[str, Tensor], token: int
+) -> list[tuple[str, str, Strip, str, float | None]]:
+    """Head 0 of a token: its query, the best and worst matching keys with their scores, and the value of the best."""
     matches = numbers["matches"][token].tolist()
     best, worst = int(matches[0]), int(matches[1])
     rows = [
@@ -221,13 +223,7 @@ def first_head_view(walk: Walk, numbers: dict[str, Tensor], token: int) -> list[
         ("v", "v of the best match", "v", best, None),
     ]
     return [
-        {
-            "kind": kind,
-            "text": text,
-            "strip": strip_of_levels(numbers[vector][index], 1.0),
-            "name": token_name(walk, index),
-            "score": score,
-        }
+        (kind, text, strip_of_levels(numbers[vector][index], 1.0), token_name(walk, index), score)
         for kind, text, vector, index, score in rows
     ]
 
