@@ -37,7 +37,9 @@ def excerpt(method: Callable[..., object]) -> Excerpt:
     lines, line = inspect.getsourcelines(method)
     file = Path(inspect.getsourcefile(method) or "").relative_to(ROOT).as_posix()
     code = dedent("".join(lines))
-    first = ast.parse(code).body[0].body[0]  # type: ignore[attr-defined]
+    function = ast.parse(code).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    first = function.body[0]
     lines = code.splitlines()
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
         del lines[first.lineno - 1 : first.end_lineno]
