@@ -59,7 +59,7 @@ OUTSIDE = {
     "support.files": set(),
     "support.text": set(),
     "cli": {"typer"},
-    "pages": {"jaxtyping", "numpy", "PIL", "torch"},
+    "pages": {"jaxtyping", "jinja2", "markupsafe", "numpy", "PIL", "torch"},
     "__main__": set(),
     "__init__": set(),
 }

@@ -1,4 +1,4 @@
-"""The page that a run leaves."""
+"""The report of a run."""
 
 import dataclasses
 import json
@@ -14,10 +14,11 @@ from vitreous.classifier import Classifier
 from vitreous.data.loader import batches
 from vitreous.data.sources.open import ImageData, Split, open_data
 from vitreous.evaluation.metrics import Outcome
-from vitreous.pages.report import choose, write_report
-from vitreous.pages.report.charts import Line, axis, line_chart, runs
-from vitreous.pages.report.page import cell
-from vitreous.pages.report.pictures import heat, photo
+from vitreous.pages.pictures import as_image, attention_picture, photo
+from vitreous.pages.report import write_report
+from vitreous.pages.report.charts import Line, axis, line_chart, segments
+from vitreous.pages.report.view import cell, choose
+from vitreous.pages.templates import TEMPLATES
 from vitreous.support.errors import InputError
 from vitreous.training.recipe.recipe import Recipe
 
@@ -26,7 +27,7 @@ CLASSES = (EVIL, "class10", 'x" onload="y')
 
 
 class Page(HTMLParser):
-    """What a browser finds in a page: its elements, its text, and whether all is closed."""
+    """The elements and the text of a page; fails if an element is not closed."""
 
     VOID = ("meta", "img", "path", "circle")
 
@@ -56,7 +57,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def source(tmp_path) -> ImageData:
-    """Photos of three classes, whose names a browser would run or a page would break on."""
+    """Photos of three classes; two of the names would run as code, or break an attribute, if not escaped."""
     return make_source(tmp_path)
 
 
@@ -74,8 +75,8 @@ def make_source(tmp_path, splits=("train", "test")) -> ImageData:
     return ImageData(**fields | {"class_names": CLASSES})  # names that no file system would hold
 
 
-def make_run(folder, epochs: int = 4):
-    """What a run leaves, apart from its model."""
+def make_run(folder, epochs: int = 4, settings: dict | None = None):
+    """A run's folder without its model."""
     folder.mkdir()
     rows = [
         {"epoch": i, "train_loss": 2.0 / i, "train_accuracy": i / 5, "val_loss": None if i == 2 else 1.5 / i,
@@ -84,7 +85,7 @@ def make_run(folder, epochs: int = 4):
     ]  # fmt: skip
     rows.append({"epoch": 3, "test_accuracy": 0.5})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = Recipe().with_settings({"batch_size": 8, "flip": True})
+    recipe = Recipe().with_settings({"batch_size": 8, "flip": True, **(settings or {})})
     (folder / "recipe.toml").write_text(recipe.to_toml() + f"# {EVIL}\n")
     (folder / "environment.json").write_text(json.dumps({"vitreous": "1.2", "device": "cpu", "host": {"cpu": EVIL}}))
     return folder
@@ -97,12 +98,12 @@ def classifier(**overrides) -> Classifier:
 
 
 def report(folder, model: Classifier, source: ImageData):
-    """The report of a run with that model."""
+    """Writes the report of a run with this model."""
     return write_report(folder, model, source, outcome_of(model, source.test or source.validation))
 
 
 def outcome_of(model: Classifier, split: Split) -> Outcome:
-    """What the model makes of a split."""
+    """The model's outcome on a split."""
     [batch] = batches(split, model.preprocessing, batch_size=len(split), shuffle=False)
     with torch.inference_mode():
         top = model.model(model.preprocessing.normalize(batch.images)).softmax(1).topk(3)
@@ -113,16 +114,16 @@ def outcome_by_hand(labels, classes, probabilities) -> Outcome:
     return Outcome(np.arange(len(labels)), labels, classes[:, None], probabilities[:, None], 1.0)
 
 
-def test_the_page_tells_the_result_and_how_it_came(source, tmp_path):
+def test_the_report_shows_the_result_and_how_it_was_reached(source, tmp_path):
     model = classifier()
     path = report(make_run(tmp_path / "run"), model, source)
     assert path == tmp_path / "run/report.html"
     page = Page(path.read_text(encoding="utf-8"))
     split = source.test
-    said = [model([split.load(i)])[0] for i in range(len(split))]
-    right = sum(s.class_name == CLASSES[label] for s, label in zip(said, split.labels, strict=True))
-    assert f"{100 * right / 15:.1f} %" in page.text
-    assert f"{right} of 15 held-out images are named right; 95 % interval" in page.text
+    predictions = [model([split.load(i)])[0] for i in range(len(split))]
+    right = sum(p.class_name == CLASSES[label] for p, label in zip(predictions, split.labels, strict=True))
+    assert f"{100 * right / 15:.1f}%" in page.text
+    assert f"{right} of 15 held-out images classified correctly; 95% interval" in page.text
     assert "photos: a Vision Transformer trained from scratch" in page.text
     assert "epoch 3, best on validation" in page.text
     assert "2 min 40 s" in page.text
@@ -134,8 +135,30 @@ def test_the_page_tells_the_result_and_how_it_came(source, tmp_path):
     cells = [a for tag, a in page.elements if tag == "td" and "style" in a]
     assert sum("hit" in a["class"] for a in cells) <= 3
     assert len(page.all("li", "card")) == 12
-    first = [text for text in ("✗ wrong", "✓ right") if text in page.text]
-    assert page.text.index(first[0]) < page.text.index(first[-1]) or len(first) == 1
+    verdicts = [text for text in ("✗ wrong", "✓ correct") if text in page.text]
+    assert page.text.index(verdicts[0]) < page.text.index(verdicts[-1]) or len(verdicts) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"init": "random"}, "photos: a Vision Transformer trained from scratch"),
+        ({"weights": "timm:vit_small"}, "photos: a Vision Transformer fine-tuned from at random"),
+        ({"weights": "timm:vit_small", "frozen": ["backbone"]}, "photos: a linear probe on at random"),
+    ],
+)
+def test_the_title_names_what_the_training_started_from(settings, expected, source, tmp_path):
+    folder = make_run(tmp_path / "run", settings=settings)
+    html = report(folder, classifier(), source).read_text(encoding="utf-8")
+    assert f"<title>{expected}</title>" in html
+    assert f"<h1>{expected}</h1>" in html
+
+
+def test_without_a_source_the_title_names_the_weights_of_the_recipe(source, tmp_path):
+    model = classifier()
+    del model.metadata["source"]
+    folder = make_run(tmp_path / "run", settings={"weights": "timm:vit_small"})
+    assert "fine-tuned from timm:vit_small" in report(folder, model, source).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +168,7 @@ def test_the_page_tells_the_result_and_how_it_came(source, tmp_path):
         (".", "--recipe recipe.toml --out ../{here}-again"),
     ],
 )
-def test_the_same_again_can_be_typed(folder, expected, source, tmp_path, monkeypatch):
+def test_the_command_that_repeats_the_run(folder, expected, source, tmp_path, monkeypatch):
     make_run(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "here/runs").mkdir()
@@ -155,7 +178,7 @@ def test_the_same_again_can_be_typed(folder, expected, source, tmp_path, monkeyp
     assert f"vitreous train {source.name} {expected.format(here='here')}" in text
 
 
-def test_only_what_is_shown_is_loaded(source, tmp_path):
+def test_only_the_images_shown_are_loaded(source, tmp_path):
     model, loaded = classifier(), []
     outcome = outcome_of(model, source.test)
     split = dataclasses.replace(source.test, load=lambda i: loaded.append(i) or source.test.load(i))
@@ -163,7 +186,7 @@ def test_only_what_is_shown_is_loaded(source, tmp_path):
     assert len(loaded) == len({*loaded}) == 12
 
 
-def test_it_is_one_small_file_that_asks_for_nothing(source, tmp_path):
+def test_it_is_one_small_file_without_requests(source, tmp_path):
     path = report(make_run(tmp_path / "run"), classifier(), source)
     assert path.stat().st_size < 200_000
     page = Page(path.read_text(encoding="utf-8"))
@@ -175,14 +198,14 @@ def test_it_is_one_small_file_that_asks_for_nothing(source, tmp_path):
     assert not [file for file in (tmp_path / "run").iterdir() if file.name.startswith(".")]
 
 
-def test_names_do_nothing_in_it(source, tmp_path):
+def test_names_are_escaped(source, tmp_path):
     html = report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8")
     assert "<script" not in html
     assert 'onload="y' not in html
-    assert Page(html).text.count(EVIL) >= 6, "as text it is there: in both tables, the cards, the recipe, the machine"
+    assert Page(html).text.count(EVIL) >= 6, "as text: in both tables, the cards, the recipe, the environment"
 
 
-def test_it_can_be_heard_and_reached_by_keyboard(source, tmp_path):
+def test_it_works_with_a_screen_reader_and_by_keyboard(source, tmp_path):
     page = Page(report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8"))
     assert all(a["alt"] for a in page.all("img"))
     assert all(a["aria-label"] for tag, a in page.elements if a.get("role") == "img")
@@ -213,11 +236,11 @@ def test_it_works_for_every_model(overrides, source, tmp_path):
     page = Page(html)
     heads = 12 * 3
     assert len(page.all("img")) == 12 + heads
-    assert ("all patches, on average," in page.text) == (overrides.get("class_token") is False)
+    assert ("the patches looked, on average," in page.text) == (overrides.get("class_token") is False)
     assert ("data:image/jpeg" in html) == (overrides.get("image_size") == 80)
 
 
-def test_without_a_test_split_the_doubt_is_told(tmp_path):
+def test_without_a_test_split_the_page_warns(tmp_path):
     source = make_source(tmp_path, splits=("train",))
     page = Page(report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8"))
     assert f"of {len(source.validation)} held-out" in page.text
@@ -225,7 +248,7 @@ def test_without_a_test_split_the_doubt_is_told(tmp_path):
 
 
 def test_broken_images_are_left_out(source, tmp_path):
-    (tmp_path / "photos/test/a/0.png").write_bytes(b"no image")
+    (tmp_path / "photos/test/a/0.png").write_bytes(b"not an image")
     page = Page(report(make_run(tmp_path / "run"), classifier(), source).read_text(encoding="utf-8"))
     assert "of 14 held-out images" in page.text
 
@@ -243,19 +266,19 @@ def test_many_classes_have_no_matrix(tmp_path):
     assert path.stat().st_size < 1_000_000
 
 
-def test_what_is_no_run_is_told_and_nothing_is_written(source, tmp_path):
+def test_a_folder_without_a_run_or_with_other_classes_is_an_error(source, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="give the folder of a finished run"):
         report(tmp_path / "empty", classifier(), source)
     assert [*(tmp_path / "empty").iterdir()] == []
-    with pytest.raises(InputError, match="the model has other classes"):
+    with pytest.raises(InputError, match="the classes of the model and of"):
         report(make_run(tmp_path / "run"), small_classifier(), source)
 
 
 # ---- its parts
 
 
-def test_wrong_ones_come_first_the_surest_at_the_top():
+def test_mistakes_come_first_the_most_confident_on_top():
     labels = np.repeat([0, 1], 20)
     classes = labels.copy()
     classes[[3, 8, 25]] = 1 - classes[[3, 8, 25]]
@@ -264,11 +287,11 @@ def test_wrong_ones_come_first_the_surest_at_the_top():
     chosen = choose(outcome_by_hand(labels, classes, probabilities))
     assert chosen[:3] == [25, 3, 8]
     assert len(chosen) == len({*chosen}) == 12
-    assert sum(labels[chosen[3:]]) in (4, 5), "right ones of all classes"
+    assert sum(labels[chosen[3:]]) in (4, 5), "correct ones of all classes"
 
 
 @pytest.mark.parametrize(("right", "wrong", "shown"), [(40, 40, 6), (2, 40, 10), (0, 3, 3), (40, 0, 0)])
-def test_a_dozen_is_shown_as_far_as_there_are(right, wrong, shown):
+def test_at_most_a_dozen_is_shown(right, wrong, shown):
     labels = np.zeros(right + wrong, np.int64)
     classes = np.repeat([0, 1], [right, wrong])
     chosen = choose(outcome_by_hand(labels, classes, np.ones(len(labels), np.float32)))
@@ -276,18 +299,18 @@ def test_a_dozen_is_shown_as_far_as_there_are(right, wrong, shown):
     assert sum(classes[chosen]) == shown
 
 
-def test_heat_is_strongest_where_attention_is():
-    pixels = opened(heat(np.array([[0.0, 0.1], [0.2, 0.4]])))
+def test_attention_is_most_opaque_at_its_maximum():
+    pixels = opened(attention_picture(np.array([[0.0, 0.25], [0.5, 1.0]])))
     assert pixels.shape == (2, 2, 4)
     assert pixels[..., 3].tolist() == [[0, 52], [105, 209]]
-    assert opened(heat(np.zeros((2, 2))))[..., 3].max() == 0
+    assert opened(attention_picture(np.full((2, 2), np.nan)))[..., 3].max() == 0
 
 
 def test_small_images_keep_every_pixel():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 6), dtype=np.uint8)
-    assert (opened(photo(pixels)) == pixels.transpose(1, 2, 0)).all()
-    assert (opened(photo(pixels[:1])) == pixels[0]).all()
-    assert max(opened(photo(np.zeros((3, 300, 600), np.uint8))).shape) == 224
+    assert (opened(photo(as_image(pixels), 224)) == pixels.transpose(1, 2, 0)).all()
+    assert (opened(photo(as_image(pixels[:1]), 224)) == pixels[0]).all()
+    assert max(opened(photo(as_image(np.zeros((3, 300, 600), np.uint8)), 224)).shape) == 224
 
 
 def opened(uri: str) -> np.ndarray:
@@ -312,18 +335,19 @@ def test_an_axis_has_round_numbers(low, high, expected):
     assert axis(low, high) == pytest.approx(expected)
 
 
-def test_a_line_breaks_where_a_value_is_missing():
-    assert runs([1.0, 2.0, 3.0, 4.0], [1.0, None, 3.0, float("nan")]) == [[(1, 1.0)] * 2, [(3, 3.0)] * 2]
-    drawn = line_chart("Loss", [1.0, 2.0, 3.0], [Line("t", [None] * 3, "train")], "{:g}".format)
-    assert 'class="line' not in drawn
+def test_a_line_is_split_where_a_value_is_missing():
+    assert segments([1.0, 2.0, 3.0, 4.0], [1.0, None, 3.0, float("nan")]) == [[(1, 1.0)] * 2, [(3, 3.0)] * 2]
+    assert line_chart("Loss", [1.0, 2.0, 3.0], [Line("t", [None] * 3, "train")], "{:g}".format).lines == []
 
 
 def test_a_chart_of_one_epoch():
-    drawn = line_chart("Loss", [1.0], [Line("training", [0.5], "train")], "{:g}".format, None, (1.0, 0.5))
-    assert Page(drawn).all("circle", "kept")
+    chart = line_chart("Loss", [1.0], [Line("training", [0.5], "train")], "{:g}".format, None, (1.0, 0.5))
+    drawn = Page(TEMPLATES.get_template("report/chart.html").module.line_chart(chart))
+    assert len(drawn.all("circle", "kept")) == len(drawn.all("path", "train")) == 1
 
 
 def test_cells_are_shaded_by_their_share():
-    assert cell(9, [9, 1], True) == '<td class="hit full" style="--share:0.900">9</td>'
-    assert cell(1, [9, 1], False) == '<td class="miss" style="--share:0.100">1</td>'
-    assert cell(0, [0, 0], True) == "<td>0</td>"
+    assert cell(9, 10, True) == {"text": "9", "style": "hit full", "share": "0.900"}
+    assert cell(1, 10, False) == {"text": "1", "style": "miss", "share": "0.100"}
+    assert cell(0, 0, True) == {"text": "0", "style": ""}
+    assert cell(0, 10, False) == {"text": "·", "style": ""}

@@ -19,7 +19,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 from numpy import ndarray
 
-from vitreous.explain.inline import CRISP, HEAT
+from vitreous.explain.inline import CRISP, HEAT, overlay
 from vitreous.support.figures import missing_glyphs_ignored
 from vitreous.support.text import printable
 
@@ -45,7 +45,6 @@ STYLE = {
 }
 INK, SOFT, LINE, RAISED = "#16191d", "#5a6470", "#e2e6ea", "#f1f3f5"
 ACCENT = HEAT
-STRONGEST = 0.82  # opacity of the strongest patch; the photo stays visible
 PALEST, GRAYEST = 0.35, 0.6  # a grayed photo is PALEST white + GRAYEST × its luminance
 PNG_DPI, SVG_DPI = 200, 110  # SVG_DPI is for embedded photos; everything else is vector graphics
 MARGIN, GAP, TEXT_LINE = 0.12, 0.06, 0.15  # inches
@@ -90,9 +89,7 @@ def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
 def heat(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 4"]:
     """A map as one color, transparent at the smallest value and most opaque at the largest."""
-    opacity = strength(scores) * (STRONGEST * 255)
-    color = np.broadcast_to(np.array(ACCENT, np.uint8), (*scores.shape, 3))
-    return np.dstack([color, opacity.round().astype(np.uint8)])
+    return overlay(strength(scores))
 
 
 def tints(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:

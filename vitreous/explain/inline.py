@@ -1,28 +1,30 @@
-"""Pictures inside a page: images as data URIs, and the look that all pages share."""
+"""Images as data URIs for HTML pages, and the colors of attention maps."""
 
 from base64 import b64encode
 from io import BytesIO
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image
 
 Kind = Literal["png", "jpeg"]
 
 HEAT = (255, 122, 0)  # the color of attention
-CRISP = 64  # pixels of a side up to which each pixel is shown as a square, and kept exactly
+STRONGEST = 0.82  # opacity of the most attended patch, so that the photo stays visible below
+CRISP = 64  # images up to this side are kept exactly, and shown with square pixels
 QUALITY = 88  # of a JPEG
 
 
-def picture(pixels: UInt8[ndarray, "channels height width"]) -> Image.Image:
-    """Channels first to an image, gray or RGB."""
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+def overlay(opacity: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 4"]:
+    """A map of opacities in [0, 1] as RGBA in the color of attention."""
+    alpha = (opacity * (STRONGEST * 255)).round().astype(np.uint8)
+    return np.dstack([np.broadcast_to(np.array(HEAT, np.uint8), (*alpha.shape, 3)), alpha])
 
 
 def encoded(image: Image.Image, kind: Kind) -> bytes:
-    """The bytes of an image's file."""
+    """The image as the bytes of a file."""
     file = BytesIO()
     if kind == "png":
         image.save(file, "PNG", optimize=True)
@@ -32,5 +34,5 @@ def encoded(image: Image.Image, kind: Kind) -> bytes:
 
 
 def uri(content: bytes, kind: Kind) -> str:
-    """A file as a data URI."""
+    """The bytes of an image file as a data URI."""
     return f"data:image/{kind};base64,{b64encode(content).decode('ascii')}"

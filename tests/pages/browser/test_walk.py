@@ -12,30 +12,31 @@ from sklearn.datasets import load_sample_image
 
 from tests.model.models import small_model
 from vitreous.data.preprocessing import Preprocessing
+from vitreous.explain.inline import STRONGEST
+from vitreous.pages.pictures import LEVELS
 from vitreous.pages.walk import walk_page
-from vitreous.pages.walk.packing import STEPS, average, pack_maps
-from vitreous.pages.walk.pictures import STRONGEST
+from vitreous.pages.walk.numbers import average
 
 ROWS, COLUMNS = 4, 6
 SWITCHES = {"registers": ["class token", "register 0"], "attention pooling": []}
 
-# What a map's pixels are: the opacity of each, row by row.
+# The opacity of each pixel of a map, row by row.
 OPACITIES = """view => {
   const canvas = view.querySelector("canvas");
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   return [...pixels].filter((_, i) => i % 4 === 3);
 }"""
 
-# What has the focus: its kind, and where it leads or stands.
+# The focused element: its tag, and its link or place.
 FOCUSED = """() => {
   const { tagName, dataset } = document.activeElement;
   const picker = document.activeElement.closest("[data-picker]");
   return `${tagName} ${picker?.dataset.picker ?? document.activeElement.getAttribute("href") ?? dataset.block}`;
 }"""
 
-# All text that is seen: what it is, its color, and the color behind it.
+# All visible text: its element, its color, and the background color.
 COLORS = """() => {
-  const found = [];
+  const pairs = [];
   const clear = "rgba(0, 0, 0, 0)";
   const texts = "h1, h2, h3, h4, h5, p, a, b, dt, dd, figcaption, button, code, summary *";
   for (const element of document.querySelectorAll(texts)) {
@@ -43,9 +44,9 @@ COLORS = """() => {
     let below = element;
     while (below && getComputedStyle(below).backgroundColor === clear) below = below.parentElement;
     const background = getComputedStyle(below ?? document.body).backgroundColor;
-    found.push([element.tagName + "." + element.className, getComputedStyle(element).color, background]);
+    pairs.push([element.tagName + "." + element.className, getComputedStyle(element).color, background]);
   }
-  return found;
+  return pairs;
 }"""
 
 
@@ -83,17 +84,19 @@ def expected_opacities(model, image, block: int, head: int | None, token: int) -
 
 
 def assert_maps_show(page, model, image, token: int) -> None:
-    """Every map of every block is the token's row of A, but for rounding to steps of opacity, in means of several."""
+    """Every map of every block is the token's row of A, up to the rounding of opacities."""
     for block in range(model.config.depth):
         for head in [None, *range(model.config.num_heads)]:
             name = "mean" if head is None else str(head)
             views = page.query_selector_all(f'[data-map="{name}"][data-block="{block}"]')
             assert len(views) == (2 if head is None else 1)
-            wanted = expected_opacities(model, image, block, head, token)
-            assert wanted.std() > 1
+            expected = expected_opacities(model, image, block, head, token)
+            assert expected.std() > 1
             for view in views:
                 steps = 0.51 if head is not None else 2
-                np.testing.assert_allclose(view.evaluate(OPACITIES), wanted, atol=255 * STRONGEST / STEPS * steps + 0.5)
+                np.testing.assert_allclose(
+                    view.evaluate(OPACITIES), expected, atol=255 * STRONGEST / LEVELS * steps + 0.5
+                )
 
 
 def test_the_page_opens_from_disk_without_faults_or_requests(walked, page):
@@ -124,7 +127,23 @@ def test_a_click_on_any_map_chooses_there(walked, page):
     assert page.inner_text("[data-patch-name]") == "(1, 4)"
 
 
-def test_the_keyboard_alone_suffices(walked, page):
+def test_the_chosen_patch_is_enlarged_whole_and_by_channel(walked, open_page):
+    _, image, path = walked
+    page = ready(open_page(path))
+    page.click('[data-picker="large"] [data-place="8"]')  # row 1, column 2
+    patch = (image[0, :, 8:16, 16:24] * 0.5 + 0.5) * 255
+    assert patch.std() > 10
+    for i, kind in enumerate((".patch:not(.red, .green, .blue)", ".red", ".green", ".blue")):
+        shown = Image.open(BytesIO(page.locator(f".planes {kind}").screenshot())).convert("RGB")
+        expected = patch.clone()
+        if i:
+            expected[[c for c in range(3) if c != i - 1]] = 0
+        small = np.asarray(shown.resize((8, 8), Image.Resampling.BOX), float).transpose(2, 0, 1)
+        inner = np.s_[:, 1:-1, 1:-1]  # its corners are round
+        np.testing.assert_allclose(small[inner], expected.numpy()[inner], atol=25)
+
+
+def test_it_works_by_keyboard_alone(walked, page):
     model, image, _ = walked
     page.click('[data-picker="large"] [data-place="0"]')
     steps = {"ArrowRight": (0, 1), "ArrowDown": (1, 1), "End": (1, 5), "ArrowLeft": (1, 4), "Home": (1, 0),
@@ -189,12 +208,12 @@ def test_the_address_holds_the_choice(walked, open_page):
     assert page.faults == []
 
 
-def test_still_pictures_and_drawn_ones_are_the_same(walked, open_page):
+def test_pictures_without_and_with_the_script_are_the_same(walked, open_page):
     assert_same_pictures(open_page(walked[2], script=False), ready(open_page(walked[2])))
 
 
 def test_a_coarse_page_draws_the_means_of_its_patches(tmp_path, monkeypatch, open_page):
-    monkeypatch.setattr("vitreous.pages.walk.pack_maps", lambda walk: pack_maps(walk, most=1500))
+    monkeypatch.setattr("vitreous.pages.walk.numbers.MAP_NUMBERS", 1000)
     model = small_model(image_size=(40, 48))
     flower = Image.fromarray(load_sample_image("flower.jpg"))
     path = tmp_path / "walk.html"
@@ -203,18 +222,18 @@ def test_a_coarse_page_draws_the_means_of_its_patches(tmp_path, monkeypatch, ope
     sides = page.evaluate("[data.keys.side, data.queries.side]")
     assert min(sides) > 1
     assert_same_pictures(open_page(path, script=False), page)
-    page.click('[data-picker="large"] [data-place="29"]')  # the lower right one, in a cell that is not whole
+    page.click('[data-picker="large"] [data-place="29"]')  # the lower right patch, in a cell of fewer patches
     assert chosen(page) == "patch (4, 5)"
     weights = model.attention_weights(Preprocessing(model.config.image_size)([flower]))[0][0, 1, 1:, 1:]
     first = 4 // sides[1] * sides[1], 5 // sides[1] * sides[1]
     row = weights.unflatten(0, (5, 6))[first[0] :, first[1] :].flatten(0, 1).mean(dim=0)
-    wanted = average(row.detach().unflatten(0, (5, 6))[None, None], sides[0]).flatten().numpy()
-    found = page.query_selector('[data-map="1"][data-block="0"]').evaluate(OPACITIES)
-    np.testing.assert_allclose(found, 255 * STRONGEST * np.sqrt(wanted / wanted.max()), atol=9)
+    expected = average(row.detach().unflatten(0, (5, 6))[None, None], sides[0]).flatten().numpy()
+    opacities = page.query_selector('[data-map="1"][data-block="0"]').evaluate(OPACITIES)
+    np.testing.assert_allclose(opacities, 255 * STRONGEST * np.sqrt(expected / expected.max()), atol=9)
 
 
 def assert_same_pictures(still, drawn) -> None:
-    """What the page shows without its script is what the script draws first."""
+    """The page without its script shows what the script draws first."""
     kept = "main .bars, main .captioned, main .strip-row, main summary .soft, main .digits"
     texts = [[one.text_content().split() for one in page.query_selector_all(kept)] for page in (still, drawn)]
     assert texts[0] == texts[1]
@@ -222,15 +241,14 @@ def assert_same_pictures(still, drawn) -> None:
     pairs = list(zip(still.query_selector_all(pictures), drawn.query_selector_all(pictures), strict=True))
     assert len(pairs) > 20
     for one, other in pairs:
-        found = np.array(other.evaluate(OPACITIES))
-        steps = 2 if one.get_attribute("data-map") == "mean" else 0  # the script's mean is of rounded maps
-        wanted = opacities_of(one.query_selector("img").get_attribute("src"))
-        assert wanted.std() > 1
-        np.testing.assert_allclose(found, wanted, atol=255 * STRONGEST / STEPS * steps + 1)
+        drawn_opacities = np.array(other.evaluate(OPACITIES))
+        expected = opacities_of(one.query_selector("img").get_attribute("src"))
+        assert expected.std() > 1
+        np.testing.assert_allclose(drawn_opacities, expected, atol=1)
 
 
 def opacities_of(uri: str) -> np.ndarray:
-    """The same of a still picture."""
+    """The opacity of each pixel of a still picture."""
     file = BytesIO(b64decode(uri.partition(",")[2]))
     return np.asarray(Image.open(file).convert("RGBA"), int)[..., 3].flatten()
 
@@ -248,7 +266,7 @@ def test_without_a_script_every_stage_is_there(walked, open_page):
 
 @pytest.mark.parametrize("width", [375, 768, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_and_can_be_read(walked, open_page, width, scheme):
+def test_it_fits_and_has_enough_contrast(walked, open_page, width, scheme):
     page = ready(open_page(walked[2], width=width, scheme=scheme))
     page.click("[data-open]")
     page.wait_for_timeout(100)
@@ -256,7 +274,7 @@ def test_it_fits_and_can_be_read(walked, open_page, width, scheme):
     assert page.locator('aside [data-picker="small"]').is_visible() == (width > 1000)
     pairs = page.evaluate(COLORS)
     assert len(pairs) > 200
-    assert {name: found for name, *pair in pairs if (found := contrast(*pair)) < 4.5} == {}
+    assert {name: ratio for name, *pair in pairs if (ratio := contrast(*pair)) < 4.5} == {}
 
 
 def contrast(one: str, other: str) -> float:

@@ -1,26 +1,22 @@
 "use strict";
-// One choice of a token for the whole page, and every picture and number that follows it.
+// The choice of one token for the whole page, and the pictures and numbers that follow it.
 
-const HEAT = [255, 122, 0], COLD = [43, 123, 222]; // the colors of pictures.py
-const STRONGEST = 0.86, STEPS = 15, ZERO = 7;
 const root = document.documentElement, data = JSON.parse(document.getElementById("data").textContent);
+const { heat, cold, strongest, levels, zero, strip } = data.colors;
 const [rows, columns] = data.grid;
-const front = data.prefix.length; // tokens in front of the patches
+const prefix = data.prefix.length;
 const cells = { keys: data.keys.grid[0] * data.keys.grid[1], queries: data.queries.grid[0] * data.queries.grid[1] };
-const photo = new Image();
-let place = data.chosen; // the patch, in reading order; it stays while a token in front is chosen
-let token = front + place; // among all tokens
+let place = data.chosen; // index of the patch; it stays while a prefix token is chosen
+let token = prefix + place; // index among all tokens
 
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const minus = (text) => text.replace("-", "−");
-const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
-const whole = (share) => `${(100 * share).toFixed(0)} %`;
-const nibble = (bytes, i) => (i % 2 ? bytes[i >> 1] & 15 : bytes[i >> 1] >> 4);
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
 const patchName = (i) => `patch (${Math.floor(i / columns)}, ${i % columns})`;
 const slug = (name) => name.replaceAll(" ", "-");
-const tokenName = (i) => (i < front ? data.prefix[i] : patchName(i - front));
+const tokenName = (i) => (i < prefix ? data.prefix[i] : patchName(i - prefix));
 
-// ---- what the page holds
+// ---- the data
 
 /** Bytes from base64, inflated. */
 async function unpack(text) {
@@ -29,21 +25,21 @@ async function unpack(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Replaces what is packed in a tree by its numbers: "u4:" two in a byte, "f4:" of 32 bits. */
+/** Replaces packed arrays in a tree by their numbers: "u1:" are bytes, "f4:" are floats. */
 async function unpackAll(fields) {
-  const one = async ([name, value]) => {
+  const unpackField = async ([name, value]) => {
     if (typeof value === "object") return unpackAll(value);
-    const kind = typeof value === "string" && value.match(/^[uf]4:/)?.[0];
+    const kind = typeof value === "string" && value.match(/^(u1|f4):/)?.[1];
     if (!kind) return;
     const bytes = await unpack(value.slice(3));
-    fields[name] = kind === "f4:" ? new Float32Array(bytes.buffer) : bytes;
+    fields[name] = kind === "f4" ? new Float32Array(bytes.buffer) : bytes;
   };
-  await Promise.all(Object.entries(fields ?? {}).map(one));
+  await Promise.all(Object.entries(fields ?? {}).map(unpackField));
 }
 
 // ---- pictures
 
-/** The canvas of a picture; the first time it takes the place of the still image. */
+/** The canvas of a picture; the first call replaces the still image. */
 function canvasOf(view, width, height) {
   let canvas = view.querySelector("canvas");
   if (!canvas) {
@@ -53,35 +49,23 @@ function canvasOf(view, width, height) {
   return canvas.getContext("2d");
 }
 
-/** Draws a pixel for each number: `of(i)` from -1 to 1 is its color's opacity, `count` of them. */
-function draw(view, width, height, count, of) {
+/** Draws `count` numbers from -1 to 1 as pixels: the sign is the color, the size its opacity. */
+function draw(view, width, height, count, valueAt) {
   const context = canvasOf(view, width, height), image = context.createImageData(width, height);
   for (let i = 0; i < count; i++) {
-    const value = of(i);
-    image.data.set(value < 0 ? COLD : HEAT, 4 * i);
+    const value = valueAt(i);
+    image.data.set(value < 0 ? cold : heat, 4 * i);
     image.data[4 * i + 3] = Math.round(255 * Math.abs(value));
   }
   context.putImageData(image, 0, 0);
 }
 
 function drawStrip(view, bytes, index, numbers) {
-  const lines = Math.ceil(numbers / 96), width = Math.ceil(numbers / lines);
-  draw(view, width, lines, numbers, (i) => (nibble(bytes, index * numbers + i) - ZERO) / ZERO);
+  const lines = Math.ceil(numbers / strip), width = Math.ceil(numbers / lines);
+  draw(view, width, lines, numbers, (i) => (bytes[index * numbers + i] - zero) / zero);
 }
 
-function drawPatch(view) {
-  const [height, width] = data.stride, context = canvasOf(view, width, height), channel = view.dataset.patch;
-  const corner = [(place % columns) * width, Math.floor(place / columns) * height];
-  context.globalCompositeOperation = "copy";
-  context.drawImage(photo, ...corner, width, height, 0, 0, width, height);
-  if (channel !== "all") {
-    context.globalCompositeOperation = "multiply"; // leaves one channel
-    context.fillStyle = ["#f00", "#0f0", "#00f"][channel];
-    context.fillRect(0, 0, width, height);
-  }
-}
-
-/** A patch's place on a grid whose cells are several patches of a side. */
+/** The cell of a patch on a coarser grid. */
 function cellOf(patch, { side, grid }) {
   return Math.floor(Math.floor(patch / columns) / side) * grid[1] + Math.floor((patch % columns) / side);
 }
@@ -89,58 +73,49 @@ function cellOf(patch, { side, grid }) {
 function showPatch() {
   root.style.setProperty("--row", Math.floor(place / columns));
   root.style.setProperty("--column", place % columns);
-  all("[data-patch]").forEach(drawPatch);
   const values = data.patches[place].map((value) => minus(value.toFixed(2)));
   document.querySelector("[data-values]").textContent = `(${values.join(", ")}, …)`;
   document.querySelector("[data-patch-name]").textContent = patchName(place).slice(6);
   for (const element of all("[data-value]")) element.textContent = minus(data.tokens[place][element.dataset.value].toFixed(2));
-  all("[data-strip]").forEach((view) => drawStrip(view, data.strips[view.dataset.strip], place, data.strips.numbers));
+  all("[data-strip]").forEach((view) => drawStrip(view, data.strips[view.dataset.strip], place, data.shown));
   all('[data-map="similarity"]').forEach((view) => {
     const [height, width] = data.similarity.grid, count = width * height;
-    draw(view, width, height, count, (i) => (STRONGEST * nibble(data.similarity.maps, place * count + i)) / STEPS);
+    draw(view, width, height, count, (i) => (strongest * data.similarity.maps[place * count + i]) / levels);
   });
 }
 
 // ---- what follows the choice of a token
 
-/** What the chosen token gives each cell in one head of a block. */
-function sharesOf(block, head, row) {
-  const start = (head * (front + cells.queries) + row) * cells.keys;
-  const peak = block.peaks[head * (front + cells.queries) + row];
-  return Float32Array.from({ length: cells.keys }, (_, i) => (nibble(block.maps, start + i) / STEPS) ** 2 * peak);
-}
-
-function drawShares(view, shares, name) {
+function drawAttention(view, shares, name) {
   const [height, width] = data.keys.grid, most = Math.max(...shares), best = Math.max(0, shares.indexOf(most));
-  draw(view, width, height, cells.keys, (i) => (STRONGEST * Math.round(STEPS * Math.sqrt(shares[i] / (most || 1)))) / STEPS);
+  draw(view, width, height, cells.keys, (i) => (strongest * Math.round(levels * Math.sqrt(shares[i] / (most || 1)))) / levels);
   const at = `row ${Math.floor(best / width) * data.keys.side}, column ${(best % width) * data.keys.side}`;
-  view.setAttribute("aria-label", `${name}: ${tokenName(token)} looks most, ${percent(most)}, at ${at}`);
-  return most;
+  view.setAttribute("aria-label", `${name}: ${tokenName(token)} attends most, ${percent(most)}, to ${at}`);
 }
 
 function showBlock(block, i) {
-  const row = token < front ? token : front + cellOf(place, data.queries);
-  const shares = Array.from({ length: data.heads }, (_, head) => sharesOf(block, head, row));
-  const mean = shares[0].map((_, key) => shares.reduce((sum, one) => sum + one[key], 0) / data.heads);
-  for (const view of all(`[data-map][data-block="${i}"]`)) {
-    const head = view.dataset.map, isMean = head === "mean";
-    const most = drawShares(view, isMean ? mean : shares[head], `block ${i}, ${isMean ? "mean of all heads" : `head ${head}`}`);
-    if (isMean) continue;
-    const given = block.prefix[head * (front + cells.queries) + row];
-    const lines = [`most ${percent(most)}`, `${data.front} ${percent(given)}`].slice(0, front ? 2 : 1);
+  const query = token < prefix ? token : prefix + cellOf(place, data.queries), mean = new Float32Array(cells.keys);
+  for (let head = 0; head < data.heads; head++) {
+    const row = head * (prefix + cells.queries) + query, peak = block.peaks[row];
+    const shares = Float32Array.from({ length: cells.keys }, (_, key) => (block.maps[row * cells.keys + key] / levels) ** 2 * peak);
+    shares.forEach((share, key) => (mean[key] += share / data.heads));
+    const view = document.querySelector(`[data-map="${head}"][data-block="${i}"]`);
+    drawAttention(view, shares, `block ${i}, head ${head}`);
+    const lines = [`most ${percent(peak)}`, `${data.prefixLabel} ${percent(block.prefix[row])}`].slice(0, prefix ? 2 : 1);
     view.parentElement.querySelector("[data-peak]").innerText = lines.join("\n");
   }
+  all(`[data-map="mean"][data-block="${i}"]`).forEach((view) => drawAttention(view, mean, `block ${i}, mean of all heads`));
   showNumbers(block, i);
-  if (block.first) showFirstHead(block.first, i);
+  if (block.q) showFirstHead(block, i);
 }
 
-function showFirstHead(first, i) {
-  const [most, least, ...scores] = first.best.subarray(4 * token, 4 * token + 4);
-  const drawn = { q: ["q", token], most: ["k", most], least: ["k", least], v: ["v", most] };
+function showFirstHead(block, i) {
+  const [best, worst, ...scores] = block.matches.subarray(4 * token, 4 * token + 4);
+  const vectors = { q: ["q", token], best: ["k", best], worst: ["k", worst], v: ["v", best] };
   for (const view of all(`[data-block="${i}"] [data-first]`)) {
-    const kind = view.dataset.first, [bytes, index] = drawn[kind];
-    drawStrip(view, first[bytes], index, first.numbers);
-    const which = ["most", "least"].indexOf(kind);
+    const kind = view.dataset.first, [bytes, index] = vectors[kind];
+    drawStrip(view, block[bytes], index, data.headDim);
+    const which = ["best", "worst"].indexOf(kind);
     if (which < 0) continue;
     view.parentElement.querySelector("[data-name]").textContent = tokenName(index);
     view.parentElement.querySelector("[data-score]").textContent = minus(scores[which].toFixed(2));
@@ -161,15 +136,15 @@ function showNumbers(block, i) {
   for (const share of all(`summary[data-block="${i}"] [data-adds]`)) {
     const branch = Number(share.dataset.adds);
     share.parentElement.hidden = !computed;
-    const part = norms[branch] / (norms[branch - 1] || 1);
-    share.textContent = !computed ? "" : part < 10 ? whole(part) : `${part.toFixed(0)} times`;
+    const added = norms[branch] / (norms[branch - 1] || 1);
+    share.textContent = !computed ? "" : added < 10 ? percent(added, 0) : `${added.toFixed(0)} times`;
   }
 }
 
 function showHidden(figure, block, most) {
   const start = most * token, heights = block.heights.subarray(start, start + most);
   setBars(figure, heights, (value) => minus(value.toFixed(2)), (j) => `unit ${block.units[start + j]}`);
-  figure.querySelector("[data-active]").textContent = whole(block.active[token]);
+  figure.querySelector("[data-active]").textContent = percent(block.active[token], 0);
 }
 
 function setBars(figure, sizes, text, name) {
@@ -184,30 +159,30 @@ function setBars(figure, sizes, text, name) {
 // ---- choosing
 
 /** Chooses a token for the whole page. */
-function choose(wanted, told = true) {
-  token = wanted;
-  if (token >= front) place = token - front;
-  root.classList.toggle("in-front", token < front);
+function choose(index, updateAddress = true) {
+  token = index;
+  if (token >= prefix) place = token - prefix;
+  root.classList.toggle("prefix-chosen", token < prefix);
   document.querySelector("[data-choice]").textContent = tokenName(token);
   all("[data-token]").forEach((button, own) => button.setAttribute("aria-pressed", own === token));
   for (const cell of all("[data-place]")) {
     const chosen = Number(cell.dataset.place) === place;
     cell.tabIndex = chosen ? 0 : -1;
-    cell.setAttribute("aria-selected", chosen && token >= front);
+    cell.setAttribute("aria-selected", chosen && token >= prefix);
   }
   showPatch();
   data.blocks.forEach(showBlock);
-  const name = token < front ? `token=${slug(data.prefix[token])}` : `patch=${Math.floor(place / columns)},${place % columns}`;
-  if (told) history.replaceState(null, "", `#${name}`);
+  const name = token < prefix ? `token=${slug(data.prefix[token])}` : `patch=${Math.floor(place / columns)},${place % columns}`;
+  if (updateAddress) history.replaceState(null, "", `#${name}`);
 }
 
-/** The token that the address names, or null. */
+/** The token in the address, or null. */
 function fromHash() {
   const [kind, value = ""] = location.hash.slice(1).split("=");
   const named = data.prefix.findIndex((name) => kind === "token" && slug(name) === value);
   if (named >= 0) return named;
   const match = kind === "patch" && value.match(/^(\d+),(\d+)$/);
-  return match && match[1] < rows && match[2] < columns ? front + Number(match[1]) * columns + Number(match[2]) : null;
+  return match && match[1] < rows && match[2] < columns ? prefix + Number(match[1]) * columns + Number(match[2]) : null;
 }
 
 function add(parent, role, label = null) {
@@ -227,7 +202,7 @@ function makePicker(picker) {
 }
 
 function move(picker, to) {
-  choose(front + to);
+  choose(prefix + to);
   picker.querySelector(`[data-place="${to}"]`).focus({ preventScroll: true });
 }
 
@@ -240,7 +215,7 @@ function onKey(event) {
     Enter: [row, column], " ": [row, column],
   }[event.key];
   if (to) move(event.currentTarget, to[0] * columns + to[1]);
-  else if (event.key.toLowerCase() === "c" && !far && !event.altKey && front) choose(token === 0 ? front + place : 0);
+  else if (event.key.toLowerCase() === "c" && !far && !event.altKey && prefix) choose(token === 0 ? prefix + place : 0);
   else return;
   event.preventDefault();
 }
@@ -250,7 +225,7 @@ function onPicture(event) {
   const box = event.currentTarget.getBoundingClientRect();
   const at = (part, count) => Math.min(count - 1, Math.max(0, Math.floor(part * count)));
   const row = at((event.clientY - box.top) / box.height, rows);
-  choose(front + row * columns + at((event.clientX - box.left) / box.width, columns));
+  choose(prefix + row * columns + at((event.clientX - box.left) / box.width, columns));
 }
 
 function goTo(event) {
@@ -279,14 +254,13 @@ function onOpenAll(event) {
 }
 
 async function start() {
-  photo.src = getComputedStyle(root).getPropertyValue("--photo").trim().slice(4, -1);
-  await Promise.all([unpackAll(data), photo.decode()]);
+  await unpackAll(data);
   all("[data-picker]").forEach(makePicker);
   all(".pick").forEach((view) => view.addEventListener("click", onPicture));
   all("[data-token]").forEach((button, own) => {
-    button.addEventListener("click", () => choose(token === own ? front + place : own));
+    button.addEventListener("click", () => choose(token === own ? prefix + place : own));
   });
-  all("nav a, header a, a.skip").forEach((link) => link.addEventListener("click", goTo));
+  all('a[href^="#"]').forEach((link) => link.addEventListener("click", goTo));
   all("[data-open]").forEach((button) => button.addEventListener("click", onOpenAll));
   addEventListener("hashchange", () => fromHash() !== null && choose(fromHash(), false));
   root.classList.add("scripted");

@@ -1,0 +1,118 @@
+"""One recorded pass of an image, and what follows from the tensors it kept. To be called without gradients."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitreous.inspection.recording import Recorder
+from vitreous.inspection.stages import Stage, Statistics, build_stages, measure
+from vitreous.inspection.trace import Trace
+from vitreous.model.encoder import EncoderBlock
+from vitreous.model.head import AttentionPooling
+from vitreous.model.shapes import AttentionMap, Grid, Images
+from vitreous.model.vit import VisionTransformer
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """One image's pass through a model, with the output of every stage.
+
+    Attributes:
+        model: that ran.
+        images: a batch of one.
+        trace: the stages as a tree.
+        stages: all stages by path, with the statistics of their outputs.
+    """
+
+    model: VisionTransformer
+    images: Images
+    trace: Trace
+    stages: dict[str, Stage]
+
+    @property
+    def grid(self) -> Grid:
+        """Patches, (rows, columns)."""
+        return self.model.grid(self.images)
+
+    @property
+    def prefix(self) -> int:
+        """The number of prefix tokens."""
+        return self.model.config.prefix_tokens
+
+    def value(self, path: str) -> Tensor:
+        """The output of a stage for the one image, as float32 on the CPU."""
+        value = self.stages[path].value
+        assert value is not None
+        return value[0].float().cpu()
+
+    def block(self, number: int) -> tuple[EncoderBlock, Tensor]:
+        """A block, and the normalized tokens that its attention reads."""
+        module, normed = self.model.encoder.blocks[number], self.stages[f"encoder.blocks.{number}.attention_norm"].value
+        assert isinstance(module, EncoderBlock)
+        assert normed is not None
+        return module, normed
+
+
+def record(model: VisionTransformer, images: Images) -> Walk:
+    """Runs the model once and keeps the output of every stage.
+
+    Args:
+        model: left unchanged.
+        images: a batch of one.
+    """
+    recorder = Recorder(model, observe=torch.Tensor.detach)
+    output = recorder.run(images)
+    boxes = build_stages(recorder, keep=True)
+    stages: dict[str, Stage] = {}
+    collect(boxes, stages)
+    return Walk(model, images, Trace(type(model).__name__, boxes, output, 1, model.training), stages)
+
+
+def collect(nested: tuple[Stage, ...], stages: dict[str, Stage]) -> None:
+    """Adds stages and their parts to a dict by path; the outer one wins if a path comes twice."""
+    for stage in nested:
+        stages.setdefault(stage.path, replace(stage, statistics=statistics(stage)))
+        collect(stage.parts, stages)
+
+
+def statistics(stage: Stage) -> Statistics | None:
+    """The statistics of a stage's output; None if it has no values."""
+    measured = None if stage.value is None else measure(stage.value)
+    if measured is None:
+        return None
+    *rest, norm = measured.tolist()
+    return Statistics(*rest, token_norm=norm)
+
+
+def attention_map(walk: Walk, block: int) -> AttentionMap:
+    """A of one block (equation 6) for every token, computed from the block's input."""
+    module, normed = walk.block(block)
+    positions = walk.model.position_embedding.for_blocks(walk.grid)
+    return module.attention.weights(normed, positions(block)).float().cpu()
+
+
+def position_table(walk: Walk) -> Float[Tensor, "tokens width"] | None:
+    """E_pos for this image, one row per token, or None if nothing is added; the first block's, if there are several."""
+    table = walk.model.position_embedding.table(walk.grid)
+    return None if table is None else table.float().cpu()
+
+
+def probe_attention(walk: Walk) -> Float[Tensor, "heads tokens"] | None:
+    """The attention of the probe of attention pooling, by head; None for other poolings."""
+    pooling = walk.model.head.pooling
+    if not isinstance(pooling, AttentionPooling):
+        return None
+    tokens = walk.stages["encoder"].value
+    assert tokens is not None
+    q, k, _ = pooling.attention.project(tokens, pooling.probe.to(tokens.dtype))
+    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+    return weights[0, :, 0].float().cpu()
+
+
+def probabilities(walk: Walk) -> Float[Tensor, " classes"] | None:
+    """The probability of each class; None for a model without a classifier."""
+    if walk.model.head.classifier is None:
+        return None
+    return walk.trace.output[0].float().softmax(dim=-1).cpu()
