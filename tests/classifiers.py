@@ -1,7 +1,9 @@
 """A small classifier with random weights, for the tests of what uses one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from vitreous.checkpoints.store import StoredModel
 from vitreous.classifier import Classifier
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
@@ -19,4 +21,10 @@ def small_classifier(class_names: Sequence[str] | None = CLASSES, **overrides: o
     fill_at_random(model)
     gray = (0.5,) * config.channels
     preprocessing = Preprocessing(config.image_size, mean=gray, std=gray, channels=config.channels)
-    return Classifier(model, preprocessing, class_names, {"source": "at random"})
+    names = None if class_names is None else tuple(class_names)
+    return Classifier(StoredModel(model, preprocessing, names, {"source": "at random"}))
+
+
+def changed(classifier: Classifier, **fields: object) -> Classifier:
+    """The same model with another preprocessing, other class names or metadata."""
+    return Classifier(replace(classifier.stored, **fields))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from tests.docs.test_documents import rows
-from vitreous.checkpoints.convert import FAMILIES
+from vitreous.checkpoints.families.recognize import FAMILIES
 from vitreous.model.config import CHOICES
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,8 @@ from torchvision.models import ViT_B_16_Weights, ViT_L_16_Weights
 
 from tests.hub_server import TOKEN, hub_of_client, use_addresses_of
 from vitreous.checkpoints.sources import download, hub
-from vitreous.checkpoints.sources.hub import fetch, is_remote, push, read_json
+from vitreous.checkpoints.files.layout import read_json
+from vitreous.checkpoints.sources.hub import fetch, is_remote, push
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
@@ -29,7 +30,7 @@ def server(monkeypatch, tmp_path):
         yield running
 
 
-def weights_of(fetched: hub.Fetched) -> bytes:
+def weights_of(fetched: hub.Located) -> bytes:
     return fetched.path.read_bytes()
 
 

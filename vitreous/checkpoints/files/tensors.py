@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from os import SEEK_END
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,21 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vitreous.checkpoints.files.layout import INDEX, KINDS, Kind
 from vitreous.checkpoints.files.pickles import is_pickle, nested, read_old, read_zipped
 from vitreous.support.errors import InputError
 from vitreous.support.files import atomic_file, atomic_path
 from vitreous.support.text import first_line
 
-Kind = Literal["safetensors", "npz", "pickle"]
-KINDS: dict[str, Kind] = {
-    ".safetensors": "safetensors",
-    ".npz": "npz",
-    ".pth": "pickle",
-    ".pt": "pickle",
-    ".bin": "pickle",
-    ".ckpt": "pickle",
-}
-INDEX = ".index.json"
 READABLE = f"give one of {', '.join(KINDS)}, or the {INDEX} of a file in shards"
 
 SLACK, INFLATION = 2**24, 4  # bytes that any file may unpack into, and how many times its own size besides

@@ -1,6 +1,5 @@
 """Names to local files: `hf:owner/name`, `timm:name.tag`, `torchvision:vit_b_16`, `google:…`, `meta:…`, `https://…`."""
 
-import json
 import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -11,38 +10,29 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vitreous.checkpoints.files.tensors import INDEX
+from vitreous.checkpoints.files.layout import CONFIG, INDEX, PREPROCESSOR, SUFFIXES, WEIGHTS, read_json
 from vitreous.checkpoints.sources import pretrained
 from vitreous.checkpoints.sources.download import bytes_text, cache_folder, check_address, download
-from vitreous.checkpoints.sources.repository import SUFFIXES, Repository, hub_errors, open_repository
+from vitreous.checkpoints.sources.repository import Repository, hub_errors, open_repository
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-MODEL_FILE = "model.safetensors"
-# What the weights of a folder or a repository are called, the first that is there: ours and the hub's.
-WEIGHTS = (
-    *(MODEL_FILE, f"{MODEL_FILE}{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
-    *("model.npz", "model.pth"),
-)
-MAX_JSON = 2**24  # bytes of a config or an index; a config with 21,843 class names has 2 MB
-
 
 @dataclass(frozen=True)
-class Fetched:
-    """What a name became on this machine.
+class Located:
+    """A checkpoint on this machine, and what its name and the files next to it say about it.
 
     Args:
-        path: the weights file, or the index file of sharded ones, whose shards lie beside it.
-        source: the canonical name, with the commit where there is one; fit to be published.
-        license: SPDX-like, where known.
-        family: whose layout the file has, where the name says it; a repository of `hf:` may have any.
-        config: the config.json that lies in the same folder, where there is one.
-        preprocessor: the preprocessor_config.json there.
+        path: the weights file, or the index of a sharded one, whose shards are in the same folder.
+        source: the canonical name, with the commit if there is one; contains no local path.
+        license: SPDX-like, if known.
+        family: the family, if the name implies one; a repository of `hf:` may hold any.
+        config: the config.json in the same folder, if any.
+        preprocessor: the preprocessor_config.json there, if any.
         class_names: torchvision's, in the order of the logits.
         preprocessing: torchvision's transforms.
-        fields: fields of ViTConfig that the table knows and the file's keys do not hold.
+        fields: fields of ViTConfig that the table of published weights knows and the file's keys do not record.
     """
 
     path: Path
@@ -55,6 +45,11 @@ class Fetched:
     preprocessing: Preprocessing | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
+    def json_files(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The contents of config.json and preprocessor_config.json; {} for one that does not exist."""
+        config, preprocessor = ({} if path is None else read_json(path) for path in (self.config, self.preprocessor))
+        return config, preprocessor
+
 
 def is_remote(name: str) -> bool:
     """Tells whether a name is one that `fetch` takes; `http:` is among them, to be refused with a reason."""
@@ -62,7 +57,7 @@ def is_remote(name: str) -> bool:
     return bool(colon) and scheme in SCHEMES and (not scheme.startswith("http") or rest.startswith("//"))
 
 
-def fetch(name: str) -> Fetched:
+def fetch(name: str) -> Located:
     """Brings the weights that a name stands for to this machine, unless they are here.
 
     Before a download one line on the standard error stream says size and license.
@@ -130,7 +125,7 @@ def choose(files: Iterable[str], name: str, repo_id: str) -> str:
     raise InputError(f"{name} has {len(candidates)} files of weights and none with a usual name", f"give {choices}")
 
 
-def _from_hugging_face(name: str) -> Fetched:
+def _from_hugging_face(name: str) -> Located:
     """`hf:owner/name[/file][@revision]`; the revision may be a branch, a tag, a commit or refs/pr/1."""
     place, _, revision = name.removeprefix("hf:").partition("@")
     parts = place.split("/", 2)
@@ -139,7 +134,7 @@ def _from_hugging_face(name: str) -> Fetched:
     return _from_repository(name, "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None)
 
 
-def _from_timm(name: str) -> Fetched:
+def _from_timm(name: str) -> Located:
     """`timm:name.tag[@revision]` is the hub's repository timm/name.tag."""
     model, _, revision = name.removeprefix("timm:").partition("@")
     if not model or "/" in model:
@@ -147,7 +142,7 @@ def _from_timm(name: str) -> Fetched:
     return _from_repository(name, f"timm/{model}", None, revision or None)
 
 
-def _from_repository(name: str, repo_id: str, file: str | None, revision: str | None) -> Fetched:
+def _from_repository(name: str, repo_id: str, file: str | None, revision: str | None) -> Located:
     base = name.partition("@")[0]
     where = f"give the path of a copy of {file or 'its weights, config.json and preprocessor_config.json'}"
     with hub_errors(name, repo_id, where):
@@ -163,7 +158,7 @@ def _from_repository(name: str, repo_id: str, file: str | None, revision: str | 
         path = _bring(base, repository, file, license)
     family = "timm" if repo_id.startswith("timm/") else None  # others keep files of any family there
     fields = row.fields if row else {}
-    return Fetched(path, f"{base}@{repository.commit}", license, family, config, preprocessor, fields=fields)
+    return Located(path, f"{base}@{repository.commit}", license, family, config, preprocessor, fields=fields)
 
 
 def _bring(name: str, repository: Repository, file: str, license: str | None) -> Path:
@@ -219,25 +214,7 @@ def _bars_on_a_terminal() -> Generator[None, None, None]:
         enable_progress_bars()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that lies beside weights.
-
-    Raises:
-        InputError: it is no JSON, no object, or longer than any such file is.
-    """
-    hint = "fix it, or fetch it again"
-    with path.open("rb") as file:
-        text = file.read(MAX_JSON + 1)
-    try:
-        value = json.loads(text) if len(text) <= MAX_JSON else None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is no JSON: {error}", hint) from error
-    if not isinstance(value, dict):
-        raise InputError(f"{str(path)!r} holds no JSON object of at most {bytes_text(MAX_JSON)}", hint)
-    return value
-
-
-def _from_torchvision(name: str) -> Fetched:
+def _from_torchvision(name: str) -> Located:
     """`torchvision:model[.weights]`, kept where torchvision keeps its files."""
     from torch.hub import get_dir
     from torchvision.models import get_model_weights, list_models
@@ -258,7 +235,7 @@ def _from_torchvision(name: str) -> Fetched:
     download(weights.url, path, f"sha256:{digits[1]}" if digits else None, name=source, license=license)
     fields = row.fields if row else {"image_size": tuple(weights.meta["min_size"])}
     names, preprocessing = tuple(weights.meta["categories"]), _transforms(weights.transforms())
-    return Fetched(path, source, license, "torchvision", class_names=names, preprocessing=preprocessing, fields=fields)
+    return Located(path, source, license, "torchvision", class_names=names, preprocessing=preprocessing, fields=fields)
 
 
 def _transforms(transforms: Any) -> Preprocessing:
@@ -275,17 +252,17 @@ def _transforms(transforms: Any) -> Preprocessing:
     )
 
 
-def _from_table(name: str) -> Fetched:
+def _from_table(name: str) -> Located:
     """`google:` and `meta:` names."""
     row = pretrained.find(name)
     assert row.url is not None, "rows of the table have addresses"
     scheme, _, file = row.name.partition(":")
     path = cache_folder() / scheme / f"{file}{row.suffix}"
     download(row.url, path, row.checksum, name=row.name, license=row.license)
-    return Fetched(path, row.name, row.license, row.family, fields=row.fields)
+    return Located(path, row.name, row.license, row.family, fields=row.fields)
 
 
-def _from_url(name: str) -> Fetched:
+def _from_url(name: str) -> Located:
     """`https://host/file#sha256=…`, kept by its checksum."""
     address, _, fragment = name.partition("#")
     check_address(address)
@@ -298,10 +275,10 @@ def _from_url(name: str) -> Fetched:
     path = cache_folder() / "sha256" / f"{digits}{suffix if suffix in SUFFIXES else ''}"
     public = address.partition("?")[0]  # a query may hold a signature or a token
     download(address, path, f"sha256:{digits}", name=public)
-    return Fetched(path, f"{public}#sha256={digits}")
+    return Located(path, f"{public}#sha256={digits}")
 
 
-SCHEMES: dict[str, Callable[[str], Fetched]] = {
+SCHEMES: dict[str, Callable[[str], Located]] = {
     "hf": _from_hugging_face,
     "timm": _from_timm,
     "torchvision": _from_torchvision,

@@ -8,12 +8,11 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import NamedTuple
 
-from vitreous.checkpoints.files.tensors import INDEX, KINDS
+from vitreous.checkpoints.files.layout import INDEX, SUFFIXES
 from vitreous.checkpoints.sources import pretrained
 from vitreous.support.errors import InputError
 from vitreous.support.patience import within
 
-SUFFIXES = tuple(KINDS)  # of weights
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PATIENCE = 3.0  # seconds for the hub to answer, where there is another way than to wait
 
