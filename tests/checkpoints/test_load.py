@@ -296,7 +296,7 @@ def test_one_file_of_a_repository(server, tmp_path):
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(load("hf:me/many/a/x.npz", "cpu").model(images), stored.model(images))
-    with pytest.raises(InputError, match=r"hf:me/many has 2 files of weights .*; give hf:me/many/a/x.npz"):
+    with pytest.raises(InputError, match=r"hf:me/many has 2 weights files .*; choose from hf:me/many/a/x.npz"):
         load("hf:me/many")
     with pytest.raises(InputError, match="cannot be read"):
         load("hf:me/many/y.npz")

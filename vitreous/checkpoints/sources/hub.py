@@ -52,53 +52,53 @@ class Located:
 
 
 def is_remote(name: str) -> bool:
-    """Tells whether a name is one that `fetch` takes; `http:` is among them, to be refused with a reason."""
+    """Whether `fetch` takes a name. `http:` is included, so that `fetch` can refuse it with a reason."""
     scheme, colon, rest = name.partition(":")
     return bool(colon) and scheme in SCHEMES and (not scheme.startswith("http") or rest.startswith("//"))
 
 
 def fetch(name: str) -> Located:
-    """Brings the weights that a name stands for to this machine, unless they are here.
+    """Locates the weights of a remote name, downloading them unless they are cached.
 
-    Before a download one line on the standard error stream says size and license.
+    Size and license are printed on stderr before a download.
 
     Args:
         name: `hf:owner/name[/file][@revision]`, `timm:name.tag[@revision]`, `torchvision:model[.weights]`,
             `google:` or `meta:` and a name of the table, or `https://host/file#sha256=<64 hex digits>`.
 
     Raises:
-        InputError: there is no such thing, it cannot be reached, or it is not what its checksum says. One line tells
-            what was tried and where a copy could be put.
+        InputError: the name does not exist, cannot be reached, or the content does not match its checksum. The hint
+            says where to put a copy.
     """
     if not is_remote(name):
-        raise InputError(f"{name!r} is no name of a download", f"names begin with {', '.join(SCHEMES)}")
+        raise InputError(f"{name!r} is not a remote name", f"such names begin with {', '.join(SCHEMES)}")
     return SCHEMES[name.partition(":")[0]](name)
 
 
 def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None = None, message: str) -> str:
-    """Uploads the files of a folder to the hub in one commit; the repository is made if there is none.
+    """Uploads a folder to the hub in one commit, creating the repository if necessary.
 
     Args:
-        folder: all files in it and below.
+        folder: with all its subfolders.
         repo_id: owner/name.
-        private: whether a repository that is made can be seen by its owner only.
-        token: with the right to write; by default the one of HF_TOKEN or of the last login.
+        private: whether a new repository is private.
+        token: with write access; by default HF_TOKEN, or that of the last login.
         message: of the commit.
 
     Returns:
-        The address of the repository.
+        The URL of the repository.
 
     Raises:
-        InputError: no files there, no right to write there, or no network.
+        InputError: the folder is empty, there is no write access, or no network.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
-        raise InputError(f"there are no files in a folder {str(folder)!r}", "give the folder with the files to upload")
+        raise InputError(f"there are no files in {str(folder)!r}", "give the folder with the files to upload")
     additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
-    instead = "log in with `hf auth login` or set HF_TOKEN, to a token that may write"
-    with hub_errors(f"hf:{repo_id}", repo_id, instead), _bars_on_a_terminal():
+    hint = "log in with `hf auth login` or set HF_TOKEN, with write access"
+    with hub_errors(f"hf:{repo_id}", repo_id, hint), _bars_on_a_terminal():
         api = HfApi(token=token)
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         api.create_commit(url.repo_id, additions, commit_message=message)
@@ -106,23 +106,23 @@ def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None
 
 
 def choose(files: Iterable[str], name: str, repo_id: str) -> str:
-    """The weights file among those of a repository, which a person called `name`.
+    """The weights file of a repository, given the name that the user typed.
 
     Raises:
-        InputError: there is none, or several and none has a usual name; it lists them.
+        InputError: there is none, or several and none with a usual name; it lists them.
     """
-    there = set(files)
+    files = set(files)
     for usual in WEIGHTS:
-        if usual in there:
+        if usual in files:
             return usual
-    candidates = sorted(file for file in there if file.endswith(SUFFIXES))
+    candidates = sorted(file for file in files if file.endswith(SUFFIXES))
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise InputError(f"{name} has no weights in a file of {', '.join(SUFFIXES)}", "give another repository")
+        raise InputError(f"{name} has no weights file ({', '.join(SUFFIXES)})", "choose another repository")
     _, at, revision = name.partition("@")
     choices = ", ".join(f"hf:{repo_id}/{file}{at}{revision}" for file in candidates)
-    raise InputError(f"{name} has {len(candidates)} files of weights and none with a usual name", f"give {choices}")
+    raise InputError(f"{name} has {len(candidates)} weights files and none with a usual name", f"choose from {choices}")
 
 
 def _from_hugging_face(name: str) -> Located:
@@ -130,7 +130,7 @@ def _from_hugging_face(name: str) -> Located:
     place, _, revision = name.removeprefix("hf:").partition("@")
     parts = place.split("/", 2)
     if len(parts) < 2 or not all(parts):
-        raise InputError(f"{name!r} names no repository", "write hf:owner/name, or hf:owner/name/file.npz for one file")
+        raise InputError(f"{name!r} is not a repository", "write hf:owner/name, or hf:owner/name/file.npz for one file")
     return _from_repository(name, "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None)
 
 
@@ -138,31 +138,31 @@ def _from_timm(name: str) -> Located:
     """`timm:name.tag[@revision]` is the hub's repository timm/name.tag."""
     model, _, revision = name.removeprefix("timm:").partition("@")
     if not model or "/" in model:
-        raise InputError(f"{name!r} names no model of timm", pretrained.suggestion(name))
+        raise InputError(f"{name!r} is not a timm model", pretrained.suggestion(name))
     return _from_repository(name, f"timm/{model}", None, revision or None)
 
 
 def _from_repository(name: str, repo_id: str, file: str | None, revision: str | None) -> Located:
     base = name.partition("@")[0]
-    where = f"give the path of a copy of {file or 'its weights, config.json and preprocessor_config.json'}"
-    with hub_errors(name, repo_id, where):
+    hint = f"give the path of a copy of {file or 'its weights, config.json and preprocessor_config.json'}"
+    with hub_errors(name, repo_id, hint):
         repository = open_repository(repo_id, revision, file)
         if file is not None and file not in repository.files:
             raise unknown(f"file in hf:{repo_id}", file, [path for path in repository.files if path.endswith(SUFFIXES)])
         file = file or choose(repository.files, name, repo_id)
-        # Those in another folder are of other weights.
-        beside = [PurePosixPath(file).with_name(kept).as_posix() for kept in (CONFIG, PREPROCESSOR)]
-        config, preprocessor = (repository.get(path) if path in repository.files else None for path in beside)
+        # Those in another folder belong to other weights.
+        siblings = [PurePosixPath(file).with_name(sibling).as_posix() for sibling in (CONFIG, PREPROCESSOR)]
+        config, preprocessor = (repository.get(path) if path in repository.files else None for path in siblings)
         row = pretrained.KNOWN.get(base)
         license = repository.license or (row.license if row else None)
-        path = _bring(base, repository, file, license)
-    family = "timm" if repo_id.startswith("timm/") else None  # others keep files of any family there
+        path = _download_weights(base, repository, file, license)
+    family = "timm" if repo_id.startswith("timm/") else None  # others publish files of any family
     fields = row.fields if row else {}
     return Located(path, f"{base}@{repository.commit}", license, family, config, preprocessor, fields=fields)
 
 
-def _bring(name: str, repository: Repository, file: str, license: str | None) -> Path:
-    """The weights on this machine, with all shards; says what is fetched."""
+def _download_weights(name: str, repository: Repository, file: str, license: str | None) -> Path:
+    """Downloads the weights with all shards; returns the local path."""
     if not file.endswith(INDEX):
         _announce(name, repository, [file], license)
         return repository.get(file)
@@ -170,7 +170,7 @@ def _bring(name: str, repository: Repository, file: str, license: str | None) ->
     shards = _shards(path, file)
     missing = [shard for shard in shards if shard not in repository.files]
     if missing:
-        raise InputError(f"{name} lacks {', '.join(missing)}, which {file} names", "fetch it again")
+        raise InputError(f"{name} lacks {', '.join(missing)}, listed in {file}", "download it again")
     _announce(name, repository, shards, license)
     for shard in shards:
         repository.get(shard)
@@ -178,29 +178,29 @@ def _bring(name: str, repository: Repository, file: str, license: str | None) ->
 
 
 def _shards(index: Path, file: str) -> list[str]:
-    """The paths of the shards that an index names, which lie in its folder."""
+    """The paths of the shards in an index; all are in its folder."""
     weight_map = read_json(index).get("weight_map")
     names = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not names or not all(isinstance(n, str) and n.endswith(SUFFIXES) and not set(n) & set("/\\") for n in names):
-        raise InputError(f"{str(index)!r} is no index of weights in its own folder", "give another file")
+        raise InputError(f"{str(index)!r} is not an index of weights in its own folder", "choose another file")
     return sorted({str(PurePosixPath(file).parent / shard) for shard in names})
 
 
 def _announce(name: str, repository: Repository, files: Iterable[str], license: str | None) -> None:
-    """Says size and license of what is going to be fetched, if anything is."""
+    """Prints size and license of what will be downloaded, if anything."""
     from huggingface_hub import try_to_load_from_cache
 
-    here = partial(try_to_load_from_cache, repository.repo_id, revision=repository.commit)
-    new = [file for file in files if not isinstance(here(file), str)]
+    cached = partial(try_to_load_from_cache, repository.repo_id, revision=repository.commit)
+    new = [file for file in files if not isinstance(cached(file), str)]
     if new:
         sizes = [repository.files[file] or 0 for file in new]
-        line = f"{name}: {bytes_text(sum(sizes))}, license {license or 'not known'}"
+        line = f"{name}: {bytes_text(sum(sizes))}, license {license or 'unknown'}"
         print(printable(line), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def _bars_on_a_terminal() -> Generator[None, None, None]:
-    """Keeps the bars of uploads out of logs, unless the environment asks for them."""
+    """Shows upload progress on a terminal only, unless the environment overrides it."""
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
@@ -215,14 +215,14 @@ def _bars_on_a_terminal() -> Generator[None, None, None]:
 
 
 def _from_torchvision(name: str) -> Located:
-    """`torchvision:model[.weights]`, kept where torchvision keeps its files."""
+    """`torchvision:model[.weights]`, cached where torchvision caches its files."""
     from torch.hub import get_dir
     from torchvision.models import get_model_weights, list_models
 
     model, _, member = name.removeprefix("torchvision:").partition(".")
     models = list_models(include="vit_*")
     if model not in models:
-        raise unknown("ViT of torchvision", model, models)
+        raise unknown("torchvision ViT", model, models)
     enum: Any = get_model_weights(model)
     if member and member not in enum.__members__:
         raise unknown(f"weights of torchvision:{model}", member, [weights.name for weights in enum])
@@ -239,7 +239,7 @@ def _from_torchvision(name: str) -> Located:
 
 
 def _transforms(transforms: Any) -> Preprocessing:
-    """Torchvision's ImageClassification: the shorter side resized, the middle cut out."""
+    """Torchvision's ImageClassification: the shorter side resized, the middle cropped."""
     (crop,), (resize,) = transforms.crop_size, transforms.resize_size
     return Preprocessing(
         image_size=(crop, crop),
@@ -254,7 +254,7 @@ def _transforms(transforms: Any) -> Preprocessing:
 
 def _from_table(name: str) -> Located:
     """`google:` and `meta:` names."""
-    row = pretrained.find(name)
+    row = pretrained.row_for(name)
     assert row.url is not None, "rows of the table have addresses"
     scheme, _, file = row.name.partition(":")
     path = cache_folder() / scheme / f"{file}{row.suffix}"
@@ -263,12 +263,12 @@ def _from_table(name: str) -> Located:
 
 
 def _from_url(name: str) -> Located:
-    """`https://host/file#sha256=…`, kept by its checksum."""
+    """`https://host/file#sha256=…`, cached by its checksum."""
     address, _, fragment = name.partition("#")
     check_address(address)
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if match is None:
-        hint = f"write {address}#sha256= and the 64 hex digits that `sha256sum` prints of the file"
+        hint = f"append #sha256= and the 64 hex digits that `sha256sum` prints: {address}#sha256=…"
         raise InputError(f"{address} has no checksum", hint)
     digits = match[1].lower()
     suffix = PurePosixPath(unquote(urlsplit(address).path)).suffix
