@@ -14,9 +14,8 @@ from vitreous.support.errors import InputError
 from vitreous.support.text import csv_cell, printable
 
 if TYPE_CHECKING:
-    from vitreous.classifier import Classifier
+    from vitreous.classifier import Classifier, Prediction
     from vitreous.data.images import BadImage
-    from vitreous.classifier import Prediction
 
 HEADER = ("image", "class_name", "probability", "unsure", "second_class_name", "second_probability")
 WIDEST = 60  # columns of a table that a name may take before the others move

@@ -82,9 +82,7 @@ def test_shapes_have_the_published_parameters():
 
 
 def test_any_augreg_file_is_known_by_its_name():
-    row = row_for(
-        "google:S_32-i21k-90ep-lr_0.001-aug_strong1-wd_0.1-do_0.1-sd_0.1--cifar10-steps_2k-lr_0.003-res_384"
-    )
+    row = row_for("google:S_32-i21k-90ep-lr_0.001-aug_strong1-wd_0.1-do_0.1-sd_0.1--cifar10-steps_2k-lr_0.003-res_384")
     assert row.url is not None
     assert row.url.endswith("/augreg/" + row.name.removeprefix("google:") + ".npz")
     assert (row.variant, row.image_size, row.num_classes) == ("S/32", 384, 10)
