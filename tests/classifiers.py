@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from vitreous.checkpoints.store import StoredModel
 from vitreous.classifier import Classifier
@@ -28,3 +32,12 @@ def small_classifier(class_names: Sequence[str] | None = CLASSES, **overrides: o
 def changed(classifier: Classifier, **fields: object) -> Classifier:
     """The same model with another preprocessing, other class names or metadata."""
     return Classifier(replace(classifier.stored, **fields))
+
+
+def write_photos(folder: Path) -> list[str]:
+    """Five different photos of different sizes; returns their paths."""
+    noise = np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(5)]
+    for i, path in enumerate(paths):
+        Image.fromarray(noise.integers(0, 256, (20 + i, 30 - i, 3), dtype=np.uint8)).save(path)
+    return [str(path) for path in paths]

@@ -50,12 +50,10 @@ class Prediction:
 
     @property
     def class_name(self) -> str:
-        """The top class."""
         return self.top[0][0]
 
     @property
     def probability(self) -> float:
-        """The top class's probability, in [0, 1]."""
         return self.top[0][1]
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,9 +73,10 @@ class Prediction:
 class Classifier:
     """A model with everything that belongs to it: call it with photos, get class names and probabilities.
 
+    `model`, `preprocessing`, `class_names`, `metadata` and `report` are those of `stored`.
+
     Args:
-        stored: the model with its preprocessing, class names, metadata and report. The model is put into evaluation
-            mode.
+        stored: the model with what belongs to it; it is put into evaluation mode.
         changes: the adaptations since loading, one sentence each.
     """
 
@@ -88,27 +87,22 @@ class Classifier:
 
     @property
     def model(self) -> VisionTransformer:
-        """The Vision Transformer, in evaluation mode."""
         return self.stored.model
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the weights expect of an image."""
         return self.stored.preprocessing
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """In the order of the logits; None if the model has no head or its classes have no names."""
         return self.stored.class_names
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Source, license and whatever else is stored with the weights."""
         return self.stored.metadata
 
     @property
     def report(self) -> LoadReport | None:
-        """How the file of another family was read; None for a vitreous file."""
         return self.stored.report
 
     @classmethod
@@ -137,10 +131,8 @@ class Classifier:
         try:
             stored = load_checkpoint(name, family=family, **fields)
         except InputError as error:
-            hints = [error.hint] if error.hint else []
-            if Path(repo_id).exists():
-                hints.append(f"or load the local files with vitreous.load({repo_id!r})")
-            raise InputError(error.cause, ", ".join(hints)) from error
+            local = f", or load the local files with vitreous.load({repo_id!r})" if Path(repo_id).exists() else ""
+            raise InputError(error.cause, (error.hint + local).removeprefix(", ")) from error
         return cls(stored).to(device or best_device())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -164,16 +156,11 @@ class Classifier:
             return push(Path(folder), repo_id, private=private, token=token, message=f"{self!r}")
 
     def card(self, repo_id: str = "owner/name") -> str:
-        """The model card for the hub, in Markdown.
-
-        Args:
-            repo_id: the repository it is for.
-        """
+        """The model card for a repository of the hub, in Markdown."""
         return model_card(replace(self.stored, metadata=published(self.metadata)), f"{self!r}", repo_id)
 
     @property
     def device(self) -> torch.device:
-        """The device of the model."""
         return next(self.model.parameters()).device
 
     def to(self, device: str | torch.device) -> Self:

@@ -1,71 +1,34 @@
-"""`vitreous export`: from any family to any other, with its reports, errors and files."""
+"""`vitreous export`: from any family to any other, with its reports and files."""
 
-import errno
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoints.peers import assert_same_tensors, filled
-from tests.classifiers import changed, small_classifier
+from tests.checkpoints.peers import assert_same_tensors
+from tests.classifiers import changed
+from tests.cli.exporting import CROP, NAMES, SQUASH, export, ours, peer, photos, write_models
 from vitreous.checkpoints.export import effect
 from vitreous.checkpoints.families.recognize import FAMILIES, OURS
-from vitreous.classifier import Classifier, load
-from vitreous.cli.app import run
+from vitreous.classifier import load
 from vitreous.cli.export import ChannelChoice, ResamplingChoice, Target, size
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.adapt import ChannelMethod
 from vitreous.model.config import Resampling
 from vitreous.support.errors import InputError
 
-NAMES = ("cat", "L'été à la mer", 'a/b: "c"', "猫 🐈", "---")
-SQUASH = Preprocessing((32, 32), "squash", 1.0, "bicubic", True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-CROP = Preprocessing((32, 32), "crop", 0.875, "bilinear", True, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-def peer(**changes):
-    """A random timm model."""
-    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2, "num_heads": 3, "num_classes": 5}
-    return filled(timm.create_model("vit_base_patch16_224", **(arguments | {"act_layer": "gelu_tanh"} | changes)))
-
-
-def ours(**changes) -> Classifier:
-    """A classifier that most families can hold."""
-    fields = {"width": 64, "num_heads": 4, "image_size": 32, "patch_size": 8, "gelu": "exact"} | changes
-    classifier = small_classifier(NAMES[: fields.get("num_classes", len(NAMES))] or None, **fields)
-    preprocessing = classifier.preprocessing.adapted((32, 32), fields.get("channels", 3))
-    return changed(classifier, preprocessing=preprocessing)
-
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """A current folder with theirs.safetensors (timm) and ours.safetensors."""
     monkeypatch.chdir(tmp_path)
-    save_file(peer().state_dict(), "theirs.safetensors")
-    ours().save("ours.safetensors")
+    write_models(tmp_path)
     return tmp_path
-
-
-def export(*arguments: str) -> None:
-    assert run(["export", *arguments]) == 0
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """All that is below a folder, with what it holds."""
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
-
-
-def photos(count: int = 4) -> list[Image.Image]:
-    noise = np.random.default_rng(0)
-    return [Image.fromarray(noise.integers(0, 256, (40 + i, 50 - i, 3), dtype=np.uint8)) for i in range(count)]
 
 
 # ---- there and back
@@ -215,147 +178,6 @@ def test_control_characters_in_keys_are_escaped(here, capsys):
     torch.save({"model": tensors, "optimizer": {"\x1b[31m\n": torch.ones(2)}}, "run.pth")
     export("run.pth", "--to", "timm", "--out", "out.pth", "--family", "timm")
     assert "\x1b" not in capsys.readouterr().out
-
-
-# ---- errors
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("ours.safetensors --to google --out new", ["cannot hold exact GELU", "export to another family"]),
-        ("ours.safetensors --to dino --out new/deep", ["DINO cannot hold a classifier"]),
-        ("ours.safetensors --to tim --out new", ["'tim' is not one of 'vitreous', 'google'"]),
-        ("ours.safetensors --to timm --out new.npz", ["timm has no .npz files", "use .safetensors"]),
-        ("ours.safetensors --to vitreous --out new.pth", ["safetensors, not .pth"]),
-        ("ours.safetensors --to timm --out theirs.safetensors", ["'theirs.safetensors' already exists", "--force"]),
-        ("ours.safetensors --to timm --out full", ["'full' already exists", "--force"]),
-        ("ours.safetensors --to timm --out nowhere/new.pth", ["'nowhere/new.pth': No such file", "give a folder"]),
-        ("ours.safetensors --to timm --out theirs.safetensors/new", ["cannot write the folder", "Not a directory"]),
-        (
-            "ours.safetensors --to timm --out new --set num_heads=4",
-            ["already stores its config", "leave out"],
-        ),
-        ("theirs.safetensors --to timm --out new --set num_heads", ["--set 'num_heads' is not KEY=VALUE"]),
-        (
-            "theirs.safetensors --to timm --out new --set heads=3",
-            ["no ViTConfig field 'heads'", "'num_heads'"],
-        ),
-        ("theirs.safetensors --to timm --out new --set num_heads=x", ["num_heads is 'x'"]),
-        ("theirs.safetensors --to timm --out new --set num_heads=7", ["does not divide width 192"]),
-        ("theirs.safetensors --to timm --out new --set image_size=40", ["position_embedding", "(1, 17, 192)"]),
-        ("theirs.safetensors --to timm --out new --set class_token=false", ["class_token is False"]),
-        ("theirs.safetensors --to timm --out new --family tim", ["no family 'tim'", "did you mean 'timm'"]),
-        (
-            "theirs.safetensors --to timm --out new --family google",
-            ["is not a checkpoint of", "leave out the family"],
-        ),
-        ("B/16 --to timm --out new", ["B/16 is a model variant", "train it first"]),
-        ("nowhere --to timm --out new", ["there is no model at nowhere", "give a run's folder"]),
-        ("notes.txt --to timm --out new", ["notes.txt is not a model file"]),
-        ("cut.safetensors --to timm --out new", ["cut.safetensors cannot be read", "copy or download it again"]),
-        ("noise.pth --to timm --out new", ["noise.pth cannot be read"]),
-        ("ours.safetensors --to timm --out new --image-size 30", ["30×30", "32×32"]),
-        ("ours.safetensors --to timm --out new --image-size 32x32x3", ["'32x32x3' is not a size"]),
-        ("ours.safetensors --to timm --out new --image-size 80000", ["image_size is 80000", "8,192 is the most"]),
-        ("ours.safetensors --to timm --out new --image-size 16x8200", ["image_size is (16, 8200)", "8,192 is"]),
-        ("ours.safetensors --to timm --out new --patch-size 7", ["patches of 7×7"]),
-        ("ours.safetensors --to timm --out new --classes -1", ["num_classes is -1", "at least 0"]),
-        ("ours.safetensors --to timm --out new --classes 1000000000000", ["1,000,000 is the most"]),
-        ("ours.safetensors --to timm --out new --channels 0", ["channels is 0", "at least 1"]),
-        ("ours.safetensors --to timm --out new --channels 2000", ["channels is 2000", "1,024 is the most"]),
-        ("ours.safetensors --to timm --out new --channel-method mean", ["'mean' is not one of 'average', 'repeat'"]),
-        ("theirs.safetensors --to timm --out new --set device=cpu", ["'device' is no field of a model"]),
-        ("ours.safetensors --to timm --out new --resampling cubic", ["'cubic' is not one of 'bilinear_aligned'"]),
-        ("ours.safetensors --to timm --out new --dtype float8", ["'float8' is not one of 'float32'"]),
-    ],
-)
-def test_an_error_is_two_lines_and_changes_nothing(arguments, words, here, capsys):
-    (here / "full").mkdir()
-    (here / "full/notes.txt").write_text("mine")
-    (here / "notes.txt").write_text("mine")
-    (here / "cut.safetensors").write_bytes((here / "theirs.safetensors").read_bytes()[:-100])
-    (here / "noise.pth").write_bytes(bytes(range(256)))
-    before = contents(here)
-    assert run(["export", *arguments.split()]) == 2
-    out, error = capsys.readouterr()
-    assert out == ""
-    lines = error.splitlines()
-    assert lines[0].startswith("error: ")
-    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("  try: ")), error
-    for part in words:
-        assert part in error
-    assert contents(here) == before
-
-
-def test_an_unsupported_preprocessing_is_refused_before_anything_is_written(here, capsys):
-    changed(ours(), preprocessing=Preprocessing((32, 32), antialias=False)).save("mine.safetensors")
-    before = contents(here)
-    assert run(["export", "mine.safetensors", "--to", "huggingface", "--out", "new/deep"]) == 2
-    assert "without antialias" in capsys.readouterr().err
-    assert contents(here) == before
-
-
-@pytest.mark.parametrize("out", ["new/deep", "new.safetensors", "new.pth", "full"])
-def test_a_full_disk_changes_nothing(out, here, monkeypatch, capsys):
-    """The disk is full when the weights are flushed."""
-    (here / "full").mkdir()
-    (here / "full/config.json").write_text("{}")
-    before = contents(here)
-
-    def no_room(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", no_room)
-    for target in ("timm", "vitreous") if out != "new.pth" else ("timm",):
-        assert run(["export", "ours.safetensors", "--to", target, "--out", out, "--force"]) == 2
-        error = capsys.readouterr().err
-        assert "No space left on device" in error
-        assert "give a folder with room" in error
-        assert contents(here) == before
-
-
-def test_a_disk_that_is_full_for_the_last_file_changes_nothing(here, monkeypatch, capsys):
-    before = contents(here)
-
-    def no_room(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("vitreous.checkpoints.export.write_json", no_room)
-    assert run(["export", "ours.safetensors", "--to", "timm", "--out", "new/deep"]) == 2
-    assert capsys.readouterr().err.splitlines()[0] == (
-        "error: cannot write the folder 'new/deep': No space left on device"
-    )
-    assert contents(here) == before
-
-
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no read-only folder")
-@pytest.mark.parametrize("out", ["/proc/new", "/proc/new.safetensors"])
-@pytest.mark.parametrize("target", ["timm", "vitreous"])
-def test_a_read_only_folder_is_an_error(out, target, here, capsys):
-    assert run(["export", "ours.safetensors", "--to", target, "--out", out]) == 2
-    error = capsys.readouterr().err
-    assert f"'{out}'" in error
-    assert "give a folder with room and permission to write" in error
-
-
-def test_force_replaces_what_is_there_and_leaves_the_rest(here, capsys):
-    export("theirs.safetensors", "--to", "timm", "--out", "folder")
-    Path("folder/notes.txt").write_text("mine")
-    export("ours.safetensors", "--to", "timm", "--out", "folder", "--force")
-    assert load("folder", "cpu").class_names == NAMES
-    assert Path("folder/notes.txt").read_text() == "mine"
-    export("ours.safetensors", "--to", "timm", "--out", "theirs.safetensors", "--force")
-    assert load("theirs.safetensors", "cpu", num_heads=4).model.config.width == 64
-
-
-def test_weights_are_not_written_next_to_others_that_would_be_read_instead(here, capsys):
-    Path("mine").mkdir()
-    ours(gelu="tanh").save("mine/model.safetensors")
-    before = contents(here)
-    assert run(["export", "mine", "--to", "google", "--out", "mine", "--force"]) == 2
-    assert "the folder 'mine' has other weights: model.safetensors" in capsys.readouterr().err
-    assert contents(here) == before
 
 
 # ---- adaptation
