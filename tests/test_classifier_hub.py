@@ -103,13 +103,13 @@ def test_a_pushed_file_that_does_not_fit_is_refused(change, server, tmp_path):
     if change == "missing":
         del tensors[key]
     save_file(tensors, tmp_path / "m.safetensors", header)
-    server.add("me/odd", {"model.safetensors": (tmp_path / "m.safetensors").read_bytes()})
+    server.add("me/broken", {"model.safetensors": (tmp_path / "m.safetensors").read_bytes()})
     with pytest.raises(InputError, match=r"one\.more" if change == "more" else key.replace(".", r"\.")):
-        Classifier.from_pretrained("me/odd")
+        Classifier.from_pretrained("me/broken")
 
 
 def front_of(card: str) -> dict:
-    """The YAML in front of a card."""
+    """The YAML front matter of a card."""
     start, front, _ = card.split("---\n", 2)
     assert start == ""
     return yaml.safe_load(front)

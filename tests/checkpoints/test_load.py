@@ -29,7 +29,7 @@ from vitreous.support.errors import InputError
 
 NAMES = {0: "cat", 1: "L'été", 2: "猫"}
 IN_ORDER = tuple(NAMES.values())
-WANTED = Preprocessing((32, 32), "squash", 1.0, "bicubic", True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+PREPROCESSING = Preprocessing((32, 32), "squash", 1.0, "bicubic", True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 @pytest.fixture
@@ -54,7 +54,10 @@ def from_transformers(folder: Path, **options):
     model = filled(transformers.ViTForImageClassification(config))
     model.save_pretrained(folder, **options)
     processor = transformers.ViTImageProcessor(
-        size={"height": 32, "width": 32}, resample=3, image_mean=list(WANTED.mean), image_std=list(WANTED.std)
+        size={"height": 32, "width": 32},
+        resample=3,
+        image_mean=list(PREPROCESSING.mean),
+        image_std=list(PREPROCESSING.std),
     )
     processor.save_pretrained(folder)
     return model
@@ -65,7 +68,7 @@ def from_timm(folder: Path, names=IN_ORDER, heads=4):
     arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": heads, "num_classes": 3}
     model = filled(timm.create_model("vit_base_patch16_224", **arguments))
     preprocessing = {"input_size": (3, 32, 32), "crop_mode": "squash", "crop_pct": 1.0, "interpolation": "bicubic"}
-    model.pretrained_cfg.update(preprocessing | {"mean": WANTED.mean, "std": WANTED.std})
+    model.pretrained_cfg.update(preprocessing | {"mean": PREPROCESSING.mean, "std": PREPROCESSING.std})
     save_for_hf(model, str(folder), {"label_names": names}, arguments, safe_serialization=True)
     return model
 
@@ -83,7 +86,7 @@ def assert_is(classifier, theirs, guesses=()) -> None:
         assert is_varied(expected)
         assert (classifier.model(images) - expected).abs().max() < EQUAL
     assert classifier.class_names == IN_ORDER
-    assert classifier.preprocessing == WANTED
+    assert classifier.preprocessing == PREPROCESSING
     assert tuple(guess.field for guess in classifier.report.guesses) == guesses
 
 
@@ -247,11 +250,11 @@ def test_a_repository_of_timm(server, tmp_path):
 
 def test_the_caller_overrides_the_family_of_a_name(server, tmp_path):
     published("google", tmp_path / "x.npz", image_size=32, patch_size=8)
-    server.add("timm/odd", {"x.npz": (tmp_path / "x.npz").read_bytes()})
-    with pytest.raises(InputError, match=r"timm:odd@\w+ is not a checkpoint of timm: .* missing") as caught:
-        load("timm:odd")
+    server.add("timm/other", {"x.npz": (tmp_path / "x.npz").read_bytes()})
+    with pytest.raises(InputError, match=r"timm:other@\w+ is not a checkpoint of timm: .* missing") as caught:
+        load("timm:other")
     assert caught.value.hint == "choose another name (vitreous list models), or set the family"
-    assert load("timm:odd", "cpu", family="google").metadata["family"] == "google"
+    assert load("timm:other", "cpu", family="google").metadata["family"] == "google"
     small_classifier().save(tmp_path / "model.safetensors")
     server.add("timm/ours", {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
     assert load("timm:ours", "cpu").class_names == CLASSES
@@ -357,13 +360,13 @@ def test_a_name_of_torchvision(server, tmp_path, monkeypatch):
         assert (found.model(images) - theirs(images)).abs().max() < EQUAL
     assert found.class_names is not None
     assert (len(found.class_names), found.class_names[1]) == (1000, "goldfish")
-    wanted = torchvision.models.ViT_B_16_Weights.DEFAULT.transforms()
+    transforms = torchvision.models.ViT_B_16_Weights.DEFAULT.transforms()
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 260, 3), dtype=np.uint8))
-    assert (found.preprocessing([photo])[0] - wanted(photo)).abs().max() < 1e-5
+    assert (found.preprocessing([photo])[0] - transforms(photo)).abs().max() < 1e-5
 
 
 def test_the_command_line_predicts_with_a_repository(server, tmp_path, vitreous_process):
-    """In a process of its own, whose settings are those of the hub's client; and again without a network."""
+    """In a process of its own with the settings of the hub's client, and again offline."""
     (tmp_path / "made").mkdir()
     from_transformers(tmp_path / "made")
     server.add("me/vit", files_in(tmp_path / "made"))

@@ -65,8 +65,8 @@ def test_a_complete_file_prints_no_remarks(model, command, here, capsys):
 
 
 def test_control_characters_in_keys_are_escaped(here, capsys):
-    torch.save({"model": peer().state_dict(), "optimizer": {"\x1b[31m\n": torch.ones(2)}}, "odd.pth")
-    assert run(["predict", "odd.pth", "photo.png"]) == 0
+    torch.save({"model": peer().state_dict(), "optimizer": {"\x1b[31m\n": torch.ones(2)}}, "escapes.pth")
+    assert run(["predict", "escapes.pth", "photo.png"]) == 0
     error = capsys.readouterr().err
     assert "left out: optimizer/\\x1b[31m\\n (" in error
     assert "\x1b" not in error

@@ -1,9 +1,9 @@
-"""`vitreous predict` on the weights of every family that classifies: what the family's own code says of a photo.
+"""`vitreous predict` on weights of every family with a classifier gives the probabilities of the family's own code.
 
-Each peer's model has random weights, and a classifier that is set on the photos so that some are almost certain, others
-almost undecided, and several classes win. Both sides start from the same files, and everything behind that is theirs
-or ours: decoding, resizing, cropping, normalizing, the model. Photos that lie on their side by their EXIF orientation
-are turned upright on the peer's side too, which their pipelines leave to the caller.
+Each peer's model has random weights and a classifier fitted so that some photos are almost certain, others almost
+undecided, and several classes win. Both sides start from the same files and use only their own code: decoding,
+resizing, cropping, normalizing, the model. Photos with an EXIF rotation are also turned upright for the peer, whose
+pipeline leaves that to the caller.
 """
 
 import json
@@ -29,15 +29,15 @@ from tests.cli.predict_peers import (
     TimmFolder,
     Torchvision,
     Transformers,
+    deit3,
     openai,
     squashed,
-    third,
     under_model,
 )
 from vitreous.cli.app import run
 
-EQUAL = 2e-5  # of probabilities: the largest difference seen is 2e-6, and tanh GELU for the exact one makes 5e-5
-UNDECIDED, SURE, AT_MOST = 0.2, 0.95, 0.97  # probabilities of the likeliest class, from photo to photo
+EQUAL = 2e-5  # of probabilities: the largest measured difference is 2e-6; tanh GELU in place of exact gives 5e-5
+UNDECIDED, SURE, AT_MOST = 0.2, 0.95, 0.97  # probabilities of the top class, from photo to photo
 BATCH = 32
 DIRECTIONS = 4
 
@@ -49,14 +49,14 @@ CLIP_TOWER = {"architecture": "vit_base_patch32_clip_quickgelu_224"}
 CLASS_PROCESSOR = "ForImageClassification", "ViTImageProcessor", ("classifier",)
 TEACHER = "ForImageClassificationWithTeacher", "DeiTImageProcessor", ("cls_classifier", "distillation_classifier")
 
-# Peers of one pipeline stand together: the photos go through it once.
+# Grouped by pipeline, so that the photos go through each once.
 PEERS: dict[str, Peer] = {
-    "timm": TimmFolder(told=AUGREG),
-    "timm, squash": TimmFolder(told=SQUASH | {"crop_pct": 0.9, "interpolation": "bilinear"}),
-    "timm, SigLIP-like": TimmFolder(told=SQUASH, global_pool="map", class_token=False, act_layer="gelu_tanh"),
+    "timm": TimmFolder(pretrained=AUGREG),
+    "timm, squash": TimmFolder(pretrained=SQUASH | {"crop_pct": 0.9, "interpolation": "bilinear"}),
+    "timm, SigLIP-like": TimmFolder(pretrained=SQUASH, global_pool="map", class_token=False, act_layer="gelu_tanh"),
     "DeiT": AuthorsFile(IMAGENET, under_model),
     "DeiT, distilled": AuthorsFile(IMAGENET, under_model, **DISTILLED),
-    "DeiT-III": AuthorsFile(IMAGENET, third, init_values=0.1, no_embed_class=True),
+    "DeiT-III": AuthorsFile(IMAGENET, deit3, init_values=0.1, no_embed_class=True),
     "MAE, fine-tuned": AuthorsFile(IMAGENET, under_model, global_pool="avg"),
     "Google": Npz(squashed),
     "big_vision, mean": Npz(BIG_VISION, global_pool="avg", class_token=False),
@@ -77,7 +77,7 @@ PEERS: dict[str, Peer] = {
 
 @pytest.fixture(scope="module", params=["bundled", "ants and bees"])
 def photos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Files of photos, in one folder."""
+    """Photo files in one folder."""
     if request.param == "bundled":
         return bundled(tmp_path_factory.mktemp("photos"))
     folder = request.getfixturevalue("data_folder") / "ants_bees" / "val"
@@ -85,7 +85,7 @@ def photos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def bundled(folder: Path) -> list[Path]:
-    """Odd pieces of scikit-learn's two photos, one of them lying on its side, and some of its digits, enlarged."""
+    """Random crops of scikit-learn's two photos, one of them rotated, and some of its digits, enlarged."""
     from sklearn.datasets import load_digits, load_sample_images
 
     draw = np.random.default_rng(0)
@@ -110,12 +110,12 @@ def orientation(value: int) -> Image.Exif:
 
 @pytest.fixture(scope="module")
 def seen() -> list:
-    """The last pipeline, and what it made of the photos."""
+    """The last pipeline and its outputs."""
     return [None, None]
 
 
 def through(pipeline: Pipeline, photos: list[Path], seen: list) -> Tensor:
-    """The photos as a peer's model gets them."""
+    """The photos after a peer's preprocessing."""
     if pipeline is not seen[0]:
         images = []
         for path in photos:
@@ -129,16 +129,16 @@ def through(pipeline: Pipeline, photos: list[Path], seen: list) -> Tensor:
 
 
 @torch.no_grad()
-def answers(peer: Peer, model: nn.Module, images: Tensor) -> Tensor:
+def logits_of(peer: Peer, model: nn.Module, images: Tensor) -> Tensor:
     """The model's logits."""
     return torch.cat([peer.logits(model, batch) for batch in images.split(BATCH)])
 
 
 @torch.no_grad()
 def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
-    """Sets the heads such that the likeliest class of the photos is from nearly undecided to nearly certain.
+    """Sets the heads so that the top class of the photos ranges from nearly undecided to nearly certain.
 
-    The logits are random combinations of the features' first principal directions, centered and of one scale.
+    The logits are random combinations of the features' first principal directions, centered and equally scaled.
     """
     heads = [model.get_submodule(name) for name in peer.heads]
     features: list[list[Tensor]] = [[] for _ in heads]
@@ -146,7 +146,7 @@ def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
         head.register_forward_hook(lambda _, given, __, into=into: into.append(given[0].double()))
         for head, into in zip(heads, features, strict=True)
     ]
-    answers(peer, model, images)
+    logits_of(peer, model, images)
     for hook in hooks:
         hook.remove()
     means = [torch.cat(parts).mean(dim=0) for parts in features]
@@ -167,7 +167,7 @@ def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
 
 
 def center(features: Tensor, biased: bool) -> Tensor:
-    """The features without their mean; without a bias to take it off, without their share of its direction."""
+    """The features minus their mean or, if there is no bias to subtract it, minus their component along it."""
     mean = features.mean(dim=0)
     if biased:
         return features - mean
@@ -176,13 +176,13 @@ def center(features: Tensor, biased: bool) -> Tensor:
 
 
 def whitening(centered: Tensor) -> Tensor:
-    """The first principal directions, each over the spread along it: "directions width"."""
+    """The first principal directions, each divided by the spread along it: "directions width"."""
     _, spread, directions = torch.linalg.svd(centered, full_matrices=False)
     return directions[:DIRECTIONS] / spread[:DIRECTIONS, None] * len(centered) ** 0.5
 
 
 def scale_for(logits: Tensor) -> float:
-    """The factor by which the surest photo's class has a probability of AT_MOST."""
+    """The factor that gives the most certain photo a top probability of AT_MOST."""
     low, high = 0.0, 1e6
     for _ in range(100):
         middle = (low + high) / 2
@@ -192,7 +192,7 @@ def scale_for(logits: Tensor) -> float:
 
 
 def is_alive(probabilities: Tensor) -> bool:
-    """Whether some photos are undecided, some almost certain, and more than three classes are the likeliest."""
+    """Whether some photos are undecided, some almost certain, and more than three classes win."""
     top, winners = probabilities.max(dim=1)
     return top.min().item() < UNDECIDED and top.max().item() > SURE and len(winners.unique()) > 3
 
@@ -202,7 +202,7 @@ def is_alive(probabilities: Tensor) -> bool:
 
 @pytest.fixture(autouse=True)
 def alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours on the CPU, where the peers are; and transformers without its bars and remarks."""
+    """Runs ours on the CPU like the peers, and transformers without progress bars and warnings."""
     monkeypatch.setattr("vitreous.classifier.best_device", lambda: "cpu")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -216,7 +216,7 @@ def test_photos_have_the_probabilities_of_the_peer(name, photos, seen, tmp_path,
     images = through(peer.pipeline(path, model), photos, seen)
     set_classifier(peer, model, images)
     peer.save(model, tmp_path)
-    expected = answers(peer, peer.load(path).eval(), images).softmax(dim=1)
+    expected = logits_of(peer, peer.load(path).eval(), images).softmax(dim=1)
     assert is_alive(expected)
     capsys.readouterr()
     assert run(["predict", str(path), *map(str, photos), "--json"]) == 0
@@ -227,8 +227,8 @@ def test_photos_have_the_probabilities_of_the_peer(name, photos, seen, tmp_path,
 
 
 def difference(prediction: dict, row: list[float], names: list[str]) -> float:
-    """How far the listed probabilities are from the peer's of the same classes, and of the same ranks."""
+    """The largest difference of the listed probabilities from the peer's, by class and by rank."""
     ranked = sorted(row, reverse=True)
     assert len(prediction["top"]) == 5
-    found = [(each["probability"], names.index(each["class_name"])) for each in prediction["top"]]
-    return max(max(abs(p - row[i]), abs(p - ranked[rank])) for rank, (p, i) in enumerate(found))
+    top = [(each["probability"], names.index(each["class_name"])) for each in prediction["top"]]
+    return max(max(abs(p - row[i]), abs(p - ranked[rank])) for rank, (p, i) in enumerate(top))

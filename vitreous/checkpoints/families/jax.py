@@ -127,7 +127,7 @@ class JaxTable(Family):
 
     def unsupported(self, config: ViTConfig) -> list[str]:
         unused = config.class_token and config.pooling != "class_token"
-        return super().unsupported(config) + [f"{config.pooling} pooling beside a class token"] * unused
+        return super().unsupported(config) + [f"{config.pooling} pooling with a class token"] * unused
 
     def usual_naming(self, config: ViTConfig) -> JaxNaming:
         return JaxNaming()

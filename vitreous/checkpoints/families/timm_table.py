@@ -156,7 +156,7 @@ class TimmTable(Family):
         fields["norm_after_pooling"] = after
 
     def read_tokens(self, inner: Shapes, naming: TimmNaming, reading: Reading) -> tuple[str, ...]:
-        """Tokens in front of the patches, positions and image size; returns the tokens that have rows in the table."""
+        """Tokens before the patches, positions and image size; returns the tokens that have rows in the table."""
         fields = reading.fields
         fields["distillation_token"] = "dist_token" in inner
         fields["registers"] = shape_of(inner, naming.registers, 3)[1] if naming.registers in inner else 0

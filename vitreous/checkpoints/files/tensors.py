@@ -168,9 +168,7 @@ def _read_safetensors(path: Path) -> Tensors:
 
 def _read_shards(path: Path) -> Tensors:
     if path.stat().st_size > INDEX_BYTES:
-        raise InputError(
-            f"{path} is longer than {INDEX_BYTES:,} bytes", "download it again"
-        )
+        raise InputError(f"{path} is longer than {INDEX_BYTES:,} bytes", "download it again")
     try:
         places = json.loads(path.read_bytes())["weight_map"]
         names = sorted(set(places.values()))
