@@ -1,7 +1,7 @@
 """Reports of what was read and written, with everything that was guessed or left out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vitreous.checkpoints.families.reading import Guess
@@ -33,15 +33,7 @@ class LoadReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return {
-            "source": self.source,
-            "family": self.family,
-            "tensors": self.tensors,
-            "parameters": self.parameters,
-            "guessed": [{"field": g.field, "value": g.value, "why": g.why} for g in self.guesses],
-            "dropped": dict(self.dropped),
-            "notes": list(self.notes),
-        }
+        return {"guessed" if name == "guesses" else name: value for name, value in asdict(self).items()}
 
     def remarks(self) -> list[str]:
         """Guesses, dropped keys and notes, one line each; empty if the file recorded everything."""
@@ -76,15 +68,7 @@ class ExportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return {
-            "target": self.target,
-            "family": self.family,
-            "tensors": self.tensors,
-            "files": list(self.files),
-            "dtype": self.dtype,
-            "dropped": dict(self.dropped),
-            "notes": list(self.notes),
-        }
+        return asdict(self)
 
     def __str__(self) -> str:
         head = f"wrote {self.tensors:,} tensors to {', '.join(self.files)} ({self.family}, {self.dtype})"
