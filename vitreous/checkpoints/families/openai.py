@@ -9,6 +9,7 @@ from vitreous.checkpoints.families.family import (
     Family,
     Naming,
     block_count,
+    fused_block,
     prefixed,
     prefixes,
     shape_of,
@@ -87,14 +88,7 @@ def _tower_rules(c: ViTConfig) -> Iterator[Rule]:
     yield from token_rules(c, TokenKeys("positional_embedding", "class_embedding", rows=(CLASS,), flat=True))
     yield from both("encoder.pre_norm", "ln_pre")
     for i in range(c.depth):
-        ours, theirs = f"encoder.blocks.{i}.", BLOCK.format(i)
-        yield from both(f"{ours}attention_norm", f"{theirs}ln_1")
-        yield rule(f"{ours}attention.qkv.weight", f"{theirs}attn.in_proj_weight")
-        yield rule(f"{ours}attention.qkv.bias", f"{theirs}attn.in_proj_bias")
-        yield from both(f"{ours}attention.out", f"{theirs}attn.out_proj")
-        yield from both(f"{ours}mlp_norm", f"{theirs}ln_2")
-        yield from both(f"{ours}mlp.fc1", f"{theirs}mlp.c_fc")
-        yield from both(f"{ours}mlp.fc2", f"{theirs}mlp.c_proj")
+        yield from fused_block(i, BLOCK.format(i), "attn", ("mlp.c_fc", "mlp.c_proj"))
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", "ln_post")
     if c.num_classes:
         yield rule("head.classifier.weight", "proj", layout=TRANSPOSED)

@@ -11,6 +11,7 @@ from vitreous.checkpoints.families.family import (
     bias,
     block_count,
     classifier,
+    fused_block,
     prefixed,
     prefixes,
     shape_of,
@@ -91,16 +92,8 @@ def _embedding_rules(c: ViTConfig) -> Iterator[Rule]:
 
 
 def _encoder_rules(c: ViTConfig, naming: TorchvisionNaming) -> Iterator[Rule]:
-    fc1, fc2 = naming.mlp
     for i in range(c.depth):
-        ours, theirs = f"encoder.blocks.{i}.", BLOCK.format(i)
-        yield from both(f"{ours}attention_norm", f"{theirs}ln_1")
-        yield rule(f"{ours}attention.qkv.weight", f"{theirs}self_attention.in_proj_weight")
-        yield rule(f"{ours}attention.qkv.bias", f"{theirs}self_attention.in_proj_bias")
-        yield from both(f"{ours}attention.out", f"{theirs}self_attention.out_proj")
-        yield from both(f"{ours}mlp_norm", f"{theirs}ln_2")
-        yield from both(f"{ours}mlp.fc1", f"{theirs}{fc1}")
-        yield from both(f"{ours}mlp.fc2", f"{theirs}{fc2}")
+        yield from fused_block(i, BLOCK.format(i), "self_attention", naming.mlp)
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", "encoder.ln")
 
 
