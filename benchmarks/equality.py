@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitreous.checkpoints.convert import read_model
-from vitreous.checkpoints.families.jax import Google, JaxDialect
 from vitreous.checkpoints.families.key_map import Rule, to_theirs
+from vitreous.checkpoints.families.recognize import family_named
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objectives.objective import Classification, CrossEntropy
 from vitreous.training.optimization.optimizer import adamw
@@ -51,8 +51,9 @@ TOLERANCES = {"logits": 1e-5, "layers": 1e-5, "gradients": 1e-5, "sgd": 1e-5, "a
 
 def load(name: str) -> tuple[VisionTransformer, list[Rule]]:
     """The model that a judge's weights make, and the rules they were read by."""
-    stored = read_model(REFERENCE / f"{name.removesuffix('_at_48px')}.npz")
-    return stored.model, Google().rules(stored.model.config, JaxDialect.from_dict(stored.metadata["dialect"]))
+    stored = load_checkpoint(REFERENCE / f"{name.removesuffix('_at_48px')}.npz")
+    family = family_named(stored.metadata["family"])
+    return stored.model, family.rules(stored.model.config, family.usual_naming(stored.model.config))
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
-"""How long loading B/16 takes and how much memory, beside timm and transformers with the same file.
+"""Time and memory to load B/16, next to timm, transformers and torchvision with the same file.
 
     make loading
 
-A file of random weights is written once for each family. Each reader then loads it in a process of its own, readers
-in turn, and measures from after its imports until the model is there: the seconds, and how far the process's memory
-rose above what it was (mapped pages of the file counted), in shares of the file's size. Both are measured again after
-the first prediction, since a mapped file is read when its values are used.
+A file of random weights is written for each family. Readers take turns, each in a process of its own, and measure from
+after their imports until the model is loaded: the seconds, and the rise of the process's memory (including mapped pages
+of the file), relative to the size of the file. Both are measured again after the first prediction, since a mapped file
+is read on use.
 """
 
 import json
@@ -42,7 +42,7 @@ CASES = (
 
 
 def write(folder: Path) -> None:
-    """Writes B/16 with random weights as each family keeps it."""
+    """Writes B/16 with random weights in the format of each family."""
     from vitreous.checkpoints.export import export_model
     from vitreous.checkpoints.store import StoredModel
     from vitreous.data.preprocessing import Preprocessing
@@ -62,7 +62,7 @@ def write(folder: Path) -> None:
 
 
 def reader(name: str) -> Callable[[str], torch.nn.Module]:
-    """What loads a model by a name of CASES, its imports done."""
+    """The loading function of a reader in CASES, with its imports done."""
     if name == "vitreous":
         from vitreous.checkpoints.load import load_checkpoint
 
@@ -101,7 +101,7 @@ def measure(name: str, path: str) -> dict[str, float]:
 
     torch.set_num_threads(1)
     load = reader(name)
-    torch.rand(8, 8) @ torch.rand(8, 8)  # what torch starts at first use is no part of loading
+    torch.rand(8, 8) @ torch.rand(8, 8)  # torch's start at first use is not part of loading
     Path("/proc/self/clear_refs").write_text("5")  # the highest memory starts anew
     before, start = memory("VmRSS"), time.perf_counter()
     model = load(path).eval()
@@ -135,7 +135,7 @@ def main() -> None:
 
 
 def report(case: Case, runs: dict[str, list[dict[str, float]]], size: int) -> None:
-    """Prints what one case's readers took."""
+    """Prints the measurements of one case."""
     for who, found in runs.items():
         seconds = [run["load"] for run in found]
         low, middle, high = statistics.quantiles(seconds, n=4)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from experiments.results import write_facts
+from vitreous.checkpoints.store import StoredModel
 from vitreous.classifier import Classifier, load
 from vitreous.data.sources.open import ImageData, Split, open_data
 from vitreous.evaluation.fewshot import few_shot_accuracy
@@ -37,7 +38,8 @@ def main(arguments: list[str]) -> None:
     classifier = load(given.model, device="cpu")
     if given.fresh:
         torch.manual_seed(given.seed)
-        classifier = Classifier(VisionTransformer(classifier.model.config), classifier.preprocessing)
+        fresh = VisionTransformer(classifier.model.config)
+        classifier = Classifier(StoredModel(fresh, classifier.preprocessing))
     data = open_data(given.data)
     assert data.test is not None, "the image set has a test split"
     shots, correct = probe(classifier, data, given.seed)

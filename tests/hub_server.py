@@ -1,4 +1,4 @@
-"""A model hub on loopback that speaks as much of the hub's protocol as its client asks for, and serves plain files."""
+"""A model hub on loopback: the part of the hub's protocol that its client uses, and plain files."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ class Repository:
     messages: list[str] = field(default_factory=list)
 
     def commit(self, files: dict[str, bytes], message: str = "", ref: str = "main") -> str:
-        """A commit that adds files to what the ref has; gives its hash."""
+        """Adds files to those of the ref; returns the commit's hash."""
         files = self.commits.get(self.refs.get(ref, ""), {}) | files
         self.messages.append(message)
         sha = hashlib.sha1(repr((len(self.commits), sorted(files))).encode()).hexdigest()
@@ -43,10 +43,10 @@ class Repository:
 
 
 class Hub:
-    """What the server serves and what it was asked.
+    """What the server serves, and the requests it received.
 
-    `pages` are plain addresses: bytes, or a function that answers by itself. `cut` ends each body of weights after so
-    many bytes, without a word.
+    `pages` are plain addresses: bytes, or a function that answers. `cut` ends each body of weights after that many
+    bytes.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Hub:
         return repository
 
     def fetched(self) -> list[str]:
-        """The files whose content was asked for."""
+        """The files whose content was requested."""
         return [r.rpartition("/")[2] for r in self.requests if r.startswith("GET ") and "/resolve/" in r]
 
 
@@ -87,7 +87,7 @@ def hub_server() -> Generator[Hub, None, None]:
 
 @contextmanager
 def hub_of_client(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Generator[Hub, None, None]:
-    """The hub that huggingface_hub talks to while the block runs; its cache and ours are in `folder`, and empty."""
+    """A hub for huggingface_hub in this block; its cache and ours are in `folder`, and empty."""
     with hub_server() as running:
         template = running.address + "/{repo_id}/resolve/{revision}/{filename}"
         settings = {"ENDPOINT": running.address, "HUGGINGFACE_CO_URL_TEMPLATE": template}
@@ -101,13 +101,13 @@ def hub_of_client(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Generator[Hu
 
 
 def use_addresses_of(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets every address outside lead to the server, with its host as the first folder."""
+    """Sends every download to the server, with the host as the first folder."""
     real = download.open_url
     monkeypatch.setattr(download, "open_url", lambda url: real(url.replace("https:/", server.address)))
 
 
 class Refused(Exception):
-    """An answer other than the wanted one: status and the hub's error code."""
+    """An error answer: status and the hub's error code."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -149,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(status, b"{}", {"X-Error-Code": code} if code else {})
 
     def answer(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        """Sends a whole answer; `headers` may say another length."""
+        """Sends an answer; `headers` may give another length."""
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
             self.send_header(name, value)
@@ -161,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def body(self, content: bytes, headers: dict[str, str] | None = None) -> None:
-        """Sends a file, from where the client wants it, and cut where the test wants it."""
+        """Sends a file from the requested offset, cut off at `hub.cut`."""
         first = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
         rest = content[first:]
         sent = rest[: self.hub.cut] if self.hub.cut is not None else rest
@@ -208,9 +208,9 @@ def resolve(handler: Handler, repo_id: str, revision: str, name: str) -> None:
 def create(handler: Handler) -> None:
     if not handler.has_token():
         raise Refused(401, "")
-    wanted = json.loads(handler.content)
-    repo_id = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
-    private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
+    request = json.loads(handler.content)
+    repo_id = f"{request.get('organization') or 'me'}/{request['name']}"
+    private = request.get("visibility") == "private" or bool(request.get("private"))
     exists = repo_id in handler.hub.repositories
     if not exists:
         handler.hub.add(repo_id, {".gitattributes": b""}, private=private)

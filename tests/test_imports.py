@@ -36,10 +36,9 @@ OURS = {
         *("data.images", "data.preprocessing"),
     ),
     "classifier": (
-        *("support", "model", "checkpoints", "prediction"),
+        *("support", "model", "checkpoints"),
         *("data.images", "data.preprocessing", "data.reading"),
     ),
-    "prediction": ("support",),
     "pages": (
         *("pages", "support", "model", "data", "evaluation", "checkpoints", "inspection", "explain", "training"),
         *("deployment", "classifier"),

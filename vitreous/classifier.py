@@ -1,7 +1,7 @@
-"""Classifier: a model together with its preprocessing and its class names."""
+"""Classifier: a model together with its preprocessing and its class names; Prediction: its output for one image."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
@@ -11,18 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitreous.checkpoints.export import export_model
+from vitreous.checkpoints.files.layout import MODEL_FILE
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.publish import model_card, published
 from vitreous.checkpoints.report import ExportReport, LoadReport
-from vitreous.checkpoints.sources.hub import MODEL_FILE, push
-from vitreous.checkpoints.store import StoredModel, check_class_names, save_model
+from vitreous.checkpoints.sources.hub import push
+from vitreous.checkpoints.store import StoredModel, save_model
 from vitreous.data.images import BadImage
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.reading import AnyImage, as_list, read_batches, read_or_raise
 from vitreous.model.adapt import ChannelMethod, adapt
 from vitreous.model.config import Resampling, grid_of
 from vitreous.model.vit import VisionTransformer
-from vitreous.prediction import Prediction
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
 from vitreous.support.host import best_device
@@ -33,45 +33,77 @@ if TYPE_CHECKING:
     from vitreous.training.recipe.recipe import Recipe
 
 BATCH_SIZE = 32
-TOP = 5  # classes that a prediction lists
+TOP = 5  # classes in a prediction
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The top classes of one image.
+
+    Args:
+        image: its name, or its number in the list if it has none.
+        top: the most probable classes with their probabilities, best first, at most five.
+    """
+
+    image: str
+    top: tuple[tuple[str, float], ...]
+
+    @property
+    def class_name(self) -> str:
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        return self.top[0][1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON values."""
+        return {
+            "image": self.image,
+            "class_name": self.class_name,
+            "probability": self.probability,
+            "top": [{"class_name": name, "probability": p} for name, p in self.top],
+        }
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{html_text(name)}</td><td>{p:.1%}</td></tr>" for name, p in self.top)
+        return f"<table><caption>{html_text(self.image)}</caption>{rows}</table>"
 
 
 class Classifier:
-    """A model with all that belongs to it: call it with photos, get class names and probabilities.
+    """A model with everything that belongs to it: call it with photos, get class names and probabilities.
+
+    `model`, `preprocessing`, `class_names`, `metadata` and `report` are those of `stored`.
 
     Args:
-        model: in whatever state; it is put into evaluation mode.
-        preprocessing: what the weights expect of an image.
-        class_names: in the order of the logits; None if the model has no head or its classes no names.
-        metadata: source, license and the like, kept with the file.
-        report: how the weights were read, where they came from another family's file.
-        changes: what was adapted since, a sentence each.
-
-    Raises:
-        InputError: there is not one name for each class.
+        stored: the model with what belongs to it; it is put into evaluation mode.
+        changes: the adaptations since loading, one sentence each.
     """
 
-    def __init__(
-        self,
-        model: VisionTransformer,
-        preprocessing: Preprocessing,
-        class_names: Sequence[str] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        report: LoadReport | None = None,
-        changes: Sequence[str] = (),
-    ) -> None:
-        check_class_names(class_names, model.config.num_classes)
-        self.model = model.eval()
-        self.preprocessing = preprocessing
-        self.class_names = None if class_names is None else tuple(class_names)
-        self.metadata = dict(metadata or {})
-        self.report = report
+    def __init__(self, stored: StoredModel, changes: Sequence[str] = ()) -> None:
+        self.stored = stored
         self.changes = list(changes)
+        stored.model.eval()
 
-    @classmethod
-    def from_stored(cls, stored: StoredModel) -> Self:
-        """Wraps what a file held."""
-        return cls(stored.model, stored.preprocessing, stored.class_names, stored.metadata, stored.report)
+    @property
+    def model(self) -> VisionTransformer:
+        return self.stored.model
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.stored.preprocessing
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.stored.class_names
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self.stored.metadata
+
+    @property
+    def report(self) -> LoadReport | None:
+        return self.stored.report
 
     @classmethod
     def from_pretrained(
@@ -83,39 +115,39 @@ class Classifier:
         family: str | None = None,
         **fields: Any,
     ) -> Self:
-        """Loads a classifier from the hub, as `vitreous.load("hf:owner/name")` does.
+        """Loads a classifier from the Hugging Face hub, as `vitreous.load("hf:owner/name")` does.
 
         Args:
-            repo_id: owner/name; what lies on this machine is loaded with `vitreous.load`.
+            repo_id: owner/name; for local files use `vitreous.load`.
             revision: a branch, tag or commit; the main branch if None.
             device: as for `load`.
             family: as for `load`.
-            **fields: fields of ViTConfig that the files there do not hold, such as `num_heads=3`.
+            **fields: fields of ViTConfig that the files there do not record, such as `num_heads=3`.
 
         Raises:
-            InputError: there is no such repository, it cannot be reached, or its weights do not fit.
+            InputError: the repository does not exist or cannot be reached, or its weights do not fit.
         """
         name = f"hf:{repo_id}" + ("" if revision is None else f"@{revision}")
         try:
             stored = load_checkpoint(name, family=family, **fields)
         except InputError as error:
-            here = f", or load what is here with vitreous.load({repo_id!r})" if Path(repo_id).exists() else ""
-            raise InputError(error.cause, (error.hint + here).removeprefix(", or ")) from error
-        return cls.from_stored(stored).to(device or best_device())
+            local = f", or load the local files with vitreous.load({repo_id!r})" if Path(repo_id).exists() else ""
+            raise InputError(error.cause, (error.hint + local).removeprefix(", ")) from error
+        return cls(stored).to(device or best_device())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Puts the one complete file, and a card that says what it is, into a repository of the hub.
+        """Uploads the model file and a model card to a repository of the Hugging Face hub.
 
         Args:
-            repo_id: owner/name; made if it is not there.
-            private: whether a new repository is.
-            token: of the owner; the one that huggingface_hub has if None.
+            repo_id: owner/name; created if it does not exist.
+            private: whether a new repository is private.
+            token: with write access; by default huggingface_hub's.
 
         Returns:
-            The address of the repository.
+            The URL of the repository.
 
         Raises:
-            InputError: the hub cannot be reached or refuses.
+            InputError: the hub cannot be reached, or refuses.
         """
         with TemporaryDirectory() as folder:
             metadata = published(self.metadata)
@@ -124,25 +156,20 @@ class Classifier:
             return push(Path(folder), repo_id, private=private, token=token, message=f"{self!r}")
 
     def card(self, repo_id: str = "owner/name") -> str:
-        """The model's card for the hub, in Markdown: what it is, where it comes from, how to use it.
-
-        Args:
-            repo_id: where it will be.
-        """
-        return model_card(replace(self._stored(), metadata=published(self.metadata)), f"{self!r}", repo_id)
+        """The model card for a repository of the hub, in Markdown."""
+        return model_card(replace(self.stored, metadata=published(self.metadata)), f"{self!r}", repo_id)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return next(self.model.parameters()).device
 
     def to(self, device: str | torch.device) -> Self:
-        """Moves the model, in place."""
+        """Moves the model to a device, in place."""
         self.model.to(device)
         return self
 
     def names(self) -> tuple[str, ...]:
-        """The classes' names; those without one are "class 0" and so on.
+        """The class names; "class 0" and so on for unnamed classes.
 
         Raises:
             InputError: the model has no head.
@@ -160,11 +187,11 @@ class Classifier:
             images: paths, bytes of image files, or PIL images: one, or a list.
 
         Returns:
-            One prediction for each, in their order.
+            One prediction per image, in order.
 
         Raises:
             InputError: the model has no head.
-            BadImage: an image cannot be read; `each` goes on to the next.
+            BadImage: an image cannot be read; `each` continues with the next.
         """
         predictions = []
         for prediction in self.each(as_list(images)):
@@ -174,10 +201,10 @@ class Classifier:
         return predictions
 
     def each(self, images: Sequence[AnyImage], batch_size: int = BATCH_SIZE) -> Iterator[Prediction | BadImage]:
-        """Classifies any number of photos, a batch at a time; an image that cannot be read comes back as its error.
+        """Classifies any number of photos, one batch at a time; yields the error of an image that cannot be read.
 
         Raises:
-            InputError: the model has no head; before the first image is asked for.
+            InputError: the model has no head; raised before the first image is read.
         """
         return self._each(images, batch_size, self.names())
 
@@ -194,7 +221,7 @@ class Classifier:
                 yield Prediction(label, tuple((names[i], p) for i, p in zip(indices, values, strict=True)))
 
     def features(self, images: AnyImage | Sequence[AnyImage]) -> Float[Tensor, "images width"]:
-        """Computes the representations y (equation 4) of photos, on the CPU.
+        """Computes the representations y (equation 4) of photos; the result is on the CPU.
 
         Raises:
             BadImage: an image cannot be read.
@@ -208,14 +235,14 @@ class Classifier:
     def explain(
         self, images: AnyImage | Sequence[AnyImage], class_name: str | None = None
     ) -> "Explanation | list[Explanation]":
-        """Shows where the model looks in photos: attention rollout, and what speaks for a class.
+        """Shows where the model looks: attention rollout, and the evidence for a class.
 
         Args:
             images: as for calling; one, or a list.
-            class_name: the class; the likeliest of each photo if None.
+            class_name: the class to explain; each photo's top class if None.
 
         Returns:
-            One for one photo, a list for a list. They show themselves in notebooks; `save` writes their picture.
+            One explanation, or a list for a list. They display in notebooks; `save` writes the picture.
 
         Raises:
             BadImage: an image cannot be read.
@@ -227,10 +254,10 @@ class Classifier:
         photos, config, size = as_list(images), self.model.config, self.preprocessing.image_size
         names = self.names() if config.num_classes else ()
         count = min(BATCH_SIZE, images_at_once(config, size, with_gradient=bool(names)))
-        found: list[Explanation] = []
+        explanations: list[Explanation] = []
         for labels, pixels in read_or_raise(photos, self.preprocessing, count):
-            found += explain_batch(self.model, self._inputs(pixels), labels, pixels, names, class_name)
-        return found if photos is images else found[0]
+            explanations += explain_batch(self.model, self._inputs(pixels), labels, pixels, names, class_name)
+        return explanations if photos is images else explanations[0]
 
     def adapt(
         self,
@@ -245,8 +272,8 @@ class Classifier:
     ) -> "Classifier":
         """Makes a classifier for other images or classes; see `vitreous.model.adapt.adapt`.
 
-        Both share the memory of every parameter that stays: copy one of them before it is trained while the other
-        is still used. `changes` of the new one says what was done.
+        Both classifiers share the memory of every unchanged parameter: copy one before training it if you still use
+        the other. `changes` of the new one lists what was done.
 
         Args:
             image_size: pixels, (height, width) or one number; the preprocessing follows.
@@ -254,7 +281,7 @@ class Classifier:
             num_classes: of a new head, all zero; 0 for none.
             class_names: of the new head, one for each class.
             channels: of the images; for 1 and 3 the preprocessing follows, with the mean of its statistics.
-            resampling: how positions are resampled; the weights' own way if None.
+            resampling: of positions; as in the weights' own code if None.
             channel_method: "average" gives every new channel the mean of the old ones, "repeat" the old ones in turn.
 
         Raises:
@@ -262,9 +289,15 @@ class Classifier:
         """
         if class_names is not None and num_classes is None:
             num_classes = len(class_names)
-        sizes: dict[str, Any] = {"image_size": image_size, "patch_size": patch_size, "num_classes": num_classes}
-        ways: dict[str, Any] = {"resampling": resampling, "channel_method": channel_method}
-        model, changes = adapt(self.model, channels=channels, **sizes, **ways)
+        model, changes = adapt(
+            self.model,
+            image_size=image_size,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            channels=channels,
+            resampling=resampling,
+            channel_method=channel_method,
+        )
         if class_names is None and num_classes is None:
             class_names = self.class_names
         size = self.preprocessing.image_size if image_size is None else model.config.image_size
@@ -272,34 +305,32 @@ class Classifier:
             grid_of(size, model.config.token_stride)
         except InputError as error:
             raise InputError(f"the preprocessing gives {error.cause}", error.hint) from error
-        preprocessing = self.preprocessing.adapted(size, model.config.channels)
-        return Classifier(model, preprocessing, class_names, self.metadata, self.report, [*self.changes, *changes])
+        adapted = replace(
+            self.stored,
+            model=model,
+            preprocessing=self.preprocessing.adapted(size, model.config.channels),
+            class_names=None if class_names is None else tuple(class_names),
+        )
+        return Classifier(adapted, [*self.changes, *changes])
 
     def export(
-        self,
-        out: str | Path,
-        to: str,
-        *,
-        plain: bool = False,
-        dtype: torch.dtype | None = None,
-        overwrite: bool = False,
+        self, out: str | Path, to: str, *, dtype: torch.dtype | None = None, overwrite: bool = False
     ) -> ExportReport:
-        """Writes the model in the format of a family; `vitreous.checkpoints.export.export_model` says how.
+        """Writes the model in the format of a family; see `vitreous.checkpoints.export.export_model`.
 
         Args:
             out: a file or a folder.
-            to: the family, such as "timm"; "vitreous" for our own file.
-            plain: spell the keys as the family usually does, not as the file that the model came from.
-            dtype: of the numbers that are written; that of the file the weights came from if None.
+            to: the family, such as "timm"; "vitreous" for a vitreous file.
+            dtype: of the stored numbers; float32 if None.
             overwrite: replace what is there.
 
         Raises:
-            InputError: the family cannot hold the model, what it lacks is named; or `out` cannot be written.
+            InputError: the family cannot hold the model, and it names the parts; or `out` cannot be written.
         """
-        return export_model(self._stored(), to, out, plain=plain, dtype=dtype, overwrite=overwrite)
+        return export_model(self.stored, to, out, dtype=dtype, overwrite=overwrite)
 
     def save(self, path: str | Path) -> None:
-        """Writes the one complete file, atomically; `vitreous.load` reads it."""
+        """Writes the complete model file, atomically; `vitreous.load` reads it."""
         save_model(path, self.model, self.preprocessing, self.class_names, self.metadata)
 
     def __repr__(self) -> str:
@@ -311,9 +342,6 @@ class Classifier:
     def _repr_html_(self) -> str:
         return f"<code>{html_text(repr(self))}</code><br>{html_text(', '.join(self.class_names or ()))}"
 
-    def _stored(self) -> StoredModel:
-        return StoredModel(self.model, self.preprocessing, self.class_names, self.metadata, self.report)
-
     def _inputs(self, pixels: list[Tensor]) -> Tensor:
         return self.preprocessing.normalize(torch.stack(pixels).to(self.device))
 
@@ -324,20 +352,20 @@ class Classifier:
 
 
 def load(source: str | Path, device: str | None = None, *, family: str | None = None, **fields: Any) -> Classifier:
-    """Loads a classifier: weights with the preprocessing and the class names that belong to them.
+    """Loads a classifier: weights with their preprocessing and class names.
 
     Args:
-        source: a run's folder; a weights file of ours or of any family (.safetensors, .npz, .pth, .bin); a folder as
-            the hubs keep it; a name: hf:owner/name, timm:name.tag, torchvision:name, google:name, meta:name
-            (`vitreous list models`); or an https address that ends in #sha256= and its checksum.
-        device: "cuda", "mps", "cpu"; the best there is if None.
-        family: whose file it is, where its keys fit several.
-        **fields: fields of ViTConfig that the file does not hold, such as `num_heads=3`.
+        source: a run's folder; a weights file of vitreous or of any family (.safetensors, .npz, .pth, .bin); a folder
+            laid out as on the hubs; a name: hf:owner/name, timm:name.tag, torchvision:name, google:name, meta:name
+            (`vitreous list models`); or an https address ending in #sha256= and its checksum.
+        device: "cuda", "mps", "cpu"; the best available if None.
+        family: the file's family, if its keys match several.
+        **fields: fields of ViTConfig that the file does not record, such as `num_heads=3`.
 
     Raises:
-        InputError: there is no model there, or not one that can be read.
+        InputError: there is no model, or it cannot be read.
     """
-    return Classifier.from_stored(load_checkpoint(source, family=family, **fields)).to(device or best_device())
+    return Classifier(load_checkpoint(source, family=family, **fields)).to(device or best_device())
 
 
 def train(
@@ -348,22 +376,22 @@ def train(
     settings: Mapping[str, Any] | None = None,
     init: str | None = None,
 ) -> Classifier:
-    """Trains a classifier, as `vitreous train` does, and leaves a run's folder.
+    """Trains a classifier, as `vitreous train` does, and writes a run folder.
 
     Args:
-        data: "digits", or a folder of images in one folder per class, or such a zip archive.
-        model: a variant such as "S/16", from scratch; or weights, as `load` takes them; "auto" takes known ones where
-            they are at hand, and else what fits the images.
-        recipe: a TOML file, a built-in name, also with options ("augreg+light1"), or a Recipe; the usual one if None.
-        out: the run's folder, new or empty, and outside the data; by default runs/ and the name of the data.
-        settings: values that differ from the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
-        init: "random" for fresh weights, "pretrained" for known ones of the variant; as the recipe says if None.
+        data: "digits", a folder with one folder of images per class, or a zip archive of one.
+        model: a variant such as "S/16", from scratch; or weights, as for `load`; "auto" fine-tunes the default weights
+            if they are available, and otherwise trains a model that suits the images.
+        recipe: a TOML file, a built-in name, also with options ("augreg+light1"), or a Recipe; the default if None.
+        out: the run folder, new or empty, and outside the data; runs/ and the name of the data if None.
+        settings: values that override the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
+        init: "random" for fresh weights, "pretrained" for published ones of the variant; as in the recipe if None.
 
     Returns:
-        The best on validation, as the run's folder holds it.
+        The best model on validation, as saved in the run folder.
 
     Raises:
-        InputError: anything of these is not usable, and no folder is made; or training cannot go on.
+        InputError: an argument is not usable, and no folder is made; or training cannot continue.
     """
     from vitreous.training.run import train as run
 

@@ -1,4 +1,4 @@
-"""What the tests of all families share: models of the peers filled at random, and what "equal" means."""
+"""What the tests of all families share: random models of the peers, and what "equal" means."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vitreous.checkpoints.convert import Beside, read_model
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.model.config import ViTConfig
 
@@ -19,7 +19,7 @@ TI = {"width": 192, "depth": 12, "num_heads": 3, "mlp_dim": 768}
 
 
 def filled(model: nn.Module, seed: int = 0) -> nn.Module:
-    """A peer's model in evaluation mode, every parameter at random, so that each counts in the logits."""
+    """A peer's model in evaluation mode with random parameters, so that each affects the logits."""
     generator = torch.Generator().manual_seed(seed)
     gains = {id(m.weight) for m in model.modules() if isinstance(m, nn.LayerNorm)}
     with torch.no_grad():
@@ -46,7 +46,7 @@ def is_varied(outputs: Tensor) -> bool:
 
 @torch.no_grad()
 def assert_same_function(theirs: Callable[[Tensor], Tensor], ours: Callable[[Tensor], Tensor], images: Tensor) -> None:
-    """Both give the same for every image, and not the same for all."""
+    """Both give the same outputs, and these differ from image to image."""
     expected, found = theirs(images), ours(images)
     assert is_varied(expected)
     assert found.shape == expected.shape
@@ -64,7 +64,7 @@ def assert_same_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tens
 
 
 def through_a_file(tensors: Mapping[str, Tensor], folder: Path, **fields: Any) -> StoredModel:
-    """Reads tensors as the file that holds them would be read."""
+    """Writes tensors to a file and reads it."""
     path = folder / "theirs.safetensors"
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
-    return read_model(path, Beside(fields=fields))
+    return load_checkpoint(path, **fields)

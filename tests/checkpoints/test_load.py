@@ -1,4 +1,4 @@
-"""From a name, a folder or a file to a classifier, the whole way: `vitreous.load`, and the hubs on loopback."""
+"""`vitreous.load`: from a name, a folder or a file to a classifier, with a hub on loopback."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
 from tests.checkpoints.peers import EQUAL, filled, is_varied
-from tests.classifiers import CLASSES, small_classifier
+from tests.classifiers import CLASSES, changed, small_classifier
 from tests.hub_server import hub_of_client, use_addresses_of
 from tests.model.models import small_model
 from vitreous.checkpoints.export import export_model
@@ -29,7 +29,7 @@ from vitreous.support.errors import InputError
 
 NAMES = {0: "cat", 1: "L'été", 2: "猫"}
 IN_ORDER = tuple(NAMES.values())
-WANTED = Preprocessing((32, 32), "squash", 1.0, "bicubic", True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+PREPROCESSING = Preprocessing((32, 32), "squash", 1.0, "bicubic", True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def quiet():
 
 
 def from_transformers(folder: Path, **options):
-    """A ViT of transformers, every parameter at random, as save_pretrained leaves it with its image processor."""
+    """A random transformers ViT, as save_pretrained writes it with its image processor."""
     config = transformers.ViTConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
         image_size=32, patch_size=8, id2label=NAMES, label2id={name: i for i, name in NAMES.items()},
@@ -54,18 +54,21 @@ def from_transformers(folder: Path, **options):
     model = filled(transformers.ViTForImageClassification(config))
     model.save_pretrained(folder, **options)
     processor = transformers.ViTImageProcessor(
-        size={"height": 32, "width": 32}, resample=3, image_mean=list(WANTED.mean), image_std=list(WANTED.std)
+        size={"height": 32, "width": 32},
+        resample=3,
+        image_mean=list(PREPROCESSING.mean),
+        image_std=list(PREPROCESSING.std),
     )
     processor.save_pretrained(folder)
     return model
 
 
 def from_timm(folder: Path, names=IN_ORDER, heads=4):
-    """A ViT of timm, every parameter at random, as timm pushes it to the hub."""
+    """A random timm ViT, as timm pushes it to the hub."""
     arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": heads, "num_classes": 3}
     model = filled(timm.create_model("vit_base_patch16_224", **arguments))
-    wanted = {"input_size": (3, 32, 32), "crop_mode": "squash", "crop_pct": 1.0, "interpolation": "bicubic"}
-    model.pretrained_cfg.update(wanted | {"mean": WANTED.mean, "std": WANTED.std})
+    preprocessing = {"input_size": (3, 32, 32), "crop_mode": "squash", "crop_pct": 1.0, "interpolation": "bicubic"}
+    model.pretrained_cfg.update(preprocessing | {"mean": PREPROCESSING.mean, "std": PREPROCESSING.std})
     save_for_hf(model, str(folder), {"label_names": names}, arguments, safe_serialization=True)
     return model
 
@@ -75,7 +78,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def assert_is(classifier, theirs, guesses=()) -> None:
-    """The same logits, the class names and the preprocessing of their files."""
+    """The logits of a peer, with the class names and preprocessing of its files."""
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         expected = theirs(images)
@@ -83,7 +86,7 @@ def assert_is(classifier, theirs, guesses=()) -> None:
         assert is_varied(expected)
         assert (classifier.model(images) - expected).abs().max() < EQUAL
     assert classifier.class_names == IN_ORDER
-    assert classifier.preprocessing == WANTED
+    assert classifier.preprocessing == PREPROCESSING
     assert tuple(guess.field for guess in classifier.report.guesses) == guesses
 
 
@@ -122,7 +125,7 @@ def test_a_folder_with_a_pickle(tmp_path):
     assert_is(load(tmp_path, "cpu"), theirs)
 
 
-def test_a_runs_folder_is_ours_whatever_lies_beside(tmp_path):
+def test_a_runs_folder_is_ours_whatever_is_next_to_it(tmp_path):
     small_classifier().save(tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"architecture": "resnet50"}')
     found = load(tmp_path, "cpu")
@@ -137,37 +140,36 @@ def test_a_folder_with_one_file_of_any_name(tmp_path):
     with torch.no_grad():
         assert torch.equal(load(tmp_path, "cpu").model(images), stored.model(images))
     shutil.copy(tmp_path / "B_16.npz", tmp_path / "A_16.npz")
-    with pytest.raises(InputError, match=r"has 2 weights files: A_16.npz, B_16.npz; give one of them"):
+    with pytest.raises(InputError, match=r"has 2 weights files: A_16.npz, B_16.npz; name one of them"):
         load(tmp_path)
     assert load(tmp_path / "A_16.npz", "cpu").report is not None
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (b"[1]", "holds no JSON object"),
-        (b"{", "is no JSON"),
-        (b"\xff", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
-        (b'{"a": "' + b" " * 2**24 + b'"}', "holds no JSON object of at most 16.8 MB"),
+        (b"[1]", "is not a JSON object"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"a": "' + b" " * 2**24 + b'"}', "is not a JSON object of at most 16,777,216 bytes"),
     ],
     ids=["list", "cut", "bytes", "deep", "long"],
 )
-def test_json_that_is_none_is_told_with_its_file(name, content, told, tmp_path):
+def test_broken_json_is_named(name, content, message, tmp_path):
     from_transformers(tmp_path)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         load(tmp_path)
     assert name in caught.value.cause
-    assert caught.value.hint == "fix it, or fetch it again"
+    assert caught.value.hint == "fix it, or download it again"
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
 @pytest.mark.parametrize("content", [b"[1]", b"{", b"\xff"])
-def test_json_beside_files_that_have_no_part_in_it_is_nothing(name, content, tmp_path):
+def test_json_next_to_files_that_do_not_use_it_is_ignored(name, content, tmp_path):
     mine = small_classifier(gelu="tanh", width=64, image_size=32, num_heads=1)
-    mine.preprocessing = Preprocessing((32, 32))
     mine.save(tmp_path / "model.safetensors")
     mine.export(tmp_path / "x.npz", "google")
     small_classifier(gelu="exact", width=64, num_heads=1).export(tmp_path / "x.pth", "torchvision")
@@ -177,7 +179,7 @@ def test_json_beside_files_that_have_no_part_in_it_is_nothing(name, content, tmp
         assert found.metadata.get("family") == family
 
 
-def test_what_is_called_by_its_path_is_kept_by_its_name_alone(tmp_path, monkeypatch):
+def test_a_local_source_is_recorded_by_its_name_without_the_path(tmp_path, monkeypatch):
     folder = tmp_path / "hub"
     folder.mkdir()
     from_timm(folder)
@@ -187,10 +189,10 @@ def test_what_is_called_by_its_path_is_kept_by_its_name_alone(tmp_path, monkeypa
         assert (found.metadata["source"], found.report.source) == (name, name)
 
 
-# ---- what a person says
+# ---- family and fields of the caller
 
 
-def test_fields_and_family_go_to_files_of_others_alone(tmp_path):
+def test_family_and_fields_override_files_of_other_families(tmp_path):
     folder, mine = tmp_path / "theirs", tmp_path / "mine.safetensors"
     folder.mkdir()
     from_timm(folder)
@@ -198,15 +200,15 @@ def test_fields_and_family_go_to_files_of_others_alone(tmp_path):
     save_file(load_file(folder / "model.safetensors"), bare)
     assert load(bare, "cpu", num_heads=2).model.config.num_heads == 2
     assert load(bare, "cpu").model.config.num_heads == 1
-    assert load(folder, "cpu", num_heads=2).model.config.num_heads == 2, "a person goes before the config"
+    assert load(folder, "cpu", num_heads=2).model.config.num_heads == 2, "the caller overrides the config"
     assert load(bare, "cpu", family="deit").metadata["family"] == "deit"
-    with pytest.raises(InputError, match="is no file of Google"):
+    with pytest.raises(InputError, match="is not a checkpoint of Google"):
         load(bare, family="google")
-    with pytest.raises(InputError, match="no field of a model; did you mean 'num_heads'"):
+    with pytest.raises(InputError, match="no ViTConfig field 'num_head'; did you mean 'num_heads'"):
         load(bare, num_head=2)
     small_classifier().save(mine)
     for wrong in ({"num_heads": 3}, {"family": "timm"}):
-        with pytest.raises(InputError, match="says all by itself; leave the fields and the family out"):
+        with pytest.raises(InputError, match="is a vitreous file, which already stores its config; leave out"):
             load(mine, **wrong)
 
 
@@ -246,13 +248,13 @@ def test_a_repository_of_timm(server, tmp_path):
     assert (found.metadata["family"], found.metadata["license"]) == ("timm", "my own")
 
 
-def test_the_family_of_a_name_is_not_what_a_person_said(server, tmp_path):
+def test_the_caller_overrides_the_family_of_a_name(server, tmp_path):
     published("google", tmp_path / "x.npz", image_size=32, patch_size=8)
-    server.add("timm/odd", {"x.npz": (tmp_path / "x.npz").read_bytes()})
-    with pytest.raises(InputError, match=r"timm:odd@\w+ is no Vision Transformer of timm: .* missing") as caught:
-        load("timm:odd")
-    assert caught.value.hint == "give another name (vitreous list models), or say of which other family it is"
-    assert load("timm:odd", "cpu", family="google").metadata["family"] == "google"
+    server.add("timm/other", {"x.npz": (tmp_path / "x.npz").read_bytes()})
+    with pytest.raises(InputError, match=r"timm:other@\w+ is not a checkpoint of timm: .* missing") as caught:
+        load("timm:other")
+    assert caught.value.hint == "choose another name (vitreous list models), or set the family"
+    assert load("timm:other", "cpu", family="google").metadata["family"] == "google"
     small_classifier().save(tmp_path / "model.safetensors")
     server.add("timm/ours", {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
     assert load("timm:ours", "cpu").class_names == CLASSES
@@ -282,11 +284,11 @@ def test_a_repository_of_ours(server, tmp_path):
     assert (found.class_names, found.preprocessing) == (CLASSES, mine.preprocessing)
     assert found.metadata == {"source": "at random", "license": "mit"}
     assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), mine.model.parameters(), strict=True))
-    mine.metadata["license"] = "Apache-2.0"
+    mine = changed(mine, metadata={"source": "at random", "license": "Apache-2.0"})
     mine.save(tmp_path / "model.safetensors")
     server.repositories["me/ours"].commit({"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
-    assert load("hf:me/ours", "cpu").metadata["license"] == "Apache-2.0", "the file's own word goes first"
-    with pytest.raises(InputError, match="says all by itself"):
+    assert load("hf:me/ours", "cpu").metadata["license"] == "Apache-2.0", "the file's own license comes first"
+    with pytest.raises(InputError, match="already stores its config"):
         load("hf:me/ours", num_heads=3)
 
 
@@ -297,7 +299,7 @@ def test_one_file_of_a_repository(server, tmp_path):
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(load("hf:me/many/a/x.npz", "cpu").model(images), stored.model(images))
-    with pytest.raises(InputError, match=r"hf:me/many has 2 files of weights .*; give hf:me/many/a/x.npz"):
+    with pytest.raises(InputError, match=r"hf:me/many has 2 weights files .*; choose from hf:me/many/a/x.npz"):
         load("hf:me/many")
     with pytest.raises(InputError, match="cannot be read"):
         load("hf:me/many/y.npz")
@@ -358,13 +360,13 @@ def test_a_name_of_torchvision(server, tmp_path, monkeypatch):
         assert (found.model(images) - theirs(images)).abs().max() < EQUAL
     assert found.class_names is not None
     assert (len(found.class_names), found.class_names[1]) == (1000, "goldfish")
-    wanted = torchvision.models.ViT_B_16_Weights.DEFAULT.transforms()
+    transforms = torchvision.models.ViT_B_16_Weights.DEFAULT.transforms()
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 260, 3), dtype=np.uint8))
-    assert (found.preprocessing([photo])[0] - wanted(photo)).abs().max() < 1e-5
+    assert (found.preprocessing([photo])[0] - transforms(photo)).abs().max() < 1e-5
 
 
 def test_the_command_line_predicts_with_a_repository(server, tmp_path, vitreous_process):
-    """In a process of its own, whose settings are those of the hub's client; and again without a network."""
+    """In a process of its own with the settings of the hub's client, and again offline."""
     (tmp_path / "made").mkdir()
     from_transformers(tmp_path / "made")
     server.add("me/vit", files_in(tmp_path / "made"))
@@ -375,11 +377,11 @@ def test_the_command_line_predicts_with_a_repository(server, tmp_path, vitreous_
     assert done.returncode == 0, done.stderr
     size = len(server.repositories["me/vit"].commits[server.repositories["me/vit"].refs["main"]]["model.safetensors"])
     assert done.stderr == f"hf:me/vit: {download.bytes_text(size)}, license apache-2.0\n"
-    [told] = json.loads(done.stdout)
+    [row] = json.loads(done.stdout)
     [expected] = load(tmp_path / "made", "cpu")(str(photo))
-    assert told["class_name"] == expected.class_name
-    assert [row["class_name"] for row in told["top"]] == [name for name, _ in expected.top]
-    assert [row["probability"] for row in told["top"]] == pytest.approx([p for _, p in expected.top], abs=1e-5)
+    assert row["class_name"] == expected.class_name
+    assert [entry["class_name"] for entry in row["top"]] == [name for name, _ in expected.top]
+    assert [entry["probability"] for entry in row["top"]] == pytest.approx([p for _, p in expected.top], abs=1e-5)
     again = vitreous_process(
         "predict", "hf:me/vit", str(photo), "--json", environment=environment | {"HF_HUB_OFFLINE": "1"}
     )

@@ -1,4 +1,4 @@
-"""One file is the model: everything comes back, and nothing is loaded in part."""
+"""The vitreous format: everything comes back, and nothing is loaded in part."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.model.models import SWITCHES, images_for, small_model
-from vitreous.checkpoints.load import is_variant, load_checkpoint
-from vitreous.checkpoints.store import HEADER, load_model, save_model
+from vitreous.checkpoints.load import load_checkpoint
+from vitreous.checkpoints.store import HEADER, StoredModel, load_model, save_model
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
@@ -86,26 +86,26 @@ def without(key):
     ("change", "reason"),
     [
         ({"change_tensors": without("class_token")}, "class_token is missing"),
-        ({"change_tensors": lambda t: t | {"extra": torch.zeros(1)}}, "extra has no place"),
+        ({"change_tensors": lambda t: t | {"extra": torch.zeros(1)}}, "extra is unexpected"),
         (
             {"change_tensors": lambda t: t | {"class_token": torch.zeros(2)}},
-            r"class_token would have shape \(2,\) and not \(1, 1, 48\)",
+            r"class_token has shape \(2,\), expected \(1, 1, 48\)",
         ),
         ({"change_header": lambda h: None}, "has weights but no config"),
         ({"change_header": lambda h: {}}, "header of .* is damaged"),
         ({"change_header": lambda h: h | {"config": h["config"] | {"depht": 3}}}, "did you mean 'depth'"),
         ({"change_header": lambda h: h | {"config": h["config"] | {"depth": 4}}}, "blocks.3.* is missing"),
         ({"change_header": lambda h: h | {"class_names": ["a"]}}, "1 class names for 7"),
-        ({"change_header": lambda h: h | {"class_names": "abcdefg"}}, "no list of texts"),
-        ({"change_header": lambda h: h | {"class_names": [1, ["q"]]}}, "no list of texts"),
-        ({"change_header": lambda h: h | {"format": 99}}, "has format 99, this version reads 1; update"),
+        ({"change_header": lambda h: h | {"class_names": "abcdefg"}}, "must be a list of strings"),
+        ({"change_header": lambda h: h | {"class_names": [1, ["q"]]}}, "must be a list of strings"),
+        ({"change_header": lambda h: h | {"format": 99}}, "has format 99, but this version reads 1; update"),
         ({"change_header": lambda h: h | {"metadata": 3}}, "header of .* is damaged"),
         ({"change_header": lambda h: h | {"config": h["config"] | {"depth": 10**6}}}, "more blocks than the file"),
         ({"change_header": lambda h: h | {"config": 3}}, "header of .* is damaged"),
         ({"change_header": lambda h: h | {"preprocessing": h["preprocessing"] | {"image_size": [33, 33]}}}, "33×33"),
         (
             {"change_header": lambda h: h | {"preprocessing": h["preprocessing"] | GRAY}},
-            "gives 1 channels, the model takes 3",
+            "gives 1 channels, but the model takes 3",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -133,14 +133,11 @@ def test_half_precision_files_become_float32(tmp_path):
     save_model(tmp_path / "m.safetensors", model.half(), PREPROCESSING, NAMES)
     stored = load_model(tmp_path / "m.safetensors")
     assert {p.dtype for p in stored.model.parameters()} == {torch.float32}
-    assert stored.metadata == {"source_dtype": "float16"}
-    save_model(tmp_path / "m.safetensors", stored.model, PREPROCESSING, NAMES, stored.metadata)
-    assert load_model(tmp_path / "m.safetensors").metadata == {"source_dtype": "float16"}
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
-def test_weights_are_not_saved_as_other_numbers(dtype, tmp_path):
-    with pytest.raises(InputError, match=r"weights are not written in .*; valid are float32"):
+def test_weights_are_saved_in_dtypes_of_weights_only(dtype, tmp_path):
+    with pytest.raises(InputError, match=r"weights cannot be written as .*; choose from float32"):
         save_model(tmp_path / "m.safetensors", small_model(), PREPROCESSING, NAMES, dtype=dtype)
     assert list(tmp_path.iterdir()) == []
 
@@ -149,12 +146,12 @@ def test_weights_are_not_saved_as_other_numbers(dtype, tmp_path):
     ("name", "reason"),
     [
         ("nothing", "there is no model at .*nothing"),
-        ("S/16", "S/16 is the name of a shape, not of weights; train it first"),
+        ("S/16", "S/16 is a model variant, not weights; train it first"),
         ("empty", "has no model.safetensors"),
-        ("notes.txt", "is no model file"),
+        ("notes.txt", "is not a model file"),
     ],
 )
-def test_what_is_no_model_says_why(name, reason, tmp_path, monkeypatch):
+def test_what_is_not_a_model_is_refused(name, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
@@ -167,6 +164,13 @@ def test_a_run_folder_holds_its_model(tmp_path):
     assert load_checkpoint(tmp_path).class_names == tuple(NAMES)
 
 
-def test_variants_are_told_from_files():
-    assert is_variant("B/16")
-    assert not is_variant("runs/16")
+def test_metadata_of_older_versions_is_ignored(tmp_path):
+    path = tmp_path / "m.safetensors"
+    older = {"license": "MIT", "family": "timm", "dialect": {"prefix": ""}, "source_dtype": "float16"}
+    save_model(path, small_model(), PREPROCESSING, NAMES, older)
+    assert load_model(path).metadata == {"license": "MIT", "family": "timm"}
+
+
+def test_a_stored_model_has_one_name_for_each_class():
+    with pytest.raises(InputError, match="there are 1 class names for 7 classes"):
+        StoredModel(small_model(), PREPROCESSING, ("one",))

@@ -1,4 +1,4 @@
-"""The peers of `vitreous predict`: small models in the files their users have, with their own preprocessing."""
+"""The peers of `vitreous predict`: a small model of each, its files as users have them, and its own pipeline."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +16,11 @@ from torchvision.models import VisionTransformer, ViT_B_16_Weights
 from torchvision.transforms import InterpolationMode
 
 CLASSES = 12
-NAMES = [f"kind {chr(97 + i)}" for i in range(CLASSES)]  # for peers whose files have names
-NUMBERS = [f"class {i}" for i in range(CLASSES)]  # for the others
+NAMES = [f"kind {chr(97 + i)}" for i in range(CLASSES)]  # for peers that store class names
+NUMBERS = [f"class {i}" for i in range(CLASSES)]  # for peers that do not
 SIZE = 224
 SMALL = {"embed_dim": 64, "depth": 2, "num_heads": 4}
-BY_WIDTH = {"embed_dim": 192, "depth": 2, "num_heads": 3}  # 64 per head, as in files without a config
+BY_WIDTH = {"embed_dim": 192, "depth": 2, "num_heads": 3}  # 64 per head, as guessed without a config
 PLAIN = "vit_base_patch32_224"
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -29,7 +29,7 @@ Named = Mapping[str, Tensor]
 
 
 def cropped(side: int, interpolation: InterpolationMode, mean: tuple[float, ...], std: tuple[float, ...]) -> Pipeline:
-    """Resize the shorter side, crop the center, normalize: the evaluation transform of most authors."""
+    """Resizes the shorter side, crops the middle and normalizes, as most authors do."""
     steps = [transforms.Resize(side, interpolation), transforms.CenterCrop(SIZE), transforms.ToTensor()]
     return transforms.Compose([*steps, transforms.Normalize(mean, std)])
 
@@ -40,17 +40,17 @@ OPENAI = cropped(SIZE, InterpolationMode.BICUBIC, CLIP_MEAN, CLIP_STD)
 
 
 def squashed(photo: Image.Image) -> Tensor:
-    """Google's preprocessing: squashed, and scaled to -1..1."""
+    """Google's pipeline: squashed, with values from -1 to 1."""
     values = np.asarray(photo.resize((SIZE, SIZE), Image.Resampling.BILINEAR), np.float32)
     return torch.from_numpy(values / 127.5 - 1).permute(2, 0, 1)
 
 
 class Peer:
-    """A peer's model, file and preprocessing.
+    """A peer's model, its file and its pipeline.
 
     Attributes:
         names: the class names that `vitreous predict` must print.
-        heads: the classifiers, whose logits are averaged.
+        heads: the classifiers; their logits are averaged.
         biased: whether the file has their biases.
     """
 
@@ -63,11 +63,11 @@ class Peer:
         raise NotImplementedError
 
     def save(self, model: nn.Module, folder: Path) -> Path:
-        """Writes the files the peer's users have; returns the path for `vitreous predict`."""
+        """Writes the files that users of the peer have; returns the path for `vitreous predict`."""
         raise NotImplementedError
 
     def load(self, path: Path) -> nn.Module:
-        """Loads the files as the peer does."""
+        """Reads the files with the peer's own code."""
         raise NotImplementedError
 
     def pipeline(self, path: Path, model: nn.Module) -> Pipeline:
@@ -80,15 +80,15 @@ class Peer:
 
 
 class TimmFolder(Peer):
-    """A hub folder with config.json, written and read by timm."""
+    """A hub folder written and read by timm, with its config.json."""
 
     names = NAMES
 
-    def __init__(self, *, overlay: Mapping[str, Any], architecture: str = PLAIN, **arguments: Any) -> None:
-        self.overlay, self.architecture, self.arguments = dict(overlay), architecture, SMALL | arguments
+    def __init__(self, *, pretrained: Mapping[str, Any], architecture: str = PLAIN, **arguments: Any) -> None:
+        self.pretrained, self.architecture, self.arguments = dict(pretrained), architecture, SMALL | arguments
 
     def build(self):
-        known = {"pretrained_cfg_overlay": self.overlay, "num_classes": CLASSES}
+        known = {"pretrained_cfg_overlay": self.pretrained, "num_classes": CLASSES}
         return timm.create_model(self.architecture, **known, **self.arguments)
 
     def save(self, model, folder):
@@ -104,7 +104,7 @@ class TimmFolder(Peer):
 
 
 class AuthorsFile(Peer):
-    """A file as published by the authors of DeiT, MAE or CLIP; timm has the models and reads the names."""
+    """A file as published by the authors of DeiT, MAE or CLIP; timm has their models and reads their names."""
 
     def __init__(
         self, steps: Pipeline, spell: Callable[[Named], Mapping[str, Any]], architecture: str = PLAIN, **arguments: Any
@@ -131,18 +131,18 @@ class AuthorsFile(Peer):
 
 
 def under_model(tensors: Named) -> Mapping[str, Any]:
-    """As the training scripts of DeiT and MAE save it."""
+    """In the layout of DeiT's and MAE's training scripts."""
     return {"model": tensors, "epoch": 299}
 
 
-def third(tensors: Named) -> Mapping[str, Any]:
+def deit3(tensors: Named) -> Mapping[str, Any]:
     """DeiT-III's names of LayerScale."""
     names = {key: key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2") for key in tensors}
     return {"model": {names[key]: tensor for key, tensor in tensors.items()}}
 
 
 def openai(tensors: Named) -> Mapping[str, Any]:
-    """OpenAI's names for CLIP's image tower, whose projection is the head."""
+    """OpenAI's names of CLIP's image tower; the projection is the head."""
     names = {"patch_embed.proj": "conv1", "blocks.": "transformer.resblocks."}
     names |= {"norm_pre": "ln_pre", "norm.": "ln_post.", "norm1": "ln_1", "norm2": "ln_2"}
     names |= {"qkv.": "in_proj_", "attn.proj": "attn.out_proj", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
@@ -159,7 +159,7 @@ def openai(tensors: Named) -> Mapping[str, Any]:
 
 
 class Npz(Peer):
-    """A file of Google's or big_vision's, read by timm."""
+    """A file of Google's or big_vision's, which timm can read."""
 
     def __init__(self, steps: Pipeline, **arguments: Any) -> None:
         self.steps, self.arguments = steps, SMALL | {"act_layer": "gelu_tanh", "fc_norm": False} | arguments
@@ -184,7 +184,7 @@ class Npz(Peer):
 
 
 def npz_tensors(model: Any, big_vision: bool) -> Named:
-    """The tensors of a timm model in the authors' names and layouts."""
+    """The tensors of a timm model in the authors' layout."""
     second_norm, attention, mlp = (1, 0, 0) if big_vision else (2, 1, 3)
     kernel, bias = model.patch_embed.proj.weight.detach(), model.patch_embed.proj.bias.detach()
     positions = "pos_embedding" if big_vision else "Transformer/posembed_input/pos_embedding"
@@ -219,7 +219,7 @@ def both_dense(name: str, mlp: Any) -> dict[str, Tensor]:
 
 
 def attending(name: str, weight: Tensor, bias: Tensor, layer: Any) -> dict[str, Tensor]:
-    """Query, key and value separately, each split by head."""
+    """Separate query, key and value, each by head."""
     heads, width = layer.num_heads, weight.shape[1]
     tensors = {}
     parts = zip(("query", "key", "value"), weight.detach().chunk(3), bias.detach().chunk(3), strict=True)
@@ -231,7 +231,7 @@ def attending(name: str, weight: Tensor, bias: Tensor, layer: Any) -> dict[str, 
 
 
 class Torchvision(Peer):
-    """A torchvision file, evaluated with the transform of the published weights."""
+    """A torchvision file, evaluated with the transform of its published weights."""
 
     heads = ("heads.head",)
 
@@ -253,7 +253,7 @@ class Torchvision(Peer):
 
 
 class Transformers(Peer):
-    """A hub folder with config.json and preprocessor_config.json, written and read by transformers.
+    """A hub folder written and read by transformers: config.json and preprocessor_config.json.
 
     Photos go through its image processors on Pillow. Those on tensors, which it takes where nothing is said, resize by
     other rounding.

@@ -1,4 +1,4 @@
-"""Commands that meet a file of another family: what its file does not say is told, and nothing else is in the way."""
+"""Commands on files of other families: what was guessed and left out is printed on stderr, and nothing else."""
 
 import csv
 import io
@@ -19,14 +19,14 @@ from vitreous.cli.app import run
 
 
 def peer(**changes):
-    """A model of timm's, every parameter at random."""
+    """A random timm model."""
     arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2, "num_heads": 3, "num_classes": 5}
     return filled(timm.create_model("vit_base_patch16_224", **(arguments | changes)))
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """A current folder with files of timm, one bare of its head, with ours, and photo.png."""
+    """A current folder with files of timm, one without a head, of ours, and photo.png."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     save_file(peer().state_dict(), "theirs.safetensors")
@@ -43,7 +43,7 @@ COMMANDS = [["predict", "{}", "photo.png", "--json"], ["inspect", "{}", "--json"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_what_was_guessed_and_left_out_is_told_a_line_each(command, here, capsys):
+def test_guesses_and_dropped_keys_are_one_line_each(command, here, capsys):
     for model in ("theirs.safetensors", "run.pth"):
         assert run([word.format(model) for word in command]) == 0
         out, error = capsys.readouterr()
@@ -57,22 +57,22 @@ def test_what_was_guessed_and_left_out_is_told_a_line_each(command, here, capsys
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 @pytest.mark.parametrize("model", ["ours.safetensors", "hub"])
-def test_nothing_is_told_where_there_is_nothing_to_tell(model, command, here, capsys):
+def test_a_complete_file_prints_no_remarks(model, command, here, capsys):
     assert run([word.format(model) for word in command]) == 0
     out, error = capsys.readouterr()
     json.loads(out)
     assert error == ""
 
 
-def test_what_a_file_says_of_itself_does_nothing_on_a_terminal(here, capsys):
-    torch.save({"model": peer().state_dict(), "optimizer": {"\x1b[31m\n": torch.ones(2)}}, "odd.pth")
-    assert run(["predict", "odd.pth", "photo.png"]) == 0
+def test_control_characters_in_keys_are_escaped(here, capsys):
+    torch.save({"model": peer().state_dict(), "optimizer": {"\x1b[31m\n": torch.ones(2)}}, "escapes.pth")
+    assert run(["predict", "escapes.pth", "photo.png"]) == 0
     error = capsys.readouterr().err
     assert "left out: optimizer/\\x1b[31m\\n (" in error
     assert "\x1b" not in error
 
 
-def test_a_model_without_a_head_says_how_to_train_one(here, capsys):
+def test_a_model_without_a_head_suggests_training_one(here, capsys):
     for options in ([], ["--json"], ["--csv"]):
         assert run(["predict", "bare.safetensors", "photo.png", *options]) == 2
         out, error = capsys.readouterr()
@@ -89,9 +89,9 @@ def test_classes_without_names_are_numbered(here, capsys):
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_what_a_file_does_not_say_can_be_said(command, here, capsys):
-    said = ["--set", "num_heads=6", "--set", "gelu=tanh"]
-    assert run([*(word.format("theirs.safetensors") for word in command), *said]) == 0
+def test_fields_that_a_file_does_not_record_can_be_set(command, here, capsys):
+    options = ["--set", "num_heads=6", "--set", "gelu=tanh"]
+    assert run([*(word.format("theirs.safetensors") for word in command), *options]) == 0
     out, error = capsys.readouterr()
     assert "num_heads" not in error
     assert "gelu" not in error
@@ -108,38 +108,38 @@ def test_what_a_file_does_not_say_can_be_said(command, here, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("options", "words"),
     [
         (["--family", "tim"], ["no family 'tim'", "did you mean 'timm'"]),
-        (["--family", "google"], ["is no file of Google", "leave the family out"]),
-        (["--set", "heads=3"], ["'heads' is no field", "did you mean 'num_heads'"]),
+        (["--family", "google"], ["is not a checkpoint of Google", "leave out the family"]),
+        (["--set", "heads=3"], ["no ViTConfig field 'heads'", "did you mean 'num_heads'"]),
         (["--set", "num_heads"], ["--set 'num_heads' is not KEY=VALUE"]),
         (["--set", "source=x"], ["'source' is not a config field", "num_heads"]),
         (["--set", "num_heads=7"], ["does not divide width 192"]),
     ],
 )
-def test_what_is_said_wrongly_is_two_lines(command, said, told, here, capsys):
-    assert run([*(word.format("theirs.safetensors") for word in command), *said]) == 2
+def test_a_wrong_option_is_two_lines(command, options, words, here, capsys):
+    assert run([*(word.format("theirs.safetensors") for word in command), *options]) == 2
     out, error = capsys.readouterr()
     assert out == ""
     assert len(error.splitlines()) <= 2
-    for words in told:
-        assert words in error
+    for part in words:
+        assert part in error
 
 
 @pytest.mark.parametrize("model", ["theirs.safetensors", "run.pth", "hub", "hub/model.safetensors", "ours.safetensors"])
 def test_inspect_takes_every_model_that_load_takes(model, here, capsys):
     assert run(["inspect", model, "--image", "photo.png", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    summary = json.loads(capsys.readouterr().out)
     loaded = load(model, "cpu")
-    assert told["fresh_weights"] is False
-    assert told["total_parameters"] == sum(p.numel() for p in loaded.model.parameters())
-    assert told["stages"][0]["output_shape"] == [1, 3, *loaded.preprocessing.image_size]
+    assert summary["fresh_weights"] is False
+    assert summary["total_parameters"] == sum(p.numel() for p in loaded.model.parameters())
+    assert summary["stages"][0]["output_shape"] == [1, 3, *loaded.preprocessing.image_size]
     logits = loaded.model(loaded.preprocessing([Image.open("photo.png")]))
-    assert told["stages"][-1]["statistics"]["max"] == pytest.approx(logits.max().item(), abs=1e-4)
+    assert summary["stages"][-1]["statistics"]["max"] == pytest.approx(logits.max().item(), abs=1e-4)
 
 
-def test_a_folder_in_the_home_may_be_written_with_its_sign(here, monkeypatch, capsys):
+def test_a_tilde_is_the_home_folder(here, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(here))
     for command in COMMANDS:
         assert run([word.format("~/ours.safetensors") for word in command]) == 0
@@ -149,7 +149,7 @@ def test_a_folder_in_the_home_may_be_written_with_its_sign(here, monkeypatch, ca
     "name", ["hf:", "timm:a/b", "torchvision:resnet50", "google:B", "http://host/x.npz", "foo:bar"]
 )
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_name_of_nothing_is_two_lines(command, name, here, capsys):
+def test_a_name_that_does_not_exist_is_two_lines(command, name, here, capsys):
     assert run([word.format(name) for word in command]) == 2
     out, error = capsys.readouterr()
     assert out == ""

@@ -78,7 +78,7 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, words, capsys):
 
 
 def test_a_saved_model_is_inspected_with_its_own_preprocessing(tmp_path, photo, capsys):
-    from vitreous.classifier import Classifier
+    from vitreous.checkpoints.store import save_model
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.model.initialization import fill_at_random
     from vitreous.model.vit import VisionTransformer
@@ -86,7 +86,8 @@ def test_a_saved_model_is_inspected_with_its_own_preprocessing(tmp_path, photo, 
     model = VisionTransformer.from_variant("mu/16", image_size=32, num_classes=3)
     fill_at_random(model)
     path = tmp_path / "model.safetensors"
-    Classifier(model, Preprocessing((32, 32), mean=(0.0,) * 3, std=(1.0,) * 3), ("a", "b", "c")).save(path)
+    preprocessing = Preprocessing((32, 32), mean=(0.0,) * 3, std=(1.0,) * 3)
+    save_model(path, model, preprocessing, ("a", "b", "c"))
     assert run(["inspect", str(path), "--image", photo, "--json"]) == 0
     trace = json.loads(capsys.readouterr().out)
     assert trace["fresh_weights"] is False

@@ -1,8 +1,8 @@
-"""`vitreous predict` agrees with the code of every family that classifies.
+"""`vitreous predict` on weights of every family with a classifier gives the probabilities of the family's own code.
 
-Each peer's model has random weights, and a classifier that is fit so that some photos are almost certain, others almost
-undecided, and several classes win. Both sides start from the same files and do everything else themselves: decoding,
-resizing, cropping, normalizing, the model. Photos with an EXIF orientation are turned upright for the peer, whose
+Each peer's model has random weights and a classifier fitted so that some photos are almost certain, others almost
+undecided, and several classes win. Both sides start from the same files and use only their own code: decoding,
+resizing, cropping, normalizing, the model. Photos with an EXIF rotation are also turned upright for the peer, whose
 pipeline leaves that to the caller.
 """
 
@@ -29,15 +29,15 @@ from tests.cli.predict_peers import (
     TimmFolder,
     Torchvision,
     Transformers,
+    deit3,
     openai,
     squashed,
-    third,
     under_model,
 )
 from vitreous.cli.app import run
 
-EQUAL = 2e-5  # of probabilities: the largest observed is 2e-6; tanh GELU instead of the exact one gives 5e-5
-UNDECIDED, SURE, AT_MOST = 0.2, 0.95, 0.97  # probabilities of the likeliest class, from photo to photo
+EQUAL = 2e-5  # of probabilities: the largest measured difference is 2e-6; tanh GELU in place of exact gives 5e-5
+UNDECIDED, SURE, AT_MOST = 0.2, 0.95, 0.97  # probabilities of the top class, from photo to photo
 BATCH = 32
 DIRECTIONS = 4
 
@@ -49,14 +49,14 @@ CLIP_TOWER = {"architecture": "vit_base_patch32_clip_quickgelu_224"}
 CLASS_PROCESSOR = "ForImageClassification", "ViTImageProcessor", ("classifier",)
 TEACHER = "ForImageClassificationWithTeacher", "DeiTImageProcessor", ("cls_classifier", "distillation_classifier")
 
-# Peers of one pipeline stand together: the photos go through it once.
+# Grouped by pipeline, so that the photos go through each once.
 PEERS: dict[str, Peer] = {
-    "timm": TimmFolder(overlay=AUGREG),
-    "timm, squash": TimmFolder(overlay=SQUASH | {"crop_pct": 0.9, "interpolation": "bilinear"}),
-    "timm, SigLIP-like": TimmFolder(overlay=SQUASH, global_pool="map", class_token=False, act_layer="gelu_tanh"),
+    "timm": TimmFolder(pretrained=AUGREG),
+    "timm, squash": TimmFolder(pretrained=SQUASH | {"crop_pct": 0.9, "interpolation": "bilinear"}),
+    "timm, SigLIP-like": TimmFolder(pretrained=SQUASH, global_pool="map", class_token=False, act_layer="gelu_tanh"),
     "DeiT": AuthorsFile(IMAGENET, under_model),
     "DeiT, distilled": AuthorsFile(IMAGENET, under_model, **DISTILLED),
-    "DeiT-III": AuthorsFile(IMAGENET, third, init_values=0.1, no_embed_class=True),
+    "DeiT-III": AuthorsFile(IMAGENET, deit3, init_values=0.1, no_embed_class=True),
     "MAE, fine-tuned": AuthorsFile(IMAGENET, under_model, global_pool="avg"),
     "Google": Npz(squashed),
     "big_vision, mean": Npz(BIG_VISION, global_pool="avg", class_token=False),
@@ -85,7 +85,7 @@ def photos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def bundled(folder: Path) -> list[Path]:
-    """Pieces of scikit-learn's two photos, one of them with an EXIF orientation, and some enlarged digits."""
+    """Random crops of scikit-learn's two photos, one of them rotated, and some of its digits, enlarged."""
     from sklearn.datasets import load_digits, load_sample_images
 
     draw = np.random.default_rng(0)
@@ -109,36 +109,36 @@ def orientation(value: int) -> Image.Exif:
 
 
 @pytest.fixture(scope="module")
-def cache() -> list:
+def seen() -> list:
     """The last pipeline and its outputs."""
     return [None, None]
 
 
-def preprocessed(pipeline: Pipeline, photos: list[Path], cache: list) -> Tensor:
-    """The photos as inputs of a peer's model."""
-    if pipeline is not cache[0]:
+def through(pipeline: Pipeline, photos: list[Path], seen: list) -> Tensor:
+    """The photos after a peer's preprocessing."""
+    if pipeline is not seen[0]:
         images = []
         for path in photos:
             with Image.open(path) as photo:
                 images.append(pipeline(ImageOps.exif_transpose(photo).convert("RGB")))
-        cache[:] = pipeline, torch.stack(images)
-    return cache[1]
+        seen[:] = pipeline, torch.stack(images)
+    return seen[1]
 
 
 # ---- classifiers
 
 
 @torch.no_grad()
-def answers(peer: Peer, model: nn.Module, images: Tensor) -> Tensor:
+def logits_of(peer: Peer, model: nn.Module, images: Tensor) -> Tensor:
     """The model's logits."""
     return torch.cat([peer.logits(model, batch) for batch in images.split(BATCH)])
 
 
 @torch.no_grad()
 def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
-    """Sets the heads so that the top probabilities range from nearly undecided to nearly certain.
+    """Sets the heads so that the top class of the photos ranges from nearly undecided to nearly certain.
 
-    The logits are random combinations of the features' first principal directions, centered and of one scale.
+    The logits are random combinations of the features' first principal directions, centered and equally scaled.
     """
     heads = [model.get_submodule(name) for name in peer.heads]
     features: list[list[Tensor]] = [[] for _ in heads]
@@ -146,7 +146,7 @@ def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
         head.register_forward_hook(lambda _, given, __, into=into: into.append(given[0].double()))
         for head, into in zip(heads, features, strict=True)
     ]
-    answers(peer, model, images)
+    logits_of(peer, model, images)
     for hook in hooks:
         hook.remove()
     means = [torch.cat(parts).mean(dim=0) for parts in features]
@@ -167,7 +167,7 @@ def set_classifier(peer: Peer, model: nn.Module, images: Tensor) -> None:
 
 
 def center(features: Tensor, biased: bool) -> Tensor:
-    """The features minus their mean; if there is no bias to subtract it, minus their projection onto it."""
+    """The features minus their mean or, if there is no bias to subtract it, minus their component along it."""
     mean = features.mean(dim=0)
     if biased:
         return features - mean
@@ -176,13 +176,13 @@ def center(features: Tensor, biased: bool) -> Tensor:
 
 
 def whitening(centered: Tensor) -> Tensor:
-    """The first principal directions, each divided by its standard deviation: "directions width"."""
+    """The first principal directions, each divided by the spread along it: "directions width"."""
     _, spread, directions = torch.linalg.svd(centered, full_matrices=False)
     return directions[:DIRECTIONS] / spread[:DIRECTIONS, None] * len(centered) ** 0.5
 
 
 def scale_for(logits: Tensor) -> float:
-    """The factor that gives the most certain photo a probability of AT_MOST."""
+    """The factor that gives the most certain photo a top probability of AT_MOST."""
     low, high = 0.0, 1e6
     for _ in range(100):
         middle = (low + high) / 2
@@ -197,26 +197,26 @@ def is_alive(probabilities: Tensor) -> bool:
     return top.min().item() < UNDECIDED and top.max().item() > SURE and len(winners.unique()) > 3
 
 
-# ---- comparison
+# ---- the check
 
 
 @pytest.fixture(autouse=True)
-def same_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs vitreous on the CPU like the peers, and silences transformers."""
+def alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs ours on the CPU like the peers, and transformers without progress bars and warnings."""
     monkeypatch.setattr("vitreous.classifier.best_device", lambda: "cpu")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_probabilities_equal_the_peers(name, photos, cache, tmp_path, capsys):
+def test_photos_have_the_probabilities_of_the_peer(name, photos, seen, tmp_path, capsys):
     peer = PEERS[name]
     path = peer.save(filled(peer.build()), tmp_path)
     model = peer.load(path).eval()
-    images = preprocessed(peer.pipeline(path, model), photos, cache)
+    images = through(peer.pipeline(path, model), photos, seen)
     set_classifier(peer, model, images)
     peer.save(model, tmp_path)
-    expected = answers(peer, peer.load(path).eval(), images).softmax(dim=1)
+    expected = logits_of(peer, peer.load(path).eval(), images).softmax(dim=1)
     assert is_alive(expected)
     capsys.readouterr()
     assert run(["predict", str(path), *map(str, photos), "--json"]) == 0
@@ -227,8 +227,8 @@ def test_probabilities_equal_the_peers(name, photos, cache, tmp_path, capsys):
 
 
 def difference(prediction: dict, row: list[float], names: list[str]) -> float:
-    """The largest difference to the peer's probabilities, by class and by rank."""
+    """The largest difference of the listed probabilities from the peer's, by class and by rank."""
     ranked = sorted(row, reverse=True)
     assert len(prediction["top"]) == 5
-    pairs = [(each["probability"], names.index(each["class_name"])) for each in prediction["top"]]
-    return max(max(abs(p - row[i]), abs(p - ranked[rank])) for rank, (p, i) in enumerate(pairs))
+    top = [(each["probability"], names.index(each["class_name"])) for each in prediction["top"]]
+    return max(max(abs(p - row[i]), abs(p - ranked[rank])) for rank, (p, i) in enumerate(top))

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tests.model.models import SWITCHES, small_model
-from vitreous.classifier import Classifier
+from vitreous.checkpoints.store import save_model
 from vitreous.cli.app import run
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.inspection.trace import inspect, named
@@ -296,7 +296,7 @@ def test_json_stays_json(tmp_path, photo, capsys):
 def test_a_saved_model_has_its_classes_on_the_page(tmp_path, photo, capsys):
     model = small_model()
     names = ("ant", "bee", "cow", "doe", "eel", "fly", "gnu")
-    Classifier(model, preprocessing_of(model), names).save(tmp_path / "model.safetensors")
+    save_model(tmp_path / "model.safetensors", model, preprocessing_of(model), names)
     out = tmp_path / "walk.html"
     assert run(["inspect", str(tmp_path / "model.safetensors"), "--image", photo, "--html", str(out)]) == 0
     text = Reader(out.read_text(encoding="utf-8")).text

@@ -1,4 +1,4 @@
-"""From a model to a file of any family: the same function there, or a refusal that names what the family lacks."""
+"""From a model to a file of any family that can compute the same function, or an error that names what it lacks."""
 
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
@@ -9,166 +9,212 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.convert import FAMILIES, OURS, family_named, recognize
-from vitreous.checkpoints.families.family import Dialect, Family, Shapes
+from vitreous.checkpoints.families.family import Family
+from vitreous.checkpoints.families.imagenet import CLASSES, imagenet_class_names
 from vitreous.checkpoints.families.key_map import to_theirs
-from vitreous.checkpoints.files.dtypes import REMEMBERED, check_dtype, settle, type_name
-from vitreous.checkpoints.files.tensors import INDEX, KINDS, write_tensors
-from vitreous.checkpoints.report import ExportReport, losses
-from vitreous.checkpoints.sources.hub import CONFIG, PREPROCESSOR, read_json
+from vitreous.checkpoints.families.reading import Reading, Shapes, whole_patches
+from vitreous.checkpoints.families.recognize import FAMILIES, OURS, recognize
+from vitreous.checkpoints.files.dtypes import check_dtype, dtype_name, write_casts
+from vitreous.checkpoints.files.layout import CONFIG, KINDS, PREPROCESSOR, Kind, is_weights, read_json
+from vitreous.checkpoints.files.tensors import write_tensors
+from vitreous.checkpoints.report import ExportReport
 from vitreous.checkpoints.store import StoredModel, save_model
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.files import atomic_folder, check_target, write_json
 from vitreous.support.text import listed
 
-SUFFIXES = {"safetensors": ".safetensors", "npz": ".npz", "pickle": ".pth"}  # the usual one of each kind
-WEIGHTS = "model"  # name of the weights file in a folder
+SUFFIXES: dict[Kind, str] = {"safetensors": ".safetensors", "npz": ".npz", "pickle": ".pth"}  # the usual ones
+WEIGHTS = "model"  # stem of the weights file in a folder
+UNRECORDED = ("num_heads", "gelu", "norm_eps", "pooling", "image_size")  # choices that few formats record
 
 
 def export_model(
-    stored: StoredModel,
-    to: str,
-    out: str | Path,
-    *,
-    plain: bool = False,
-    dtype: torch.dtype | None = None,
-    overwrite: bool = False,
+    stored: StoredModel, to: str, out: str | Path, *, dtype: torch.dtype | None = None, overwrite: bool = False
 ) -> ExportReport:
-    """Writes a model as a family keeps it, or as our own one file.
+    """Writes a model in a family's usual format, or as a vitreous file.
 
     Args:
-        stored: the model with what belongs to it.
+        stored: the model with everything that belongs to it.
         to: a family's name, or "vitreous".
-        out: a file, whose suffix tells the kind; or a folder (any other name), which gets the weights and the JSON
-            files that the family keeps beside them.
-        plain: spell the keys as the family usually does, even where the model came from a file that spelt them
-            otherwise.
-        dtype: of the tensors; that of the file that the model came from if None, or float32 where it had several or
-            does not hold the numbers as they are now.
-        overwrite: replace what is there.
+        out: a file, whose suffix selects the format; or a folder (any other name), which gets the weights and the
+            family's JSON files.
+        dtype: of the stored numbers; float32 if None.
+        overwrite: replace an existing file, or files in an existing folder.
 
     Raises:
-        InputError: the family cannot hold the model, what it lacks is named; the type cannot hold the numbers; a
+        InputError: the family cannot hold the model, and it names the parts; the dtype cannot hold the numbers; a
             reader of `out` would mix it up with other files there; or it cannot be written. Nothing is left
             half-written.
     """
-    out = Path(out)
+    out, dtype = Path(out), dtype or torch.float32
     check_dtype(dtype)
     if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise InputError(f"{str(out)!r} exists already", "give another name, or --force to replace it")
+        raise InputError(f"{str(out)!r} already exists", "choose another name, or replace it with --force")
     if to == OURS:
         return _export_ours(stored, out, dtype)
     if to not in FAMILIES:
         raise unknown("family", to, [*FAMILIES, OURS])
-    return _export_theirs(stored, family_named(to), out, plain, dtype)
+    return _export_theirs(stored, FAMILIES[to], out, dtype)
 
 
-def _export_theirs(
-    stored: StoredModel, family: Family, out: Path, plain: bool, dtype: torch.dtype | None
-) -> ExportReport:
-    if lacking := family.lacking(stored.model.config):
-        raise InputError(f"{family.title} cannot hold {', '.join(lacking)}", "export to another family")
+def _export_theirs(stored: StoredModel, family: Family, out: Path, dtype: torch.dtype) -> ExportReport:
+    if unsupported := family.unsupported(stored.model.config):
+        raise InputError(f"{family.title} cannot hold {', '.join(unsupported)}", "export to another family")
     file, kind = _weights_file(out, family)
-    tensors, dropped = _tensors_for(stored, family, kind, plain)
-    config = stored.model.config.replace(mask_token=False) if dropped else stored.model.config
-    beside: dict[str, Any] = {}
+    config, tensors, dropped = _tensors_for(stored, family, kind)
+    json_files: dict[str, Any] = {}
     if file.parent == out:
-        beside = family.belongings(config, stored.preprocessing, stored.class_names)
-    _check_folder(out, file, beside)
+        json_files = family.config_files(config, stored.preprocessing, stored.class_names)
+    _check_folder(out, file, json_files)
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
-    _check_beside(file, beside, family, shapes)
-    written, told = settle(tensors, dtype, stored.metadata)
-    if kind == "npz" and written == torch.bfloat16:
-        written, told = torch.float32, [*told, "npz has no bfloat16: its numbers are written as float32, exactly"]
-    _write(file, {key: tensor.to("cpu", written) for key, tensor in tensors.items()}, beside, out)
-    return ExportReport(
-        str(out),
-        family.title,
-        len(tensors),
-        (str(file), *(str(out / name) for name in beside)),
-        type_name(written),
-        dropped,
-        (*told, *losses(family, config, shapes, beside, stored)),
-    )
+    _check_stale_json(file, json_files, family, shapes)
+    notes = write_casts(tensors, dtype)
+    if kind == "npz" and dtype == torch.bfloat16:
+        dtype, notes = torch.float32, [*notes, "npz has no bfloat16: its numbers are written as float32, exactly"]
+    written = {key: tensor.to("cpu", dtype) for key, tensor in tensors.items()}
+    if file.parent != out:
+        write_tensors(file, written)
+    else:
+        with atomic_folder(out, file.name) as folder:
+            write_tensors(folder / file.name, written)
+            for name, content in json_files.items():
+                write_json(folder / name, content)
+    files = (str(file), *(str(out / name) for name in json_files))
+    notes += _unrecorded(family, config, shapes, json_files, stored)
+    return ExportReport(str(out), family.title, len(tensors), files, dtype_name(dtype), dropped, tuple(notes))
 
 
-def _export_ours(stored: StoredModel, out: Path, dtype: torch.dtype | None) -> ExportReport:
+def _export_ours(stored: StoredModel, out: Path, dtype: torch.dtype) -> ExportReport:
     file = out / f"{WEIGHTS}.safetensors" if _is_folder(out) else out
     if file.suffix != ".safetensors":
-        raise InputError(f"our own files are safetensors, not {file.suffix}", "give a name that ends in .safetensors")
+        raise InputError(f"vitreous files are safetensors, not {file.suffix}", "choose a name ending in .safetensors")
     _check_folder(out, file, ())
     state = stored.model.state_dict()
-    written, told = settle(state, dtype, stored.metadata)
-    metadata = {**stored.metadata, REMEMBERED: type_name(written)}
+    notes = write_casts(state, dtype)
     with atomic_folder(out, file.name) if file.parent == out else nullcontext(file.parent) as folder:
-        save_model(folder / file.name, stored.model, stored.preprocessing, stored.class_names, metadata, written)
-    return ExportReport(str(out), OURS, len(state), (str(file),), type_name(written), {}, tuple(told))
+        save_model(folder / file.name, stored.model, stored.preprocessing, stored.class_names, stored.metadata, dtype)
+    return ExportReport(str(out), OURS, len(state), (str(file),), dtype_name(dtype), {}, tuple(notes))
 
 
 def _tensors_for(
-    stored: StoredModel, family: Family, kind: str, plain: bool
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The family's tensors by key, in the model's type; and the parameters that have no place there, and why."""
+    stored: StoredModel, family: Family, kind: Kind
+) -> tuple[ViTConfig, dict[str, Tensor], dict[str, str]]:
+    """The config that is written, the family's tensors by key, and the parameters that have no place there."""
     config, dropped = stored.model.config, {}
     state = {name: tensor.detach() for name, tensor in stored.model.state_dict().items()}
     if config.mask_token and not family.mask_token:
         del state["mask_token"]
-        dropped["mask_token"] = "it has no place there, and no part in the function"
+        dropped["mask_token"] = "the format has no place for it, and it does not affect the output"
         config = config.replace(mask_token=False)
-    dialect: Dialect = family.plain_dialect(config)
-    if not plain and stored.metadata.get("family") == family.name and "dialect" in stored.metadata:
-        dialect = family.dialects.from_dict(stored.metadata["dialect"])
-    if kind == "safetensors":  # it holds no dicts in dicts
-        dialect = replace(dialect, prefix=dialect.prefix.rpartition("/")[2])
-    return to_theirs(state, family.rules(config, dialect)), dropped
-
-
-def _write(file: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, Any], out: Path) -> None:
-    if file.parent != out:
-        write_tensors(file, tensors)
-        return
-    with atomic_folder(out, file.name) as folder:
-        write_tensors(folder / file.name, tensors)
-        for name, content in beside.items():
-            write_json(folder / name, content)
+    naming = family.usual_naming(config)
+    if kind == "safetensors":  # cannot hold nested dicts
+        naming = replace(naming, prefix=naming.prefix.rpartition("/")[2])
+    return config, to_theirs(state, family.rules(config, naming)), dropped
 
 
 def _is_folder(out: Path) -> bool:
-    """Tells whether a name is a folder's: it is one, or it does not end as weights do."""
+    """Whether a name is a folder's: it is one, or its suffix is not one of weights."""
     return out.is_dir() or out.suffix not in KINDS
 
 
-def _weights_file(out: Path, family: Family) -> tuple[Path, str]:
-    """The file to write the weights to, and its kind."""
+def _weights_file(out: Path, family: Family) -> tuple[Path, Kind]:
+    """The weights file to write, and its format."""
     if _is_folder(out):
         kind = family.kinds[0]
         return out / f"{WEIGHTS}{SUFFIXES[kind]}", kind
     kind = KINDS[out.suffix]
     if kind not in family.kinds:
-        valid = ", ".join(suffix for suffix, of in KINDS.items() if of in family.kinds)
-        raise InputError(f"{family.title} keeps no weights in {out.suffix} files", f"valid are {valid}, or a folder")
+        valid = ", ".join(suffix for suffix, other in KINDS.items() if other in family.kinds)
+        raise InputError(f"{family.title} has no {out.suffix} files", f"use {valid}, or a folder")
     return out, kind
 
 
-def _check_folder(out: Path, file: Path, beside: Collection[str]) -> None:
-    """Raises InputError where a folder is in a file's place, or a reader could take other weights for these."""
+def _check_folder(out: Path, file: Path, json_files: Collection[str]) -> None:
+    """Raises InputError if a folder is in a file's place, or a reader could take other weights for these."""
     if file.parent != out or not out.is_dir():
         return
-    for name in (file.name, *beside):
+    for name in (file.name, *json_files):
         check_target(out / name)
-    others = sorted(p.name for p in out.iterdir() if p != file and (p.suffix in KINDS or p.name.endswith(INDEX)))
-    if others:
-        raise InputError(f"the folder {str(out)!r} has other weights: {listed(others)}", "give another folder")
+    if others := sorted(path.name for path in out.iterdir() if path != file and is_weights(path)):
+        raise InputError(f"the folder {str(out)!r} has other weights: {listed(others)}", "choose another folder")
 
 
-def _check_beside(file: Path, beside: Collection[str], family: Family, shapes: Shapes) -> None:
-    """Raises InputError where a reader would take another model's JSON files for those of the weights."""
-    stale = [name for name in (CONFIG, PREPROCESSOR) if name not in beside and file.with_name(name).is_file()]
+def _check_stale_json(file: Path, json_files: Collection[str], family: Family, shapes: Shapes) -> None:
+    """Raises InputError if a reader of the weights would use another model's JSON files next to them."""
+    stale = [name for name in (CONFIG, PREPROCESSOR) if name not in json_files and file.with_name(name).is_file()]
     if not stale:
         return
     config, preprocessor = (read_json(file.with_name(n)) if n in stale else {} for n in (CONFIG, PREPROCESSOR))
     for reader in (family, recognize(shapes, str(file))):
         misled = reader.fields_from(config) or reader.class_names_from(config)
         if misled or reader.preprocessing_from(config, preprocessor):
-            cause = f"{' and '.join(stale)} in {str(file.parent)!r} would be read as if {file.name} were theirs"
-            raise InputError(cause, "give another folder, or this folder itself to replace its JSON files too")
+            cause = f"{' and '.join(stale)} in {str(file.parent)!r} would be read as the config of {file.name}"
+            raise InputError(cause, "choose another folder, or this folder itself to replace its JSON files too")
+
+
+def _unrecorded(
+    family: Family, config: ViTConfig, shapes: Shapes, json_files: Mapping[str, Any], stored: StoredModel
+) -> list[str]:
+    """What a reader of the written files would not find in them, one sentence each."""
+    config_json, preprocessor_json = json_files.get(CONFIG, {}), json_files.get(PREPROCESSOR, {})
+    notes = []
+    if fields := unrecorded_fields(family, config, shapes, config_json):
+        values = ", ".join(f"{name}={value}" for name, value in fields.items())
+        notes.append(f"not recorded in the file, set it when loading: {values}")
+    read = family.preprocessing_from(config_json, preprocessor_json) or family.preprocessing(config).adapted(
+        config.image_size, config.channels
+    )
+    read = read.trimmed(whole_patches(read.image_size, config.token_stride))
+    if differing := differing_fields(read, stored.preprocessing):
+        notes.append(f"not recorded in the file, preprocessing: {', '.join(differing)}")
+    default_names = imagenet_class_names() if family.imagenet and config.num_classes == CLASSES else None
+    if stored.class_names not in (None, family.class_names_from(config_json) or default_names):
+        notes.append(f"not recorded in the file: the names of the {config.num_classes:,} classes")
+    if "license" in stored.metadata:
+        notes.append(f"not recorded in the file: the license, {stored.metadata['license']}")
+    return notes
+
+
+def unrecorded_fields(
+    family: Family, config: ViTConfig, shapes: Shapes, config_json: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The choices of a model that its family would guess wrongly from the keys and this `config.json`."""
+    names = [name for name in UNRECORDED if name != "gelu" or config.mlp == "mlp" or config.pooling == "attention"]
+    choices = {name: getattr(config, name) for name in names}
+    unrecorded = {}
+    for name, value in choices.items():
+        others = {other: choices[other] for other in choices if other != name}
+        reading = Reading(others | family.fields_from(config_json))
+        try:
+            family.read(shapes, reading)
+            guess = getattr(reading.config(), name)
+        except InputError:  # it must be given
+            guess = None
+        if guess != value:
+            unrecorded[name] = value
+    return unrecorded
+
+
+def differing_fields(read: Preprocessing, expected: Preprocessing) -> list[str]:
+    """The fields, as name=value, by which one preprocessing gives other pixels than the expected one."""
+    a, b = effect(read), effect(expected)
+    names = [name for name in b if a[name] != b[name] and getattr(read, name) != getattr(expected, name)]
+    return [f"{name}={getattr(expected, name)}" for name in names]
+
+
+def effect(p: Preprocessing) -> dict[str, Any]:
+    """What each field of a preprocessing does to pixels, however it is written."""
+    is_cropped = p.resize == "crop" or p.cover_size != p.whole_size
+    return {
+        "image_size": p.image_size,
+        "trim": p.trim,
+        "resize": p.resize,
+        "crop_fraction": p.cover_size,
+        "crop_rounding": is_cropped and p.crop_rounding,
+        "interpolation": p.interpolation,
+        "antialias": p.antialias,
+        "mean": [round(value, 6) for value in p.mean],
+        "std": [round(value, 6) for value in p.std],
+    }

@@ -1,151 +1,164 @@
-"""From what a person names (a file, a folder, a hub's name, an address) to weights, preprocessing and class names."""
+"""From a file, folder or remote name to a model: locate, open, choose the family, read."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitreous.checkpoints.convert import OURS, Beside, family_named, read_model, recognize
-from vitreous.checkpoints.files.tensors import INDEX, KINDS, read_tensors
-from vitreous.checkpoints.sources.hub import (
-    CONFIG,
-    MODEL_FILE,
-    PREPROCESSOR,
-    WEIGHTS,
-    Fetched,
-    fetch,
-    is_remote,
-    read_json,
-)
-from vitreous.checkpoints.store import HEADER, StoredModel, load_model
-from vitreous.model.variants import variant
+import torch
+
+from vitreous.checkpoints.families.family import Family
+from vitreous.checkpoints.families.imagenet import CLASSES, imagenet_class_names
+from vitreous.checkpoints.families.key_map import to_ours
+from vitreous.checkpoints.families.reading import Guess, Reading, check_extent, checked_fields, whole_patches
+from vitreous.checkpoints.families.recognize import family_named, recognize
+from vitreous.checkpoints.files.dtypes import read_casts
+from vitreous.checkpoints.files.layout import CONFIG, MODEL_FILE, PREPROCESSOR, is_weights, weights_in
+from vitreous.checkpoints.files.tensors import Tensors, read_tensors
+from vitreous.checkpoints.report import LoadReport
+from vitreous.checkpoints.sources.hub import Located, fetch, is_remote
+from vitreous.checkpoints.store import HEADER, StoredModel, read_model
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.config import ViTConfig
+from vitreous.model.cost import on_meta
+from vitreous.model.variants import is_variant
+from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 
-GIVE = "give a run's folder, a weights file, or a name such as hf:owner/name (vitreous list models)"
-# The families whose files have JSON beside them; timm's files may have the keys of Meta's.
-WITH_JSON = ("timm", "huggingface", "deit", "dino", "dinov2", "mae")
+NO_MODEL = "give a run's folder, a weights file, or a name such as hf:owner/name (vitreous list models)"
 
 
 def load_checkpoint(source: str | Path, *, family: str | None = None, **fields: Any) -> StoredModel:
-    """Finds and loads the weights that `source` names.
-
-    One of our own files that tells no license gets that of the place it came from.
+    """Loads weights of any family, in float32 and on the CPU.
 
     Args:
-        source: a weights file of any family or of ours; a run's folder, or one as the hubs keep them; a name
+        source: a weights file of vitreous or of any family; a run's folder, or one laid out as on the hubs; a name
             (hf:owner/name, timm:name.tag, torchvision:name, google:name, meta:name); an https address with its
             SHA-256.
-        family: whose file it is, where the keys fit several.
-        **fields: fields of ViTConfig that the file does not hold, such as `num_heads=3`.
+        family: the file's family, if its keys match several.
+        **fields: fields of ViTConfig that the file does not record, such as `num_heads=3`. They override every guess.
 
     Raises:
-        InputError: there is nothing there, or nothing that can be read; or one of our own files, which says
-            everything itself, is told what it is.
+        InputError: there is no such file, or it cannot be read; or `family` or `fields` are given for a vitreous
+            file, which stores its config.
     """
-    found = fetch(source) if isinstance(source, str) and is_remote(source) else find(Path(source))
-    whose = family_of(found, family)
-    if whose == OURS:
+    located = locate(source)
+    with read_tensors(located.path) as tensors:
+        if HEADER not in tensors.metadata:
+            return _read_foreign(tensors, _choose_family(tensors, located, family), located, fields)
         if fields or family:
-            cause = f"{found.path} is a file of vitreous and says all by itself"
-            raise InputError(cause, "leave the fields and the family out")
-        stored = load_model(found.path)
-        if found.license is None or "license" in stored.metadata:
-            return stored
-        return replace(stored, metadata={**stored.metadata, "license": found.license})
-    beside = Beside(
-        json_of(found.config, whose),
-        json_of(found.preprocessor, whose),
-        {**found.fields, **fields},
-        whose,
-        found.source,
-        found.preprocessing,
-        found.class_names,
-        found.license,
-    )
-    return read_model(found.path, beside)
+            cause = f"{located.path} is a vitreous file, which already stores its config"
+            raise InputError(cause, "leave out --family and --set (family= and fields in Python)")
+        return read_model(tensors, str(located.path), located.license)
 
 
-def find(given: Path) -> Fetched:
-    """The weights on this machine that a person named; called by the name of the file or folder alone.
+def locate(source: str | Path) -> Located:
+    """Finds the weights of a local path or a remote name, downloading them if necessary.
 
     Raises:
         InputError: there are none.
     """
-    path = given.expanduser()
+    if isinstance(source, str) and is_remote(source):
+        return fetch(source)
+    path = Path(source).expanduser()
     name = path.absolute().name or MODEL_FILE  # the root of a file system has no name
     if path.is_dir():
         path = weights_in(path)
     elif not path.exists():
-        if is_variant(str(given)):
-            cause = f"{given} is the name of a shape, not of weights"
-            raise InputError(cause, f"train it first: vitreous train photos/ --model {given}")
-        raise InputError(f"there is no model at {given}", GIVE)
-    elif path.suffix not in KINDS and not path.name.endswith(INDEX):
-        raise InputError(f"{given} is no model file", GIVE)
-    config, preprocessor = (path.with_name(name) for name in (CONFIG, PREPROCESSOR))
-    return Fetched(
-        path,
-        name,
-        config=config if config.is_file() else None,
-        preprocessor=preprocessor if preprocessor.is_file() else None,
+        if is_variant(str(source)):
+            hint = f"train it first: vitreous train photos/ --model {source}"
+            raise InputError(f"{source} is a model variant, not weights", hint)
+        raise InputError(f"there is no model at {source}", NO_MODEL)
+    elif not is_weights(path):
+        raise InputError(f"{source} is not a model file", NO_MODEL)
+    config, preprocessor = (file if file.is_file() else None for file in map(path.with_name, (CONFIG, PREPROCESSOR)))
+    return Located(path, name, config=config, preprocessor=preprocessor)
+
+
+def _choose_family(tensors: Tensors, located: Located, requested: str | None) -> Family:
+    """The requested family, that of the remote name, or the one that the keys match. Raises InputError for a misfit."""
+    if requested is None and located.family is None:
+        return recognize(tensors.shapes, located.source)
+    family = family_named(requested or located.family or "")
+    if missing := family.missing_keys(tensors.shapes):
+        hint = "leave out the family" if requested else "choose another name (vitreous list models), or set the family"
+        raise InputError(f"{located.source} is not a checkpoint of {family.title}: {listed(missing)} missing", hint)
+    return family
+
+
+def _read_foreign(tensors: Tensors, family: Family, located: Located, fields: Mapping[str, Any]) -> StoredModel:
+    """Reads a file of another project's family. Nothing is loaded in part."""
+    config_json, preprocessor_json = located.json_files() if family.has_json else ({}, {})
+    known = checked_fields(family.fields_from(config_json)) | checked_fields(located.fields) | checked_fields(fields)
+    reading = Reading(known)
+    naming = family.read(tensors.shapes, reading)
+    config = reading.config()
+    check_extent(config, len(tensors), located.source)
+    model = on_meta(config)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    keys = [key for key in tensors.shapes if key not in reading.dropped]
+    dtypes: set[torch.dtype] = set()
+    state = to_ours(tensors, family.rules(config, naming), shapes, located.source, keys, dtypes)
+    model.load_state_dict(state, assign=True)
+    notes = _notes(model)
+    preprocessing = located.preprocessing or family.preprocessing_from(config_json, preprocessor_json)
+    preprocessing = _fit_preprocessing(preprocessing, family, config, reading, notes)
+    names = _fit_class_names(
+        located.class_names or family.class_names_from(config_json), family, config, reading, notes
     )
-
-
-def family_of(found: Fetched, given: str | None) -> str:
-    """Tells whose file it is: ours, the family that a person gave, that of the name, or that of its keys.
-
-    Raises:
-        InputError: it is of none, or not of the one that its name says.
-    """
-    with read_tensors(found.path) as tensors:
-        if HEADER in tensors.metadata:
-            return OURS
-        if given is not None:
-            return given
-        if found.family is None:
-            return recognize(tensors.shapes, found.source).name
-        family = family_named(found.family)
-        if strangers := family.strangers(tensors.shapes):
-            raise InputError(
-                f"{found.source} is no Vision Transformer of {family.title}: {listed(strangers)} missing",
-                "give another name (vitreous list models), or say of which other family it is",
-            )
-        return family.name
-
-
-def json_of(path: Path | None, family: str) -> dict[str, Any]:
-    """The JSON object in a file beside weights of that family; {} where there is none, or it has no part in them.
-
-    Raises:
-        InputError: it holds no JSON object.
-    """
-    return read_json(path) if path is not None and family in WITH_JSON else {}
-
-
-def is_variant(name: str) -> bool:
-    """Tells whether a name such as "B/16" is a shape's."""
-    try:
-        variant(name)
-    except ValueError:
-        return False
-    return True
-
-
-def weights_in(folder: Path) -> Path:
-    """The weights file of a folder: by its usual name, or the only one there is.
-
-    Raises:
-        InputError: there is none, or there are several.
-    """
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    found = sorted(path for path in folder.iterdir() if path.suffix in KINDS)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(path.name for path in found)
-        raise InputError(f"the folder {folder} has {len(found)} weights files: {names}", "give one of them")
-    raise InputError(
-        f"the folder {folder} has no {MODEL_FILE}", "give the folder of a run that finished its first epoch"
+    report = LoadReport(
+        located.source,
+        family.title,
+        len(keys),
+        sum(p.numel() for p in model.parameters()),
+        tuple(reading.guesses),
+        reading.dropped | dict.fromkeys(tensors.ignored, "not a tensor"),
+        (*notes, *read_casts(dtypes), *family.notes(config_json)),
     )
+    metadata = {"source": located.source, "family": family.name}
+    metadata |= {} if located.license is None else {"license": located.license}
+    return StoredModel(model, preprocessing, names, metadata, report)
+
+
+def _fit_preprocessing(
+    known: Preprocessing | None, family: Family, config: ViTConfig, reading: Reading, notes: list[str]
+) -> Preprocessing:
+    """The known preprocessing or else the family's default, trimmed to whole patches."""
+    preprocessing = known
+    if preprocessing is None:
+        preprocessing = family.preprocessing(config).adapted(config.image_size, config.channels)
+        reading.guesses.append(Guess("preprocessing", preprocessing.summary(), f"{family.title}'s default"))
+    size, whole = preprocessing.image_size, whole_patches(preprocessing.image_size, config.token_stride)
+    if whole == size:
+        return preprocessing
+    (height, width), patch = config.token_stride, whole
+    notes.append(
+        f"{size[0]}×{size[1]} pixels are not a whole number of {height}×{width} patches: the model reads the upper "
+        f"left {patch[0]}×{patch[1]}"
+    )
+    return preprocessing.trimmed(whole)
+
+
+def _fit_class_names(
+    known: tuple[str, ...] | None, family: Family, config: ViTConfig, reading: Reading, notes: list[str]
+) -> tuple[str, ...] | None:
+    """The known class names, or ImageNet's for 1,000 classes; None if there is not one for each class."""
+    if known is None and family.imagenet and config.num_classes == CLASSES:
+        reading.guesses.append(Guess("class_names", "ImageNet-1k's", f"there are {CLASSES:,} classes"))
+        return imagenet_class_names()
+    if known is None or len(known) == config.num_classes:
+        return known
+    if config.num_classes:
+        notes.append(f"left out: the names of {len(known):,} classes, because the model has {config.num_classes:,}")
+    return None
+
+
+def _notes(model: VisionTransformer) -> list[str]:
+    """Remarks on weights that look wrong but are not, and on what they cannot do."""
+    notes = []
+    if model.config.channels not in (1, 3):
+        notes.append(f"photos have 3 channels or 1; this model takes {model.config.channels}, so it needs tensors")
+    weight = model.state_dict().get("head.classifier.weight")
+    if weight is not None and not weight.any():
+        notes.append("the classifier is all zero, as in the ImageNet-21k files: train it before you predict")
+    return notes

@@ -1,4 +1,4 @@
-"""Our format: one safetensors file holds weights, config, preprocessing and class names, so nothing gets separated."""
+"""The vitreous format: one safetensors file with weights, config, preprocessing and class names."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from vitreous.checkpoints.families.family import check_extent
 from vitreous.checkpoints.families.key_map import rule, to_ours
-from vitreous.checkpoints.files.dtypes import REMEMBERED, check_dtype, stored_dtype
-from vitreous.checkpoints.files.tensors import read_tensors
+from vitreous.checkpoints.families.reading import check_extent
+from vitreous.checkpoints.files.dtypes import check_dtype
+from vitreous.checkpoints.files.tensors import Tensors, read_tensors
 from vitreous.checkpoints.report import LoadReport
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig, grid_of
@@ -23,19 +23,23 @@ from vitreous.support.errors import InputError
 from vitreous.support.files import atomic_path
 
 FORMAT = 1
-HEADER = "vitreous"  # our key in the file's metadata; its value is JSON
+HEADER = "vitreous"  # key of the header, which is JSON, in the file's metadata
+RETIRED = ("dialect", "source_dtype")  # metadata of older files that nothing reads anymore
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model with all that belongs to its weights.
+    """A model with everything that belongs to its weights.
 
     Args:
-        model: in evaluation mode, on the CPU.
+        model: on the CPU and in evaluation mode when it comes from a file.
         preprocessing: what the weights expect of an image.
-        class_names: in the order of the logits; None for a model without a head, or whose classes have no names.
+        class_names: in the order of the logits; None for a model without a head, or with unnamed classes.
         metadata: whatever else is known: source, license, accuracy.
-        report: how it was read, where it came from a file of another family.
+        report: how a file of another family was read; None for a vitreous file.
+
+    Raises:
+        InputError: there is not one class name for each class.
     """
 
     model: VisionTransformer
@@ -43,6 +47,9 @@ class StoredModel:
     class_names: tuple[str, ...] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     report: LoadReport | None = None
+
+    def __post_init__(self) -> None:
+        check_class_names(self.class_names, self.model.config.num_classes)
 
 
 def save_model(
@@ -53,22 +60,22 @@ def save_model(
     metadata: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Writes the one complete file, atomically.
+    """Writes a complete model file, atomically.
 
     Args:
-        path: of the file, model.safetensors by custom.
+        path: of the file, usually model.safetensors.
         model: with its weights.
         preprocessing: what the weights expect of an image.
         class_names: one for each logit, or None.
-        metadata: JSON values to keep beside the weights.
-        dtype: of the numbers that are written; each parameter's own if None.
+        metadata: JSON values to keep with the weights.
+        dtype: of the stored numbers; each parameter's own if None.
 
     Raises:
-        InputError: the class names do not fit the model, weights are not written in this type, or the file cannot
-            be written; nothing is left behind.
+        InputError: the class names do not fit the model, the dtype is not one for weights, or the file cannot be
+            written; nothing is left behind.
     """
     check_dtype(dtype)
-    _check_belongings(class_names, preprocessing, model.config)
+    _check_fit(class_names, preprocessing, model.config)
     header = {
         "format": FORMAT,
         "config": model.config.to_dict(),
@@ -84,61 +91,65 @@ def save_model(
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, {"format": "pt", HEADER: text})
-    except SafetensorError as error:  # it hides the system's own error, a full disk for one
-        raise InputError(f"cannot write {str(path)!r}: {error}", "give a folder with room to write") from error
+    except SafetensorError as error:  # it hides the operating system's error, such as a full disk
+        raise InputError(f"cannot write {str(path)!r}: {error}", "choose a folder with free space") from error
 
 
 def load_model(path: str | Path) -> StoredModel:
-    """Reads a file that `save_model` wrote. Weights are memory-mapped and converted to float32 where they are not.
+    """Reads a file that `save_model` wrote; see `read_model`."""
+    with read_tensors(path) as tensors:
+        return read_model(tensors, str(path))
 
-    The metadata remembers halves, to be written as such again: those of the file, or those that it was made from.
+
+def read_model(tensors: Tensors, source: str, license: str | None = None) -> StoredModel:
+    """Reads an open file that `save_model` wrote. Weights are memory-mapped, and converted to float32 if necessary.
+
+    Args:
+        tensors: the open file.
+        source: its path, for errors.
+        license: recorded in the metadata if the file itself has none.
 
     Raises:
-        InputError: not such a file, damaged, or its weights do not fit its own config; nothing is loaded in part.
+        InputError: the file has no header, is damaged, or its weights do not fit its config; nothing is loaded in
+            part.
     """
-    with read_tensors(path) as tensors:
-        text = tensors.metadata.get(HEADER)
-        if text is None:
-            raise InputError(f"{path} is not a file of vitreous: it has weights but no config", "")
-        try:
-            header = json.loads(text)
-            if header["format"] != FORMAT:
-                raise InputError(
-                    f"{path} has format {header['format']!r}, this version reads {FORMAT}", "update vitreous"
-                )
-            config = ViTConfig.from_dict(header["config"])
-            preprocessing = Preprocessing.from_dict(header["preprocessing"])
-            names, metadata = header["class_names"], dict(header["metadata"])
-            _check_belongings(names, preprocessing, config)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"the header of {path} is damaged: {error!r}", "save or copy it again") from error
-        check_extent(config, len(tensors), str(path))
-        model = on_meta(config)
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        rules = [rule(name, name) for name in shapes]
-        dtypes: set[torch.dtype] = set()
-        model.load_state_dict(to_ours(tensors, rules, shapes, str(path), dtypes=dtypes), assign=True)
-    if (dtype := stored_dtype(dtypes)) not in (
-        None,
-        "float32",
-    ):  # in float32 the file's own source may have been halves
-        metadata[REMEMBERED] = dtype
+    text = tensors.metadata.get(HEADER)
+    if text is None:
+        raise InputError(f"{source} is not a vitreous file: it has weights but no config", "load it with vt.load")
+    try:
+        header = json.loads(text)
+        if header["format"] != FORMAT:
+            cause = f"{source} has format {header['format']!r}, but this version reads {FORMAT}"
+            raise InputError(cause, "update vitreous: pip install --upgrade vitreous")
+        config = ViTConfig.from_dict(header["config"])
+        preprocessing = Preprocessing.from_dict(header["preprocessing"])
+        names = header["class_names"]
+        metadata = {key: value for key, value in dict(header["metadata"]).items() if key not in RETIRED}
+        _check_fit(names, preprocessing, config)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"the header of {source} is damaged: {error!r}", "save or copy it again") from error
+    check_extent(config, len(tensors), source)
+    model = on_meta(config)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    model.load_state_dict(to_ours(tensors, [rule(name, name) for name in shapes], shapes, source), assign=True)
+    if license is not None:
+        metadata.setdefault("license", license)
     return StoredModel(model, preprocessing, None if names is None else tuple(names), metadata)
 
 
 def check_class_names(names: Any, num_classes: int) -> None:
-    """Raises InputError unless the names are texts, one for each class; None stands for none."""
+    """Raises InputError unless there is one string for each class; None means unnamed classes."""
     if names is None:
         return
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise InputError("the class names are no list of texts", "give one text for each class")
+        raise InputError("class names must be a list of strings", "give one string for each class")
     if len(names) != num_classes:
-        raise InputError(f"there are {len(names)} class names for {num_classes} classes", "give one for each")
+        raise InputError(f"there are {len(names)} class names for {num_classes} classes", "give one for each class")
 
 
-def _check_belongings(names: Any, preprocessing: Preprocessing, config: ViTConfig) -> None:
+def _check_fit(names: Any, preprocessing: Preprocessing, config: ViTConfig) -> None:
     check_class_names(names, config.num_classes)
     grid_of(preprocessing.image_size, config.token_stride)
     if config.channels in (1, 3) and preprocessing.channels != config.channels:
-        cause = f"the preprocessing gives {preprocessing.channels} channels, the model takes {config.channels}"
-        raise InputError(cause, "give the preprocessing that belongs to the model")
+        cause = f"the preprocessing gives {preprocessing.channels} channels, but the model takes {config.channels}"
+        raise InputError(cause, f"use a preprocessing with channels={config.channels}")

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,52 +19,55 @@ Target = Literal[
     "vitreous", "google", "big_vision", "timm", "huggingface", "torchvision",
     "deit", "dino", "dinov2", "mae", "clip", "siglip",
 ]  # fmt: skip
-Type = Literal["float32", "float16", "bfloat16"]
-Ways = Literal[
+DType = Literal["float32", "float16", "bfloat16"]
+ResamplingChoice = Literal[
     "bilinear_aligned", "bilinear", "bilinear_antialias",
     "bicubic_aligned", "bicubic", "bicubic_antialias", "bicubic_offset",
 ]  # fmt: skip
-ChannelWays = Literal["average", "repeat"]
+ChannelChoice = Literal["average", "repeat"]
 
-OUT = "A file, whose suffix tells its kind; or a folder, which also gets the JSON files that belong to it."
+OUT = "A file, whose suffix selects the format; or a folder, which also gets the family's JSON files."
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A run's folder, a weights file of any family, or a name of a hub.")],
-    to: Annotated[Target, typer.Option(help="The family whose format to write; vitreous is our own one file.")],
+    model: Annotated[str, typer.Argument(help="A run's folder, a weights file of any family, or a hub name.")],
+    to: Annotated[Target, typer.Option(help="The family whose format to write, or vitreous.")],
     out: Annotated[Path, typer.Option(help=OUT)],
     family: FamilyOption = None,
     settings: SettingsOption = None,
     image_size: Annotated[
-        str | None, typer.Option(metavar="N|HxW", help="Adapt to images of this size: positions are resampled.")
+        str | None, typer.Option(metavar="N|HxW", help="Adapt to images of this size by resampling positions.")
     ] = None,
     patch_size: Annotated[
         str | None, typer.Option(metavar="N|HxW", help="Adapt to patches of this size, as FlexiViT does.")
     ] = None,
-    resampling: Annotated[Ways | None, typer.Option(help="How; by default as MODEL's family does.")] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Put a new head for so many classes, all zero; 0 for no head.")
+    resampling: Annotated[
+        ResamplingChoice | None, typer.Option(help="How to resample; by default as MODEL's family does.")
     ] = None,
-    channels: Annotated[int | None, typer.Option(help="Adapt to images of so many channels.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Add a new head for this many classes, all zero; 0 for no head.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="Adapt to images with this many channels.")] = None,
     channel_method: Annotated[
-        ChannelWays, typer.Option(help="Each new channel gets the mean of the old ones, or the old ones in turn.")
+        ChannelChoice, typer.Option(help="Give new channels the mean of the old ones, or the old ones in turn.")
     ] = "average",
-    dtype: Annotated[Type | None, typer.Option(help="Of what is written; by default as MODEL's file has it.")] = None,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Spell the keys as the family usually does, not as MODEL's file did.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what OUT is.")] = False,
+    dtype: Annotated[DType | None, typer.Option(help="Of the stored numbers; float32 by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing OUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Write a model in the format of any family, from the format of any other."""
     import torch
 
-    wishes: dict[str, Any] = {"num_classes": classes, "channels": channels, "channel_method": channel_method}
-    sizes: dict[str, Any] = {"image_size": size(image_size), "patch_size": size(patch_size)}
-    classifier = load_with_options(model, family, settings, "cpu").adapt(**sizes, **wishes, resampling=resampling)
-    number = None if dtype is None else getattr(torch, dtype)
-    written = classifier.export(out, to, plain=plain, dtype=number, overwrite=force)
-    show(model, classifier, written, as_json)
+    classifier = load_with_options(model, family, settings, "cpu").adapt(
+        image_size=size(image_size),
+        patch_size=size(patch_size),
+        num_classes=classes,
+        channels=channels,
+        resampling=resampling,
+        channel_method=channel_method,
+    )
+    report = classifier.export(out, to, dtype=getattr(torch, dtype or "float32"), overwrite=force)
+    show(model, classifier, report, as_json)
 
 
 def show(model: str, classifier: "Classifier", written: "ExportReport", as_json: bool) -> None:
@@ -81,11 +84,11 @@ def show(model: str, classifier: "Classifier", written: "ExportReport", as_json:
 
 
 def size(text: str | None) -> int | tuple[int, int] | None:
-    """Reads 384 or 384x512, height first. Raises InputError for anything else."""
+    """Parses 384 or 384x512, height first. Raises InputError for anything else."""
     if text is None:
         return None
     sides = text.lower().replace("×", "x").split("x")
     if len(sides) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,8}", side) for side in sides):
-        raise InputError(f"{text!r} is no size", "write 384, or 384x512 for height and width")
+        raise InputError(f"{text!r} is not a size", "write 384, or 384x512 for height and width")
     height, width = int(sides[0]), int(sides[-1])
     return height if len(sides) == 1 else (height, width)

@@ -14,9 +14,8 @@ from vitreous.support.errors import InputError
 from vitreous.support.text import csv_cell, printable
 
 if TYPE_CHECKING:
-    from vitreous.classifier import Classifier
+    from vitreous.classifier import Classifier, Prediction
     from vitreous.data.images import BadImage
-    from vitreous.prediction import Prediction
 
 HEADER = ("image", "class_name", "probability", "unsure", "second_class_name", "second_probability")
 MAX_WIDTH = 60  # of a name in the table; longer ones push the other columns right

@@ -84,3 +84,12 @@ def variant(name: str, **overrides: Any) -> ViTConfig:
             raise InputError(error.cause, f"{error.hint} ({sizes})")
         fields = SIZES[match[1]]._asdict() | {"patch_size": int(match[2])}
     return ViTConfig.from_dict(fields | overrides)
+
+
+def is_variant(name: str) -> bool:
+    """Whether `variant` knows a name, such as "B/16"."""
+    try:
+        variant(name)
+    except ValueError:
+        return False
+    return True

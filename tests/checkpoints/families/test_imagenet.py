@@ -1,9 +1,9 @@
-"""The names of ImageNet's classes, for weights that have as many and no names."""
+"""The names of ImageNet's classes, for weights of 1,000 unnamed classes."""
 
 import torch
-from tests.checkpoints.test_timm import peer
 from torchvision.models import ViT_B_16_Weights
 
+from tests.checkpoints.families.test_timm import peer
 from tests.checkpoints.peers import through_a_file
 from vitreous.checkpoints.families.imagenet import imagenet_class_names
 
@@ -17,7 +17,7 @@ def test_they_are_read_without_importing_torchvision(fresh_process):
     assert fresh_process(code + "print(names()[0], 'torchvision' in sys.modules)").stdout == "tench False\n"
 
 
-def test_a_thousand_classes_without_names_are_taken_for_imagenets_and_it_is_told(tmp_path):
+def test_a_thousand_unnamed_classes_are_taken_for_imagenets(tmp_path):
     read = through_a_file(peer(num_classes=1000).state_dict(), tmp_path, num_heads=4)
     assert read.class_names == imagenet_class_names()
     assert "guessed: class_names = ImageNet-1k's (there are 1,000 classes)" in str(read.report)

@@ -1,4 +1,4 @@
-"""The engine: every layout undoes itself, and every difference is listed."""
+"""Rules and layouts: every layout inverts itself, and every difference is listed."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from vitreous.checkpoints.families.key_map import (
     HWIO,
-    LISTED,
     QUERY_AND_REST,
     SAME,
     TRANSPOSED,
@@ -24,13 +23,14 @@ from vitreous.checkpoints.families.key_map import (
     to_theirs,
 )
 from vitreous.support.errors import InputError
+from vitreous.support.text import LISTED
 
 sizes = st.integers(1, 5)
 
 
 @settings(deadline=None, max_examples=30)
 @given(heads=sizes, head_dim=sizes, height=sizes, width=sizes, channels=sizes)
-def test_every_layout_undoes_itself(heads, head_dim, height, width, channels):
+def test_every_layout_inverts_itself(heads, head_dim, height, width, channels):
     d = heads * head_dim
     cases = [
         (SAME, [(d, 3)]),
@@ -53,7 +53,7 @@ def test_every_layout_undoes_itself(heads, head_dim, height, width, channels):
         assert all(torch.equal(a, b) for a, b in zip(again, theirs, strict=True))
 
 
-def test_a_dense_kernel_works_as_theirs_does():
+def test_a_transposed_dense_kernel_computes_the_same():
     kernel, x = torch.randn(4, 6), torch.randn(2, 4)
     torch.testing.assert_close(x @ kernel, torch.nn.functional.linear(x, TRANSPOSED.to_ours([kernel])[0]))
 
@@ -68,9 +68,9 @@ def test_every_difference_is_listed_in_one_error():
         to_ours(source, RULES, SHAPES | {"b": torch.Size([1])}, "the file")
     for part in (
         "x/bias is missing",
-        "y has no place",
-        "b is filled by no key",
-        "a.weight would have shape (3, 5)",
+        "y is unexpected",
+        "no key fills b",
+        "a.weight has shape (3, 5)",
     ):
         assert part in str(caught.value)
     assert "nothing was loaded" in str(caught.value)
@@ -88,13 +88,13 @@ def test_export_lists_what_does_not_fit():
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.int8, torch.bool, torch.float8_e4m3fn])
-def test_numbers_of_other_types_than_weights_have_are_refused_by_name(dtype):
+def test_tensors_of_other_dtypes_are_named(dtype):
     source = {"x/kernel": torch.zeros(2, 3, dtype=dtype), "x/bias": torch.zeros(3)}
-    with pytest.raises(InputError, match=f"x/kernel is of {str(dtype).removeprefix('torch.')}; nothing was loaded"):
+    with pytest.raises(InputError, match=f"x/kernel is {str(dtype).removeprefix('torch.')}; nothing was loaded"):
         to_ours(source, RULES, SHAPES, "the file")
 
 
-def test_the_types_that_were_read_are_told():
+def test_the_dtypes_that_were_read_are_collected():
     dtypes = set()
     source = {"x/kernel": torch.zeros(2, 3).half(), "x/bias": torch.zeros(3).double(), "left": torch.zeros(1)}
     state = to_ours(source, RULES, SHAPES, "the file", ["x/kernel", "x/bias"], dtypes)

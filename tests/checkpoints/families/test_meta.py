@@ -1,6 +1,6 @@
 """Meta's files: DeiT, DeiT-III, DINO, DINOv2 and MAE, in every shape they are published in.
 
-The models are timm's of the same architectures, and timm's own reader of these files is the judge of their names.
+The models are timm's of the same architectures; timm's own reader of these files confirms the names.
 """
 
 import argparse
@@ -8,14 +8,14 @@ import argparse
 import pytest
 import timm
 import torch
-from tests.checkpoints.test_timm import peer
 from timm.models import vision_transformer as timm_vit
 
+from tests.checkpoints.families.test_timm import peer
 from tests.checkpoints.peers import TI, TINY, assert_same_function, assert_same_tensors, images_of
 from tests.model.models import small_model
-from vitreous.checkpoints.convert import Beside, read_model
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.files.tensors import read_tensors, write_tensors
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
@@ -30,16 +30,16 @@ def saved(folder, nested):
     return path
 
 
-def told(theirs):
-    """What no file says: the heads, but where the width is a published size's."""
-    return Beside(fields={} if theirs.embed_dim == TI["width"] else HEADS)
+def heads_of(theirs):
+    """The heads, which no file records, unless the width is a published one."""
+    return {} if theirs.embed_dim == TI["width"] else HEADS
 
 
 def vit(**arguments):
     return peer(**arguments).state_dict()
 
 
-def third(tensors):
+def deit3(tensors):
     """DeiT-III's names of LayerScale."""
     return {key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): t for key, t in tensors.items()}
 
@@ -67,12 +67,12 @@ GIANT = DINOV2 | {"architecture": "vit_giant_patch14_dinov2", "mlp_ratio": 4.0}
 REGISTERS = {"reg_tokens": 4, "no_embed_class": True}
 MAE_HEAD = {"global_pool": "avg"}
 
-# Family, timm's model, what the checkpoint holds of it, and which keys of it are dropped.
+# Family, timm's model, and the checkpoint as its authors save it.
 CASES = {
     "DeiT": ("deit", peer(), lambda m: {"model": m.state_dict(), "epoch": 3, "args": argparse.Namespace(lr=1.0)}),
     "DeiT, distilled": ("deit", peer(**DEIT_DISTILLED), lambda m: {"model": m.state_dict()}),
-    "DeiT-III": ("deit", peer(init_values=0.1, no_embed_class=True), lambda m: {"model": third(m.state_dict())}),
-    "DeiT-III, bare": ("deit", peer(init_values=0.1, no_embed_class=True), lambda m: third(m.state_dict())),
+    "DeiT-III": ("deit", peer(init_values=0.1, no_embed_class=True), lambda m: {"model": deit3(m.state_dict())}),
+    "DeiT-III, bare": ("deit", peer(init_values=0.1, no_embed_class=True), lambda m: deit3(m.state_dict())),
     "DINO, full": (
         "dino",
         peer(num_classes=0),
@@ -124,60 +124,76 @@ CASES = {
 }
 
 
+def deit(model):
+    tensors = model.state_dict()
+    return wrapped(deit3(tensors) if "blocks.0.ls1.gamma" in tensors else tensors)
+
+
+def wrapped(tensors):
+    return {f"model/{key}": tensor for key, tensor in tensors.items()}
+
+
+# The usual layout of each family, which export writes whatever the layout of the file was.
+USUAL = {
+    "deit": deit,
+    "dino": lambda m: m.state_dict(),
+    "dinov2": dinov2,
+    "mae": lambda m: wrapped(m.state_dict()),
+}
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_a_published_shape_is_equal_and_goes_out_as_it_came(case, tmp_path):
+def test_a_published_shape_is_equal_and_exports_to_the_same_tensors(case, tmp_path):
     family, theirs, nest = CASES[case]
-    path = saved(tmp_path, nest(theirs))
-    read = read_model(path, told(theirs))
+    read = load_checkpoint(saved(tmp_path, nest(theirs)), **heads_of(theirs))
     assert read.metadata["family"] == family
     assert_same_function(theirs, read.model, images_of(read.model.config))
     export_model(read, family, tmp_path / "out.pth")
-    with read_tensors(path) as before, read_tensors(tmp_path / "out.pth") as after:
-        kept = {key: tensor for key, tensor in before.items() if key not in read.report.dropped}
-        assert_same_tensors(dict(after), kept)
+    with read_tensors(tmp_path / "out.pth") as written:
+        assert_same_tensors(dict(written), USUAL[family](theirs))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_safetensors_file_holds_the_same_without_the_nesting(case, tmp_path):
+def test_a_safetensors_file_holds_the_same_without_nesting(case, tmp_path):
     family, theirs, nest = CASES[case]
-    read = read_model(saved(tmp_path, nest(theirs)), told(theirs))
+    read = load_checkpoint(saved(tmp_path, nest(theirs)), **heads_of(theirs))
     export_model(read, family, tmp_path / "out.safetensors")
-    again = read_model(tmp_path / "out.safetensors", Beside(fields=told(theirs).fields, family=family))
+    again = load_checkpoint(tmp_path / "out.safetensors", family=family, **heads_of(theirs))
     assert "/" not in "".join(read_tensors(tmp_path / "out.safetensors"))
     assert_same_tensors(again.model.state_dict(), read.model.state_dict())
 
 
 @pytest.mark.parametrize(
-    ("case", "whys"),
+    ("case", "reasons"),
     [
-        ("DeiT", {"no tensor"}),
+        ("DeiT", {"not a tensor"}),
         (
             "DINO, full",
             {
                 "the student; the teacher is the model",
                 "the projection head of self-supervised training",
                 "state of a training run",
-                "no tensor",
+                "not a tensor",
             },
         ),
         ("DINO, the student alone", set()),
         ("DINOv2", set()),
         (
             "MAE, pre-training",
-            {"the decoder, which pre-training alone needs", "the decoder's mask token", "state of a training run"},
+            {"the pre-training decoder", "the decoder's mask token", "state of a training run"},
         ),
     ],
 )
-def test_what_is_dropped_is_listed_with_its_rule(case, whys, tmp_path):
+def test_dropped_keys_are_listed_with_their_reasons(case, reasons, tmp_path):
     _, theirs, nest = CASES[case]
-    read = read_model(saved(tmp_path, nest(theirs)), told(theirs))
-    assert set(read.report.dropped.values()) == whys
-    for why in whys:
-        assert why in str(read.report)
+    read = load_checkpoint(saved(tmp_path, nest(theirs)), **heads_of(theirs))
+    assert set(read.report.dropped.values()) == reasons
+    for reason in reasons:
+        assert reason in str(read.report)
 
 
 def training_run(weights, mean, theirs):
-    """What a training script saves: the weights, their running mean, and its own state."""
+    """What a training script saves: the weights, their average, and its own state."""
     tensors = theirs.state_dict()
     running = {key: tensor + 1 for key, tensor in tensors.items()}
     state = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "amp_scaler": {"scale": torch.ones(1)}}
@@ -188,19 +204,19 @@ def training_run(weights, mean, theirs):
     ("weights", "mean", "family"),
     [("state_dict", "state_dict_ema", "timm"), ("model", "ema", "deit"), ("model", "model_ema", "deit")],
 )
-def test_a_training_run_is_read_without_the_running_mean_of_its_weights(weights, mean, family, tmp_path):
+def test_a_training_run_is_read_without_its_averaged_weights(weights, mean, family, tmp_path):
     theirs = peer()
-    read = read_model(saved(tmp_path, training_run(weights, mean, theirs)), told(theirs))
+    read = load_checkpoint(saved(tmp_path, training_run(weights, mean, theirs)), **heads_of(theirs))
     assert read.metadata["family"] == family
     assert_same_function(theirs, read.model, images_of(read.model.config))
-    whys = {key.partition("/")[0]: why for key, why in read.report.dropped.items()}
-    assert whys[mean] == "the running mean of the weights; those that were trained are the model"
-    assert whys["optimizer"] == whys["amp_scaler"] == "state of a training run"
+    reasons = {key.partition("/")[0]: why for key, why in read.report.dropped.items()}
+    assert reasons[mean] == "averaged weights; the trained ones are the model"
+    assert reasons["optimizer"] == reasons["amp_scaler"] == "state of a training run"
 
 
-def test_a_running_mean_alone_is_read(tmp_path):
+def test_averaged_weights_alone_are_read(tmp_path):
     theirs = peer()
-    read = read_model(saved(tmp_path, {"state_dict_ema": theirs.state_dict()}), told(theirs))
+    read = load_checkpoint(saved(tmp_path, {"state_dict_ema": theirs.state_dict()}), **heads_of(theirs))
     assert read.report.dropped == {}
     assert_same_function(theirs, read.model, images_of(read.model.config))
 
@@ -246,7 +262,7 @@ def test_positions_are_resampled_as_the_authors_do(tmp_path):
     ways = {}
     for case, (family, theirs, nest) in CASES.items():
         ways.setdefault((family, "registers" in case), set()).add(
-            read_model(saved(tmp_path, nest(theirs)), told(theirs)).model.config.position_resampling
+            load_checkpoint(saved(tmp_path, nest(theirs)), **heads_of(theirs)).model.config.position_resampling
         )
     assert ways == {
         ("deit", False): {"bicubic"},
@@ -262,7 +278,7 @@ def test_positions_are_resampled_as_the_authors_do(tmp_path):
     [
         ("deit", "the paper's", {}, "tanh GELU"),
         ("deit", "exact GELU", {"pooling": "mean"}, "mean pooling"),
-        ("deit", "distillation", {"layer_scale": 0.1}, "LayerScale beside a distillation token"),
+        ("deit", "distillation", {"layer_scale": 0.1}, "LayerScale with a distillation token"),
         ("deit", "registers", {}, "registers"),
         ("dino", "exact GELU", {}, "a classifier"),
         ("dinov2", "no classes", {}, "tanh GELU, no LayerScale"),
@@ -276,7 +292,7 @@ def test_positions_are_resampled_as_the_authors_do(tmp_path):
         ),
     ],
 )
-def test_what_a_family_cannot_hold_is_refused_by_name(family, switch, changes, named, tmp_path):
+def test_unsupported_parts_are_named(family, switch, changes, named, tmp_path):
     ours = small_model(switch, **changes)
     with pytest.raises(InputError, match="cannot hold") as caught:
         export_model(StoredModel(ours, Preprocessing(ours.config.image_size)), family, tmp_path / "m.pth")
@@ -284,16 +300,16 @@ def test_what_a_family_cannot_hold_is_refused_by_name(family, switch, changes, n
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mask_token_without_a_place_is_left_out_and_told(tmp_path):
+def test_a_mask_token_without_a_place_is_left_out_and_reported(tmp_path):
     ours = small_model("no classes", gelu="exact", mask_token=True)
     report = export_model(StoredModel(ours, Preprocessing((32, 32))), "dino", tmp_path / "m.pth")
-    assert report.dropped == {"mask_token": "it has no place there, and no part in the function"}
-    again = read_model(tmp_path / "m.pth", Beside(family="dino", fields={"num_heads": 3}))
+    assert report.dropped == {"mask_token": "the format has no place for it, and it does not affect the output"}
+    again = load_checkpoint(tmp_path / "m.pth", family="dino", num_heads=3)
     assert_same_function(again.model, ours, images_of(ours.config))
 
 
-def test_a_wrapped_file_of_the_wrong_depth_is_refused(tmp_path):
+def test_a_nested_file_with_a_missing_key_is_refused(tmp_path):
     tensors = {f"model/{key}": tensor for key, tensor in vit().items() if "blocks.1.attn.proj" not in key}
     write_tensors(tmp_path / "m.pth", tensors)
     with pytest.raises(InputError, match=r"model/blocks.1.attn.proj.weight is missing"):
-        read_model(tmp_path / "m.pth", Beside(fields=HEADS))
+        load_checkpoint(tmp_path / "m.pth", **HEADS)

@@ -1,4 +1,4 @@
-"""OpenAI's CLIP files: equal to timm and transformers on the same weights, in and out, and what CLIP cannot hold."""
+"""OpenAI's CLIP files: equal to timm and transformers, exported unchanged, and what CLIP cannot hold."""
 
 import pytest
 import timm
@@ -7,8 +7,8 @@ import transformers
 
 from tests.checkpoints.peers import TI, TINY, assert_same_function, assert_same_tensors, filled, images_of
 from tests.model.models import small_model
-from vitreous.checkpoints.convert import Beside, read_model
 from vitreous.checkpoints.export import export_model
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
@@ -26,7 +26,7 @@ NAMES = {
     "mlp.fc1": "mlp.c_fc",
     "mlp.fc2": "mlp.c_proj",
 }
-TEXT = {  # the text tower, some of it; its names are the image tower's
+TEXT = {  # part of the text tower, whose names are those of the image tower
     "transformer.resblocks.0.ln_1.weight": torch.ones(32),
     "transformer.resblocks.0.attn.in_proj_weight": torch.ones(96, 32),
     "token_embedding.weight": torch.ones(50, 32),
@@ -38,7 +38,7 @@ TEXT = {  # the text tower, some of it; its names are the image tower's
 
 
 def peer(size=TINY):
-    """A CLIPVisionModelWithProjection, every parameter at random, that answers with the embeddings."""
+    """A CLIPVisionModelWithProjection with random parameters."""
     config = transformers.CLIPVisionConfig(
         hidden_size=size["width"],
         num_hidden_layers=size["depth"],
@@ -52,7 +52,7 @@ def peer(size=TINY):
 
 
 def as_openai(model, prefix="visual."):
-    """The model's tensors as OpenAI names them and lays them out."""
+    """The model's tensors in OpenAI's layout."""
     tensors, state = {}, dict(model.state_dict())
     tensors[f"{prefix}proj"] = state.pop("visual_projection.weight").T.contiguous()
     for key in [key for key in state if ".q_proj." in key]:
@@ -69,12 +69,12 @@ def as_openai(model, prefix="visual."):
 
 def read_from(tensors, tmp_path, **fields):
     torch.save(tensors, tmp_path / "theirs.pt")
-    return read_model(tmp_path / "theirs.pt", Beside(fields=fields))
+    return load_checkpoint(tmp_path / "theirs.pt", **fields)
 
 
 @pytest.mark.parametrize("size", [TINY, TI])
 @pytest.mark.parametrize("prefix", ["visual.", "", "module.visual."])
-def test_clip_is_equal_and_goes_out_as_it_came(prefix, size, tmp_path):
+def test_clip_is_equal_and_exports_to_the_same_tensors(prefix, size, tmp_path):
     theirs = peer(size)
     tensors = as_openai(theirs, prefix)
     read = read_from(tensors, tmp_path, **({} if size is TI else {"num_heads": 4}))
@@ -82,7 +82,7 @@ def test_clip_is_equal_and_goes_out_as_it_came(prefix, size, tmp_path):
     assert read.report.dropped == {}
     assert_same_function(lambda images: theirs(images).image_embeds, read.model, images_of(read.model.config))
     export_model(read, "clip", tmp_path / "out.pt")
-    assert_same_tensors(torch.load(tmp_path / "out.pt", weights_only=True), tensors)
+    assert_same_tensors(torch.load(tmp_path / "out.pt", weights_only=True), as_openai(theirs))
 
 
 @pytest.mark.parametrize("root", ["", "module."])
@@ -94,7 +94,7 @@ def test_the_text_tower_is_left_out_by_name(root, tmp_path):
     assert read.report.dropped == dict.fromkeys(texts, "the text tower")
     assert_same_function(lambda images: theirs(images).image_embeds, read.model, images_of(read.model.config))
     export_model(read, "clip", tmp_path / "out.pt")
-    assert_same_tensors(torch.load(tmp_path / "out.pt", weights_only=True), tensors)
+    assert_same_tensors(torch.load(tmp_path / "out.pt", weights_only=True), as_openai(theirs))
 
 
 HELD = {
@@ -124,7 +124,7 @@ def test_timm_reads_our_clip_and_computes_the_same(switch, tmp_path):
     assert all(key.startswith("visual.") for key in tensors)
     theirs.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(tensors, theirs))
     assert_same_function(theirs.eval(), ours, images_of(c))
-    again = read_model(tmp_path / "model.pt", Beside(fields={"num_heads": 3}))
+    again = load_checkpoint(tmp_path / "model.pt", num_heads=3)
     assert_same_function(again.model, ours, images_of(c))
 
 
@@ -145,7 +145,7 @@ def test_timm_reads_our_clip_and_computes_the_same(switch, tmp_path):
         ({"channels": 1}, "1 channels"),
     ],
 )
-def test_what_clip_cannot_hold_is_refused_by_name(changes, named, tmp_path):
+def test_unsupported_parts_are_named(changes, named, tmp_path):
     ours = clip_model(**changes)
     with pytest.raises(InputError, match="CLIP cannot hold") as caught:
         export_model(StoredModel(ours, Preprocessing(ours.config.image_size)), "clip", tmp_path / "folder")
@@ -153,7 +153,7 @@ def test_what_clip_cannot_hold_is_refused_by_name(changes, named, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_differences_are_all_listed_and_nothing_is_loaded(tmp_path):
+def test_all_differences_are_listed_and_nothing_is_loaded(tmp_path):
     tensors = as_openai(peer())
     del tensors["visual.transformer.resblocks.1.ln_2.bias"]
     tensors |= {"visual.transformer.resblocks.2.mlp.c_proj.weight": torch.zeros(2, 2), "speech.weight": torch.ones(3)}
@@ -162,16 +162,16 @@ def test_differences_are_all_listed_and_nothing_is_loaded(tmp_path):
         read_from(tensors, tmp_path, num_heads=4)
     message = str(caught.value)
     assert "visual.transformer.resblocks.1.ln_2.bias is missing" in message
-    assert "speech.weight has no place" in message
-    assert "visual.transformer.resblocks.0.ls_1.gamma has no place" in message
-    assert "encoder.blocks.2.mlp.fc2.weight would have shape (2, 2) and not (64, 256)" in message
+    assert "speech.weight is unexpected" in message
+    assert "visual.transformer.resblocks.0.ls_1.gamma is unexpected" in message
+    assert "encoder.blocks.2.mlp.fc2.weight has shape (2, 2), expected (64, 256)" in message
 
 
-def test_guesses_are_told_and_can_be_given(tmp_path):
+def test_guesses_are_reported_and_can_be_overridden(tmp_path):
     tensors = as_openai(peer(TI))
-    told = str(read_from(tensors, tmp_path).report)
-    for guess in ("num_heads = 3", "gelu = quick (OpenAI's code; some of OpenCLIP's", "norm_eps = 1e-05"):
-        assert guess in told
+    report = str(read_from(tensors, tmp_path).report)
+    for guess in ("num_heads = 3", "gelu = quick (OpenAI's code; some OpenCLIP models", "norm_eps = 1e-05"):
+        assert guess in report
     exact = read_from(tensors, tmp_path, gelu="exact")
     assert exact.model.config.gelu == "exact"
     assert "gelu" not in str(exact.report)

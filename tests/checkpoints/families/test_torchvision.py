@@ -1,4 +1,4 @@
-"""torchvision's files: equal to torchvision itself, in and out bit for bit, and what it cannot hold."""
+"""torchvision's files: equal to torchvision itself, exported unchanged, and what it cannot hold."""
 
 import pytest
 import torch
@@ -8,9 +8,9 @@ from torchvision.transforms import v2
 from tests.checkpoints.peers import TI, TINY, assert_same_function, assert_same_tensors, filled, images_of
 from tests.data.test_preprocessing import noise
 from tests.model.models import small_model
-from vitreous.checkpoints.convert import Beside, read_model
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.torchvision import Torchvision
+from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
@@ -25,7 +25,7 @@ def peer(size=TINY, **changes):
 
 def read_from(tensors, tmp_path, **fields):
     torch.save(tensors, tmp_path / "theirs.pth")
-    return read_model(tmp_path / "theirs.pth", Beside(fields=fields))
+    return load_checkpoint(tmp_path / "theirs.pth", **fields)
 
 
 def old_names(tensors):
@@ -42,7 +42,7 @@ CASES = {"tiny": {}, "tanh layer": {"representation_size": 20}, "Ti": {"size": T
 
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_a_model_of_torchvision_is_equal_and_goes_out_as_it_came(case, old, tmp_path):
+def test_a_torchvision_model_is_equal_and_exports_to_the_same_tensors(case, old, tmp_path):
     theirs = peer(**CASES[case])
     tensors = old_names(theirs.state_dict()) if old else dict(theirs.state_dict())
     assert any("linear_1" in key for key in tensors) == old
@@ -52,9 +52,7 @@ def test_a_model_of_torchvision_is_equal_and_goes_out_as_it_came(case, old, tmp_
     assert read.model.config.position_resampling == "bicubic_aligned"
     assert_same_function(theirs, read.model, images_of(read.model.config))
     export_model(read, "torchvision", tmp_path / "out.pth")
-    assert_same_tensors(torch.load(tmp_path / "out.pth", weights_only=True), tensors)
-    export_model(read, "torchvision", tmp_path / "plain.pth", plain=True)
-    assert_same_tensors(torch.load(tmp_path / "plain.pth", weights_only=True), theirs.state_dict())
+    assert_same_tensors(torch.load(tmp_path / "out.pth", weights_only=True), theirs.state_dict())
 
 
 HELD = {
@@ -83,7 +81,7 @@ def test_torchvision_computes_what_ours_computes(switch, tmp_path):
     )
     theirs.load_state_dict(torch.load(tmp_path / "folder" / "model.pth", weights_only=True))
     assert_same_function(theirs.eval(), ours, images_of(c))
-    again = read_model(tmp_path / "folder" / "model.pth", Beside(fields={"num_heads": 3}))
+    again = load_checkpoint(tmp_path / "folder" / "model.pth", num_heads=3)
     assert_same_function(again.model, ours, images_of(c))
 
 
@@ -105,7 +103,7 @@ def test_torchvision_computes_what_ours_computes(switch, tmp_path):
         ("relative", {"gelu": "exact"}, "relative positions"),
     ],
 )
-def test_what_torchvision_cannot_hold_is_refused_by_name(switch, changes, named, tmp_path):
+def test_unsupported_parts_are_named(switch, changes, named, tmp_path):
     ours = small_model(switch, **changes)
     with pytest.raises(InputError, match="torchvision cannot hold") as caught:
         export_model(StoredModel(ours, Preprocessing(ours.config.image_size)), "torchvision", tmp_path / "folder")
@@ -113,7 +111,7 @@ def test_what_torchvision_cannot_hold_is_refused_by_name(switch, changes, named,
     assert not list(tmp_path.iterdir())
 
 
-def test_differences_are_all_listed_and_nothing_is_loaded(tmp_path):
+def test_all_differences_are_listed_and_nothing_is_loaded(tmp_path):
     tensors = dict(peer().state_dict())
     del tensors["encoder.layers.encoder_layer_1.ln_2.bias"]
     tensors |= {"encoder.layers.encoder_layer_2.mlp.3.weight": torch.zeros(2, 2), "decoder.weight": torch.ones(3)}
@@ -121,21 +119,21 @@ def test_differences_are_all_listed_and_nothing_is_loaded(tmp_path):
         read_from(tensors, tmp_path, num_heads=4)
     message = str(caught.value)
     assert "encoder.layers.encoder_layer_1.ln_2.bias is missing" in message
-    assert "decoder.weight has no place" in message
-    assert "encoder.blocks.2.mlp.fc2.weight would have shape (2, 2) and not (64, 256)" in message
+    assert "decoder.weight is unexpected" in message
+    assert "encoder.blocks.2.mlp.fc2.weight has shape (2, 2), expected (64, 256)" in message
 
 
-def test_a_file_whose_head_was_taken_off_gives_representations(tmp_path):
+def test_a_file_without_a_head_gives_representations(tmp_path):
     theirs = peer()
     theirs.heads = torch.nn.Identity()
     read = read_from(dict(theirs.state_dict()), tmp_path, num_heads=4)
     assert_same_function(theirs, read.model, images_of(read.model.config))
 
 
-def test_guesses_are_told(tmp_path):
-    told = str(read_from(dict(peer(size=TI).state_dict()), tmp_path).report)
+def test_guesses_are_reported(tmp_path):
+    report = str(read_from(dict(peer(size=TI).state_dict()), tmp_path).report)
     for guess in ("num_heads = 3 (as published for Ti)", "gelu = exact", "norm_eps = 1e-06", "image_size = (32, 32)"):
-        assert guess in told
+        assert guess in report
 
 
 def test_preprocessing_is_that_of_torchvisions_weights():

@@ -1,4 +1,4 @@
-"""Tensors come out of each kind of file as they went in, one by one; what does not fit is told, not lost."""
+"""Tensors come out of each format as they went in; what does not fit is an error."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.int64, torch.int8, 
 
 
 def some_tensors():
-    """Of several types and shapes, of no dimension and of no number too; none is constant."""
+    """Of several dtypes and shapes, also scalar and empty; none is constant."""
     typed = {f"of/{dtype}".replace("torch.", ""): (torch.randn(2, 3) * 9).to(dtype) for dtype in DTYPES}
     return {**typed, "scalar": torch.tensor(2.5), "nothing": torch.zeros(0, 4), "wide": torch.randn(4, 6).T}
 
@@ -39,12 +39,12 @@ def same(read, written):
 def anonymous_memory():
     status = Path("/proc/self/status")
     if not status.exists():
-        pytest.skip("this system does not tell how much memory is mapped")
+        pytest.skip("this system does not report anonymous memory")
     return int(next(line for line in status.read_text().splitlines() if "RssAnon" in line).split()[1]) * 1024
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_was_written_is_read(suffix, tmp_path):
+def test_written_tensors_are_read(suffix, tmp_path):
     tensors = some_tensors()
     write_tensors(tmp_path / f"m{suffix}", tensors)
     with read_tensors(str(tmp_path / f"m{suffix}")) as file:
@@ -63,7 +63,7 @@ def test_what_was_written_is_read(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth"])
-def test_a_key_that_is_not_there_is_a_key_error_and_nothing_is_read_to_tell(suffix, tmp_path):
+def test_a_missing_key_is_a_key_error_without_reading(suffix, tmp_path):
     write_tensors(tmp_path / f"m{suffix}", {"a": torch.ones(2)})
     with read_tensors(tmp_path / f"m{suffix}") as file:
         assert file.get("b") is None
@@ -74,7 +74,7 @@ def test_a_key_that_is_not_there_is_a_key_error_and_nothing_is_read_to_tell(suff
         assert "b" not in file
 
 
-def test_an_empty_set_of_tensors_is_one(tmp_path):
+def test_a_file_may_be_empty(tmp_path):
     for suffix in (".safetensors", ".npz", ".pth"):
         write_tensors(tmp_path / f"m{suffix}", {})
         with read_tensors(tmp_path / f"m{suffix}") as file:
@@ -90,7 +90,7 @@ def test_tensors_in_memory_look_like_a_file():
     same(held, tensors)
 
 
-def test_the_content_tells_the_kind_whatever_the_name(tmp_path):
+def test_the_content_determines_the_format_whatever_the_name(tmp_path):
     for suffix, name in ((".safetensors", "a.bin"), (".npz", "b.pth"), (".pth", "c.npz"), (".npz", "d.weights")):
         write_tensors(tmp_path / f"m{suffix}", {"x": torch.randn(3)})
         (tmp_path / f"m{suffix}").rename(tmp_path / name)
@@ -99,7 +99,7 @@ def test_the_content_tells_the_kind_whatever_the_name(tmp_path):
             assert len(file) == 1
 
 
-def test_what_is_no_file_of_tensors_is_told_with_what_is(tmp_path):
+def test_other_files_are_refused_with_the_valid_suffixes(tmp_path):
     (tmp_path / "m.txt").write_text("hello")
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
         archive.writestr("a.txt", "hello")
@@ -126,8 +126,8 @@ def test_bfloat16_is_kept_or_exact(tmp_path):
             assert torch.equal(file["a"].bfloat16(), tensor)
 
 
-def test_npz_spellings_of_others(tmp_path):
-    """JAX's bfloat16 (two bytes without a meaning), big-endian numbers, columns first, compression, a scalar."""
+def test_npz_files_of_other_writers(tmp_path):
+    """JAX's bfloat16 (two untyped bytes), big-endian numbers, column-major order, compression, a scalar."""
     tensor = torch.randn(3, 4).bfloat16()
     numbers = np.random.default_rng(0).normal(size=(3, 4))
     arrays = {
@@ -146,7 +146,7 @@ def test_npz_spellings_of_others(tmp_path):
             assert file["scalar"].shape == ()
 
 
-def test_an_npz_file_is_walked_in_the_memory_of_one_array(tmp_path):
+def test_an_npz_file_is_read_in_the_memory_of_one_array(tmp_path):
     for save in (np.savez, np.savez_compressed):
         arrays = {f"a{i}": np.random.default_rng(i).integers(0, 2**40, 2**19) for i in range(3)}  # 4 MiB each
         save(tmp_path / "m.npz", **arrays)
@@ -179,7 +179,7 @@ def test_a_training_checkpoint_is_flattened_and_the_rest_is_listed(tmp_path):
     optimizer = torch.optim.AdamW(layer.parameters())
     layer(torch.randn(4, 3)).sum().backward()
     optimizer.step()
-    layer.weight.no_weight_decay = True  # an attribute, which torch keeps in a spelling of its own
+    layer.weight.no_weight_decay = True  # an attribute, which torch pickles differently
     content = {
         "model": OrderedDict(layer.named_parameters()),
         "state": layer.state_dict(),
@@ -219,7 +219,12 @@ def test_shared_and_cyclic_nesting_is_bounded(tmp_path):
     hollow = {}
     for _ in range(12):
         hollow = {str(i): hollow for i in range(10)}
-    for content, reason in ((cycle, "deeper than 16"), (wide, "100,000"), (hollow, "100,000"), (7, "by name")):
+    for content, reason in (
+        (cycle, "deeper than 16"),
+        (wide, "100,000"),
+        (hollow, "100,000"),
+        (7, "not tensors by name"),
+    ):
         torch.save(content, tmp_path / "m.pth")
         with pytest.raises(InputError, match=reason):
             read_tensors(tmp_path / "m.pth")
@@ -239,7 +244,7 @@ def test_tensors_without_plain_numbers_are_refused(tmp_path):
             assert not (tmp_path / f"n{suffix}").exists()
 
 
-def test_tensors_that_share_memory_are_written_apart_and_without_the_rest_of_it(tmp_path):
+def test_tensors_that_share_memory_are_written_separately(tmp_path):
     table = torch.randn(1000, 4)
     tensors = {"a": table[:3], "b": table[:3], "whole": table[2:5].T, "c": table[1:3]}
     for suffix in (".safetensors", ".npz", ".pth"):
@@ -248,7 +253,7 @@ def test_tensors_that_share_memory_are_written_apart_and_without_the_rest_of_it(
         assert (tmp_path / f"m{suffix}").stat().st_size < 4000
 
 
-def test_what_a_kind_cannot_hold_is_refused_before_a_file_is_there(tmp_path):
+def test_what_a_format_cannot_hold_is_refused_before_a_file_is_written(tmp_path):
     one = torch.ones(1)
     for name, tensors, reason in (
         ("m.pth", {"a": one, "a/b": one}, "'a/b'"),
@@ -288,7 +293,7 @@ def test_a_folder_that_is_missing_and_a_disk_that_is_full_are_one_line(suffix, t
 
 
 def sharded(folder, suffix=".safetensors", edit=lambda index: index):
-    """Writes three tensors as two shards with an index; gives its path."""
+    """Writes three tensors as two shards with an index; returns its path."""
     parts = {f"m-1{suffix}": {"a": torch.randn(3), "b.c": torch.randn(2)}, f"m-2{suffix}": {"d": torch.randn(1)}}
     for name, tensors in parts.items():
         if suffix == ".safetensors":
@@ -313,7 +318,7 @@ def test_shards_are_one_file(tmp_path):
             file["a"]
 
 
-def test_the_links_of_a_hubs_cache_are_followed_and_others_are_not(tmp_path):
+def test_only_links_within_a_hubs_cache_are_followed(tmp_path):
     (tmp_path / "blobs").mkdir()
     (tmp_path / "snapshot").mkdir()
     path, tensors = sharded(tmp_path / "blobs")
@@ -322,7 +327,7 @@ def test_the_links_of_a_hubs_cache_are_followed_and_others_are_not(tmp_path):
     same(read_tensors(tmp_path / "snapshot" / path.name), tensors)
     (tmp_path / "snapshot" / path.name).unlink()
     (tmp_path / "snapshot" / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(InputError, match="a link out of its folder"):
+    with pytest.raises(InputError, match="links to another folder"):
         read_tensors(tmp_path / "snapshot" / path.name)
 
 
@@ -339,16 +344,16 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(tmp_path):
         ({"weight_map": {**places, "d": "/etc/passwd"}}, "names the shard"),
         ({"weight_map": {**places, "d": ".."}}, "names the shard"),
         ({"weight_map": {**places, "d": "model.safetensors.index.json"}}, "names the shard"),
-        ({"weight_map": {**places, "d": 7}}, "no index of shards"),
+        ({"weight_map": {**places, "d": 7}}, "not an index of shards"),
         ({"weight_map": {str(i): f"{i}.bin" for i in range(1001)}}, "1001 shards"),
         ({"weight_map": {}}, "0 shards"),
-        ({"weight_map": [1]}, "no index of shards"),
-        ([], "no index of shards"),
+        ({"weight_map": [1]}, "not an index of shards"),
+        ([], "not an index of shards"),
     ):
         path, _ = sharded(tmp_path, edit=lambda _, index=index: index)
         with pytest.raises(InputError, match=reason):
             read_tensors(path)
     for text in (b"", b"[" * 100_000, b"\xff", b'{"weight_map": {}}' + b" " * 2**24):
         path.write_bytes(text)
-        with pytest.raises(InputError, match=r"no index of shards|longer than|maximum"):
+        with pytest.raises(InputError, match=r"not an index of shards|longer than|maximum"):
             read_tensors(path)

@@ -1,4 +1,4 @@
-"""Names to local files, against a hub on loopback."""
+"""Names to local files, with a hub on loopback."""
 
 import hashlib
 import json
@@ -13,8 +13,9 @@ from safetensors.torch import save
 from torchvision.models import ViT_B_16_Weights, ViT_L_16_Weights
 
 from tests.hub_server import TOKEN, hub_of_client, use_addresses_of
+from vitreous.checkpoints.files.layout import read_json
 from vitreous.checkpoints.sources import download, hub
-from vitreous.checkpoints.sources.hub import fetch, is_remote, push, read_json
+from vitreous.checkpoints.sources.hub import fetch, is_remote, push
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 
@@ -29,16 +30,16 @@ def server(monkeypatch, tmp_path):
         yield running
 
 
-def weights_of(fetched: hub.Fetched) -> bytes:
+def weights_of(fetched: hub.Located) -> bytes:
     return fetched.path.read_bytes()
 
 
-def test_the_names_that_are_downloads():
+def test_remote_names():
     for name in ("hf:a/b", "timm:a.b", "torchvision:vit_b_16", "google:a", "meta:a", "https://a/b.npz", "http://a/b"):
         assert is_remote(name), name
     for name in ("runs/photos", "B/16", "model.npz", "https:a", "ftp://a/b", "hf", r"C:\model.npz", ""):
         assert not is_remote(name), name
-    with pytest.raises(InputError, match="no name of a download"):
+    with pytest.raises(InputError, match="is not a remote name"):
         fetch("ftp://host/file.npz")
 
 
@@ -58,7 +59,7 @@ def test_a_repository_is_fetched_with_its_configs(server, capsys):
     assert "other.bin" not in server.fetched()
 
 
-def test_what_is_cached_is_not_fetched_again_and_works_offline(server, monkeypatch, capsys):
+def test_cached_weights_are_not_downloaded_again_and_work_offline(server, monkeypatch, capsys):
     server.add("me/vit", {"model.safetensors": WEIGHTS, "config.json": b"{}"})
     first = fetch("hf:me/vit")
     server.requests.clear()
@@ -77,7 +78,7 @@ def test_what_is_cached_is_not_fetched_again_and_works_offline(server, monkeypat
         fetch("hf:me/other")
 
 
-def test_without_a_network_the_cache_serves_and_the_error_says_what_to_do(server, monkeypatch):
+def test_without_a_network_the_cache_is_used(server, monkeypatch):
     server.add("me/vit", {"model.safetensors": WEIGHTS})
     first = fetch("hf:me/vit")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -100,7 +101,7 @@ def test_a_revision_is_a_branch_a_commit_or_a_pull_request(server):
         fetch("hf:me/vit@v2")
 
 
-def test_sharded_weights_come_whole(server, monkeypatch, capsys):
+def test_sharded_weights_are_downloaded_completely(server, monkeypatch, capsys):
     weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     shards = {name: save({key: torch.ones(100)}) for key, name in weight_map.items()}
     index = json.dumps({"metadata": {}, "weight_map": weight_map}).encode()
@@ -117,31 +118,31 @@ def test_sharded_weights_come_whole(server, monkeypatch, capsys):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for hostile in ("../../model-00001.safetensors", "sub/a.safetensors", "a\\b.safetensors", 3, "config.json"):
         made.commit({"model.safetensors.index.json": json.dumps({"weight_map": {"a": hostile}}).encode()})
-        with pytest.raises(InputError, match="no index of weights"):
+        with pytest.raises(InputError, match="not an index of weights"):
             fetch("hf:me/large")
     made.commit({"model.safetensors.index.json": b'{"weight_map": {"a": "b.safetensors"}}'})
-    with pytest.raises(InputError, match=r"lacks b.safetensors, which model.safetensors.index.json names"):
+    with pytest.raises(InputError, match=r"lacks b.safetensors, listed in model.safetensors.index.json"):
         fetch("hf:me/large")
 
 
-def test_the_weights_file_is_chosen_by_name_then_if_it_is_alone():
+def test_the_weights_file_is_chosen_by_name_or_if_it_is_the_only_one():
     for files, chosen in (
         (["pytorch_model.bin", "model.safetensors", "x.npz"], "model.safetensors"),
         (["training_args.bin", "pytorch_model.bin.index.json"], "pytorch_model.bin.index.json"),
         (["README.md", "B_16.npz"], "B_16.npz"),
     ):
         assert hub.choose(files, "hf:a/b", "a/b") == chosen
-    with pytest.raises(InputError, match=r"hf:a/b has no weights in a file of \.safetensors"):
+    with pytest.raises(InputError, match=r"hf:a/b has no weights file \(\.safetensors"):
         hub.choose(["README.md"], "hf:a/b", "a/b")
-    with pytest.raises(InputError, match=r"2 files of weights .*; give hf:a/b/sub/x.npz@v1, hf:a/b/y.npz@v1"):
+    with pytest.raises(InputError, match=r"2 weights files .*; choose from hf:a/b/sub/x.npz@v1, hf:a/b/y.npz@v1"):
         hub.choose(["y.npz", "sub/x.npz"], "hf:a/b@v1", "a/b")
 
 
-def test_what_is_suggested_of_a_repository_of_timm_can_be_fetched(server):
+def test_the_hint_for_a_timm_repository_can_be_fetched(server):
     server.add("timm/two", {"a.safetensors": WEIGHTS, "b.safetensors": save({"b": torch.ones(2)})})
     with pytest.raises(InputError) as caught:
         fetch("timm:two@main")
-    first, _ = caught.value.hint.removeprefix("give ").split(", ")
+    first, _ = caught.value.hint.removeprefix("choose from ").split(", ")
     assert first == "hf:timm/two/a.safetensors@main"
     assert weights_of(fetch(first)) == WEIGHTS
 
@@ -169,21 +170,21 @@ def test_one_file_of_many_is_named(server):
 
 def test_a_private_repository_needs_its_token(server, monkeypatch):
     server.add("me/secret", {"model.safetensors": WEIGHTS}, private=True)
-    with pytest.raises(InputError, match=r"shows no me/secret: it does not exist or is private; .*HF_TOKEN"):
+    with pytest.raises(InputError, match=r"has no me/secret: it does not exist or is private; .*HF_TOKEN"):
         fetch("hf:me/secret")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert weights_of(fetch("hf:me/secret")) == WEIGHTS
 
 
-def test_a_gated_repository_says_where_its_terms_are(server):
+def test_the_hint_for_a_gated_repository_is_the_url_of_its_terms(server):
     server.add("me/gated", {"model.safetensors": WEIGHTS}, gated=True)
     with pytest.raises(InputError, match=r"accept its terms at http://127.0.0.1:\d+/me/gated, then log in"):
         fetch("hf:me/gated")
 
 
 @pytest.mark.parametrize("name", ["hf:vit", "hf:", "hf:/b", "hf:a/b c", "hf:../..", "timm:a/b", "timm:"])
-def test_what_names_no_repository_is_refused(server, name):
-    with pytest.raises(InputError, match=r"names no|no name of a repository"):
+def test_an_invalid_repository_name_is_refused(server, name):
+    with pytest.raises(InputError, match=r"is not a repository|is not a timm model|is not a valid repository name"):
         fetch(name)
     assert server.requests == []
 
@@ -191,11 +192,11 @@ def test_what_names_no_repository_is_refused(server, name):
 def test_broken_configs_are_refused(tmp_path):
     for content in (b"[]", b"{", b"[" * 100_000, b"\xff"):
         (tmp_path / "config.json").write_bytes(content)
-        with pytest.raises(InputError, match=r"config.json' (is|holds) no JSON"):
+        with pytest.raises(InputError, match=r"config.json' is not (a )?JSON"):
             read_json(tmp_path / "config.json")
 
 
-def test_an_interrupted_download_leaves_no_file_and_is_taken_up_again(server, monkeypatch):
+def test_an_interrupted_download_leaves_no_file_and_can_be_repeated(server, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub waits between its attempts
     server.add("me/vit", {"model.safetensors": WEIGHTS})
     server.cut = 0
@@ -212,7 +213,7 @@ def test_a_timm_name_is_a_repository_of_timm(server, capsys):
     fetched = fetch(name)
     assert weights_of(fetched) == WEIGHTS
     assert fetched.source == f"{name}@{made.refs['main']}"
-    assert (fetched.family, fetched.license) == ("timm", "Apache-2.0")  # the card says none, our table does
+    assert (fetched.family, fetched.license) == ("timm", "Apache-2.0")  # the card has none, our table does
     assert fetched.fields == {"num_heads": 12, "image_size": (224, 224)}
     assert capsys.readouterr().err == f"{name}: 8.07 kB, license Apache-2.0\n"
     with pytest.raises(InputError, match=f"did you mean '{name}'"):
@@ -238,7 +239,7 @@ def test_google_and_meta_names_come_from_the_table(server, monkeypatch, tmp_path
 def test_published_checksums_are_checked(server, monkeypatch):
     use_addresses_of(server, monkeypatch)
     server.pages["/dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth"] = b"not the right one"
-    with pytest.raises(InputError, match=r"mae_pretrain_vit_base.pth is not the expected one: its md5 .* 8cad7c"):
+    with pytest.raises(InputError, match=r"mae_pretrain_vit_base.pth does not match its checksum: md5 .* 8cad7c"):
         fetch("meta:mae_pretrain_vit_base")
     assert not list(download.cache_folder().rglob("*.*"))
 
@@ -250,7 +251,7 @@ def test_a_misspelt_name_suggests_the_nearest(server):
         fetch("meta:dinov2_vitb_14")
     with pytest.raises(InputError, match=r"`vitreous list models` shows the names"):
         fetch("meta:qqqqqq")
-    with pytest.raises(InputError, match=r"there is no ViT of torchvision 'vit_b_61'; did you mean 'vit_b_16'\?"):
+    with pytest.raises(InputError, match=r"there is no torchvision ViT 'vit_b_61'; did you mean 'vit_b_16'\?"):
         fetch("torchvision:vit_b_61")
     with pytest.raises(InputError, match=r"no weights of torchvision:vit_b_16 'IMAGENET'; .*IMAGENET1K_SWAG_E2E_V1"):
         fetch("torchvision:vit_b_16.IMAGENET")
@@ -262,7 +263,7 @@ def test_torchvisions_weights_come_with_classes_and_preprocessing(server, monkey
     monkeypatch.setattr(download, "has_checksum", lambda path, checksum: True)
     path = tmp_path / "torch/hub/checkpoints/vit_h_14_swag-80465313.pth"
     server.pages["/download.pytorch.org/models/vit_h_14_swag-80465313.pth"] = WEIGHTS
-    with pytest.raises(InputError, match="not the expected one: its sha256 does not begin 80465313"):
+    with pytest.raises(InputError, match="does not match its checksum: sha256 must begin with 80465313"):
         fetch("torchvision:vit_h_14")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(WEIGHTS)
@@ -292,16 +293,16 @@ def test_an_address_needs_its_checksum(server, tmp_path):
     assert fetched.path == tmp_path / f"cache/vitreous/sha256/{digits}.npz"
     assert (weights_of(fetched), fetched.source) == (WEIGHTS, f"{server.address}/a/B_16.npz#sha256={digits}")
     signed = fetch(f"{server.address}/a/B_16.npz?signature=mine#sha256={digits}")
-    assert (signed.path, signed.source) == (fetched.path, fetched.source), "what is published holds no signature"
+    assert (signed.path, signed.source) == (fetched.path, fetched.source), "the published source has no signature"
     for fragment in ("", "#", "#sha256=abc", f"#md5={digits}"):
-        with pytest.raises(InputError, match=r"has no checksum; write http.*B_16.npz#sha256= and the 64 hex"):
+        with pytest.raises(InputError, match=r"has no checksum; append #sha256= and the 64 hex"):
             fetch(f"{server.address}/a/B_16.npz{fragment}")
     with pytest.raises(InputError, match="is not encrypted; give an https address"):
         fetch(f"http://example.org/B_16.npz#sha256={digits}")
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's call of its own client
-def test_what_is_pushed_can_be_fetched(server, tmp_path, monkeypatch, capsys):
+def test_a_pushed_folder_can_be_fetched(server, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "folder"
     (folder / "sub").mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(WEIGHTS)
@@ -326,13 +327,13 @@ def test_what_is_pushed_can_be_fetched(server, tmp_path, monkeypatch, capsys):
     second = fetch("hf:me/new").config
     assert second is not None
     assert read_json(second) == {"a": 2}
-    with pytest.raises(InputError, match="no files in a folder"):
+    with pytest.raises(InputError, match="there are no files in"):
         push(tmp_path / "nothing", "me/new", message="third")
-    with pytest.raises(InputError, match="is no name of a repository"):
+    with pytest.raises(InputError, match="is not a valid repository name"):
         push(folder, "a/b/c", message="third")
 
 
-def test_an_upload_that_breaks_is_one_line(server, tmp_path, monkeypatch):
+def test_a_broken_upload_is_one_line(server, tmp_path, monkeypatch):
     def breaks(*arguments, **options):
         raise RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
 

@@ -1,4 +1,4 @@
-"""The table of known weights."""
+"""The table of published weights."""
 
 import re
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ from torchvision.models import get_model_weights, list_models
 
 from vitreous.checkpoints.sources import pretrained
 from vitreous.checkpoints.sources.hub import is_remote
-from vitreous.checkpoints.sources.pretrained import KNOWN, Pretrained, augreg, find
+from vitreous.checkpoints.sources.pretrained import KNOWN, Pretrained, augreg, row_for
 from vitreous.model.cost import nominal_multiply_adds, parameter_count
 from vitreous.support.errors import InputError
 
@@ -31,7 +31,7 @@ def test_a_row_is_complete_and_can_be_built(row):
 
 
 def test_addresses_are_timms_where_timm_has_them():
-    """Most addresses of Google and Meta stand in timm's own table too, with the size and classes of their models."""
+    """timm's own table has most addresses of Google and Meta, with the size and classes of their models."""
     theirs = {}
     for name in list_pretrained(["vit_*", "deit*"]):
         config = get_pretrained_cfg(name)
@@ -75,14 +75,14 @@ def test_torchvisions_rows_are_its_enums():
 
 def test_shapes_have_the_published_parameters():
     """In millions, as the READMEs of DeiT III and the model cards of DINOv2 and CLIP have them."""
-    published = {"deit_3_medium_224_1k": 38.8, "deit_3_huge_224_1k": 632.1, "dinov2_vitg14": 1136.5}
-    published |= {"deit_base_distilled_patch16_384": 87.6, "mae_pretrain_vit_huge": 630.8}
-    for name, millions in published.items():
-        assert parameter_count(find(f"meta:{name}").config) / 1e6 == pytest.approx(millions, abs=0.1), name
+    millions_of = {"deit_3_medium_224_1k": 38.8, "deit_3_huge_224_1k": 632.1, "dinov2_vitg14": 1136.5}
+    millions_of |= {"deit_base_distilled_patch16_384": 87.6, "mae_pretrain_vit_huge": 630.8}
+    for name, millions in millions_of.items():
+        assert parameter_count(row_for(f"meta:{name}").config) / 1e6 == pytest.approx(millions, abs=0.1), name
 
 
 def test_any_augreg_file_is_known_by_its_name():
-    row = find("google:S_32-i21k-90ep-lr_0.001-aug_strong1-wd_0.1-do_0.1-sd_0.1--cifar10-steps_2k-lr_0.003-res_384")
+    row = row_for("google:S_32-i21k-90ep-lr_0.001-aug_strong1-wd_0.1-do_0.1-sd_0.1--cifar10-steps_2k-lr_0.003-res_384")
     assert row.url is not None
     assert row.url.endswith("/augreg/" + row.name.removeprefix("google:") + ".npz")
     assert (row.variant, row.image_size, row.num_classes) == ("S/32", 384, 10)
@@ -94,9 +94,9 @@ def test_any_augreg_file_is_known_by_its_name():
 
 
 def test_a_name_is_found_with_and_without_its_folder():
-    assert find("google:imagenet21k/ViT-B_16") is find("google:ViT-B_16")
+    assert row_for("google:imagenet21k/ViT-B_16") is row_for("google:ViT-B_16")
     with pytest.raises(InputError, match=r"there are no weights 'google:ViT-B_17'; did you mean 'google:ViT-B_1"):
-        find("google:ViT-B_17")
+        row_for("google:ViT-B_17")
     with pytest.raises(InputError, match="list models"):
-        find("google:")
+        row_for("google:")
     assert pretrained.suggestion("hf:google/vit-base-patch16-22") == "did you mean 'hf:google/vit-base-patch16-224'?"

@@ -8,11 +8,11 @@ import torch
 from huggingface_hub import constants, file_download
 
 from tests.checkpoints.peers import images_of, is_varied
-from tests.checkpoints.test_convert import FLAVORS, again, stored
+from tests.checkpoints.test_conversion import FLAVORS, round_trip, stored
 from tests.hub_server import hub_of_client
 from tests.model.models import SWITCHES, small_model
-from vitreous.checkpoints.convert import FAMILIES
 from vitreous.checkpoints.export import export_model
+from vitreous.checkpoints.families.recognize import FAMILIES
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.sources import repository
 from vitreous.checkpoints.store import save_model
@@ -189,12 +189,12 @@ def model_for(family):
     choices = ({"width": 64, "num_heads": 1} | flavor for flavor in FLAVORS)
     switches = ("the paper's", "mean pooling", "attention pooling", "registers", "SwiGLU and LayerScale")
     models = (small_model(switch, **choice) for choice in choices for switch in (*switches, *SWITCHES))
-    return next(model for model in models if not family.lacking(model.config))
+    return next(model for model in models if not family.unsupported(model.config))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_file_of_each_family_begins_with_its_representation_and_a_head_of_zeros(name, tmp_path):
-    again(stored(model_for(FAMILIES[name])), name, tmp_path)
+    round_trip(stored(model_for(FAMILIES[name])), name, tmp_path)
     path = next(path for path in tmp_path.iterdir() if path.stem == name)
     content = path.read_bytes()
     theirs = load_checkpoint(path)
@@ -240,7 +240,6 @@ def test_training_changes_nothing_but_the_copy(switch, dtype, weights, monkeypat
     assert all(p.dtype == torch.float32 and p.requires_grad and p.is_leaf and p.is_contiguous() for p in parameters)
     everywhere = [*parameters, *two.model.parameters(), *file.parameters()]
     assert len({p.untyped_storage().data_ptr() for p in everywhere}) == len(everywhere)
-    assert "source_dtype" not in one.metadata  # they are no halves any more
     train_a_step(one.model, torch.randn(3, 3, 32, 32))
     for untouched in (file, two.model, load_checkpoint(path).model):
         assert all(torch.equal(tensor, before[name]) for name, tensor in untouched.state_dict().items())

@@ -1,11 +1,11 @@
 """transformers' ViT, DeiT, CLIP and SigLIP.
 
-All have a body (embeddings, encoder, final norm) and something behind it. The names of a body are ViT's on disk, ViT's
-in memory since transformers 5.9 (DeiT has the same), or those of CLIP and SigLIP.
+All have a body (embeddings, encoder, final norm) and a head. A body has one of three sets of names: ViT's and DeiT's
+on disk, theirs in memory since transformers 5.9, or those of CLIP and SigLIP.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,23 +14,21 @@ from vitreous.checkpoints.families.family import (
     CLIP_STD,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Dialect,
     Family,
-    Holds,
-    Reading,
-    Shapes,
+    Naming,
+    bias,
     block_count,
     classifier,
-    drop,
+    prefixed,
     prefixes,
     shape_of,
 )
+from vitreous.checkpoints.families.holds import Holds
 from vitreous.checkpoints.families.huggingface_config import (
     CLIP,
     DEFAULTS,
     DEIT,
     GELUS,
-    PREPROCESSOR,
     SIGLIP,
     VIT,
     class_names_of,
@@ -40,15 +38,17 @@ from vitreous.checkpoints.families.huggingface_config import (
     preprocessing_of,
     preprocessor_json,
 )
-from vitreous.checkpoints.families.key_map import Rule, both, constant, joined, patch_convolution, rule
+from vitreous.checkpoints.families.key_map import Rule, both, joined, patch_convolution, rule
+from vitreous.checkpoints.families.reading import Reading, Shapes
 from vitreous.checkpoints.families.tokens import CLASS, DISTILLATION, REGISTERS, TokenKeys, token_rules
+from vitreous.checkpoints.files.layout import CONFIG, PREPROCESSOR
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 
 
 class Names(NamedTuple):
-    """How a body spells its keys; those of a block stand behind `block` and the block's number."""
+    """The names of a body's keys; those of a block follow `block` with the block's number."""
 
     patch: str
     class_token: str
@@ -63,7 +63,7 @@ class Names(NamedTuple):
     norm: str
 
     @property
-    def landmarks(self) -> tuple[str, ...]:
+    def required_keys(self) -> tuple[str, ...]:
         """Keys that every file with these names has."""
         block = self.block.format(0)
         parts = self.patch, f"{block}{self.attention_norm}", f"{block}{self.qkv[0]}", self.norm
@@ -126,12 +126,13 @@ HOLDS = {
 
 
 @dataclass(frozen=True)
-class HuggingFaceDialect(Dialect):
-    """How one file spells its keys; the prefix stands in front of the body and of the classifier.
+class HuggingFaceNaming(Naming):
+    """How a file names its keys.
 
     Args:
-        body: in front of the body alone.
-        in_memory: whether ViT and DeiT have the names that they have in memory; else those on disk.
+        prefix: of the body and the classifier.
+        body: further prefix of the body.
+        in_memory: whether ViT and DeiT have their in-memory names, not those on disk.
     """
 
     body: str = ""
@@ -139,49 +140,45 @@ class HuggingFaceDialect(Dialect):
 
 
 class HuggingFace(Family):
-    """transformers: ViTModel, DeiTModel, CLIPVisionModel and SiglipVisionModel, and what puts a head on them.
+    """transformers' ViTModel, DeiTModel, CLIPVisionModel and SiglipVisionModel, with or without a head.
 
-    DeiT with one classifier has a distillation token that no classifier reads: it is one more token beside the patches,
-    which is what a register is, and is held as one.
+    DeiT with one classifier has a distillation token that no classifier reads; it is loaded as a register.
     """
 
     name = "huggingface"
     title = "transformers"
-    landmarks = DISK.landmarks
+    has_json = True
+    required_keys = DISK.required_keys
     drops: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(text_model\.|text_projection\.|logit_scale$|logit_bias$)", "the text tower"),
-        (r"(.*\.)?position_ids$", "the numbers of the positions, in their order"),
-        (
-            r"(decoder\.0\.(weight|bias)$|(vit\.|deit\.)?embeddings\.mask_token$)",
-            "decoder and mask token of masked pre-training",
-        ),
+        (r"(.*\.)?position_ids$", "position indices"),
+        (r"(decoder\.0\.(weight|bias)$|(vit\.|deit\.)?embeddings\.mask_token$)", "masked pre-training"),
         (r"decoder\.(decoder_\w+\.|decoder_pos_embed$|mask_token$)", "MAE's decoder"),
     )
     holds = HOLDS[VIT]
-    dialects = HuggingFaceDialect
 
-    def strangers(self, shapes: Shapes) -> list[str]:
-        """As for every family, for the names that come nearest."""
-        _, _, missing = spelling(shapes)
+    def missing_keys(self, shapes: Shapes) -> list[str]:
+        """As for every family, for the nearest set of names."""
+        _, _, missing = nearest_names(shapes)
         return missing
 
-    def read(self, shapes: Shapes, reading: Reading) -> HuggingFaceDialect:
-        names, prefix, _ = spelling(shapes)
+    def read(self, shapes: Shapes, reading: Reading) -> HuggingFaceNaming:
+        names, prefix, _ = nearest_names(shapes)
         body = next((body for body in BODIES.values() if re.search(rf"(^|[./]){re.escape(body)}$", prefix)), "")
         root = prefix.removesuffix(body)
         drops = self.drops
         if any(f"{root}{name}.weight" in shapes for name in CLASSIFIERS[:2]):
-            drops = (*drops, (rf"{re.escape(body)}(pooler|head)\.", "a pooling that the classifier does not read"))
-        left = drop(reading, shapes, root, drops)
-        inner = {key.removeprefix(body): shape for key, shape in left.items()}
+            drops = (*drops, (rf"{re.escape(body)}(pooler|head)\.", "a pooling layer that the classifier does not use"))
+        remaining = reading.drop(shapes, root, drops)
+        inner = {key.removeprefix(body): shape for key, shape in remaining.items()}
         if names is TOWER and "pre_layrnorm.weight" in inner and "classifier.weight" in inner:
-            cause = "CLIP's image classifier reads the mean of patches that no norm has seen"
-            raise InputError(cause, "only its encoder could be read: save that alone, as a CLIPVisionModel")
+            cause = "CLIPForImageClassification pools patches without a norm, which vitreous cannot compute"
+            raise InputError(cause, "save its encoder alone, as a CLIPVisionModel")
         self.read_shapes(inner, names, reading)
         self.read_head(inner, reading)
         self.read_tokens(inner, names, reading)
         self.guess(reading, SIGLIP if names is TOWER else VIT)
-        return HuggingFaceDialect(root, body, in_memory=names is MEMORY)
+        return HuggingFaceNaming(root, body, in_memory=names is MEMORY)
 
     def read_shapes(self, inner: Shapes, names: Names, reading: Reading) -> None:
         """Patches, widths and depth."""
@@ -193,34 +190,34 @@ class HuggingFace(Family):
         fields["mlp_dim"] = shape_of(inner, f"{first}{names.fc1}.weight", 2)[0]
         fields["pre_norm"] = "pre_layrnorm.weight" in inner
         if f"{first}{names.qkv[0]}.bias" not in inner:
-            raise InputError("the file has no biases of query, key and value", "only models that have them can be read")
+            raise InputError("the file has no query, key and value biases", "only models with them can be read")
 
     def read_head(self, inner: Shapes, reading: Reading) -> None:
         """Classifier and the pooler's hidden layer."""
         fields = reading.fields
-        found = next((name for name in CLASSIFIERS if f"{name}.weight" in inner), None)
-        fields["num_classes"] = 0 if found is None else shape_of(inner, f"{found}.weight", 2)[0]
-        fields["classifier_bias"] = found is None or f"{found}.bias" in inner
+        classifier = next((name for name in CLASSIFIERS if f"{name}.weight" in inner), None)
+        fields["num_classes"] = 0 if classifier is None else shape_of(inner, f"{classifier}.weight", 2)[0]
+        fields["classifier_bias"] = classifier is None or f"{classifier}.bias" in inner
         fields["hidden_dim"] = shape_of(inner, "pooler.dense.weight", 2)[0] if "pooler.dense.weight" in inner else None
 
     def read_tokens(self, inner: Shapes, names: Names, reading: Reading) -> None:
-        """Tokens in front of the patches, pooling, and image size."""
+        """Tokens before the patches, pooling, and image size."""
         fields = reading.fields
         extra = DISTILLATION_TOKEN in inner
-        read = "distillation_classifier.weight" in inner or not (fields["num_classes"] or fields["hidden_dim"])
+        is_read = "distillation_classifier.weight" in inner or not (fields["num_classes"] or fields["hidden_dim"])
         fields["class_token"] = fields["position_class_slot"] = names.class_token in inner
-        fields["distillation_token"], fields["registers"] = extra and read, int(extra and not read)
+        fields["distillation_token"], fields["registers"] = extra and is_read, int(extra and not is_read)
         if "head.probe" in inner:
             fields["pooling"] = "attention"
         elif fields["class_token"] or fields["num_classes"]:
             fields["pooling"] = "class_token" if fields["class_token"] else "mean"
         else:
-            reading.guess("pooling", "mean", "there is no head to say it; transformers gives the tokens alone")
+            reading.guess("pooling", "mean", "there is no head; transformers returns the tokens")
         *_, length, _ = shape_of(inner, names.positions, 2 if names is TOWER else 3)
         reading.guess_image_size(length - fields["class_token"] - extra, fields["patch_size"])
 
     def guess(self, reading: Reading, model: str) -> None:
-        """What a config.json would say."""
+        """Fields that only a config.json records."""
         fields = reading.fields
         defaults = DEFAULTS[CLIP if fields["pre_norm"] else model]
         reading.guess("gelu", GELUS[defaults["hidden_act"]], "transformers' default")
@@ -228,34 +225,34 @@ class HuggingFace(Family):
         reading.guess_heads(fields["width"], fields["depth"])
         fields["position_resampling"] = "bicubic"
 
-    def lacking(self, config: ViTConfig) -> list[str]:
+    def unsupported(self, config: ViTConfig) -> list[str]:
         model, classes = model_of(config), config.num_classes > 0
-        lacking = HOLDS[model].lacking(config)
+        unsupported = HOLDS[model].unsupported(config)
         if model in (VIT, DEIT):
-            lacking += ["a tanh hidden layer beside a classifier"] * (config.hidden_dim is not None and classes)
-            lacking += [f"{config.registers} registers"] * (config.registers > 1)
-            lacking += ["registers beside a distillation token"] * (config.distillation_token and config.registers > 0)
+            unsupported += ["a tanh hidden layer before a classifier"] * (config.hidden_dim is not None and classes)
+            unsupported += [f"{config.registers} registers"] * (config.registers > 1)
+            unsupported += ["registers with a distillation token"] * (
+                config.distillation_token and config.registers > 0
+            )
         elif model == SIGLIP:
-            lacking += ["a classifier behind attention pooling"] * (config.pooling == "attention" and classes)
-            lacking += ["mean pooling without a classifier"] * (config.pooling == "mean" and not classes)
-        return lacking
+            unsupported += ["a classifier after attention pooling"] * (config.pooling == "attention" and classes)
+            unsupported += ["mean pooling without a classifier"] * (config.pooling == "mean" and not classes)
+        return unsupported
 
-    def plain_dialect(self, config: ViTConfig) -> HuggingFaceDialect:
+    def usual_naming(self, config: ViTConfig) -> HuggingFaceNaming:
         model = model_of(config)
         headless = model in (VIT, DEIT) and not config.num_classes
-        return HuggingFaceDialect(body="" if headless else BODIES[model])
+        return HuggingFaceNaming(body="" if headless else BODIES[model])
 
-    def rules(self, config: ViTConfig, dialect: HuggingFaceDialect) -> list[Rule]:
-        names = TOWER if model_of(config) in (CLIP, SIGLIP) else MEMORY if dialect.in_memory else DISK
-        body = [*embedding_rules(config, names), *encoder_rules(config, names), *pooling_rules(config)]
-        # A body without a prefix is one without a classifier; it may have been given one.
-        inside = dialect.body or self.plain_dialect(config).body if config.num_classes else dialect.body
-        return [*behind(dialect.prefix + inside, body), *behind(dialect.prefix, classifier_rules(config))]
+    def rules(self, config: ViTConfig, naming: HuggingFaceNaming) -> list[Rule]:
+        names = TOWER if model_of(config) in (CLIP, SIGLIP) else MEMORY if naming.in_memory else DISK
+        body = [*_embedding_rules(config, names), *_encoder_rules(config, names), *_pooling_rules(config)]
+        return [*prefixed(naming.prefix + naming.body, body), *prefixed(naming.prefix, _classifier_rules(config))]
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         size = config.image_size
         match model_of(config):
-            case "deit":  # transformers squashes to 256 × 256 before it cuts out 224 × 224
+            case "deit":  # transformers squashes to 256 × 256, then crops to 224 × 224
                 squash = Preprocessing(size, "squash", 0.875, "bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
                 return replace(squash, crop_rounding="down")
             case "clip_vision_model":
@@ -266,60 +263,48 @@ class HuggingFace(Family):
             case _:
                 return Preprocessing(size)
 
-    def fields_from(self, belongings: Mapping[str, Any]) -> dict[str, Any]:
-        return fields_of(belongings)
+    def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
+        return fields_of(config_json)
 
     def preprocessing_from(
-        self, belongings: Mapping[str, Any], preprocessor: Mapping[str, Any]
+        self, config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]
     ) -> Preprocessing | None:
-        return preprocessing_of(belongings, preprocessor)
+        return preprocessing_of(config_json, preprocessor_json)
 
-    def class_names_from(self, belongings: Mapping[str, Any]) -> tuple[str, ...] | None:
-        return class_names_of(belongings)
+    def class_names_from(self, config_json: Mapping[str, Any]) -> tuple[str, ...] | None:
+        return class_names_of(config_json)
 
-    def belongings(
+    def config_files(
         self, config: ViTConfig, preprocessing: Preprocessing, class_names: Sequence[str] | None
     ) -> dict[str, Any]:
         return {
-            "config.json": config_json(config, preprocessing, class_names),
+            CONFIG: config_json(config, preprocessing, class_names),
             PREPROCESSOR: preprocessor_json(config, preprocessing),
         }
 
 
-def spelling(shapes: Shapes) -> tuple[Names, str, list[str]]:
-    """The names that come nearest, what stands in front of them, and the landmarks that are missing."""
-    found = [
-        (names, prefix, [mark for mark in names.landmarks if prefix + mark not in shapes])
+def nearest_names(shapes: Shapes) -> tuple[Names, str, list[str]]:
+    """The nearest set of names, their prefix in the file, and the required keys that are missing."""
+    candidates = [
+        (names, prefix, [key for key in names.required_keys if prefix + key not in shapes])
         for names in (DISK, MEMORY, TOWER)
-        for prefix in prefixes(shapes, names.landmarks)[:1]
+        for prefix in prefixes(shapes, names.required_keys)[:1]
     ]
-    return min(found, key=lambda each: len(each[2]), default=(DISK, "", list(DISK.landmarks)))
+    return min(candidates, key=lambda candidate: len(candidate[2]), default=(DISK, "", list(DISK.required_keys)))
 
 
-def behind(prefix: str, rules: Iterable[Rule]) -> Iterator[Rule]:
-    """The rules with a prefix in front of their keys."""
-    for r in rules:
-        yield r._replace(theirs=tuple(prefix + key for key in r.theirs))
-
-
-def embedding_rules(c: ViTConfig, names: Names) -> Iterator[Rule]:
-    """The rules in front of the encoder."""
+def _embedding_rules(c: ViTConfig, names: Names) -> Iterator[Rule]:
+    """Patches, tokens and positions."""
     layout = patch_convolution(*c.patch_size, c.channels)
     yield rule("patch_embedding.projection.weight", f"{names.patch}.weight", layout=layout)
-    if c.patch_bias:
-        yield rule("patch_embedding.projection.bias", f"{names.patch}.bias")
-    elif not c.pre_norm:
-        yield Rule((), (f"{names.patch}.bias",), constant(0.0, c.width))
-    yield from token_rules(
-        c,
-        TokenKeys(
-            names.positions, names.class_token, DISTILLATION_TOKEN, DISTILLATION_TOKEN, ROWS, flat=names is TOWER
-        ),
-    )
+    if c.patch_bias or not c.pre_norm:
+        yield from bias("patch_embedding.projection.bias", f"{names.patch}.bias", c.patch_bias, c.width)
+    extra = DISTILLATION_TOKEN  # the distillation token, or a register
+    yield from token_rules(c, TokenKeys(names.positions, names.class_token, extra, extra, ROWS, flat=names is TOWER))
 
 
-def encoder_rules(c: ViTConfig, names: Names) -> Iterator[Rule]:
-    """The rules of the encoder's blocks, and of the norms before and behind them."""
+def _encoder_rules(c: ViTConfig, names: Names) -> Iterator[Rule]:
+    """The blocks, and the norms before and after them."""
     if c.pre_norm:
         yield from both("encoder.pre_norm", "pre_layrnorm")
     for i in range(c.depth):
@@ -335,8 +320,8 @@ def encoder_rules(c: ViTConfig, names: Names) -> Iterator[Rule]:
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", names.norm)
 
 
-def pooling_rules(c: ViTConfig) -> Iterator[Rule]:
-    """The rules of SigLIP's attention pooling, and of ViT's pooler."""
+def _pooling_rules(c: ViTConfig) -> Iterator[Rule]:
+    """SigLIP's attention pooling, and ViT's pooler."""
     if c.pooling == "attention":
         ours, theirs = "head.pooling.", "head."
         yield rule(f"{ours}probe", f"{theirs}probe")
@@ -350,8 +335,8 @@ def pooling_rules(c: ViTConfig) -> Iterator[Rule]:
         yield from both("head.hidden", "pooler.dense")
 
 
-def classifier_rules(c: ViTConfig) -> Iterator[Rule]:
-    """The rules of what stands outside the body."""
+def _classifier_rules(c: ViTConfig) -> Iterator[Rule]:
+    """The classifiers, which are outside the body."""
     if not c.num_classes:
         return
     if c.pre_norm:

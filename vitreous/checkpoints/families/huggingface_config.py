@@ -1,19 +1,19 @@
-"""The JSON files of transformers beside the weights: config.json and preprocessor_config.json, read and written."""
+"""Reads and writes transformers' config.json and preprocessor_config.json."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitreous.checkpoints.families.family import CLIP_MEAN, CLIP_STD
+from vitreous.checkpoints.files.layout import PREPROCESSOR
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
 from vitreous.model.config import ViTConfig, is_integer
 from vitreous.support.errors import InputError
 
 VIT, DEIT, CLIP, SIGLIP = "vit", "deit", "clip_vision_model", "siglip_vision_model"
-TOWERS = {"clip": CLIP, "siglip": SIGLIP}  # models of images and texts, and the part that sees the images
+TOWERS = {"clip": CLIP, "siglip": SIGLIP}  # image-text models, and their image tower
 
 GELUS = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "quick_gelu": "quick"}
-# What a config that leaves a field away means.
+# transformers' defaults for fields that a config.json leaves out.
 DEFAULTS: dict[str, dict[str, Any]] = {
     VIT: {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "num_attention_heads": 12, "image_size": 224},
     DEIT: {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "num_attention_heads": 12, "image_size": 224},
@@ -22,7 +22,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 HALF = [0.5, 0.5, 0.5]
-# What an image processor does where its file leaves a field away; the name is without "ImageProcessor".
+# Defaults of the image processors, whose names are without "ImageProcessor".
 PROCESSORS: dict[str, dict[str, Any]] = {
     "ViT": {"size": 224, "resample": 2, "image_mean": HALF, "image_std": HALF},
     "DeiT": {
@@ -36,12 +36,11 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "Siglip": {"size": {"height": 224, "width": 224}, "resample": 3, "image_mean": HALF, "image_std": HALF},
 }
 PROCESSOR_OF = {VIT: "ViT", DEIT: "DeiT", CLIP: "CLIP", SIGLIP: "Siglip"}
-BY_EDGE = ("CLIP", "Siglip")  # take a size of one number for the shorter side, where others take it for a square
-PREPROCESSOR = "preprocessor_config.json"
+BY_EDGE = ("CLIP", "Siglip")  # a size of one number is the shorter side; for the others, a square
 
 
 def model_of(c: ViTConfig) -> str:
-    """The model_type of transformers whose table a config needs."""
+    """The model_type of transformers that can hold a config."""
     if c.pre_norm:
         return CLIP
     if c.pooling == "attention" or not c.class_token:
@@ -49,47 +48,45 @@ def model_of(c: ViTConfig) -> str:
     return DEIT if c.distillation_token or c.registers else VIT
 
 
-def seeing(belongings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The part of a config.json that is about images, and its model_type."""
-    kind = str(belongings.get("model_type", ""))
-    told = dict(belongings)
-    if isinstance(belongings.get("vision_config"), dict):
-        told = dict(belongings["vision_config"])
-        older = belongings.get("vision_config_dict")  # goes before the other, where there are both
-        told |= older if isinstance(older, dict) else {}
-        kind = str(told.get("model_type", TOWERS.get(kind, kind)))
-    return kind, told
+def vision_part(config_json: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The model_type and the fields of a config.json's image model."""
+    model = str(config_json.get("model_type", ""))
+    config = dict(config_json)
+    if isinstance(config_json.get("vision_config"), dict):
+        config = dict(config_json["vision_config"])
+        older = config_json.get("vision_config_dict")  # overrides the other
+        config |= older if isinstance(older, dict) else {}
+        model = str(config.get("model_type", TOWERS.get(model, model)))
+    return model, config
 
 
-def fields_of(belongings: Mapping[str, Any]) -> dict[str, Any]:
-    """The config fields that a config.json holds and the keys of the weights do not.
+def fields_of(config_json: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ViTConfig that a config.json records and the keys of the weights do not.
 
     Raises:
-        InputError: the model computes something that ours cannot.
+        InputError: the model computes something that vitreous does not support.
     """
-    kind, told = seeing(belongings)
-    told = DEFAULTS.get(kind, {}) | {name: value for name, value in told.items() if value is not None}
-    act = told.get("hidden_act")
+    model, config = vision_part(config_json)
+    config = DEFAULTS.get(model, {}) | {name: value for name, value in config.items() if value is not None}
+    act = config.get("hidden_act")
     if act is not None and str(act) not in GELUS:
-        raise InputError(f"config.json says hidden_act {act!r}", f"those that can be read are {', '.join(GELUS)}")
-    if told.get("pooler_act", "tanh") != "tanh":
-        raise InputError(f"config.json says pooler_act {told['pooler_act']!r}", "only tanh can be read")
-    if told.get("qkv_bias", True) is not True:
-        raise InputError(
-            "config.json says that query, key and value have no biases", "only models that have them can be read"
-        )
+        raise InputError(f"config.json has hidden_act {act!r}", f"supported are {', '.join(GELUS)}")
+    if config.get("pooler_act", "tanh") != "tanh":
+        raise InputError(f"config.json has pooler_act {config['pooler_act']!r}", "only tanh is supported")
+    if config.get("qkv_bias", True) is not True:
+        raise InputError("config.json has qkv_bias false", "only models with query, key and value biases can be read")
     fields: dict[str, Any] = {"gelu": GELUS[str(act)]} if act is not None else {}
     for theirs, ours in (("layer_norm_eps", "norm_eps"), ("num_attention_heads", "num_heads")):
-        fields |= {ours: told[theirs]} if theirs in told else {}
-    size = told.get("image_size")
+        fields |= {ours: config[theirs]} if theirs in config else {}
+    size = config.get("image_size")
     if size is not None:
         fields["image_size"] = (size, size) if is_integer(size) else tuple(size) if isinstance(size, list) else size
     return fields
 
 
-def class_names_of(belongings: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The class names in the order of their ids; None for transformers' placeholders, or where ids are missing."""
-    labels = belongings.get("id2label")
+def class_names_of(config_json: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The class names in the order of their ids; None for transformers' placeholders, or if ids are missing."""
+    labels = config_json.get("id2label")
     if not isinstance(labels, dict):
         return None
     named = {str(i): str(name) for i, name in labels.items()}
@@ -100,70 +97,71 @@ def class_names_of(belongings: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def placeholders(count: int) -> tuple[str, ...]:
-    """What transformers calls classes without names."""
+    """Transformers' names of unnamed classes."""
     return tuple(f"LABEL_{i}" for i in range(count))
 
 
-def preprocessing_of(belongings: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Preprocessing | None:
-    """What a preprocessor_config.json does; None where there is none.
+def preprocessing_of(config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]) -> Preprocessing | None:
+    """The preprocessing of a preprocessor_config.json; None if it is empty.
 
     Raises:
-        InputError: it does something that ours cannot say.
+        InputError: it does something that vitreous does not support.
     """
-    if not preprocessor:
+    if not preprocessor_json:
         return None
-    kind = str(preprocessor.get("image_processor_type") or preprocessor.get("feature_extractor_type") or "")
+    kind = str(preprocessor_json.get("image_processor_type") or preprocessor_json.get("feature_extractor_type") or "")
     for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
         kind = kind.removesuffix(ending)
     if kind not in PROCESSORS:
-        kind = PROCESSOR_OF.get(seeing(belongings)[0], "ViT")
-    told = PROCESSORS[kind] | {name: value for name, value in preprocessor.items() if value is not None}
+        kind = PROCESSOR_OF.get(vision_part(config_json)[0], "ViT")
+    values = PROCESSORS[kind] | {name: value for name, value in preprocessor_json.items() if value is not None}
     try:
-        if "crop_pct" in told:
-            raise ValueError("crop_pct is not known")
-        if told.get("do_flip_channel_order"):
+        if "crop_pct" in values:
+            raise ValueError("crop_pct is not supported")
+        if values.get("do_flip_channel_order"):
             raise ValueError("it turns RGB into BGR")
-        size, resize, fraction = geometry(told, by_edge=kind in BY_EDGE)
+        size, resize, fraction = geometry(values, by_edge=kind in BY_EDGE)
         # (x · factor - mean) / std, in values from 0 to 1
-        scale = 255 * told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 255.0
-        channels = len(told["image_mean"])
-        plain = told.get("do_normalize", True)
-        mean, std = (told["image_mean"], told["image_std"]) if plain else ([0.0] * channels, [1.0] * channels)
+        scale = 255 * values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 255.0
+        channels = len(values["image_mean"])
+        mean, std = [0.0] * channels, [1.0] * channels
+        if values.get("do_normalize", True):
+            mean, std = values["image_mean"], values["image_std"]
         return Preprocessing(
             size,
             resize,
             fraction,
-            {int(method): name for name, method in INTERPOLATIONS.items()}[told["resample"]],
+            {int(method): name for name, method in INTERPOLATIONS.items()}[values["resample"]],
             mean=tuple(value / scale for value in mean),
             std=tuple(value / scale for value in std),
             channels=channels,
             crop_rounding="down" if resize == "crop" or fraction < 1 else "even",
         )
     except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
-        cause = f"{PREPROCESSOR} says what our preprocessing cannot do: {error}"
-        raise InputError(cause, "fix it, or take it away") from error
+        cause = f"{PREPROCESSOR} has a preprocessing that is not supported: {error}"
+        raise InputError(cause, "correct it, or remove it to use the default") from error
 
 
-def geometry(told: Mapping[str, Any], *, by_edge: bool) -> tuple[tuple[int, int], Any, float]:
+def geometry(values: Mapping[str, Any], *, by_edge: bool) -> tuple[tuple[int, int], Any, float]:
     """Image size, resize and crop fraction.
 
     Raises:
-        ValueError: images would keep their shape, be padded, or be stretched beside the crop.
+        ValueError: images would keep their shape, be padded, or be stretched and cropped.
     """
-    size = told["size"]
+    size = values["size"]
     edge = size if is_integer(size) and by_edge else size.get("shortest_edge") if isinstance(size, dict) else None
-    crop = sides(told["crop_size"]) if told.get("do_center_crop", False) else None
-    resized = told.get("do_resize", True)
+    crop = sides(values["crop_size"]) if values.get("do_center_crop", False) else None
+    resized = values.get("do_resize", True)
     if crop is not None and not resized:
-        raise ValueError("it crops the middle of images that are not resized")
+        raise ValueError("it crops images without resizing them")
     if edge is not None:
         if crop is None or crop[0] != crop[1]:
-            raise ValueError(f"it resizes the shorter side to {edge} and cuts out no square")
+            raise ValueError(f"it resizes the shorter side to {edge} without cropping a square")
         if isinstance(size, dict) and size.get("longest_edge"):
             raise ValueError(f"its size has a longest edge of {size['longest_edge']}")
         return crop, "crop", fraction_of(crop[0], sides(edge)[0])
     height, width = sides(size)
-    if crop is None:  # without resizing, images of this size are the only ones that the model takes
+    if crop is None:  # if images are not resized, the model takes this size only
         return (height, width), "squash", 1.0
     if crop[0] * width != crop[1] * height:
         raise ValueError(f"its crop of {crop} has another shape than its size of {(height, width)}")
@@ -171,16 +169,16 @@ def geometry(told: Mapping[str, Any], *, by_edge: bool) -> tuple[tuple[int, int]
 
 
 def sides(size: Any) -> tuple[int, int]:
-    """(height, width) of a size in a preprocessor_config.json. Raises ValueError where it is none."""
+    """(height, width) of a size in a preprocessor_config.json. Raises ValueError if it is not one."""
     pair = [size.get("height"), size.get("width")] if isinstance(size, dict) else [size, size]
     whole = [side for side in pair if isinstance(side, int) and not isinstance(side, bool) and side > 0]
     if len(whole) < len(pair):
-        raise ValueError(f"{size!r} is no size")
+        raise ValueError(f"{size!r} is not a size")
     return whole[0], whole[1]
 
 
 def fraction_of(crop: int, whole: int) -> float:
-    """The share of a side that a crop keeps. Raises ValueError where the crop would have to pad."""
+    """The fraction of a side that a crop keeps. Raises ValueError if the crop would have to pad."""
     if crop > whole:
         raise ValueError(f"its crop of {crop} is larger than its size of {whole}")
     return crop / whole
@@ -191,7 +189,7 @@ def config_json(c: ViTConfig, p: Preprocessing, class_names: Sequence[str] | Non
     model = model_of(c)
     size = [side + cut for side, cut in zip(c.image_size, p.trim, strict=True)]
     square = size[0] == size[1] and c.patch_size[0] == c.patch_size[1]
-    seen: dict[str, Any] = {
+    vision: dict[str, Any] = {
         "hidden_size": c.width,
         "num_hidden_layers": c.depth,
         "num_attention_heads": c.num_heads,
@@ -202,26 +200,26 @@ def config_json(c: ViTConfig, p: Preprocessing, class_names: Sequence[str] | Non
         "patch_size": c.patch_size[0] if square else list(c.patch_size),
         "num_channels": c.channels,
     }
-    if model == SIGLIP and c.num_classes:  # the mean of all tokens, and a classifier behind it
-        seen |= {"model_type": SIGLIP, "vision_use_head": False}
-        whole = {"architectures": ["SiglipForImageClassification"], "model_type": "siglip", "vision_config": seen}
-        return whole | labels(c, class_names)
+    if model == SIGLIP and c.num_classes:  # mean pooling and a classifier
+        vision |= {"model_type": SIGLIP, "vision_use_head": False}
+        outer = {"architectures": ["SiglipForImageClassification"], "model_type": "siglip", "vision_config": vision}
+        return outer | labels(c, class_names)
     if model == SIGLIP:
-        return {"architectures": ["SiglipVisionModel"], "model_type": SIGLIP, "vision_use_head": True} | seen
+        return {"architectures": ["SiglipVisionModel"], "model_type": SIGLIP, "vision_use_head": True} | vision
     if model == CLIP:
         name = "CLIPVisionModelWithProjection" if c.num_classes else "CLIPVisionModel"
-        seen |= {"projection_dim": c.num_classes} if c.num_classes else {}
-        return {"architectures": [name], "model_type": CLIP} | seen
+        vision |= {"projection_dim": c.num_classes} if c.num_classes else {}
+        return {"architectures": [name], "model_type": CLIP} | vision
     name = "DeiT" if model == DEIT else "ViT"
     task = "ForImageClassification" if c.num_classes else "Model"
     teacher = "WithTeacher" if c.num_classes and c.distillation_token else ""
-    seen |= {"architectures": [name + task + teacher], "model_type": model, "qkv_bias": True}
-    seen |= {"pooler_output_size": c.hidden_dim, "pooler_act": "tanh"} if c.hidden_dim is not None else {}
-    return seen | (labels(c, class_names) if c.num_classes else {})
+    vision |= {"architectures": [name + task + teacher], "model_type": model, "qkv_bias": True}
+    vision |= {"pooler_output_size": c.hidden_dim, "pooler_act": "tanh"} if c.hidden_dim is not None else {}
+    return vision | (labels(c, class_names) if c.num_classes else {})
 
 
 def labels(c: ViTConfig, class_names: Sequence[str] | None) -> dict[str, Any]:
-    """The class names as a config.json keeps them, which is also what tells their number."""
+    """The class names as in a config.json, which also sets the number of classes."""
     names = class_names if class_names is not None else placeholders(c.num_classes)
     return {
         "id2label": {str(i): name for i, name in enumerate(names)},
@@ -233,27 +231,26 @@ def preprocessor_json(c: ViTConfig, p: Preprocessing) -> dict[str, Any]:
     """The preprocessor_config.json of a preprocessing.
 
     Raises:
-        InputError: no image processor of transformers does that.
+        InputError: no image processor of transformers can do it.
     """
-    height, width = cover = [math.floor(side / p.crop_fraction + 1e-6) for side in p.whole_size]
-    cut = cover != list(p.whole_size)
+    height, width = p.cover_size
+    is_cropped = p.cover_size != p.whole_size
+    unsupported = ""
     if p.resize == "crop" and p.whole_size[0] != p.whole_size[1]:
-        what = f"a crop of {p.whole_size[0]}×{p.whole_size[1]} that keeps the shape"
+        unsupported = f"a crop of {p.whole_size[0]}×{p.whole_size[1]} that keeps the aspect ratio"
     elif not p.antialias and p.interpolation != "nearest":
-        what = f"{p.interpolation} interpolation without antialias"
-    else:
-        what = ""
-    if what:
-        hint = "export to a file, model.safetensors, which says nothing of the preprocessing"
-        raise InputError(f"no image processor of transformers does {what}", hint)
-    squashing = "DeiT" if cut else "Siglip" if model_of(c) == SIGLIP else "ViT"
+        unsupported = f"{p.interpolation} interpolation without antialias"
+    if unsupported:
+        hint = "export to a file such as model.safetensors, which does not include the preprocessing"
+        raise InputError(f"no image processor of transformers does {unsupported}", hint)
+    squashing = "DeiT" if is_cropped else "Siglip" if model_of(c) == SIGLIP else "ViT"
     cropping = {"do_center_crop": True, "crop_size": dict(zip(("height", "width"), p.whole_size, strict=True))}
     return {
         "image_processor_type": f"{'CLIP' if p.resize == 'crop' else squashing}ImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": height} if p.resize == "crop" else {"height": height, "width": width},
         "resample": int(INTERPOLATIONS[p.interpolation]),
-        **(cropping if cut or p.resize == "crop" else {"do_center_crop": False}),
+        **(cropping if is_cropped or p.resize == "crop" else {"do_center_crop": False}),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

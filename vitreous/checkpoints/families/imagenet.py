@@ -1,4 +1,4 @@
-"""The names of ImageNet's 1,000 classes, which weights of that many classes mostly mean and seldom hold."""
+"""The names of ImageNet's 1,000 classes, which few weights files include."""
 
 from functools import lru_cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -11,7 +11,7 @@ CLASSES = 1000
 def imagenet_class_names() -> tuple[str, ...]:
     """The names in the order of the logits that all published ImageNet-1k weights share, as torchvision has them.
 
-    torchvision keeps them in a file of lists, which is read alone: importing all of torchvision takes seconds.
+    Only torchvision's file of lists is imported, because importing torchvision takes seconds.
     """
     package = find_spec("torchvision")
     lists = None if package is None or package.origin is None else Path(package.origin).parent / "models" / "_meta.py"

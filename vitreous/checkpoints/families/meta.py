@@ -1,12 +1,14 @@
-"""Meta's own files: DeiT, DeiT-III, DINO, DINOv2 and MAE. They share timm's table and differ in dialect.
+"""Meta's files: DeiT, DeiT-III, DINO, DINOv2 and MAE. They share timm's table under other names.
 
 All have exact GELU, eps 1e-6 and ImageNet's mean and standard deviation.
 """
 
 import re
 
-from vitreous.checkpoints.families.family import IMAGENET_MEAN, IMAGENET_STD, Holds, Reading, Shapes
-from vitreous.checkpoints.families.timm_table import TimmDialect, TimmTable
+from vitreous.checkpoints.families.family import IMAGENET_MEAN, IMAGENET_STD
+from vitreous.checkpoints.families.holds import Holds
+from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.timm_table import TimmNaming, TimmTable
 from vitreous.checkpoints.families.tokens import CLASS, DISTILLATION
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
@@ -15,7 +17,7 @@ SCALES = ("gamma_1", "gamma_2")  # DeiT-III's
 
 
 class MetaTable(TimmTable):
-    """What Meta's files have in common."""
+    """What Meta's families have in common."""
 
     kinds = ("pickle", "safetensors")
 
@@ -24,7 +26,7 @@ class MetaTable(TimmTable):
 
 
 class DeiT(MetaTable):
-    """DeiT and distilled DeiT (arXiv 2012.12877), DeiT-III (2204.07118); the weights are under `model`."""
+    """DeiT and distilled DeiT (arXiv 2012.12877), DeiT-III (2204.07118); with the weights under `model`."""
 
     name = "deit"
     title = "DeiT"
@@ -32,22 +34,22 @@ class DeiT(MetaTable):
     holds = Holds(layer_scale=(False, True), distillation_token=(False, True), rectangles=(False,))
 
     def claims(self, shapes: Shapes) -> bool:
-        told = any(re.search(r"(^model/.*dist_token|(^|[./])blocks\.0\.gamma_1)$", key) for key in shapes)
+        own_keys = any(re.search(r"(^model/.*dist_token|(^|[./])blocks\.0\.gamma_1)$", key) for key in shapes)
         wrapped = any(re.match(r"model/(module\.)?head\.weight$", key) for key in shapes)
         after = any(key.endswith("fc_norm.weight") for key in shapes)
-        return super().claims(shapes) and (told or (wrapped and not after))
+        return super().claims(shapes) and (own_keys or (wrapped and not after))
 
-    def plain_dialect(self, config: ViTConfig) -> TimmDialect:
-        third = config.layer_scale is not None  # DeiT-III: no row of positions for the class token
-        return TimmDialect("model/", scales=SCALES, rows=() if third else (CLASS, DISTILLATION))
+    def usual_naming(self, config: ViTConfig) -> TimmNaming:
+        is_deit3 = config.layer_scale is not None  # its class token has no position
+        return TimmNaming("model/", scales=SCALES, rows=() if is_deit3 else (CLASS, DISTILLATION))
 
-    def lacking(self, config: ViTConfig) -> list[str]:
+    def unsupported(self, config: ViTConfig) -> list[str]:
         both = config.layer_scale is not None and config.distillation_token
-        return super().lacking(config) + ["LayerScale beside a distillation token"] * both
+        return super().unsupported(config) + ["LayerScale with a distillation token"] * both
 
 
 class DINO(MetaTable):
-    """DINO (arXiv 2104.14294): the backbone alone, or a whole checkpoint with student and teacher."""
+    """DINO (arXiv 2104.14294): the backbone, or a full checkpoint with student and teacher."""
 
     name = "dino"
     title = "DINO"
@@ -69,7 +71,7 @@ class DINO(MetaTable):
 
 
 class DINOv2(MetaTable):
-    """DINOv2 (arXiv 2304.07193), with registers (2309.16588), LayerScale, the giant's SwiGLU, in chunks or not."""
+    """DINOv2 (arXiv 2304.07193), with or without registers (2309.16588), SwiGLU and blocks in chunks."""
 
     name = "dinov2"
     title = "DINOv2"
@@ -83,21 +85,20 @@ class DINOv2(MetaTable):
     )
 
     def claims(self, shapes: Shapes) -> bool:
-        marks = ("register_tokens", ".mlp.w12.weight")
-        told = any(key.endswith(marks) for key in shapes)
+        own_keys = any(key.endswith(("register_tokens", ".mlp.w12.weight")) for key in shapes)
         masked = any(key.endswith("mask_token") and len(shape) == 2 for key, shape in shapes.items())
         chunked = any(re.search(r"blocks\.0\.0\.ls1\.gamma$", key) for key in shapes)
-        return super().claims(shapes) and (told or masked or chunked)
+        return super().claims(shapes) and (own_keys or masked or chunked)
 
-    def read(self, shapes: Shapes, reading: Reading) -> TimmDialect:
-        dialect = super().read(shapes, reading)
-        # Without registers the authors' code resamples by a scale that is a little larger, with them as timm does.
+    def read(self, shapes: Shapes, reading: Reading) -> TimmNaming:
+        naming = super().read(shapes, reading)
+        # The authors' code resamples positions with an offset in the scale, except in models with registers.
         registers = reading.fields["registers"] > 0
         reading.fields["position_resampling"] = "bicubic_antialias" if registers else "bicubic_offset"
-        return dialect
+        return naming
 
-    def plain_dialect(self, config: ViTConfig) -> TimmDialect:
-        return TimmDialect(registers="register_tokens", gated=("mlp.w12", "mlp.w3"), rows=(CLASS,), masked=True)
+    def usual_naming(self, config: ViTConfig) -> TimmNaming:
+        return TimmNaming(registers="register_tokens", gated=("mlp.w12", "mlp.w3"), rows=(CLASS,), masked=True)
 
 
 class MAE(MetaTable):
@@ -107,7 +108,7 @@ class MAE(MetaTable):
     title = "MAE"
     drops = (
         *TimmTable.drops,
-        (r"decoder_", "the decoder, which pre-training alone needs"),
+        (r"decoder_", "the pre-training decoder"),
         (r"mask_token$", "the decoder's mask token"),
     )
     holds = Holds(pooling=("class_token", "mean"), norm_after_pooling=(True,), rectangles=(False,))
@@ -120,5 +121,5 @@ class MAE(MetaTable):
         others = DeiT().claims(shapes) or DINOv2().claims(shapes)
         return super().claims(shapes) and (decoder or (bool(wrapped) and (headless or after) and not others))
 
-    def plain_dialect(self, config: ViTConfig) -> TimmDialect:
-        return TimmDialect("model/", rows=(CLASS, DISTILLATION))
+    def usual_naming(self, config: ViTConfig) -> TimmNaming:
+        return TimmNaming("model/", rows=(CLASS, DISTILLATION))

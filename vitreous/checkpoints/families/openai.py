@@ -1,4 +1,4 @@
-"""CLIP's image tower as OpenAI and OpenCLIP keep it (arXiv 2103.00020), with or without the text tower beside it."""
+"""CLIP's image tower in OpenAI's and OpenCLIP's files (arXiv 2103.00020), with or without the text tower."""
 
 import re
 from collections.abc import Iterator
@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from vitreous.checkpoints.families.family import (
     CLIP_MEAN,
     CLIP_STD,
-    Dialect,
     Family,
-    Holds,
-    Reading,
-    Shapes,
+    Naming,
     block_count,
-    drop,
+    fused_block,
+    prefixed,
     prefixes,
     shape_of,
 )
+from vitreous.checkpoints.families.holds import Holds
 from vitreous.checkpoints.families.key_map import TRANSPOSED, Rule, both, patch_convolution, rule
+from vitreous.checkpoints.families.reading import Reading, Shapes
 from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
@@ -26,19 +26,19 @@ TOWER = "visual."
 
 
 class CLIP(Family):
-    """OpenAI's CLIP: a norm before the encoder, and a projection that is held as a classifier without bias.
+    """OpenAI's CLIP: a norm before the encoder, and a projection, which becomes a classifier without bias.
 
-    The text tower has the names of the image tower, so what tells them apart is the prefix alone.
+    The text tower has the same names as the image tower; only the prefix differs.
     """
 
     name = "clip"
     title = "OpenAI's CLIP"
     kinds = ("pickle", "safetensors")
-    landmarks = ("conv1.weight", "class_embedding", "positional_embedding", "ln_pre.weight", "ln_post.weight")
+    required_keys = ("conv1.weight", "class_embedding", "positional_embedding", "ln_pre.weight", "ln_post.weight")
     drops = (
         (r"(transformer|token_embedding|ln_final|text_projection|text)\.", "the text tower"),
         (r"(positional_embedding|text_projection|logit_scale|logit_bias|attn_mask)$", "the text tower"),
-        (r"(input_resolution|context_length|vocab_size)$", "sizes that the program keeps beside the weights"),
+        (r"(input_resolution|context_length|vocab_size)$", "sizes, not weights"),
     )
     holds = Holds(
         gelu=("quick",),
@@ -51,12 +51,12 @@ class CLIP(Family):
         channels=(3,),
     )
 
-    def read(self, shapes: Shapes, reading: Reading) -> Dialect:
-        prefix = prefixes(shapes, self.landmarks)[0]
+    def read(self, shapes: Shapes, reading: Reading) -> Naming:
+        prefix = prefixes(shapes, self.required_keys)[0]
         inner = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
         if re.search(rf"(^|[./]){re.escape(TOWER)}$", prefix):
             rest = {key: shape for key, shape in shapes.items() if not key.startswith(prefix)}
-            drop(reading, rest, prefix.removesuffix(TOWER), self.drops)
+            reading.drop(rest, prefix.removesuffix(TOWER), self.drops)
         fields = reading.fields
         fields["width"], fields["channels"], height, width = shape_of(inner, "conv1.weight", 4)
         fields["patch_size"] = height, width
@@ -65,37 +65,30 @@ class CLIP(Family):
         fields["num_classes"] = shape_of(inner, "proj", 2)[1] if "proj" in inner else 0
         fields |= {"pre_norm": True, "patch_bias": False, "classifier_bias": "proj" not in inner}
         reading.guess_image_size(shape_of(inner, "positional_embedding", 2)[0] - 1, (height, width))
-        reading.guess("gelu", "quick", "OpenAI's code; some of OpenCLIP's models have the exact one")
+        reading.guess("gelu", "quick", "OpenAI's code; some OpenCLIP models use exact GELU")
         reading.guess("norm_eps", 1e-5, "OpenAI's code")
         reading.guess_heads(fields["width"], fields["depth"])
         fields["position_resampling"] = "bicubic_antialias"
-        return Dialect(prefix)
+        return Naming(prefix)
 
-    def plain_dialect(self, config: ViTConfig) -> Dialect:
-        return Dialect(TOWER)
+    def usual_naming(self, config: ViTConfig) -> Naming:
+        return Naming(TOWER)
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "crop", 1.0, "bicubic", mean=CLIP_MEAN, std=CLIP_STD)
 
-    def rules(self, config: ViTConfig, dialect: Dialect) -> list[Rule]:
-        return [r._replace(theirs=tuple(dialect.prefix + key for key in r.theirs)) for r in rules_of(config)]
+    def rules(self, config: ViTConfig, naming: Naming) -> list[Rule]:
+        return prefixed(naming.prefix, _tower_rules(config))
 
 
-def rules_of(c: ViTConfig) -> Iterator[Rule]:
-    """The rules of the image tower."""
+def _tower_rules(c: ViTConfig) -> Iterator[Rule]:
+    """The image tower."""
     layout = patch_convolution(*c.patch_size, c.channels)
     yield rule("patch_embedding.projection.weight", "conv1.weight", layout=layout)
     yield from token_rules(c, TokenKeys("positional_embedding", "class_embedding", rows=(CLASS,), flat=True))
     yield from both("encoder.pre_norm", "ln_pre")
     for i in range(c.depth):
-        ours, theirs = f"encoder.blocks.{i}.", BLOCK.format(i)
-        yield from both(f"{ours}attention_norm", f"{theirs}ln_1")
-        yield rule(f"{ours}attention.qkv.weight", f"{theirs}attn.in_proj_weight")
-        yield rule(f"{ours}attention.qkv.bias", f"{theirs}attn.in_proj_bias")
-        yield from both(f"{ours}attention.out", f"{theirs}attn.out_proj")
-        yield from both(f"{ours}mlp_norm", f"{theirs}ln_2")
-        yield from both(f"{ours}mlp.fc1", f"{theirs}mlp.c_fc")
-        yield from both(f"{ours}mlp.fc2", f"{theirs}mlp.c_proj")
+        yield from fused_block(i, BLOCK.format(i), "attn", ("mlp.c_fc", "mlp.c_proj"))
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", "ln_post")
     if c.num_classes:
         yield rule("head.classifier.weight", "proj", layout=TRANSPOSED)

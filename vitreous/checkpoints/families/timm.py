@@ -1,18 +1,20 @@
-"""timm's VisionTransformer: its files, and the config.json that lies beside them on the hub."""
+"""timm's VisionTransformer: its files, and the config.json next to them on the hub."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from vitreous.checkpoints.families.family import IMAGENET_MEAN, IMAGENET_STD, Holds
-from vitreous.checkpoints.families.timm_table import ALL, TimmDialect, TimmTable
+from vitreous.checkpoints.families.family import IMAGENET_MEAN, IMAGENET_STD
+from vitreous.checkpoints.families.holds import Holds
+from vitreous.checkpoints.families.timm_table import ALL, TimmNaming, TimmTable
+from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
 from vitreous.model.config import ViTConfig, as_pair, check_count
 from vitreous.support.errors import InputError
 
 
 class Timm(TimmTable):
-    """timm's own files: on the hub a safetensors file with a config.json that names the architecture."""
+    """timm's own files; on the hub, a safetensors file with a config.json that names the architecture."""
 
     name = "timm"
     title = "timm"
@@ -31,85 +33,89 @@ class Timm(TimmTable):
         norm_after_pooling=(False, True),
     )
 
-    def lacking(self, config: ViTConfig) -> list[str]:
-        eps = 1e-5 if config.pre_norm else 1e-6  # which of them follows from the architecture
+    def unsupported(self, config: ViTConfig) -> list[str]:
+        eps = 1e-5 if config.pre_norm else 1e-6  # the architecture decides
         return (
-            super().lacking(config)
+            super().unsupported(config)
             + [f"eps {config.norm_eps:g}"] * (config.norm_eps in (1e-6, 1e-5) and config.norm_eps != eps)
-            + ["registers beside a distillation token"] * (config.distillation_token and config.registers > 0)
+            + ["registers with a distillation token"] * (config.distillation_token and config.registers > 0)
         )
 
-    def plain_dialect(self, config: ViTConfig) -> TimmDialect:
+    def usual_naming(self, config: ViTConfig) -> TimmNaming:
         slotless = config.position_embedding == "learned" and not config.position_class_slot
         rows = () if slotless and not config.distillation_token else ALL
-        return TimmDialect(rows=rows, positioned=config.position_embedding != "none")
+        return TimmNaming(rows=rows, positioned=config.position_embedding != "none")
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "crop", 0.9, "bicubic")
 
-    def fields_from(self, belongings: Mapping[str, Any]) -> dict[str, Any]:
-        fields = super().fields_from(belongings)
-        name = str(belongings.get("architecture", ""))
+    def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
+        fields = super().fields_from(config_json)
+        name = str(config_json.get("architecture", ""))
         if re.match(r"(vit|deit|deit3)_", name):
             fields |= {"gelu": "exact", "norm_eps": 1e-5 if "_clip_" in name else 1e-6}
-        fields |= {key: value for pattern, odd in ODD_ONES if re.match(pattern, name) for key, value in odd.items()}
-        arguments = arguments_of(belongings)
+        fields |= {key: value for pattern, own in EXCEPTIONS if re.match(pattern, name) for key, value in own.items()}
+        arguments = arguments_of(config_json)
         try:
             if "img_size" in arguments:
                 fields["image_size"] = as_pair("img_size", arguments["img_size"])
             if "num_heads" in arguments:
                 check_count("num_heads", arguments["num_heads"])
                 fields["num_heads"] = arguments["num_heads"]
-        except ValueError as error:
-            raise InputError(f"config.json's model_args make no ViT: {error}", "fix it") from error
+        except InputError as error:
+            raise InputError(f"config.json's model_args do not make a ViT: {error.cause}", error.hint) from error
         if "act_layer" in arguments:
-            gelu = chosen("act_layer", arguments["act_layer"], GATES if re.match(SWIGLU, name) else ACTIVATIONS)
+            gelu = meaning_of("act_layer", arguments["act_layer"], GATES if re.match(SWIGLU, name) else ACTIVATIONS)
             fields["gelu"] = gelu or fields["gelu"]
         if "no_embed_class" in arguments:
             fields["position_class_slot"] = not arguments["no_embed_class"]
-        pool = arguments.get("global_pool", belongings.get("global_pool"))
-        return fields if pool is None else fields | {"pooling": chosen("global_pool", pool, POOLINGS)}
+        pool = arguments.get("global_pool", config_json.get("global_pool"))
+        return fields if pool is None else fields | {"pooling": meaning_of("global_pool", pool, POOLINGS)}
 
     def preprocessing_from(
-        self, belongings: Mapping[str, Any], preprocessor: Mapping[str, Any]
+        self, config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]
     ) -> Preprocessing | None:
-        told = belongings.get("pretrained_cfg")
-        if not isinstance(told, dict) or "input_size" not in told:
+        pretrained = config_json.get("pretrained_cfg")
+        if not isinstance(pretrained, dict) or "input_size" not in pretrained:
             return None
         try:
-            channels, height, width = told["input_size"]
-            plain = [told.get(name) or default for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))]
+            channels, height, width = pretrained["input_size"]
             return Preprocessing(
                 (height, width),
-                chosen("crop_mode", told.get("crop_mode") or "center", CROPS),
-                float(told.get("crop_pct") or 0.875),
-                chosen("interpolation", told.get("interpolation") or "bicubic", {n: n for n in INTERPOLATIONS}),
-                mean=tuple(map(float, plain[0])),
-                std=tuple(map(float, plain[1])),
+                meaning_of("crop_mode", pretrained.get("crop_mode") or "center", CROPS),
+                float(pretrained.get("crop_pct") or 0.875),
+                meaning_of(
+                    "interpolation", pretrained.get("interpolation") or "bicubic", {n: n for n in INTERPOLATIONS}
+                ),
+                mean=tuple(map(float, pretrained.get("mean") or IMAGENET_MEAN)),
+                std=tuple(map(float, pretrained.get("std") or IMAGENET_STD)),
                 channels=channels,
             )
         except InputError:
             raise
         except (TypeError, ValueError) as error:
-            raise InputError(f"config.json's pretrained_cfg makes no preprocessing: {error}", "fix it") from error
+            cause = f"config.json's pretrained_cfg does not describe a preprocessing: {error}"
+            raise InputError(cause, "correct it, or remove it to use the default") from error
 
-    def class_names_from(self, belongings: Mapping[str, Any]) -> tuple[str, ...] | None:
-        told = belongings.get("pretrained_cfg")
-        names = belongings.get("label_names") or (told.get("label_names") if isinstance(told, dict) else None)
-        if isinstance(names, dict):  # by number
+    def class_names_from(self, config_json: Mapping[str, Any]) -> tuple[str, ...] | None:
+        pretrained = config_json.get("pretrained_cfg")
+        names = config_json.get("label_names")
+        if not names and isinstance(pretrained, dict):
+            names = pretrained.get("label_names")
+        if isinstance(names, dict):  # by index
             names = [names.get(str(i)) for i in range(len(names))]
         return tuple(map(str, names)) if isinstance(names, list) and None not in names else None
 
-    def notes(self, belongings: Mapping[str, Any]) -> list[str]:
-        if "architecture" in belongings:
+    def notes(self, config_json: Mapping[str, Any]) -> list[str]:
+        if "architecture" in config_json:
             return []
-        return ["DeiT's and DINO's own files may have the same keys; say family deit or dino where it is theirs"]
+        return ["DeiT and DINO files may have the same keys: set the family to deit or dino if this is one"]
 
-    def belongings(
+    def config_files(
         self, config: ViTConfig, preprocessing: Preprocessing, class_names: Sequence[str] | None
     ) -> dict[str, Any]:
         c, p = config, preprocessing
-        slotless = self.plain_dialect(c).rows == ()
+        slotless = self.usual_naming(c).rows == ()
         hidden = c.mlp_dim * (2 if c.mlp == "swiglu" else 1)
         arguments: dict[str, Any] = {
             "img_size": [side + cut for side, cut in zip(c.image_size, p.trim, strict=True)],
@@ -130,7 +136,7 @@ class Timm(TimmTable):
         }
         if c.mlp == "mlp":
             arguments["act_layer"] = {gelu: name for name, gelu in ACTIVATIONS.items()}[c.gelu]
-        told = {
+        pretrained = {
             "input_size": [p.channels, *p.whole_size],
             "fixed_input_size": True,
             "interpolation": p.interpolation,
@@ -149,13 +155,13 @@ class Timm(TimmTable):
             "num_features": c.width,
             "global_pool": GLOBAL_POOLS[c.pooling],
             "model_args": arguments,
-            "pretrained_cfg": told | names,
+            "pretrained_cfg": pretrained | names,
         }
-        return {"config.json": whole}
+        return {CONFIG: whole}
 
 
-# What the architecture's name says and the keys do not, where it is not the rule.
-ODD_ONES: tuple[tuple[str, dict[str, Any]], ...] = (
+# Config fields of architectures that differ from the rest, by a pattern of their name.
+EXCEPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r".*quickgelu", {"gelu": "quick"}),
     (r"vit_(base_patch32|giantopt_patch16|so400m_patch16)_siglip", {"gelu": "tanh"}),
     (r"vit_large_patch16_siglip(_gap)?_512", {"gelu": "tanh"}),
@@ -164,55 +170,55 @@ ODD_ONES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"test_vit2?$", {"num_heads": 2}),
 )
 SWIGLU = r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)"  # the architectures whose MLP is gated
-GATES = {"silu": None, "swish": None}  # what can be told of them: what SwiGLU has anyway
+GATES = {"silu": None, "swish": None}  # activations of a gated MLP, which change nothing
 READ = ("img_size", "num_heads", "act_layer", "no_embed_class", "global_pool")
-IN_KEYS = (  # a file that is built with them has other keys or shapes
+IN_KEYS = (  # visible in the file's keys or shapes
     *("patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio", "init_values", "pos_embed"),
     *("class_token", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "qkv_bias", "proj_bias"),
     *("qk_norm", "scale_attn_norm", "scale_mlp_norm"),
 )
-HARMLESS = (  # for training alone, or for images of other sizes
+HARMLESS = (  # only for training, or for images of other sizes
     *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
     *("weight_init", "fix_init", "dynamic_img_size", "dynamic_img_pad"),
 )
-IDLE = {"pool_include_prefix": False}  # harmless with this value, and with no other
+IDLE = {"pool_include_prefix": False}  # harmless with this value only
 CROPS: dict[str, Literal["crop", "squash"]] = {"center": "crop", "squash": "squash"}
 ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
 POOLINGS = {"token": "class_token", "avg": "mean", "map": "attention"}
 GLOBAL_POOLS = {pooling: name for name, pooling in POOLINGS.items()}
-Meaning = TypeVar("Meaning")
+T = TypeVar("T")
 
 
-def arguments_of(belongings: Mapping[str, Any]) -> dict[str, Any]:
-    """The model_args of a config.json; an argument that is null is one that timm takes for untold.
+def arguments_of(config_json: Mapping[str, Any]) -> dict[str, Any]:
+    """The model_args of a config.json, without those that are null.
 
     Raises:
-        InputError: they are no object, or one of them changes what the model computes in a way that is not read.
+        InputError: they are not an object, or one of them changes the model in a way that vitreous does not support.
     """
-    told = belongings.get("model_args")
-    if told is None:
+    arguments = config_json.get("model_args")
+    if arguments is None:
         return {}
-    if not isinstance(told, dict):
-        raise InputError(f"config.json has model_args {told!r:.100}", "they must be an object")
-    arguments = {name: value for name, value in told.items() if value is not None}
+    if not isinstance(arguments, dict):
+        raise InputError(f"config.json has model_args {arguments!r:.100}", "they must be a JSON object")
+    arguments = {name: value for name, value in arguments.items() if value is not None}
     known = (*READ, *IN_KEYS, *HARMLESS)
     for name, value in arguments.items():
         if name not in known and not (name in IDLE and value == IDLE[name]):
-            cause = f"config.json has {name} {value!r:.100} in its model_args, which cannot be read"
-            raise InputError(cause, f"those that can be read are {', '.join(known)}")
+            cause = f"config.json has the unsupported model_args entry {name}={value!r:.100}"
+            raise InputError(cause, f"supported are {', '.join(known)}")
     return arguments
 
 
-def chosen(what: str, value: Any, meanings: Mapping[str, Meaning]) -> Meaning:
-    """What a value of config.json means. Raises InputError where it has no meaning here."""
+def meaning_of(field: str, value: Any, meanings: Mapping[str, T]) -> T:
+    """What a value of config.json means to vitreous. Raises InputError if it is not supported."""
     for name, meaning in meanings.items():
         if value == name:
             return meaning
-    raise InputError(f"config.json says {what} {value!r:.100}", f"those that can be read are {', '.join(meanings)}")
+    raise InputError(f"config.json has {field} {value!r:.100}", f"supported are {', '.join(meanings)}")
 
 
 def architecture(c: ViTConfig) -> str:
-    """The architecture of timm's whose class and fixed choices are the model's; the rest are its arguments."""
+    """The timm architecture with the model's class and fixed choices; model_args set the rest."""
     if c.distillation_token:
         return "deit_base_distilled_patch16_224"
     if c.mlp == "swiglu":
@@ -221,6 +227,6 @@ def architecture(c: ViTConfig) -> str:
 
 
 def ratio(hidden: int, width: int) -> float:
-    """A factor that gives the hidden width when it is multiplied and cut to a whole number."""
+    """The mlp_ratio for which timm computes this hidden width."""
     exact = hidden / width
     return exact if int(width * exact) == hidden else (hidden + 0.5) / width

@@ -1,7 +1,7 @@
-"""Tokens in front of the patches and the table of positions: where families differ most, and one place for it.
+"""Rules for the tokens before the patches and for the position table, where families differ most.
 
-Families give rows of their position table to some of the tokens in front. Where theirs are not ours, a row is folded
-into its token, which changes no sum; where we have no table (computed positions), one is written.
+A family's position table has rows for some of these tokens. Where ours has none, a row is added to its token, which
+changes no sum; where our positions are computed, a table is written.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,16 @@ POSITIONS = "position_embedding.embedding"
 
 
 class TokenKeys(NamedTuple):
-    """A family's keys for the tokens and the table.
+    """A family's keys for the tokens and the position table.
 
     Args:
-        positions: of the table; None where there is none and none is needed.
+        positions: of the table; None if there is none and none is needed.
         class_token: of the class token.
         distillation_token: of the distillation token.
         registers: of the registers.
-        rows: the tokens that have rows in the table, in front of those of the patches.
-        flat: the class token is a vector (D), the table a matrix, as in CLIP; else both have an axis of 1 in front.
+        rows: the tokens that have rows in the table, before those of the patches.
+        flat: whether the class token is a vector (D) and the table a matrix, as in CLIP; both usually have a leading
+            axis of 1.
     """
 
     positions: str | None
@@ -39,17 +40,17 @@ class TokenKeys(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """One kind of token in front of the patches."""
+    """One kind of token before the patches."""
 
-    name: str  # of ours
-    key: str  # of theirs
+    name: str  # our parameter
+    key: str  # the family's
     count: int
-    our_rows: int  # in our table
-    their_rows: int  # in theirs
+    our_rows: int  # in our position table
+    their_rows: int  # in the family's
 
 
 def prefix_of(c: ViTConfig, keys: TokenKeys) -> list[Prefix]:
-    """The tokens in front of the patches, in their order."""
+    """The tokens before the patches, in order."""
     slotted = c.position_embedding == "learned" and c.position_class_slot
     kinds = (
         (CLASS, keys.class_token, int(c.class_token), slotted),
@@ -64,7 +65,7 @@ def prefix_of(c: ViTConfig, keys: TokenKeys) -> list[Prefix]:
 
 
 def token_rules(c: ViTConfig, keys: TokenKeys) -> list[Rule]:
-    """The rules for class token, distillation token, registers and the table of positions at the stem."""
+    """The rules for class token, distillation token, registers and position table."""
     prefix = prefix_of(c, keys)
     if keys.positions is None:
         return [rule(p.name, p.key, layout=_token(p, c, keys)) for p in prefix]
@@ -81,7 +82,7 @@ def token_rules(c: ViTConfig, keys: TokenKeys) -> list[Rule]:
 
 
 def position_parameters(c: ViTConfig) -> list[str]:
-    """The names of our position parameters; none where positions are computed."""
+    """The names of our position parameters; empty if positions are computed."""
     with torch.device("meta"):
         return [f"position_embedding.{name}" for name, _ in position_embedding(c).named_parameters()]
 
@@ -116,7 +117,7 @@ def _to_theirs(parts: Sequence[Tensor], c: ViTConfig, keys: TokenKeys, prefix: S
 
 
 def whole_table(c: ViTConfig, parameters: Sequence[Tensor]) -> Tensor:
-    """E_pos at the model's own size, a row for each token: zeros for tokens that have none, and for no positions."""
+    """E_pos at the model's own size, with a row of zeros for each token without a position."""
     with torch.device("meta"):
         module = position_embedding(c)
     names = [name for name, _ in module.named_parameters()]

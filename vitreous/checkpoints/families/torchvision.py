@@ -1,4 +1,4 @@
-"""torchvision's VisionTransformer: its names of today, and those that its published files still have."""
+"""torchvision's VisionTransformer, under today's names and those of its published files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from vitreous.checkpoints.families.family import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Dialect,
     Family,
-    Holds,
-    Reading,
-    Shapes,
+    Naming,
+    bias,
     block_count,
     classifier,
+    fused_block,
+    prefixed,
     prefixes,
     shape_of,
 )
-from vitreous.checkpoints.families.key_map import Rule, both, constant, patch_convolution, rule
+from vitreous.checkpoints.families.holds import Holds
+from vitreous.checkpoints.families.key_map import Rule, both, patch_convolution, rule
+from vitreous.checkpoints.families.reading import Reading, Shapes
 from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
@@ -26,23 +28,23 @@ NEW, OLD = ("mlp.0", "mlp.3"), ("mlp.linear_1", "mlp.linear_2")
 
 
 @dataclass(frozen=True)
-class TorchvisionDialect(Dialect):
-    """How one file spells its keys.
+class TorchvisionNaming(Naming):
+    """How a file names its keys.
 
     Args:
-        mlp: names of the MLP's two layers in a block.
+        mlp: names of the two MLP layers in a block.
     """
 
     mlp: tuple[str, ...] = NEW
 
 
 class Torchvision(Family):
-    """torchvision's vit_b_16 and its like. Their class token has a row of positions, and they always classify."""
+    """torchvision's vit_b_16 and the like. They always have a classifier and a position for the class token."""
 
     name = "torchvision"
     title = "torchvision"
     kinds = ("pickle", "safetensors")
-    landmarks = (
+    required_keys = (
         "conv_proj.weight",
         "class_token",
         "encoder.pos_embedding",
@@ -50,10 +52,9 @@ class Torchvision(Family):
         "encoder.ln.weight",
     )
     holds = Holds(hidden=(False, True), classifier=(True,), rectangles=(False,), channels=(3,))
-    dialects = TorchvisionDialect
 
-    def read(self, shapes: Shapes, reading: Reading) -> TorchvisionDialect:
-        prefix = prefixes(shapes, self.landmarks)[0]
+    def read(self, shapes: Shapes, reading: Reading) -> TorchvisionNaming:
+        prefix = prefixes(shapes, self.required_keys)[0]
         inner = {key.removeprefix(prefix): shape for key, shape in shapes.items()}
         fields, first = reading.fields, BLOCK.format(0)
         mlp = OLD if f"{first}{OLD[0]}.weight" in inner else NEW
@@ -69,44 +70,34 @@ class Torchvision(Family):
         reading.guess("norm_eps", 1e-6, "torchvision's code")
         reading.guess_heads(fields["width"], fields["depth"])
         fields["position_resampling"] = "bicubic_aligned"
-        return TorchvisionDialect(prefix, mlp)
+        return TorchvisionNaming(prefix, mlp)
+
+    def usual_naming(self, config: ViTConfig) -> TorchvisionNaming:
+        return TorchvisionNaming()
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "crop", 0.875, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
-    def rules(self, config: ViTConfig, dialect: TorchvisionDialect) -> list[Rule]:
-        table = [*embedding_rules(config), *encoder_rules(config, dialect), *head_rules(config)]
-        return [r._replace(theirs=tuple(dialect.prefix + key for key in r.theirs)) for r in table]
+    def rules(self, config: ViTConfig, naming: TorchvisionNaming) -> list[Rule]:
+        table = [*_embedding_rules(config), *_encoder_rules(config, naming), *_head_rules(config)]
+        return prefixed(naming.prefix, table)
 
 
-def embedding_rules(c: ViTConfig) -> Iterator[Rule]:
-    """The rules in front of the encoder."""
+def _embedding_rules(c: ViTConfig) -> Iterator[Rule]:
+    """Patches, class token and positions."""
     layout = patch_convolution(*c.patch_size, c.channels)
     yield rule("patch_embedding.projection.weight", "conv_proj.weight", layout=layout)
-    if c.patch_bias:
-        yield rule("patch_embedding.projection.bias", "conv_proj.bias")
-    else:
-        yield Rule((), ("conv_proj.bias",), constant(0.0, c.width))
+    yield from bias("patch_embedding.projection.bias", "conv_proj.bias", c.patch_bias, c.width)
     yield from token_rules(c, TokenKeys("encoder.pos_embedding", "class_token", rows=(CLASS,)))
 
 
-def encoder_rules(c: ViTConfig, dialect: TorchvisionDialect) -> Iterator[Rule]:
-    """The rules of the encoder."""
-    fc1, fc2 = dialect.mlp
+def _encoder_rules(c: ViTConfig, naming: TorchvisionNaming) -> Iterator[Rule]:
     for i in range(c.depth):
-        ours, theirs = f"encoder.blocks.{i}.", BLOCK.format(i)
-        yield from both(f"{ours}attention_norm", f"{theirs}ln_1")
-        yield rule(f"{ours}attention.qkv.weight", f"{theirs}self_attention.in_proj_weight")
-        yield rule(f"{ours}attention.qkv.bias", f"{theirs}self_attention.in_proj_bias")
-        yield from both(f"{ours}attention.out", f"{theirs}self_attention.out_proj")
-        yield from both(f"{ours}mlp_norm", f"{theirs}ln_2")
-        yield from both(f"{ours}mlp.fc1", f"{theirs}{fc1}")
-        yield from both(f"{ours}mlp.fc2", f"{theirs}{fc2}")
+        yield from fused_block(i, BLOCK.format(i), "self_attention", naming.mlp)
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", "encoder.ln")
 
 
-def head_rules(c: ViTConfig) -> Iterator[Rule]:
-    """The rules behind the encoder."""
+def _head_rules(c: ViTConfig) -> Iterator[Rule]:
     if c.hidden_dim is not None:
         yield from both("head.hidden", "heads.pre_logits")
     if c.num_classes:

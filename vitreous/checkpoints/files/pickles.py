@@ -1,7 +1,7 @@
-"""What torch.save writes, read without running it: plain tensors in nested dicts.
+"""torch.save's files, read without running code: plain tensors in nested dicts.
 
-A pickle is a program. torch's own reader with `weights_only` runs none but a small part of it; before that part
-is run, the pickle is searched here for all it names, and refused for anything that plain tensors do not need.
+A pickle is a program. torch's reader with `weights_only` runs only a small part of it; before that, the pickle is
+scanned here for the names it uses, and refused for any that plain tensors do not need.
 """
 
 import mmap
@@ -19,15 +19,15 @@ from torch import Tensor
 
 from vitreous.support.errors import InputError
 
-STEPS, DEPTH, LEAVES = 2_000_000, 16, 100_000  # at most: of a pickle, and of the nested dicts that it makes
-SAVE_AGAIN = "get its tensors alone, best as safetensors"
+STEPS, DEPTH, LEAVES = 2_000_000, 16, 100_000  # limits of a pickle, and of its nested dicts
+SAVE_AGAIN = "save only its tensors, preferably as safetensors"
 
-# All that files of plain tensors name; less than torch allows, which takes some that grow without bound.
+# All names that files of plain tensors use; fewer than torch allows, since some of those grow without bound.
 PLAIN_OBJECTS = {
     "collections OrderedDict",
     "collections Counter",
     "__builtin__ set",
-    "argparse Namespace",  # DeiT, MAE and DINO keep their arguments; it has attributes and does nothing
+    "argparse Namespace",  # DeiT, MAE and DINO store their arguments in one; it only has attributes
     "torch Tensor",
     "torch Size",
     "torch device",
@@ -40,19 +40,19 @@ PLAIN_OBJECTS = {
 
 
 def is_pickle(archive: zipfile.ZipFile) -> bool:
-    """Tells whether a zip file is one of torch.save's, by the place of its pickle."""
+    """Whether a zip file is torch.save's, by the place of its pickle."""
     return any(name.count("/") == 1 and name.endswith("/data.pkl") for name in archive.namelist())
 
 
 def read_zipped(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Reads what torch.save writes today: a zip file of a pickle and of storages, which are mapped.
+    """Reads torch.save's format of today: a zip file of a pickle and storages, which are memory-mapped.
 
     Args:
         path: of the file.
         archive: the same, opened.
 
     Returns:
-        The tensors by their flattened key, and the names of all else.
+        The tensors by their flattened key, and the names of everything else.
 
     Raises:
         InputError: it holds other Python objects, is compressed, or is a TorchScript program.
@@ -62,22 +62,22 @@ def read_zipped(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Tensor]
     names = {entry.filename.casefold() for entry in entries}  # torch finds them in any case
     root = entries[0].filename.partition("/")[0]  # where torch looks
     if f"{root}/constants.pkl".casefold() in names:
-        raise InputError(f"{path} is a TorchScript program", "save the state_dict of the model that it came from")
+        raise InputError(f"{path} is a TorchScript program", "save the state_dict of the original model")
     packed = any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries)
     if packed or len(names) < len(entries) or path.suffix == ".safetensors":
-        raise InputError(f"{path} is not as torch.save writes it", SAVE_AGAIN)
+        raise InputError(f"{path} was not written by torch.save", SAVE_AGAIN)
     _check(path, BytesIO(archive.read(f"{root}/data.pkl")))
     return _load(path, mapped=True)
 
 
 def read_old(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Reads what torch.save wrote before its version 1.6: pickles in a row, and the storages after them.
+    """Reads torch.save's format before version 1.6: several pickles, then the storages.
 
     Args:
         path: of the file.
 
     Returns:
-        The tensors by their flattened key, and the names of all else.
+        The tensors by their flattened key, and the names of everything else.
 
     Raises:
         InputError: it holds other Python objects.
@@ -90,13 +90,13 @@ def read_old(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 
 def _check(path: Path, file: Any) -> None:
-    """Refuses a pickle that names anything but plain tensors and containers, before any of it is built."""
+    """Refuses a pickle that uses anything but plain tensors and containers, before any of it is built."""
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if step == STEPS:
             raise InputError(f"{path} holds more than {STEPS:,} Python values", SAVE_AGAIN)
         if opcode.name in ("GLOBAL", "INST") and not _is_plain(str(argument)):
             name = str(argument).replace(" ", ".")[:100]
-            raise InputError(f"{path} holds Python objects that weights do not need, first {name!r}", SAVE_AGAIN)
+            raise InputError(f"{path} holds Python objects that weights do not need, such as {name!r}", SAVE_AGAIN)
         if opcode.name == "PROTO" and argument != 2:
             raise InputError(f"{path} is a pickle of protocol {argument}, which torch.save does not write", SAVE_AGAIN)
 
@@ -111,17 +111,17 @@ def _load(path: Path, *, mapped: bool) -> tuple[dict[str, Tensor], tuple[str, ..
     try:
         with torch.serialization.safe_globals([Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except UnpicklingError as error:  # whose own words advise to load without the safety
+    except UnpicklingError as error:  # its message suggests loading without this safety
         raise ValueError("its pickle is damaged, or builds more than plain tensors") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no tensors by name but a {type(content).__name__}", "save a dict of tensors")
+        raise InputError(f"{path} holds a {type(content).__name__}, not tensors by name", "save a dict of tensors")
     tensors: dict[str, Tensor] = {}
     ignored: dict[str, None] = {}
     for count, (name, leaf) in enumerate(_leaves(content, "", 1)):
         if count == LEAVES or name in tensors:
             raise ValueError(f"it holds more than {LEAVES:,} values" if count == LEAVES else f"it holds {name!r} twice")
         if isinstance(leaf, Tensor) and leaf.layout == torch.strided and leaf.device.type == "cpu":
-            tensors[name] = Tensor.detach(leaf).as_subclass(Tensor)  # not the method that the file may have put there
+            tensors[name] = Tensor.detach(leaf).as_subclass(Tensor)  # not a method from the file
         else:
             ignored[name] = None
     _check_sizes(tensors, path.stat().st_size)
@@ -129,7 +129,7 @@ def _load(path: Path, *, mapped: bool) -> tuple[dict[str, Tensor], tuple[str, ..
 
 
 def _leaves(content: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """What nested dicts hold, empty ones too, by the path there. A key that is no plain value goes by its type."""
+    """The leaves of nested dicts by path, empty dicts too. A key that is not a plain value becomes its type."""
     for key, inner in dict.items(content):
         plain = key is None or isinstance(key, str | int | float)
         name = f"{prefix}{key if plain else type(key).__name__}"
@@ -142,17 +142,17 @@ def _leaves(content: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[
 
 
 def _check_sizes(tensors: Mapping[str, Tensor], size: int) -> None:
-    """Refuses storages that the file cannot hold, and tensors that say the same number many times over."""
+    """Refuses storages larger than the file, and tensors that repeat numbers many times."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
     if sum(storages.values()) > size or sum(tensor.nbytes for tensor in tensors.values()) > 2**24 + 4 * size:
-        raise ValueError("its tensors have more numbers than it holds")
+        raise ValueError("its tensors have more numbers than the file holds")
 
 
 def nested(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The tensors in nested dicts, one for each slash of a key.
+    """The tensors in nested dicts, one level per slash of a key.
 
     Raises:
-        InputError: a key is the beginning of another, or has too many slashes to be read again.
+        InputError: a key is a prefix of another, or has too many slashes to be read again.
     """
     root: dict[str, Any] = {}
     for key, tensor in tensors.items():
@@ -161,6 +161,6 @@ def nested(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         for folder in folders:
             node = node.setdefault(folder, {}) if isinstance(node, dict) else node
         if not isinstance(node, dict) or name in node or len(folders) >= DEPTH:
-            raise InputError(f"a pickle cannot hold the key {key!r} beside the others", "write safetensors")
+            raise InputError(f"a pickle cannot hold the key {key!r} with the others", "write safetensors")
         node[name] = tensor
     return root

@@ -1,6 +1,5 @@
 """Names to local files: `hf:owner/name`, `timm:name.tag`, `torchvision:vit_b_16`, `google:…`, `meta:…`, `https://…`."""
 
-import json
 import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -11,38 +10,29 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vitreous.checkpoints.files.tensors import INDEX
+from vitreous.checkpoints.files.layout import CONFIG, INDEX, PREPROCESSOR, SUFFIXES, WEIGHTS, read_json
 from vitreous.checkpoints.sources import pretrained
 from vitreous.checkpoints.sources.download import bytes_text, cache_folder, check_address, download
-from vitreous.checkpoints.sources.repository import SUFFIXES, Repository, hub_errors, open_repository
+from vitreous.checkpoints.sources.repository import Repository, hub_errors, open_repository
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-MODEL_FILE = "model.safetensors"
-# What the weights of a folder or a repository are called, the first that is there: ours and the hub's.
-WEIGHTS = (
-    *(MODEL_FILE, f"{MODEL_FILE}{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
-    *("model.npz", "model.pth"),
-)
-MAX_JSON = 2**24  # bytes of a config or an index; a config with 21,843 class names has 2 MB
-
 
 @dataclass(frozen=True)
-class Fetched:
-    """What a name became on this machine.
+class Located:
+    """A checkpoint on this machine, and what its name and the files next to it say about it.
 
     Args:
-        path: the weights file, or the index file of sharded ones, whose shards lie beside it.
-        source: the canonical name, with the commit where there is one; fit to be published.
-        license: SPDX-like, where known.
-        family: whose layout the file has, where the name says it; a repository of `hf:` may have any.
-        config: the config.json that lies in the same folder, where there is one.
-        preprocessor: the preprocessor_config.json there.
+        path: the weights file, or the index of a sharded one, whose shards are in the same folder.
+        source: the canonical name, with the commit if there is one; contains no local path.
+        license: SPDX-like, if known.
+        family: the family, if the name implies one; a repository of `hf:` may hold any.
+        config: the config.json in the same folder, if any.
+        preprocessor: the preprocessor_config.json there, if any.
         class_names: torchvision's, in the order of the logits.
         preprocessing: torchvision's transforms.
-        fields: fields of ViTConfig that the table knows and the file's keys do not hold.
+        fields: fields of ViTConfig that the table of published weights knows and the file's keys do not record.
     """
 
     path: Path
@@ -55,55 +45,60 @@ class Fetched:
     preprocessing: Preprocessing | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
+    def json_files(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The contents of config.json and preprocessor_config.json; {} for one that does not exist."""
+        config, preprocessor = ({} if path is None else read_json(path) for path in (self.config, self.preprocessor))
+        return config, preprocessor
+
 
 def is_remote(name: str) -> bool:
-    """Tells whether a name is one that `fetch` takes; `http:` is among them, to be refused with a reason."""
+    """Whether `fetch` takes a name. `http:` is included, so that `fetch` can refuse it with a reason."""
     scheme, colon, rest = name.partition(":")
     return bool(colon) and scheme in SCHEMES and (not scheme.startswith("http") or rest.startswith("//"))
 
 
-def fetch(name: str) -> Fetched:
-    """Brings the weights that a name stands for to this machine, unless they are here.
+def fetch(name: str) -> Located:
+    """Locates the weights of a remote name, downloading them unless they are cached.
 
-    Before a download one line on the standard error stream says size and license.
+    Size and license are printed on stderr before a download.
 
     Args:
         name: `hf:owner/name[/file][@revision]`, `timm:name.tag[@revision]`, `torchvision:model[.weights]`,
             `google:` or `meta:` and a name of the table, or `https://host/file#sha256=<64 hex digits>`.
 
     Raises:
-        InputError: there is no such thing, it cannot be reached, or it is not what its checksum says. One line tells
-            what was tried and where a copy could be put.
+        InputError: the name does not exist, cannot be reached, or the content does not match its checksum. The hint
+            says where to put a copy.
     """
     if not is_remote(name):
-        raise InputError(f"{name!r} is no name of a download", f"names begin with {', '.join(SCHEMES)}")
+        raise InputError(f"{name!r} is not a remote name", f"such names begin with {', '.join(SCHEMES)}")
     return SCHEMES[name.partition(":")[0]](name)
 
 
 def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None = None, message: str) -> str:
-    """Uploads the files of a folder to the hub in one commit; the repository is made if there is none.
+    """Uploads a folder to the hub in one commit, creating the repository if necessary.
 
     Args:
-        folder: all files in it and below.
+        folder: with all its subfolders.
         repo_id: owner/name.
-        private: whether a repository that is made can be seen by its owner only.
-        token: with the right to write; by default the one of HF_TOKEN or of the last login.
+        private: whether a new repository is private.
+        token: with write access; by default HF_TOKEN, or that of the last login.
         message: of the commit.
 
     Returns:
-        The address of the repository.
+        The URL of the repository.
 
     Raises:
-        InputError: no files there, no right to write there, or no network.
+        InputError: the folder is empty, there is no write access, or no network.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
-        raise InputError(f"there are no files in a folder {str(folder)!r}", "give the folder with the files to upload")
+        raise InputError(f"there are no files in {str(folder)!r}", "give the folder with the files to upload")
     additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
-    instead = "log in with `hf auth login` or set HF_TOKEN, to a token that may write"
-    with hub_errors(f"hf:{repo_id}", repo_id, instead), _bars_on_a_terminal():
+    hint = "log in with `hf auth login` or set HF_TOKEN, with write access"
+    with hub_errors(f"hf:{repo_id}", repo_id, hint), _bars_on_a_terminal():
         api = HfApi(token=token)
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         api.create_commit(url.repo_id, additions, commit_message=message)
@@ -111,63 +106,63 @@ def push(folder: Path, repo_id: str, *, private: bool = False, token: str | None
 
 
 def choose(files: Iterable[str], name: str, repo_id: str) -> str:
-    """The weights file among those of a repository, which a person called `name`.
+    """The weights file of a repository, given the name that the user typed.
 
     Raises:
-        InputError: there is none, or several and none has a usual name; it lists them.
+        InputError: there is none, or several and none with a usual name; it lists them.
     """
-    there = set(files)
+    files = set(files)
     for usual in WEIGHTS:
-        if usual in there:
+        if usual in files:
             return usual
-    candidates = sorted(file for file in there if file.endswith(SUFFIXES))
+    candidates = sorted(file for file in files if file.endswith(SUFFIXES))
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise InputError(f"{name} has no weights in a file of {', '.join(SUFFIXES)}", "give another repository")
+        raise InputError(f"{name} has no weights file ({', '.join(SUFFIXES)})", "choose another repository")
     _, at, revision = name.partition("@")
     choices = ", ".join(f"hf:{repo_id}/{file}{at}{revision}" for file in candidates)
-    raise InputError(f"{name} has {len(candidates)} files of weights and none with a usual name", f"give {choices}")
+    raise InputError(f"{name} has {len(candidates)} weights files and none with a usual name", f"choose from {choices}")
 
 
-def _from_hugging_face(name: str) -> Fetched:
+def _from_hugging_face(name: str) -> Located:
     """`hf:owner/name[/file][@revision]`; the revision may be a branch, a tag, a commit or refs/pr/1."""
     place, _, revision = name.removeprefix("hf:").partition("@")
     parts = place.split("/", 2)
     if len(parts) < 2 or not all(parts):
-        raise InputError(f"{name!r} names no repository", "write hf:owner/name, or hf:owner/name/file.npz for one file")
+        raise InputError(f"{name!r} is not a repository", "write hf:owner/name, or hf:owner/name/file.npz for one file")
     return _from_repository(name, "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None)
 
 
-def _from_timm(name: str) -> Fetched:
+def _from_timm(name: str) -> Located:
     """`timm:name.tag[@revision]` is the hub's repository timm/name.tag."""
     model, _, revision = name.removeprefix("timm:").partition("@")
     if not model or "/" in model:
-        raise InputError(f"{name!r} names no model of timm", pretrained.suggestion(name))
+        raise InputError(f"{name!r} is not a timm model", pretrained.suggestion(name))
     return _from_repository(name, f"timm/{model}", None, revision or None)
 
 
-def _from_repository(name: str, repo_id: str, file: str | None, revision: str | None) -> Fetched:
+def _from_repository(name: str, repo_id: str, file: str | None, revision: str | None) -> Located:
     base = name.partition("@")[0]
-    where = f"give the path of a copy of {file or 'its weights, config.json and preprocessor_config.json'}"
-    with hub_errors(name, repo_id, where):
+    hint = f"give the path of a copy of {file or 'its weights, config.json and preprocessor_config.json'}"
+    with hub_errors(name, repo_id, hint):
         repository = open_repository(repo_id, revision, file)
         if file is not None and file not in repository.files:
             raise unknown(f"file in hf:{repo_id}", file, [path for path in repository.files if path.endswith(SUFFIXES)])
         file = file or choose(repository.files, name, repo_id)
-        # Those in another folder are of other weights.
-        beside = [PurePosixPath(file).with_name(kept).as_posix() for kept in (CONFIG, PREPROCESSOR)]
-        config, preprocessor = (repository.get(path) if path in repository.files else None for path in beside)
+        # Those in another folder belong to other weights.
+        siblings = [PurePosixPath(file).with_name(sibling).as_posix() for sibling in (CONFIG, PREPROCESSOR)]
+        config, preprocessor = (repository.get(path) if path in repository.files else None for path in siblings)
         row = pretrained.KNOWN.get(base)
         license = repository.license or (row.license if row else None)
-        path = _bring(base, repository, file, license)
-    family = "timm" if repo_id.startswith("timm/") else None  # others keep files of any family there
+        path = _download_weights(base, repository, file, license)
+    family = "timm" if repo_id.startswith("timm/") else None  # others publish files of any family
     fields = row.fields if row else {}
-    return Fetched(path, f"{base}@{repository.commit}", license, family, config, preprocessor, fields=fields)
+    return Located(path, f"{base}@{repository.commit}", license, family, config, preprocessor, fields=fields)
 
 
-def _bring(name: str, repository: Repository, file: str, license: str | None) -> Path:
-    """The weights on this machine, with all shards; says what is fetched."""
+def _download_weights(name: str, repository: Repository, file: str, license: str | None) -> Path:
+    """Downloads the weights with all shards; returns the local path."""
     if not file.endswith(INDEX):
         _announce(name, repository, [file], license)
         return repository.get(file)
@@ -175,7 +170,7 @@ def _bring(name: str, repository: Repository, file: str, license: str | None) ->
     shards = _shards(path, file)
     missing = [shard for shard in shards if shard not in repository.files]
     if missing:
-        raise InputError(f"{name} lacks {', '.join(missing)}, which {file} names", "fetch it again")
+        raise InputError(f"{name} lacks {', '.join(missing)}, listed in {file}", "download it again")
     _announce(name, repository, shards, license)
     for shard in shards:
         repository.get(shard)
@@ -183,29 +178,29 @@ def _bring(name: str, repository: Repository, file: str, license: str | None) ->
 
 
 def _shards(index: Path, file: str) -> list[str]:
-    """The paths of the shards that an index names, which lie in its folder."""
+    """The paths of the shards in an index; all are in its folder."""
     weight_map = read_json(index).get("weight_map")
     names = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not names or not all(isinstance(n, str) and n.endswith(SUFFIXES) and not set(n) & set("/\\") for n in names):
-        raise InputError(f"{str(index)!r} is no index of weights in its own folder", "give another file")
+        raise InputError(f"{str(index)!r} is not an index of weights in its own folder", "choose another file")
     return sorted({str(PurePosixPath(file).parent / shard) for shard in names})
 
 
 def _announce(name: str, repository: Repository, files: Iterable[str], license: str | None) -> None:
-    """Says size and license of what is going to be fetched, if anything is."""
+    """Prints size and license of what will be downloaded, if anything."""
     from huggingface_hub import try_to_load_from_cache
 
-    here = partial(try_to_load_from_cache, repository.repo_id, revision=repository.commit)
-    new = [file for file in files if not isinstance(here(file), str)]
+    cached = partial(try_to_load_from_cache, repository.repo_id, revision=repository.commit)
+    new = [file for file in files if not isinstance(cached(file), str)]
     if new:
         sizes = [repository.files[file] or 0 for file in new]
-        line = f"{name}: {bytes_text(sum(sizes))}, license {license or 'not known'}"
+        line = f"{name}: {bytes_text(sum(sizes))}, license {license or 'unknown'}"
         print(printable(line), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def _bars_on_a_terminal() -> Generator[None, None, None]:
-    """Keeps the bars of uploads out of logs, unless the environment asks for them."""
+    """Shows upload progress on a terminal only, unless the environment overrides it."""
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
@@ -219,33 +214,15 @@ def _bars_on_a_terminal() -> Generator[None, None, None]:
         enable_progress_bars()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that lies beside weights.
-
-    Raises:
-        InputError: it is no JSON, no object, or longer than any such file is.
-    """
-    hint = "fix it, or fetch it again"
-    with path.open("rb") as file:
-        text = file.read(MAX_JSON + 1)
-    try:
-        value = json.loads(text) if len(text) <= MAX_JSON else None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is no JSON: {error}", hint) from error
-    if not isinstance(value, dict):
-        raise InputError(f"{str(path)!r} holds no JSON object of at most {bytes_text(MAX_JSON)}", hint)
-    return value
-
-
-def _from_torchvision(name: str) -> Fetched:
-    """`torchvision:model[.weights]`, kept where torchvision keeps its files."""
+def _from_torchvision(name: str) -> Located:
+    """`torchvision:model[.weights]`, cached where torchvision caches its files."""
     from torch.hub import get_dir
     from torchvision.models import get_model_weights, list_models
 
     model, _, member = name.removeprefix("torchvision:").partition(".")
     models = list_models(include="vit_*")
     if model not in models:
-        raise unknown("ViT of torchvision", model, models)
+        raise unknown("torchvision ViT", model, models)
     enum: Any = get_model_weights(model)
     if member and member not in enum.__members__:
         raise unknown(f"weights of torchvision:{model}", member, [weights.name for weights in enum])
@@ -258,11 +235,11 @@ def _from_torchvision(name: str) -> Fetched:
     download(weights.url, path, f"sha256:{digits[1]}" if digits else None, name=source, license=license)
     fields = row.fields if row else {"image_size": tuple(weights.meta["min_size"])}
     names, preprocessing = tuple(weights.meta["categories"]), _transforms(weights.transforms())
-    return Fetched(path, source, license, "torchvision", class_names=names, preprocessing=preprocessing, fields=fields)
+    return Located(path, source, license, "torchvision", class_names=names, preprocessing=preprocessing, fields=fields)
 
 
 def _transforms(transforms: Any) -> Preprocessing:
-    """Torchvision's ImageClassification: the shorter side resized, the middle cut out."""
+    """Torchvision's ImageClassification: the shorter side resized, the middle cropped."""
     (crop,), (resize,) = transforms.crop_size, transforms.resize_size
     return Preprocessing(
         image_size=(crop, crop),
@@ -275,33 +252,33 @@ def _transforms(transforms: Any) -> Preprocessing:
     )
 
 
-def _from_table(name: str) -> Fetched:
+def _from_table(name: str) -> Located:
     """`google:` and `meta:` names."""
-    row = pretrained.find(name)
+    row = pretrained.row_for(name)
     assert row.url is not None, "rows of the table have addresses"
     scheme, _, file = row.name.partition(":")
     path = cache_folder() / scheme / f"{file}{row.suffix}"
     download(row.url, path, row.checksum, name=row.name, license=row.license)
-    return Fetched(path, row.name, row.license, row.family, fields=row.fields)
+    return Located(path, row.name, row.license, row.family, fields=row.fields)
 
 
-def _from_url(name: str) -> Fetched:
-    """`https://host/file#sha256=…`, kept by its checksum."""
+def _from_url(name: str) -> Located:
+    """`https://host/file#sha256=…`, cached by its checksum."""
     address, _, fragment = name.partition("#")
     check_address(address)
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if match is None:
-        hint = f"write {address}#sha256= and the 64 hex digits that `sha256sum` prints of the file"
+        hint = f"append #sha256= and the 64 hex digits that `sha256sum` prints: {address}#sha256=…"
         raise InputError(f"{address} has no checksum", hint)
     digits = match[1].lower()
     suffix = PurePosixPath(unquote(urlsplit(address).path)).suffix
     path = cache_folder() / "sha256" / f"{digits}{suffix if suffix in SUFFIXES else ''}"
     public = address.partition("?")[0]  # a query may hold a signature or a token
     download(address, path, f"sha256:{digits}", name=public)
-    return Fetched(path, f"{public}#sha256={digits}")
+    return Located(path, f"{public}#sha256={digits}")
 
 
-SCHEMES: dict[str, Callable[[str], Fetched]] = {
+SCHEMES: dict[str, Callable[[str], Located]] = {
     "hf": _from_hugging_face,
     "timm": _from_timm,
     "torchvision": _from_torchvision,

@@ -1,7 +1,7 @@
-"""Weights that others published: name, address, license, accuracy and checksum, as far as their makers say them.
+"""Published weights: name, address, license, accuracy and checksum, as published.
 
-`list models` shows this table; `hub.fetch` reads it. Any other `hf:`, `timm:` or https name works as well, without
-a row. Accuracy is ImageNet top-1 in percent, of the classifier that the file holds. Sources:
+`list models` shows this table; `hub.fetch` reads it. Other `hf:`, `timm:` and https names work without a row.
+Accuracy is ImageNet top-1 in percent, of the classifier in the file. Sources:
 
 - google: the README of google-research/vision_transformer, arXiv 2010.11929 (Table 5), and for AugReg, SAM and the
   hybrid the accuracies of the same weights in timm's results/results-imagenet.csv.
@@ -24,25 +24,25 @@ from vitreous.support.errors import InputError, nearest
 GOOGLE = "https://storage.googleapis.com/vit_models"
 META = "https://dl.fbaipublicfiles.com"
 APACHE, NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0"
-SEE_TORCHVISION = "see torchvision"  # its code is BSD-3-Clause; of these weights it says nothing
+SEE_TORCHVISION = "see torchvision"  # its code is BSD-3-Clause; no license is given for these weights
 MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """One row: weights that a name stands for.
+    """One row: the weights of a name.
 
     Args:
-        name: as it is typed, scheme included.
-        family: whose layout the file has.
-        variant: the shape, a name that `variant` knows.
-        image_size: height and width that the positions were made for, in pixels.
+        name: with its scheme, as typed.
+        family: of the file.
+        variant: the shape, a name for `variant`.
+        image_size: height and width of the images, in pixels.
         num_classes: of the classifier; 0 for none.
-        license: SPDX where there is one; None where it was not found.
-        top1: percent, None where there is none.
-        url: of the file; None where a hub or torchvision gives it.
-        checksum: what is published of it, "sha256:" or "md5:" and the first hex digits, at least 6.
-        size: of the file in bytes, where published.
+        license: SPDX if there is an identifier; None if unknown.
+        top1: in percent, None if not published.
+        url: of the file; None for hubs and torchvision.
+        checksum: "sha256:" or "md5:" and the published first hex digits, at least 6.
+        size: of the file in bytes, if published.
         other: fields of ViTConfig that differ from the variant's.
     """
 
@@ -60,22 +60,22 @@ class Pretrained:
 
     @property
     def config(self) -> ViTConfig:
-        """The shape, good for counting parameters and FLOPs; the file itself says the rest."""
+        """The shape, for counting parameters and FLOPs; the file itself decides the rest."""
         sizes = {"image_size": self.image_size, "num_classes": self.num_classes}
         return variant(self.variant, **sizes, **self.other)
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The fields of ViTConfig that PyTorch files do not hold: heads and image size."""
+        """The fields of ViTConfig that PyTorch files do not record: heads and image size."""
         return {"num_heads": self.config.num_heads, "image_size": self.config.image_size}
 
     @property
     def suffix(self) -> str:
-        """The file's, such as ".npz"; empty without an address."""
+        """The file's suffix, such as ".npz"; empty without an address."""
         return "." + self.url.rpartition(".")[2] if self.url else ""
 
 
-# The first release: file in the bucket, pixels, classes, top-1. The name leaves the folder out where one file has it.
+# The first release: file in the bucket, pixels, classes, top-1. The name leaves out the folder if it is unambiguous.
 ORIGINAL = (
     ("imagenet21k/ViT-B_16", 224, 21843, None),
     ("imagenet21k/ViT-B_32", 224, 21843, None),
@@ -96,7 +96,7 @@ ORIGINAL = (
     ("sam/ViT-B_32", 224, 1000, 73.69),
 )
 
-# arXiv 2106.10270: the name says the shape, the data and the recipe.
+# arXiv 2106.10270: the name has the shape, the data and the recipe.
 AUGREG = (
     ("Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0", None),
     ("S_32-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0", None),
@@ -140,7 +140,7 @@ AUGREG_NAME = re.compile(
 )
 CLASSES = {"i1k": 1000, "i21k": 21843, "imagenet2012": 1000, "cifar10": 10, "cifar100": 100}
 
-# File, shape, pixels, top-1; the digits behind the dash are the checksum.
+# File, shape, pixels, top-1; the digits after the dash are the checksum.
 DEIT = (
     ("deit_tiny_patch16_224-a1311bcf", "Ti/16", 224, 72.2),
     ("deit_small_patch16_224-cd65a155", "S/16", 224, 79.9),
@@ -193,7 +193,7 @@ MAE = (
     ("finetune/mae_finetuned_vit_huge", "H/14", "2541f2", 86.93),
 )
 
-# Name, pixels, top-1, size in MiB; SWAG's license is the one that its repository states.
+# Name, pixels, top-1, size in MiB; SWAG's license is its repository's.
 TORCHVISION = (
     ("vit_b_16.IMAGENET1K_V1", 224, 81.072, 330.285),
     ("vit_b_16.IMAGENET1K_SWAG_E2E_V1", 384, 85.304, 331.398),
@@ -210,7 +210,7 @@ TORCHVISION = (
 DISTILLED = {"distillation_token": True}
 CLIP = {"pre_norm": True, "patch_bias": False, "gelu": "quick", "norm_eps": 1e-5}
 SIGLIP = {"class_token": False, "position_class_slot": False, "pooling": "attention"}
-# Name, family, shape, pixels, classes, license, top-1, what else differs.
+# Name, family, shape, pixels, classes, license, top-1, other fields.
 HUBS = (
     ("hf:google/vit-base-patch16-224", "huggingface", "B/16", 224, 1000, APACHE, None, {}),
     ("hf:google/vit-base-patch16-384", "huggingface", "B/16", 384, 1000, None, None, {}),
@@ -243,7 +243,7 @@ def originals() -> Iterator[Pretrained]:
 
 
 def augreg(file: str, top1: float | None = None) -> Pretrained | None:
-    """The row of any AugReg file, of which the bucket has thousands; None for a name that is not of this kind."""
+    """The row of any of the thousands of AugReg files in the bucket; None for other names."""
     match = AUGREG_NAME.fullmatch(file)
     if not match:
         return None
@@ -294,7 +294,7 @@ def hubs() -> Iterator[Pretrained]:
 
 
 def table(*parts: Iterable[Pretrained]) -> dict[str, Pretrained]:
-    """The rows by their names."""
+    """The rows by name."""
     return {row.name: row for part in parts for row in part}
 
 
@@ -302,11 +302,11 @@ AUGREGS = [row for file, top1 in AUGREG if (row := augreg(file, top1))]
 KNOWN = table(originals(), AUGREGS, metas(), torchvisions(), hubs())
 
 
-def find(name: str) -> Pretrained:
-    """The row that a `google:` or `meta:` name stands for.
+def row_for(name: str) -> Pretrained:
+    """The row of a `google:` or `meta:` name.
 
     Raises:
-        InputError: there is none; it tells the nearest name.
+        InputError: there is none; the hint is the nearest name.
     """
     scheme, _, file = name.partition(":")
     row = KNOWN.get(name) or KNOWN.get(f"{scheme}:{file.removeprefix('imagenet21k/')}")
@@ -317,8 +317,8 @@ def find(name: str) -> Pretrained:
 
 
 def suggestion(name: str) -> str:
-    """What to try instead of a name that leads nowhere."""
+    """A hint for a name that does not exist: the nearest one."""
     scheme, _, rest = name.partition(":")
     choices = [known.removeprefix(f"{scheme}:") for known in KNOWN if known.startswith(f"{scheme}:")]
-    meant = nearest(rest, choices)
-    return f"did you mean '{scheme}:{meant}'?" if meant else "`vitreous list models` shows the names"
+    closest = nearest(rest, choices)
+    return f"did you mean '{scheme}:{closest}'?" if closest else "`vitreous list models` shows the names"

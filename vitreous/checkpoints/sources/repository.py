@@ -1,4 +1,4 @@
-"""A repository of the hub: its files as the hub has them or, where that cannot be reached, as the cache has them."""
+"""A repository on the Hugging Face hub or, if that cannot be reached, in its cache."""
 
 import re
 from collections.abc import Callable, Generator, Mapping
@@ -8,36 +8,35 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import NamedTuple
 
-from vitreous.checkpoints.files.tensors import INDEX, KINDS
+from vitreous.checkpoints.files.layout import INDEX, SUFFIXES
 from vitreous.checkpoints.sources import pretrained
 from vitreous.support.errors import InputError
 from vitreous.support.patience import within
 
-SUFFIXES = tuple(KINDS)  # of weights
 COMMIT = re.compile(r"[0-9a-f]{40}")
-PATIENCE = 3.0  # seconds for the hub to answer, where there is another way than to wait
+PATIENCE = 3.0  # seconds to wait for the hub if there is an alternative
 
 
 class Repository(NamedTuple):
-    """A revision of a repository of the hub, there or in the cache."""
+    """A revision of a repository, on the hub or in the cache."""
 
     repo_id: str
     commit: str
     files: Mapping[str, int | None]  # sizes in bytes, by path
     license: str | None
-    get: Callable[[str], Path]  # brings a file here
+    get: Callable[[str], Path]  # downloads a file
 
 
 def is_cached(name: str) -> bool:
-    """Tells whether earlier downloads left the weights of `timm:name.tag`; `fetch` then needs no network."""
+    """Whether the weights of `timm:name.tag` are cached, so that `fetch` needs no network."""
     return _cached(name.replace(":", "/", 1), None, None) is not None
 
 
 def look(name: str) -> None:
-    """Looks for `timm:name.tag` on the hub, for at most 3 seconds, and fetches nothing.
+    """Checks for at most 3 seconds that `timm:name.tag` is on the hub; downloads nothing.
 
     Raises:
-        InputError: the hub cannot be reached in that time, or shows no such repository.
+        InputError: the hub cannot be reached in that time, or has no such repository.
     """
     repo_id = name.replace(":", "/", 1)
     with hub_errors(name, repo_id, "give the path of a copy"):
@@ -45,17 +44,17 @@ def look(name: str) -> None:
 
 
 def open_repository(repo_id: str, revision: str | None, file: str | None) -> Repository:
-    """The revision as the hub has it or, where the hub cannot be reached, as the cache has it: then waits not long."""
+    """The revision on the hub or, if that cannot be reached, in the cache; with a cached copy it does not wait long."""
     from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     cached, timeout = _cached(repo_id, revision, file), constants.HF_HUB_ETAG_TIMEOUT
-    ask = partial(HfApi().model_info, repo_id, revision=revision, files_metadata=True, timeout=timeout)
+    request = partial(HfApi().model_info, repo_id, revision=revision, files_metadata=True, timeout=timeout)
     try:
-        info = ask() if cached is None else within(PATIENCE, ask)
+        info = request() if cached is None else within(PATIENCE, request)
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
         raise
-    except (HTTPError, ConnectionError, TimeoutError, JSONDecodeError):  # a page that a network's gate shows
+    except (HTTPError, ConnectionError, TimeoutError, JSONDecodeError):  # such as a captive portal's page
         if cached is None:
             raise
         return cached
@@ -68,14 +67,14 @@ def open_repository(repo_id: str, revision: str | None, file: str | None) -> Rep
     def get(file: str) -> Path:
         path = hf_hub_download(repo_id, file, revision=commit)
         if try_to_load_from_cache(repo_id, file, revision=revision) != path:
-            hf_hub_download(repo_id, file, revision=revision)  # so that the branch's name leads there offline too
+            hf_hub_download(repo_id, file, revision=revision)  # so that the branch name works offline too
         return Path(path)
 
     return Repository(repo_id, commit, files, license, get)
 
 
 def _cached(repo_id: str, revision: str | None, file: str | None) -> Repository | None:
-    """What earlier downloads left of a revision, in the layout that huggingface_hub documents; None without weights."""
+    """The cached files of a revision, in huggingface_hub's documented layout; None if the weights are missing."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -91,30 +90,30 @@ def _cached(repo_id: str, revision: str | None, file: str | None) -> Repository 
 
 
 @contextmanager
-def hub_errors(name: str, repo_id: str, instead: str) -> Generator[None, None, None]:
-    """Turns what huggingface_hub raises into errors of one line."""
+def hub_errors(name: str, repo_id: str, hint: str) -> Generator[None, None, None]:
+    """Turns huggingface_hub's exceptions into InputErrors; `hint` is for those that have no other."""
     from huggingface_hub import constants, errors
 
-    at = constants.ENDPOINT
+    endpoint = constants.ENDPOINT
     try:
         yield
     except errors.HFValidationError as error:
-        raise InputError(f"{repo_id!r} is no name of a repository", "write owner/name") from error
+        raise InputError(f"{repo_id!r} is not a valid repository name", "write owner/name") from error
     except errors.GatedRepoError as error:
-        hint = f"accept its terms at {at}/{repo_id}, then log in with `hf auth login` or set HF_TOKEN"
-        raise InputError(f"{name} is open only to those who accept its terms", hint) from error
+        access = f"accept its terms at {endpoint}/{repo_id}, then log in with `hf auth login` or set HF_TOKEN"
+        raise InputError(f"{name} requires accepting its terms", access) from error
     except errors.RepositoryNotFoundError as error:
-        hint = f"{pretrained.suggestion(name)}; for a private one, log in with `hf auth login` or set HF_TOKEN"
-        raise InputError(f"{at} shows no {repo_id}: it does not exist or is private", hint) from error
+        access = f"{pretrained.suggestion(name)}; for a private one, log in with `hf auth login` or set HF_TOKEN"
+        raise InputError(f"{endpoint} has no {repo_id}: it does not exist or is private", access) from error
     except errors.RevisionNotFoundError as error:
-        raise InputError(f"{name} has no such revision", "give a branch, a tag or a commit that it has") from error
+        raise InputError(f"{name} has no such revision", "choose one of its branches, tags or commits") from error
     except errors.HfHubHTTPError as error:
-        raise InputError(f"{at} answered {error.response.status_code} for {name}", instead) from error
+        raise InputError(f"{endpoint} answered {error.response.status_code} for {name}", hint) from error
     except errors.OfflineModeIsEnabled as error:
         cause = f"{name} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set"
-        raise InputError(cause, f"unset it, or {instead}") from error
+        raise InputError(cause, f"unset it, or {hint}") from error
     except (errors.HTTPError, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, JSONDecodeError) as error:
-        reason = f"{type(error.__cause__ or error).__name__}"
-        raise InputError(f"cannot reach {at} for {name} ({reason})", instead) from error
-    except RuntimeError as error:  # an upload that failed half-way
-        raise InputError(f"{name}: {error}", "try again; files that are there already are not sent twice") from error
+        reason = type(error.__cause__ or error).__name__
+        raise InputError(f"cannot reach {endpoint} for {name} ({reason})", hint) from error
+    except RuntimeError as error:  # an upload that failed halfway
+        raise InputError(f"{name}: {error}", "try again; files already uploaded are not sent twice") from error

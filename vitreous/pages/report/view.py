@@ -2,6 +2,7 @@
 
 import shlex
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def result_view(classifier: Classifier, split: Split, outcome: Outcome) -> dict[
     }
 
 
-def origin(recipe: dict[str, Any], metadata: dict[str, Any]) -> str:
+def origin(recipe: dict[str, Any], metadata: Mapping[str, Any]) -> str:
     """What was trained, and what the training started from."""
     weights = recipe["model"].get("weights")
     if weights is None:

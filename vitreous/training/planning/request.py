@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitreous.checkpoints.load import find, is_variant
+from vitreous.checkpoints.load import locate
 from vitreous.checkpoints.sources.hub import is_remote
 from vitreous.data.sources.open import DIGITS
-from vitreous.model.variants import variant
+from vitreous.model.variants import is_variant, variant
 from vitreous.support.errors import InputError
 from vitreous.training.planning.weights import choose_weights
 from vitreous.training.recipe.recipe import Recipe
@@ -41,7 +41,7 @@ class Request:
         is_weights = is_remote(self.model) or Path(self.model).expanduser().exists()
         if self.model != AUTO and not self.is_shape and not is_weights:
             check_variant(self.model)
-            find(Path(self.model))  # is no such name, and says so as a file that is not there
+            locate(Path(self.model))  # raises: there is no such file
 
     @property
     def is_shape(self) -> bool:

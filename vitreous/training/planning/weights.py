@@ -28,7 +28,7 @@ FALLBACK = (
 )
 RATES = ("dropout", "stochastic_depth", "patch_dropout")
 OWN = tuple(name for name in ModelSection.model_fields if name not in (*BESIDE_WEIGHTS, "variant"))  # the weights' own
-LASTING = ("source", "license", "family", "dialect")  # metadata that stay true when the weights are trained on
+LASTING = ("source", "license", "family")  # metadata that stay true when the weights are trained on
 SHOWN = 5  # class names in a note
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from vitreous.checkpoints.load import MODEL_FILE
+from vitreous.checkpoints.files.layout import MODEL_FILE
 from vitreous.data.sources.open import Split
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text

@@ -1,0 +1,77 @@
+"""Which models a family's format can hold."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from vitreous.model.config import ViTConfig
+
+
+@dataclass(frozen=True)
+class Holds:
+    """The values of each architectural choice that a family's format can hold; None means any.
+
+    The defaults are what every family holds.
+    """
+
+    gelu: tuple[str, ...] | None = ("exact",)
+    norm_eps: tuple[float, ...] | None = (1e-6,)
+    mlp: tuple[str, ...] = ("mlp",)
+    layer_scale: tuple[bool, ...] = (False,)
+    pre_norm: tuple[bool, ...] = (False,)
+    patch_bias: tuple[bool, ...] = (True, False)  # a missing bias is written as zeros
+    stem: tuple[bool, ...] = (False,)
+    class_token: tuple[bool, ...] = (True,)
+    distillation_token: tuple[bool, ...] = (False,)
+    registers: tuple[bool, ...] = (False,)
+    positions: tuple[str, ...] = ("learned", "learned_2d", "sincos_2d", "none")  # a table can hold each of them
+    pooling: tuple[str, ...] = ("class_token",)
+    norm_after_pooling: tuple[bool, ...] = (False,)
+    hidden: tuple[bool, ...] = (False,)
+    classifier: tuple[bool, ...] = (True, False)
+    classifier_bias: tuple[bool, ...] = (True, False)  # a missing bias is written as zeros
+    rectangles: tuple[bool, ...] = (True, False)  # image or patch
+    channels: tuple[int, ...] | None = None
+
+    def unsupported(self, c: ViTConfig) -> list[str]:
+        """Names the parts of a model that the format cannot hold."""
+        choices: dict[str, tuple[Any, str]] = {
+            "gelu": (c.gelu if c.mlp == "mlp" or c.pooling == "attention" else None, f"{c.gelu} GELU"),
+            "norm_eps": (c.norm_eps, f"eps {c.norm_eps:g}"),
+            "mlp": (c.mlp, "SwiGLU" if c.mlp == "swiglu" else "the plain MLP"),
+            "layer_scale": _part(c.layer_scale is not None, "LayerScale"),
+            "pre_norm": _part(c.pre_norm, "a norm before the encoder"),
+            "patch_bias": _part(c.patch_bias, "a bias of the patch projection"),
+            "stem": _part(c.stem_blocks is not None, "a ResNet stem"),
+            "class_token": _part(c.class_token, "a class token"),
+            "distillation_token": _part(c.distillation_token, "a distillation token"),
+            "registers": _part(c.registers > 0, "registers"),
+            "positions": (c.position_embedding, f"{c.position_embedding} positions"),
+            "pooling": (c.pooling, f"{c.pooling.replace('_', ' ')} pooling"),
+            # After pooling a single token, the norm gives the same result as before.
+            "norm_after_pooling": (
+                c.norm_after_pooling if c.pooling == "mean" else None,
+                f"the final norm {'after' if c.norm_after_pooling else 'before'} mean pooling",
+            ),
+            "hidden": _part(c.hidden_dim is not None, "a tanh hidden layer in the head"),
+            "classifier": _part(c.num_classes > 0, "a classifier"),
+            "classifier_bias": (
+                c.classifier_bias if c.num_classes else None,
+                _part(c.classifier_bias, "a bias of the classifier")[1],
+            ),
+            "rectangles": (
+                len({*c.image_size}) > 1 or len({*c.patch_size}) > 1,
+                f"images of {c.image_size[0]}×{c.image_size[1]} in patches of {c.patch_size[0]}×{c.patch_size[1]}",
+            ),
+            "channels": (c.channels, f"{c.channels} channels"),
+        }
+        unsupported = []
+        for name, (value, description) in choices.items():
+            supported = getattr(self, name)
+            if value is not None and supported is not None and value not in supported:
+                unsupported.append(description)
+        return unsupported + (["positions inside the encoder"] if c.position_site != "stem" else [])
+
+
+def _part(present: bool, name: str) -> tuple[bool, str]:
+    """Whether a part is present, and the words for that."""
+    return present, name if present else f"no {name.removeprefix('a ')}"

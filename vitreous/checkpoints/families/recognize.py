@@ -1,0 +1,54 @@
+"""The families, and which of them a file's keys match."""
+
+import re
+
+from vitreous.checkpoints.families.family import Family
+from vitreous.checkpoints.families.huggingface import HuggingFace
+from vitreous.checkpoints.families.jax import BigVision, Google, SigLIP
+from vitreous.checkpoints.families.meta import DINO, MAE, DeiT, DINOv2
+from vitreous.checkpoints.families.openai import CLIP
+from vitreous.checkpoints.families.reading import Shapes
+from vitreous.checkpoints.families.timm import Timm
+from vitreous.checkpoints.families.torchvision import Torchvision
+from vitreous.support.errors import InputError, unknown
+from vitreous.support.text import listed
+
+# In the order in which they are tried: the more specific first.
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        *(SigLIP(), BigVision(), Google(), DINOv2(), DINO(), MAE(), DeiT(), Timm()),
+        *(HuggingFace(), Torchvision(), CLIP()),
+    )
+}
+OURS = "vitreous"
+VIT_PYTORCH = r"(^|\.)to_patch_embedding\.\d"
+
+
+def family_named(name: str) -> Family:
+    """The family of that name. Raises InputError if there is none."""
+    if name not in FAMILIES:
+        raise unknown("family", name, FAMILIES)
+    return FAMILIES[name]
+
+
+def recognize(shapes: Shapes, source: str) -> Family:
+    """The family whose keys a file has.
+
+    Raises:
+        InputError: no family matches; it names the nearest one and the keys that this one would need.
+    """
+    for family in FAMILIES.values():
+        if family.claims(shapes):
+            return family
+    if not shapes:
+        raise InputError(f"{source} has no tensors", "give a weights file")
+    if any(re.search(VIT_PYTORCH, key) for key in shapes):
+        cause = f"{source} is a vit-pytorch checkpoint, whose ViT has other norms and no query, key and value biases"
+        raise InputError(cause, "vitreous cannot compute the same function; convert from another family")
+    missing = {family: family.missing_keys(shapes) for family in FAMILIES.values()}
+    nearest = min(missing, key=lambda family: len(missing[family]) / len(family.required_keys))
+    raise InputError(
+        f"{source} matches no known family (tried {', '.join(FAMILIES)}); its keys include {listed(sorted(shapes), 4)}",
+        f"the nearest is {nearest.name}, which needs {listed(missing[nearest])}",
+    )

@@ -1,0 +1,69 @@
+"""What weights files are called, alone and in a folder, and the JSON files next to them."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from vitreous.support.errors import InputError
+
+Kind = Literal["safetensors", "npz", "pickle"]
+KINDS: dict[str, Kind] = {
+    ".safetensors": "safetensors",
+    ".npz": "npz",
+    ".pth": "pickle",
+    ".pt": "pickle",
+    ".bin": "pickle",
+    ".ckpt": "pickle",
+}
+SUFFIXES = tuple(KINDS)
+INDEX = ".index.json"  # ending of the index of a sharded checkpoint
+
+MODEL_FILE = "model.safetensors"
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+# The usual names of the weights in a folder or a repository, in order of preference.
+WEIGHTS = (
+    *(MODEL_FILE, f"{MODEL_FILE}{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
+    *("model.npz", "model.pth"),
+)
+MAX_JSON = 2**24  # bytes of a config or an index; a config with 21,843 class names has 2 MB
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a path is named like a weights file or the index of a sharded one."""
+    return path.suffix in KINDS or path.name.endswith(INDEX)
+
+
+def weights_in(folder: Path) -> Path:
+    """The weights file of a folder: by its usual name, or the only one there.
+
+    Raises:
+        InputError: the folder has no weights, or several files and none with a usual name.
+    """
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    candidates = sorted(path for path in folder.iterdir() if path.suffix in KINDS)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(path.name for path in candidates)
+        raise InputError(f"the folder {folder} has {len(candidates)} weights files: {names}", "name one of them")
+    raise InputError(f"the folder {folder} has no {MODEL_FILE}", "give the folder of a run that finished an epoch")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file next to weights.
+
+    Raises:
+        InputError: the file is not JSON, not an object, or longer than `MAX_JSON`.
+    """
+    hint = "fix it, or download it again"
+    with path.open("rb") as file:
+        text = file.read(MAX_JSON + 1)
+    try:
+        value = json.loads(text) if len(text) <= MAX_JSON else None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{str(path)!r} is not JSON: {error}", hint) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{str(path)!r} is not a JSON object of at most {MAX_JSON:,} bytes", hint)
+    return value
