@@ -365,6 +365,6 @@ def train(
     Raises:
         InputError: anything of these is not usable, and no folder is made; or training cannot go on.
     """
-    from vitreous.training.run import train as run
+    from vitreous.training.run import run_training
 
-    return load(run(data, model, recipe, out, settings, init=init).folder)
+    return load(run_training(data, model, recipe, out, settings, init=init).folder)

@@ -53,10 +53,10 @@ def demonstrate(out: Path) -> float:
     from vitreous.classifier import load
     from vitreous.data.sources.open import DIGITS
     from vitreous.pages.report import write_report
-    from vitreous.training.run import train
+    from vitreous.training.run import run_training
 
     print("A small Vision Transformer learns to read handwritten digits, from nothing, on this machine.\n")
-    run = train(DIGITS, recipe=DIGITS, out=out, settings=SETTINGS)
+    run = run_training(DIGITS, recipe=DIGITS, out=out, settings=SETTINGS)
     data, outcome = run.data, run.outcome
     assert data.test is not None, "the digits have a test split"
     assert outcome is not None, "the recipe learns classes"

@@ -48,10 +48,10 @@ def command(
     """Train a model on your images."""
     from vitreous.classifier import load
     from vitreous.pages.report import write_report
-    from vitreous.training.run import train
+    from vitreous.training.run import run_training
 
     try:
-        run = train(data, model, recipe, out, read_settings(settings or []), init=init)
+        run = run_training(data, model, recipe, out, read_settings(settings or []), init=init)
         if run.outcome is not None:
             report = write_report(run.folder, load(run.folder), run.data, run.outcome)
             print(printable(f"report: {report}"))

@@ -1,6 +1,7 @@
 """An average of the weights over the updates, which often does better than the last ones."""
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,15 +11,15 @@ from vitreous.training.objectives.objective import Objective
 
 
 class WeightAverage:
-    """The exponential moving average of a model's weights; arXiv 2010.11929 has it where it fine-tunes at 512 pixels.
+    """The exponential moving average of a model's weights; arXiv 2010.11929 uses it for fine-tuning at 512 pixels.
 
     Early in a run it forgets faster, min(decay, (1 + n) / (10 + n)) after n updates, so that the first weights do not
-    stay in it.
+    linger.
 
     Args:
-        model: being trained; its own weights are not touched.
-        decay: the share of the average that stays at an update, such as 0.9999.
-        objective: what is trained beside it; its weights, if it has any, are averaged as well.
+        model: being trained; it is copied.
+        decay: the share of the average that an update keeps, such as 0.9999.
+        objective: trained along with the model; its weights, if any, are averaged as well.
     """
 
     def __init__(self, model: VisionTransformer, decay: float, objective: Objective) -> None:
@@ -31,10 +32,24 @@ class WeightAverage:
     def update(self, model: VisionTransformer, objective: Objective) -> None:
         """Moves the average towards the weights, in one pass over all of them.
 
-        After a step that was skipped, they are those of the step before.
+        After a skipped step, these are the weights of the step before.
         """
         self.updates += 1
-        kept = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         averages: list[Tensor] = [*self.model.parameters(), *self.objective.parameters()]
         weights: list[Tensor] = [*model.parameters(), *objective.parameters()]
-        torch._foreach_lerp_(averages, weights, weight=1 - kept)
+        torch._foreach_lerp_(averages, weights, weight=1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights, and how many updates are in them."""
+        return {
+            "updates": self.updates,
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a `state_dict`."""
+        self.updates = state["updates"]
+        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])

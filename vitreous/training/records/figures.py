@@ -1,4 +1,4 @@
-"""What all figures of a run have in common: how they are written, and how long a class name may be."""
+"""How the figures of a run are written."""
 
 import warnings
 from pathlib import Path
@@ -7,19 +7,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vitreous.support.files import atomic_file
-from vitreous.support.text import printable
-
-LONGEST_NAME = 24
-
-
-def shortened(name: str) -> str:
-    """A class name that fits an axis."""
-    name = printable(name)
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, atomically. Characters that the font lacks become boxes, without complaint."""
+    """Writes a figure as PNG, atomically. Characters that the font lacks become boxes, without a warning."""
     with warnings.catch_warnings(), atomic_file(path) as file:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": "vitreous"})
