@@ -20,8 +20,8 @@ from vitreous.checkpoints.convert import read_model
 from vitreous.checkpoints.families.jax import Google, JaxDialect
 from vitreous.checkpoints.families.key_map import Rule, to_theirs
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.objectives.objective import Classification, CrossEntropy
-from vitreous.training.optimization.optimizer import adamw
+from vitreous.training.objectives.classification import Classification, CrossEntropy
+from vitreous.training.optimization.optimizer import make_optimizer
 from vitreous.training.optimization.step import train_step
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
@@ -159,7 +159,7 @@ def updated(name: str) -> dict[str, tuple[Tensor, Tensor]]:
     judged = study()
     model, rules = load(STUDY)
     if name == "adamw":
-        optimizer: torch.optim.Optimizer = adamw(model, lr=0.0, weight_decay=0.1)
+        optimizer: torch.optim.Optimizer = make_optimizer(model, lr=0.0, weight_decay=0.1)
     else:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, fused=True)
     losses = []

@@ -14,8 +14,8 @@ from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
+from vitreous.training.objectives.classification import Classification, CrossEntropy
 from vitreous.training.objectives.distillation import Distilled, Rescale, Teacher, match_teacher
-from vitreous.training.objectives.objective import Classification, CrossEntropy
 from vitreous.training.optimization.step import train_step
 
 CPU = torch.device("cpu")
@@ -157,17 +157,17 @@ def test_classes_are_matched_by_name():
 def test_a_teacher_of_these_classes_may_have_two_of_one_name():
     names = ("crane", "crane", *CLASSES[2:])
     assert match_teacher(stored(small_model(), names), names, OURS, CPU).order is None
-    with pytest.raises(InputError, match="the teacher knows more than once 1 of 2 classes: crane"):
+    with pytest.raises(InputError, match="the teacher has more than one class for 1 of 2 classes: crane"):
         match_teacher(stored(small_model(), names), ("crane", "emu"), OURS, CPU)
 
 
 @pytest.mark.parametrize(
     ("given", "names", "match"),
     [
-        (stored(small_model()), ("cat", "yak", "zebu"), "does not know 2 of 3 classes: yak, zebu"),
+        (stored(small_model()), ("cat", "yak", "zebu"), "lacks 2 of 3 classes: yak, zebu"),
         (stored(small_model()), tuple(f"n{i}" for i in range(9)), "9 of 9 classes: n0, .*, n4 … and 4 more"),
         (stored(small_model(num_classes=0), None), CLASSES, "the teacher has no head"),
-        (stored(small_model(), None), CLASSES, "does not know the names of its classes"),
+        (stored(small_model(), None), CLASSES, "lacks the names of its classes"),
         (
             stored(small_model(channels=1), CLASSES, OURS.adapted((32, 32), 1)),
             CLASSES,

@@ -166,11 +166,11 @@ def test_targets_against_a_slow_version(target, switch):
         for patch in range(math.prod(config.grid)):
             row, column = divmod(patch, config.grid[1])
             cut = images[:, :, row * height : (row + 1) * height, column * width : (column + 1) * width]
-            assert torch.equal(found.wanted[:, patch], cut.flatten(1))
+            assert torch.equal(found.expected[:, patch], cut.flatten(1))
     else:
         cells = 4 if target == "small_colors" else 1
         slow = torch.tensor(slow_codes(pixels.numpy(), config.token_stride, cells))
-        assert torch.equal(found.wanted, slow if cells == 4 else slow[:, :, 0])
+        assert torch.equal(found.expected, slow if cells == 4 else slow[:, :, 0])
 
 
 @targets_of_each_kind
@@ -189,7 +189,7 @@ def test_the_verdict_against_a_slow_version(target):
         for patch in range(16):
             if not targets.corrupted[image, patch]:
                 continue
-            wanted = targets.wanted[image, patch]
+            wanted = targets.expected[image, patch]
             if target == "pixels":
                 losses.append(((said[image, patch] - wanted) ** 2).mean().item())
                 rights.append(0.0)
@@ -211,7 +211,7 @@ def test_a_right_answer_counts_as_its_share():
     targets = objective.targets(pixels, normalized(pixels), np.random.default_rng(0))
     nn.init.zeros_(objective.decoder.weight)
     nn.init.zeros_(objective.decoder.bias)
-    wanted = torch.full_like(targets.wanted, 7)
+    wanted = torch.full_like(targets.expected, 7)
     wanted[:, :, 3:] = 9
     objective.decoder.bias.data.view(16, 512)[:, 7] = 50.0  # says 7 everywhere, which is so in 3 of 16 cells
     told = MaskedPatches(targets.corrupted, targets.hidden, targets.swapped, wanted)
@@ -230,9 +230,9 @@ def test_patches_that_are_not_corrupted_are_not_asked_for():
         told = MaskedPatches(targets.corrupted, targets.hidden, targets.swapped, wanted)
         return objective(model, images, told).loss.item()
 
-    elsewhere = torch.where(targets.corrupted, targets.wanted, 0)
-    assert loss(elsewhere) == loss(targets.wanted)
-    assert loss(torch.where(targets.corrupted, 0, targets.wanted)) != loss(targets.wanted)
+    elsewhere = torch.where(targets.corrupted, targets.expected, 0)
+    assert loss(elsewhere) == loss(targets.expected)
+    assert loss(torch.where(targets.corrupted, 0, targets.expected)) != loss(targets.expected)
 
 
 def trained(model: VisionTransformer, objective: MaskedPatchPrediction, lr: float) -> torch.optim.Optimizer:
@@ -295,7 +295,7 @@ def test_targets_split_as_tensors_do(target, size):
     pixels = some_pixels(5, 3, 32, 32)
     targets = objective.targets(pixels, normalized(pixels), np.random.default_rng(0))
     parts = targets.split(size)
-    for name in ("corrupted", "hidden", "swapped", "wanted"):
+    for name in ("corrupted", "hidden", "swapped", "expected"):
         whole = getattr(targets, name)
         assert [len(getattr(part, name)) for part in parts] == [len(part) for part in whole.split(size)]
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), whole)

@@ -2,7 +2,8 @@ import torch
 
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.objectives.objective import Classification, CrossEntropy, Objective
+from vitreous.training.objectives.classification import Classification, CrossEntropy
+from vitreous.training.objectives.objective import Objective
 from vitreous.training.optimization.averaging import WeightAverage
 
 

@@ -76,15 +76,15 @@ def test_what_was_added_stays_when_a_run_fails(tmp_path):
     assert points(read(tmp_path))["val/accuracy"] == [(2, 0.75)]
 
 
-def test_a_board_that_is_not_wanted_writes_nothing_and_needs_nothing(tmp_path, monkeypatch):
+def test_a_disabled_board_writes_nothing_and_needs_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with Board(tmp_path, wanted=False) as board:
+    with Board(tmp_path, enabled=False) as board:
         board.add(ROWS[0])
     assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize("missing", ["tensorboard", "torch.utils.tensorboard"])
-def test_a_missing_tensorboard_is_told_before_anything_is_written(tmp_path, monkeypatch, missing):
+def test_a_missing_tensorboard_is_reported_before_anything_is_written(tmp_path, monkeypatch, missing):
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(InputError) as error:

@@ -134,7 +134,7 @@ def train_step(
     healthy = norm.isfinite() & loss.isfinite()
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    _step(optimizer, divisor=(norm / clip_norm).clamp(min=1) * scale, healthy=healthy)
+    step_or_skip(optimizer, divisor=(norm / clip_norm).clamp(min=1) * scale, healthy=healthy)
     optimizer.zero_grad()
     if loss_scale is not None:
         loss_scale.update(healthy)
@@ -148,7 +148,7 @@ def train_step(
     )
 
 
-def _step(optimizer: torch.optim.Optimizer, divisor: Tensor, healthy: Tensor) -> None:
+def step_or_skip(optimizer: torch.optim.Optimizer, divisor: Tensor, healthy: Tensor) -> None:
     """Steps with the gradients divided, or not at all; the device decides, and the host does not wait for it.
 
     Fused optimizers read both numbers from these attributes, which are how torch.amp.GradScaler passes them.
