@@ -150,15 +150,9 @@ def make_plan(
     """
     check_model_name(model)
     named = named_recipe(recipe, model, settings, is_digits(source))
-    draft = apply_request(named or Recipe(), model, settings)
-    data = open_data(source, draft.data.validation_fraction)  # before any weights are downloaded
-    weights = choose_weights(draft.model, notify)
-    if named is None:
-        named = load_recipe(FROM_SCRATCH if weights is None else FROM_WEIGHTS, model, settings)
-        draft = apply_request(named, model, settings)
-    if weights is not None and named.model.weights is None:
-        draft = named.with_weights(weights).with_settings(settings)  # their shape replaces the recipe's
-
+    fraction = apply_request(named or Recipe(), model, settings).data.validation_fraction
+    data = open_data(source, fraction)  # before any weights are downloaded
+    draft, weights = choose_recipe(named, model, settings, notify)
     start = None
     if weights is not None:
         objective = objective_class(draft.objective)
@@ -194,6 +188,18 @@ def named_recipe(
     fresh = model == AUTO or is_variant(model)
     pretrained = any(key.rpartition(".")[2] in ("weights", "init") for key in settings)
     return load_recipe(DIGITS, model, settings) if digits and fresh and not pretrained else None
+
+
+def choose_recipe(
+    named: Recipe | None, model: str, settings: Mapping[str, Any], notify: Callable[[str], None]
+) -> tuple[Recipe, str | None]:
+    """The recipe with everything that was requested, and the weights to start from; None for fresh ones."""
+    weights = choose_weights(apply_request(named or Recipe(), model, settings).model, notify)
+    if named is None:
+        named = load_recipe(FROM_SCRATCH if weights is None else FROM_WEIGHTS, model, settings)
+    if weights is None or named.model.weights is not None:
+        return apply_request(named, model, settings), weights
+    return named.with_weights(weights).with_settings(settings), weights  # their shape replaces the recipe's
 
 
 def load_recipe(name: str | Path, model: str, settings: Mapping[str, Any]) -> Recipe:
