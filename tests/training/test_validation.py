@@ -40,7 +40,7 @@ def test_the_best_on_validation_is_kept(photos, tmp_path, quick, monkeypatch):
 def test_without_a_test_split_the_accuracy_is_of_validation(photos, tmp_path, quick, capsys):
     run = run_training(photos / "train", out=tmp_path / "out", settings=quick)
     assert run.split == "validation"
-    assert len(rows_of(run.folder)) == 2
+    assert len(run.rows) == 2
     assert "validation accuracy" in capsys.readouterr().out
 
 
