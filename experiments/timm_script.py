@@ -2,9 +2,9 @@
 
 timm's training script is not in its package, so this is its loop with the same parts: dataset, loader with its
 augmentation, loss, optimizer and schedule. It keeps the script's defaults (crops of 8 to 100 % of the area, flips,
-color jitter 0.4, label smoothing 0.1, a batch of 128, cosine after a warmup, the best weights on validation), except for
-two changes that favor timm in so short a run: AdamW with lr 1e-3 and weight decay 0.05 replaces SGD, and the rate
-changes with every update instead of every epoch.
+color jitter 0.4, label smoothing 0.1, a batch of 128, cosine after a warmup, the best weights on validation), with two
+changes that favor timm in so short a run: AdamW with lr 1e-3 and weight decay 0.05 replaces SGD, and the rate changes
+with every update instead of every epoch.
 """
 
 import argparse

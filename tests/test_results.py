@@ -136,7 +136,7 @@ def test_the_table_of_accuracies():
     assert row["beside one (95 % interval)"] == "+20.0 (+10.7 to +28.8)"
 
 
-def test_what_was_not_run_says_so():
+def test_missing_runs_are_marked():
     _, _, one, two = cells(document.accuracy_table(PAIR, {"two": [made_up(0, 150)]}))
     assert one[:2] == ["`one`", "not run yet"]
     assert two[4] == "", "no baseline"
@@ -185,7 +185,7 @@ def test_the_table_of_shots():
     assert two[1] == "not run yet"
 
 
-def test_levels_are_drawn_where_they_have_an_axis(tmp_path):
+def test_levels_with_an_axis_are_drawn(tmp_path):
     levels = Levels("scores", {"0": "none", "50": "half"}, "probability", with_interval=False, axis="deleted, %")
     experiment = replace(PAIR, levels=levels)
     results = {"one": [made_up(0, 160, levels={"0": 0.9, "50": 0.25})]}

@@ -45,7 +45,7 @@ def photos(folder: Path) -> None:
     ("data", "settings", "commands"),
     [
         ("my photos", (), ["predict", "inspect", "explain"]),
-        ("my photos", ("--set", "goal=masked_patch"), ["train", "inspect"]),
+        ("my photos", ("--set", "goal=masked_patch", "--set", "patch_dropout=0"), ["train", "inspect"]),
         ("digits", (), ["inspect"]),
     ],
 )

@@ -114,7 +114,7 @@ def test_an_interrupt_leaves_whole_files(photos, tmp_path, quick, monkeypatch):
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
-def test_a_run_that_learns_nothing_says_so(photos, tmp_path, quick):
+def test_a_run_without_a_finite_loss_is_an_error(photos, tmp_path, quick):
     with pytest.raises(InputError, match="no update had a finite loss and gradient; set a lower lr"):
         run_training(photos, out=tmp_path / "out", settings=quick | {"std": [1e-40] * 3}, quiet=True)
     assert not (tmp_path / "out").exists()
@@ -185,6 +185,6 @@ def test_fewer_bad_steps_in_a_row_do_not_stop_the_run(photos, tmp_path, quick, m
     assert len(run.rows) == 2
 
 
-def test_a_flipped_digit_is_refused(tmp_path):
+def test_flipping_digits_is_rejected(tmp_path):
     with pytest.raises(InputError, match="flipping digits changes their meaning"):
         run_training("digits", out=tmp_path / "out", settings={"flip": True})

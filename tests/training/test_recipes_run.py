@@ -13,7 +13,7 @@ from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.run import run_training
 
 NAMES = [name for recipe, path in built_in().items() for name in (recipe, *(f"{recipe}+{o}" for o in options_of(path)))]
-TINY = {"variant": "mu/4", "image_size": 8}  # the shape; what else the recipe says of the model stays
+TINY = {"variant": "mu/4", "image_size": 8}  # the shape; the rest of the recipe's model stays
 SHORT = {"batch_size": 17, "steps": 2, "warmup_steps": 0, "threads": 1, "workers": 0, "device": "cpu"}
 
 

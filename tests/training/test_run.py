@@ -144,7 +144,7 @@ def test_digits_may_be_a_path(tmp_path, quick, monkeypatch):
     monkeypatch.chdir(tmp_path)
     del quick["variant"]
     run = run_training(Path("digits"), settings=quick, quiet=True)
-    assert run.recipe.model.width == 64, "as its own recipe says"
+    assert run.recipe.model.width == 64, "from its own recipe"
 
 
 def test_the_folder_is_named_after_the_data(photos, tmp_path, quick, monkeypatch):

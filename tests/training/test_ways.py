@@ -127,7 +127,7 @@ def test_adding_a_class_keeps_the_rows_of_the_old_ones(photos, tmp_path, trained
     assert same(weights_of(run), weights_of(again)), "recipe.toml is enough"
 
 
-def test_going_on_starts_where_it_ended(photos, tmp_path, trained):
+def test_training_on_starts_from_the_kept_model(photos, tmp_path, trained):
     before = load_model(trained / "model.safetensors")
     run = run_training(photos, str(trained), out=tmp_path / "on", settings=STILL | {"layer_decay": 1.0}, quiet=True)
     after = load_model(run.folder / "model.safetensors")
@@ -188,7 +188,7 @@ def test_a_teacher_is_learned_from(photos, tmp_path, trained, quick):
     assert "head.distillation.weight" in weights_of(run)
 
 
-def test_a_teacher_of_other_classes_is_refused(photos, tmp_path, trained, quick):
+def test_a_teacher_of_other_classes_is_rejected(photos, tmp_path, trained, quick):
     fourth_color(photos)
     with pytest.raises(InputError, match="gray"):
         run_training(photos, out=tmp_path / "student", settings=quick | {"teacher": str(trained)}, quiet=True)

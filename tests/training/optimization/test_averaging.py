@@ -8,7 +8,7 @@ from vitreous.training.optimization.averaging import WeightAverage
 
 
 class Decoder(Objective):
-    """An objective that learns something beside the model."""
+    """An objective that has parameters of its own."""
 
     def __init__(self) -> None:
         super().__init__()

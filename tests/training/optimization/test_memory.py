@@ -31,17 +31,17 @@ def test_the_micro_batch_halves_and_the_update_is_the_same():
     model = VisionTransformer(CONFIG)
     fill_at_random(model)
     other, images = copy.deepcopy(model), torch.randn(6, 3, 8, 8)
-    said = []
-    micro_batch = MicroBatch(6, said.append)
+    lines = []
+    micro_batch = MicroBatch(6, lines.append)
     optimizer = make_optimizer(model, lr=1e-2, weight_decay=0.1)
     fields = {"lr": 1e-2, "clip_norm": 1.0}
     step = partial(train_step, model, optimizer, Device(fits=2), images, LABELS, **fields)
     assert micro_batch.run(step, optimizer.zero_grad).count == 6
     assert micro_batch.size == 2
-    assert len(said) == 2
-    assert "2 images at once" in said[-1]
+    assert len(lines) == 2
+    assert "2 images at once" in lines[-1]
     micro_batch.run(step, optimizer.zero_grad)
-    assert len(said) == 2, "it starts with what fitted"
+    assert len(lines) == 2, "it starts with what fits"
     plain = make_optimizer(other, lr=1e-2, weight_decay=0.1)
     for _ in range(2):
         train_step(other, plain, Classification(CrossEntropy()), images, LABELS, **fields, micro_batch=2)
@@ -96,7 +96,7 @@ def test_what_an_image_keeps_is_counted_and_nothing_is_drawn():
     assert parameter_bytes(model) == 4 * sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_a_cpu_says_it_in_its_own_words():
+def test_a_cpu_out_of_memory_is_recognized_by_its_message():
     calls = []
 
     def step(micro_batch: int) -> int:

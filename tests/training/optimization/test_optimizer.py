@@ -147,19 +147,19 @@ def test_a_rate_falls_with_the_layers_below_the_head():
     model = VisionTransformer(
         ViTConfig(width=8, depth=3, mlp_dim=8, num_heads=2, image_size=8, patch_size=4, num_classes=2)
     )
-    beside = torch.nn.Linear(8, 3)
+    decoder = torch.nn.Linear(8, 3)
     scales = {}
-    for group in groups(model, beside, weight_decay=0.1, layer_decay=0.5):
+    for group in groups(model, decoder, weight_decay=0.1, layer_decay=0.5):
         for parameter in group["params"]:
             scales[id(parameter)] = group["lr_scale"]
     names = dict(model.named_parameters())
-    wanted = {
+    expected = {
         "class_token": 1 / 16, "position_embedding.embedding": 1 / 16, "patch_embedding.projection.bias": 1 / 16,
         "encoder.blocks.0.attention.qkv.weight": 1 / 8, "encoder.blocks.1.mlp_norm.bias": 1 / 4,
         "encoder.blocks.2.mlp.fc2.weight": 1 / 2, "encoder.norm.weight": 1, "head.classifier.weight": 1,
     }  # fmt: skip
-    assert {name: scales[id(names[name])] for name in wanted} == wanted
-    assert scales[id(beside.weight)] == scales[id(beside.bias)] == 1
+    assert {name: scales[id(names[name])] for name in expected} == expected
+    assert scales[id(decoder.weight)] == scales[id(decoder.bias)] == 1
     assert len(scales) == len(names) + 2
 
 

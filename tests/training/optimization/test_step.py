@@ -111,7 +111,7 @@ def test_a_skipped_step_is_as_if_it_had_not_been(model, images):
         assert torch.equal(a, b)
 
 
-def test_an_optimizer_that_cannot_skip_is_refused(model, images):
+def test_an_unfused_optimizer_is_rejected(model, images):
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     with pytest.raises(ValueError, match="SGD is not fused"):
         train_step(model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1.0, clip_norm=1.0)

@@ -17,10 +17,10 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
 
 
 def data_of(native_size: tuple[int, int], images: int = 1000) -> ImageData:
-    """A source of that many images, of which none is ever loaded."""
+    """A source of images that are never loaded."""
 
     def load(index: int) -> Image.Image:
-        raise AssertionError("nothing is to be loaded")
+        raise AssertionError("nothing should be loaded")
 
     train = Split("train", ("a.png",) * images, np.zeros(images, dtype=np.int64), load)
     return ImageData("photos", ("a", "b"), train, train, None, native_size, 3, True, {})
@@ -67,7 +67,7 @@ def test_a_chosen_grid_is_neither_coarse_nor_costly(native: tuple[int, int]):
         ({"variant": "S/32", "image_size": 224}, "S/32", 224),
     ],
 )
-def test_what_is_asked_for_is_kept(settings: dict, variant: str, size: object):
+def test_given_values_are_kept(settings: dict, variant: str, size: object):
     model = resolve(Recipe().with_settings(settings), data_of((64, 64))).model
     assert (model.variant, model.image_size) == (variant, size)
 
@@ -130,7 +130,7 @@ def test_the_warmup_leaves_epochs_to_come_down_in():
         warmup(epochs=3, warmup_epochs=3)
 
 
-def test_a_model_that_cannot_be_is_refused():
+def test_an_impossible_model_is_rejected():
     with pytest.raises(InputError, match=r"an image of 97×97 pixels has no good patches.* such as 96×96"):
         resolve(Recipe().with_settings({"image_size": 97}), data_of((64, 64)))
     with pytest.raises(InputError, match="'Ti/257': they are too large") as error:
@@ -157,7 +157,7 @@ def test_warmup_and_cooldown_leave_room():
         ((64, 64), [2, 2], 1, (64, 64)),
     ],
 )
-def test_behind_a_stem_the_patches_are_of_as_many_pixels(native, stages, patch: int, size):
+def test_after_a_stem_the_patches_are_of_as_many_pixels(native, stages, patch: int, size):
     recipe, config, _ = resolve_recipe(Recipe().with_settings({"stem_blocks": stages}), data_of(native))
     assert config.patch_size == (patch, patch)
     assert config.image_size == size

@@ -84,17 +84,17 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, recipe: str):
     assert len(printed) < 1000
 
 
-def test_a_large_file_is_refused_unread(tmp_path: Path):
+def test_a_large_file_is_rejected_unread(tmp_path: Path):
     (tmp_path / "large.toml").write_bytes(b"#" * 10_000_000)
     assert "is larger than 1,048,576 bytes" in line(Recipe.load, tmp_path / "large.toml")
 
 
-def test_a_file_of_other_bytes_is_refused(tmp_path: Path):
+def test_a_file_of_other_bytes_is_rejected(tmp_path: Path):
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     assert "is not TOML" in line(Recipe.load, tmp_path / "bytes.toml")
 
 
-def test_what_is_not_there_is_named(tmp_path: Path):
+def test_a_missing_file_is_named(tmp_path: Path):
     assert "there is no recipe 'digts'; did you mean 'digits'?" in line(Recipe.load, "digts")
     assert "No such file" in line(Recipe.load, tmp_path / "none.toml")
     assert "is not a file" in line(Recipe.load, tmp_path)
@@ -187,7 +187,7 @@ def test_a_file_extends_a_built_in_recipe(tmp_path: Path):
     assert "extends" not in mine.to_toml()
 
 
-def test_what_it_extends_must_be_there(tmp_path: Path):
+def test_the_extended_recipe_must_exist(tmp_path: Path):
     for text, recipe in (
         ('extends = "digts"', "no built-in recipe 'digts'; did you mean 'digits'"),
         ("extends = 3", "no built-in recipe '3'"),

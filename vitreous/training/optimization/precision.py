@@ -1,9 +1,10 @@
 """Mixed precision: 16-bit activations on devices that are faster with them; weights stay in float32."""
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitreous.support.errors import InputError
@@ -47,7 +48,7 @@ def attention_kernel(precision: Precision, device: torch.device) -> AbstractCont
     return nullcontext()
 
 
-class LossScale:
+class LossScale(nn.Module):
     """A factor of the loss that keeps small gradients from vanishing in float16 (arXiv 1710.03740).
 
     A step whose gradients overflow is skipped and halves the factor; `patience` healthy steps in a row double it.
@@ -60,21 +61,14 @@ class LossScale:
     """
 
     def __init__(self, device: torch.device, first: float = 2.0**16, patience: int = 2000) -> None:
-        self.factor = torch.full((), first, device=device)
-        self.healthy = torch.zeros((), device=device)
+        super().__init__()
+        self.register_buffer("factor", torch.full((), first, device=device))
+        self.register_buffer("healthy", torch.zeros((), device=device))
         self.patience = patience
 
     def update(self, healthy: torch.Tensor) -> None:
         """Counts a step, whose gradients were finite if it was healthy."""
-        self.healthy = torch.where(healthy, self.healthy + 1, 0)
-        grow = self.healthy >= self.patience
+        steps = torch.where(healthy, self.healthy + 1, 0)
+        grow = steps >= self.patience
         self.factor = torch.where(healthy, torch.where(grow, self.factor * 2, self.factor), self.factor / 2)
-        self.healthy = torch.where(grow, 0, self.healthy)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The factor and the healthy steps since it last changed."""
-        return {"factor": self.factor, "healthy": self.healthy}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a `state_dict`."""
-        self.factor, self.healthy = (state[name].to(self.factor.device) for name in ("factor", "healthy"))
+        self.healthy = torch.where(grow, 0, steps)

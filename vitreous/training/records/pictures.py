@@ -1,13 +1,15 @@
-"""The picture of a run's first batch, as the model sees it."""
+"""The picture of a run's first batch, and how all pictures of a run are written."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vitreous.support.files import atomic_file
 from vitreous.training.objectives.objective import View
-from vitreous.training.records.figures import save
 
 COLUMNS = 4
 CELL = 2.1  # width of a view in inches
@@ -41,3 +43,10 @@ def picture(views: Sequence[View]) -> Figure:
         # A class may be called $a$; that is a name, not a formula.
         axes.set_title(caption, fontsize=8, color=TEXT, pad=4, parse_math=False)
     return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, atomically. Characters that the font lacks become boxes, without a warning."""
+    with warnings.catch_warnings(), atomic_file(path) as file:
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": "vitreous"})

@@ -14,8 +14,8 @@ from vitreous.data.sources.open import ImageData
 from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
 from vitreous.support.text import shortened
 from vitreous.training.recipe.recipe import Recipe
-from vitreous.training.records.figures import save
 from vitreous.training.records.folder import RunFolder
+from vitreous.training.records.pictures import save
 
 TRAIN_COLOR, VALIDATION_COLOR, GRAY = "#9aa5b1", "#1f5fa8", "#555555"
 MOST_COUNTS = 20  # classes up to which the matrix shows its numbers
