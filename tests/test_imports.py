@@ -188,7 +188,7 @@ def test_a_forbidden_import_is_found(module: str, source: str):
         ("checkpoints.store", "from vitreous import __version__"),
         ("checkpoints.store", "from vitreous.data import preprocessing"),
         ("classifier", "def f():\n    from vitreous.training.loop import fit"),
-        ("training.loop", "from vitreous.training.validation import validate"),
+        ("training.loop", "from vitreous.training.validation import evaluate"),
         ("cli.train", "def command():\n    import torch\n    from vitreous.training import loop"),
         ("__init__", "if TYPE_CHECKING:\n    from vitreous.model.vit import VisionTransformer"),
     ],

@@ -54,7 +54,7 @@ def test_the_results_agree_with_themselves_and_the_table():
     for path in RESULTS:
         result = Result.read(path)
         experiment, run = find(f"{path.parent.name}/{path.stem.rpartition('-seed')[0]}")
-        assert result.command == RUNNER.shown(experiment, run, result.seed), f"{path}: the command in the table has changed"
+        assert result.command == RUNNER.shown(experiment, run, result.seed), f"{path}: another command"
         assert 0 <= result.accuracy <= 1
         assert result.count is None or result.accuracy == result.correct / result.count
         seeds = document.finished(RUNNER, experiment)[run.name]

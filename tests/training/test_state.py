@@ -59,7 +59,7 @@ def run_until(plan: Plan, path: Path, stop: int) -> tuple[dict, dict]:
         learner = Learner(plan, print)
         log.stop, log.learner = stop, learner
         with pytest.raises(Interrupted):
-            fit(learner, plan, log)
+            fit(learner, log)
         return log.states
 
 
@@ -69,7 +69,7 @@ def test_stopping_and_continuing_gives_the_same_bits(way, photos, tmp_path, quic
     plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS[way], print)
     with prepared(plan), Display(quiet=True) as display, Log(tmp_path / "whole", plan, display) as log:
         whole_learner = Learner(plan, print)
-        whole = fit(whole_learner, plan, log)
+        whole = fit(whole_learner, log)
     learner_state, log_state = run_until(plan, tmp_path / "stopped", stop=2)
 
     plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS[way], print)
@@ -79,7 +79,7 @@ def test_stopping_and_continuing_gives_the_same_bits(way, photos, tmp_path, quic
         learner.load_state_dict(learner_state)
         log.load_state_dict(log_state)
         log.folder.model.write_bytes((tmp_path / "stopped/model.safetensors").read_bytes())
-        rest = fit(learner, plan, log)
+        rest = fit(learner, log)
         assert log.bad_files.count == 1
 
     assert numbers(rest.rows) == numbers(whole.rows)

@@ -6,7 +6,7 @@ import pytest
 
 from vitreous.data.images import decode_image
 from vitreous.data.sources.open import FileLoader
-from vitreous.training import loop, validation
+from vitreous.training import loop
 from vitreous.training.objectives.objective import Score
 from vitreous.training.records.log import is_better
 from vitreous.training.run import run_training
@@ -16,12 +16,12 @@ def test_the_best_on_validation_is_kept(photos, tmp_path, quick, monkeypatch):
     """Of equal accuracies the one with the lower loss; test is read once, by that model."""
     scores = iter([(1.0, 0.5), (0.9, 0.75), (0.8, 0.75), (0.85, 0.75), (0.1, 0.7)])  # loss, accuracy
     saved, splits = [], []
-    evaluate, save_model = validation.evaluate, loop.save_model
+    evaluate, save_model = loop.evaluate, loop.save_model
 
-    def pretend(objective, model, plan, split, bad_files, micro_batch):
+    def pretend(learner, model, split, bad_files):
         splits.append(split.name)
         if split.name == "test":
-            return evaluate(objective, model, plan, split, bad_files, micro_batch)
+            return evaluate(learner, model, split, bad_files)
         return Score(*next(scores))
 
     def save(path, model, preprocessing, class_names, metadata):
@@ -29,7 +29,6 @@ def test_the_best_on_validation_is_kept(photos, tmp_path, quick, monkeypatch):
         save_model(path, model, preprocessing, class_names, metadata)
 
     monkeypatch.setattr(loop, "evaluate", pretend)
-    monkeypatch.setattr(validation, "evaluate", pretend)
     monkeypatch.setattr(loop, "save_model", save)
     run = run_training(photos, out=tmp_path / "out", settings=quick | {"epochs": 5}, quiet=True)
     assert saved == [1, 2, 3]

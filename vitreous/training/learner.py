@@ -29,7 +29,7 @@ class Learner:
     """A model in training. Everything that changes in training is here and in `state_dict`.
 
     Args:
-        plan: of the run.
+        plan: of the run; `run_training` replaces it by the same with what was chosen for the machine.
         notify: called with a line when the micro-batch shrinks.
 
     Raises:

@@ -11,31 +11,29 @@ from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 from vitreous.training.learner import Learner
-from vitreous.training.planning.plan import Plan
 from vitreous.training.records.log import Log
 from vitreous.training.records.results import Run
-from vitreous.training.validation import evaluate, validate
+from vitreous.training.validation import evaluate
 
 LOWER_LR = "set a lower lr, or a longer warmup"
 SHOWN = 3  # names of a batch in a message
 CHECK_EVERY = 100  # steps between two reads of the skipped steps, each of which waits for the device
 
 
-def fit(learner: Learner, plan: Plan, log: Log) -> Run:
+def fit(learner: Learner, log: Log) -> Run:
     """Trains a model, keeping the weights that do best on validation in the folder's model.safetensors.
 
     The best epoch has the highest accuracy and, among equals, the lowest loss; an epoch without a finite validation
     loss is never kept. Metrics are written after each epoch. The test split is read once, by the model in the file.
 
     Args:
-        learner: of the plan; it starts, or continues, at its step.
-        plan: of the run.
-        log: records everything.
+        learner: at the beginning of an epoch, the first or a later one.
+        log: of the same plan, with the epochs so far.
 
     Raises:
         InputError: too many broken images; or no finite loss in too many steps in a row, or on validation.
     """
-    schedule = plan.recipe.schedule
+    plan, schedule = learner.plan, learner.plan.recipe.schedule
     while learner.step < plan.total_steps and not log.is_stalled(schedule.patience):
         epoch = log.begin_epoch()
         learner.train()
@@ -55,22 +53,23 @@ def fit(learner: Learner, plan: Plan, log: Log) -> Run:
         row = log.end_updates(learner.step)
         report_skipped(learner, batches, log)
         if learner.step == plan.total_steps or epoch % schedule.evaluate_every == 0:
-            score = validate(learner, log.bad_files)
+            score = evaluate(learner, learner.kept_model, plan.data.validation, log.bad_files)
             if log.add_validation(row, score.loss, score.accuracy):
-                keep(learner, plan, log)
+                keep(learner, log)
         log.end_epoch(row)
-    return finish(learner, plan, log)
+    return finish(learner, log)
 
 
-def keep(learner: Learner, plan: Plan, log: Log) -> None:
+def keep(learner: Learner, log: Log) -> None:
     """Writes the model of the best epoch so far."""
     assert log.best is not None
+    plan = learner.plan
     best = {"data": Path(plan.data.name).name, "epoch": log.best["epoch"], "val_accuracy": log.best["val_accuracy"]}
     metadata = {**plan.metadata, **best}
     save_model(log.folder.model, learner.kept_model, plan.preprocessing, plan.class_names, metadata)
 
 
-def finish(learner: Learner, plan: Plan, log: Log) -> Run:
+def finish(learner: Learner, log: Log) -> Run:
     """Tests the kept model, and returns the finished run.
 
     Raises:
@@ -80,13 +79,14 @@ def finish(learner: Learner, plan: Plan, log: Log) -> Run:
         raise InputError("no update had a finite loss and gradient", LOWER_LR)
     if log.best is None:
         raise InputError("no epoch had a finite loss on validation", LOWER_LR)
+    plan = learner.plan
     if learner.step < plan.total_steps:
         log.display.print(f"stopping early: no better epoch in the last {log.worse} validations")
     split = plan.data.validation if plan.data.test is None else plan.data.test
     outcome = None
     if plan.class_names is not None:  # otherwise the objective's own parameters are needed, which no file has
         model = load_model(log.folder.model).model.to(plan.device)
-        result = evaluate(learner.objective, model, plan, split, log.bad_files, learner.micro_batch)
+        result = evaluate(learner, model, split, log.bad_files)
         assert isinstance(result, Outcome)
         outcome = result
         if split.name == "test":

@@ -71,27 +71,28 @@ def run_training(
         with prepared(plan):
             with log:
                 learner = Learner(plan, display.print)
-                plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
-                begin(plan, learner, log)
-                run = fit(learner, plan, log)
+                learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
+                begin(learner, log)
+                run = fit(learner, log)
             write_results(run)
             for line in conclusion(run, log.bad_files):
                 display.print(line)
     return run
 
 
-def begin(plan: Plan, learner: Learner, log: Log) -> None:
+def begin(learner: Learner, log: Log) -> None:
     """Prints what will happen, and writes the recipe and the environment."""
+    plan = learner.plan
     if measures_mfu(plan):
         best_flops(plan.device, HALVES.get(plan.precision, torch.float32))  # before the device's memory is full
     for line in introduction(plan, learner.model, learner.micro_batch.size):
         log.display.print(line)
     log.display.begin(plan.epochs, plan.total_steps)
     write_text(log.folder.path / RECIPE, plan.recipe.to_toml())
-    write_json(log.folder.path / ENVIRONMENT, environment(plan, learner))
+    write_json(log.folder.path / ENVIRONMENT, environment(plan, learner.micro_batch.size))
 
 
-def environment(plan: Plan, learner: Learner) -> dict[str, Any]:
+def environment(plan: Plan, micro_batch: int) -> dict[str, Any]:
     """What a result depends on besides the recipe, for environment.json."""
     data = plan.data
     splits = [split for split in (data.train, data.validation, data.test) if split is not None]
@@ -101,7 +102,7 @@ def environment(plan: Plan, learner: Learner) -> dict[str, Any]:
         "host": describe_host(),
         "device": str(plan.device),
         "precision": plan.precision,
-        "images_at_once": learner.micro_batch.size,
+        "images_at_once": micro_batch,
         "threads": torch.get_num_threads(),
         "workers": plan.workers,
         "data": data.name,
