@@ -69,13 +69,13 @@ class Learner:
         self.micro_batch = MicroBatch(recipe.data.micro_batch or self._largest_micro_batch(), notify)
 
     @property
-    def kept_model(self) -> VisionTransformer:
-        """The model that is validated and kept: the average if there is one."""
+    def eval_model(self) -> VisionTransformer:
+        """The model that is validated and saved: the average if there is one."""
         return self.model if self.average is None else self.average.model
 
     @property
-    def kept_objective(self) -> Objective:
-        """The objective of the kept model, with its decoder if it has one."""
+    def eval_objective(self) -> Objective:
+        """The objective of that model, with its decoder if it has one."""
         return self.objective if self.average is None else self.average.objective
 
     @property

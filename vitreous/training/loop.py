@@ -53,7 +53,7 @@ def fit(learner: Learner, log: Log) -> Run:
         row = log.end_updates(learner.step)
         report_skipped(learner, batches, log)
         if learner.step == plan.total_steps or epoch % schedule.evaluate_every == 0:
-            score = evaluate(learner, learner.kept_model, plan.data.validation, log.bad_files)
+            score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files)
             if log.add_validation(row, score.loss, score.accuracy):
                 keep(learner, log)
         log.end_epoch(row)
@@ -66,7 +66,7 @@ def keep(learner: Learner, log: Log) -> None:
     plan = learner.plan
     best = {"data": Path(plan.data.name).name, "epoch": log.best["epoch"], "val_accuracy": log.best["val_accuracy"]}
     metadata = {**plan.metadata, **best}
-    save_model(log.folder.model, learner.kept_model, plan.preprocessing, plan.class_names, metadata)
+    save_model(log.folder.model, learner.eval_model, plan.preprocessing, plan.class_names, metadata)
 
 
 def finish(learner: Learner, log: Log) -> Run:

@@ -23,15 +23,15 @@ def evaluate(learner: Learner, model: VisionTransformer, split: Split, bad_files
     """The score of a model on every readable image of a split.
 
     Args:
-        learner: its kept objective scores.
-        model: the learner's kept model, or the same from its file, on the plan's device.
+        learner: its objective scores.
+        model: the learner's `eval_model`, or an earlier one from its file, on the plan's device.
         split: of the plan's data.
         bad_files: collects broken images.
 
     Raises:
         InputError: too many of the images are broken, or all.
     """
-    plan, objective = learner.plan, learner.kept_objective.eval()
+    plan, objective = learner.plan, learner.eval_objective.eval()
 
     def in_parts(function: Callable[[Images, Targets], Result], images: Images, targets: Targets) -> list[Result]:
         def results(micro_batch: int) -> list[Result]:

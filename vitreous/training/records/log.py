@@ -54,13 +54,12 @@ class Log:
         self.started = time.perf_counter()
 
     def __enter__(self) -> Self:
-        self.board.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.board.__exit__(kind, error, trace)
+        self.board.close()
         failed = error is not None and not self.folder.model.exists()
         if self.bad_files.count or not failed:
             self.bad_files.write()

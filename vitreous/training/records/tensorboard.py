@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -28,16 +27,14 @@ def check_installed() -> type["SummaryWriter"]:
 
 
 class Board:
-    """Writes for TensorBoard, into RUN/tensorboard/. Use it as a context, around the epochs.
-
-    A row is on disk when `add` returns.
+    """Writes for TensorBoard, into RUN/tensorboard/. A row is on disk when `add` returns.
 
     Args:
         folder: of the run.
         enabled: whether to write; otherwise nothing happens, and TensorBoard need not be installed.
 
     Raises:
-        InputError: TensorBoard is not installed; nothing is written before the context begins.
+        InputError: TensorBoard is not installed; nothing is written before the first row.
     """
 
     def __init__(self, folder: Path, enabled: bool = True) -> None:
@@ -45,14 +42,8 @@ class Board:
         self.make = check_installed() if enabled else None
         self.writer: SummaryWriter | None = None
 
-    def __enter__(self) -> Self:
-        if self.make is not None:
-            self.writer = self.make(str(self.folder / TENSORBOARD))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Closes the file."""
         if self.writer is not None:
             self.writer.close()
 
@@ -63,8 +54,10 @@ class Board:
             row: with "epoch"; values that are None are left out. Of the test's row only the test's values are added:
                 the others were, when their epoch ended.
         """
-        if self.writer is None:
+        if self.make is None:
             return
+        if self.writer is None:
+            self.writer = self.make(str(self.folder / TENSORBOARD))
         is_test = "test_accuracy" in row
         for name, value in row.items():
             if name not in PLACE and value is not None and name.startswith("test_" if is_test else ""):
