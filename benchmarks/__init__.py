@@ -1,1 +1,1 @@
-"""Measurements: beside the authors, beside the peers, and of our own choices; each prints its table."""
+"""Measurements against the authors' code, against other libraries, and of design choices; each prints its table."""

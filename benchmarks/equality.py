@@ -1,7 +1,7 @@
-"""How far vitreous is from the authors' own code: logits, layers, gradients, and weights after ten updates.
+"""How close vitreous is to the authors' code: logits, layers, gradients, and weights after ten updates.
 
-The judges in tests/reference were computed by google-research/vision_transformer and big_vision in JAX, at the
-highest precision of matrix products, from random weights. The tests hold every number below its tolerance; run as a
+The references in tests/reference were computed by google-research/vision_transformer and big_vision in JAX, at the
+highest precision of matrix products, from random weights. The tests check every number against its tolerance; run as a
 program, this prints the table of docs/equality.md.
 
     make equality
@@ -20,8 +20,8 @@ from vitreous.checkpoints.families.key_map import Rule, to_theirs
 from vitreous.checkpoints.families.recognize import family_named
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.objectives.objective import Classification, CrossEntropy
-from vitreous.training.optimization.optimizer import adamw
+from vitreous.training.objectives.classification import Classification, CrossEntropy
+from vitreous.training.optimization.optimizer import make_optimizer
 from vitreous.training.optimization.step import train_step
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
@@ -29,7 +29,7 @@ STUDY = "vit_class_token"
 KEY_BIAS = "/key/bias"  # attention does not depend on it: its true gradient is zero, AdamW amplifies rounding
 
 
-class Judge(NamedTuple):
+class Reference(NamedTuple):
     """One file of the authors' numbers."""
 
     name: str
@@ -37,20 +37,20 @@ class Judge(NamedTuple):
     what: str
 
 
-JUDGES = (
-    Judge("vit_class_token", "vision_transformer", "class token, learned positions"),
-    Judge("vit_class_token_at_48px", "vision_transformer", "the same weights at 48 px: positions resampled"),
-    Judge("vit_small_signal", "vision_transformer", "tiny residual stream: LayerNorm's eps decides"),
-    Judge("vit_pre_logits", "vision_transformer", "tanh hidden layer in the head"),
-    Judge("hybrid_two_stages", "vision_transformer", "ResNet stem"),
-    Judge("big_vision_gap_sincos", "big_vision", "mean pooling, sincos 2-D positions, hidden layer"),
-    Judge("big_vision_map", "big_vision", "attention pooling"),
+REFERENCES = (
+    Reference("vit_class_token", "vision_transformer", "class token, learned positions"),
+    Reference("vit_class_token_at_48px", "vision_transformer", "the same weights at 48 px: positions resampled"),
+    Reference("vit_small_signal", "vision_transformer", "tiny residual stream: LayerNorm's eps decides"),
+    Reference("vit_pre_logits", "vision_transformer", "tanh hidden layer in the head"),
+    Reference("hybrid_two_stages", "vision_transformer", "ResNet stem"),
+    Reference("big_vision_gap_sincos", "big_vision", "mean pooling, sincos 2-D positions, hidden layer"),
+    Reference("big_vision_map", "big_vision", "attention pooling"),
 )
 TOLERANCES = {"logits": 1e-5, "layers": 1e-5, "gradients": 1e-5, "sgd": 1e-5, "adamw": 2e-5}
 
 
 def load(name: str) -> tuple[VisionTransformer, list[Rule]]:
-    """The model that a judge's weights make, and the rules they were read by."""
+    """The model of a reference's weights, and the rules that read them."""
     stored = load_checkpoint(REFERENCE / f"{name.removesuffix('_at_48px')}.npz")
     family = family_named(stored.metadata["family"])
     return stored.model, family.rules(stored.model.config, family.usual_naming(stored.model.config))
@@ -74,19 +74,19 @@ def pixels(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def logits_of(name: str) -> tuple[Tensor, Tensor]:
-    """Our logits and the authors', for one judge."""
+    """The logits of vitreous and of the authors, for one reference."""
     expected = read(REFERENCE / f"{name}.expected.npz")
     model, _ = load(name)
     return model(pixels(expected["images"])), expected["logits"]
 
 
 def layers() -> dict[str, tuple[Tensor, Tensor]]:
-    """Each submodule's output, ours and the authors', by the authors' path; all tokens through every block."""
-    judged = study()
+    """Each submodule's output, of vitreous and of the authors, by the authors' path; all tokens in every block."""
+    expected = study()
     model, _ = load(STUDY)
-    ours = _outputs(model, pixels(judged["images"][0]))
-    paths = [key.removeprefix("layer/") for key in judged if key.startswith("layer/")]
-    return {path: (ours[_same_output(path)], judged[f"layer/{path}"]) for path in paths}
+    ours = _outputs(model, pixels(expected["images"][0]))
+    paths = [key.removeprefix("layer/") for key in expected if key.startswith("layer/")]
+    return {path: (ours[_same_output(path)], expected[f"layer/{path}"]) for path in paths}
 
 
 def _same_output(path: str) -> str:
@@ -102,10 +102,10 @@ def _same_output(path: str) -> str:
 
 @torch.no_grad()
 def _outputs(model: VisionTransformer, images: Tensor) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def keep(module: torch.nn.Module, path: str, change: Callable[[Tensor], Tensor] = lambda x: x) -> None:
-        handles.append(module.register_forward_hook(lambda _, args, out: found.__setitem__(path, change(out))))
+        handles.append(module.register_forward_hook(lambda _, args, out: outputs.__setitem__(path, change(out))))
 
     handles: list[torch.utils.hooks.RemovableHandle] = []
     rows, columns = model.config.grid
@@ -134,42 +134,42 @@ def _outputs(model: VisionTransformer, images: Tensor) -> dict[str, Tensor]:
     keep(model.encoder.norm, "Transformer/encoder_norm")
     keep(model.head.pooling, "pre_logits")
     try:
-        found["logits"] = found["head"] = model.head(model.encoder(model.embed(images)))
+        outputs["logits"] = outputs["head"] = model.head(model.encoder(model.embed(images)))
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return outputs
 
 
 def gradients() -> dict[str, tuple[Tensor, Tensor]]:
-    """Each parameter's gradient, ours and the authors', by the authors' key."""
-    judged = study()
+    """Each parameter's gradient, of vitreous and of the authors, by the authors' key."""
+    expected = study()
     model, rules = load(STUDY)
-    F.cross_entropy(model(pixels(judged["images"][0])), judged["labels"][0]).backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    ours = to_theirs(found, rules)
-    return {key: (ours[key], judged[f"gradient/{key}"]) for key in ours}
+    F.cross_entropy(model(pixels(expected["images"][0])), expected["labels"][0]).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    ours = to_theirs(gradients, rules)
+    return {key: (ours[key], expected[f"gradient/{key}"]) for key in ours}
 
 
 def updated(name: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each parameter after ten updates by our own step, and the ten losses, ours and the authors', by their key.
+    """Each parameter after ten updates, and the ten losses, of vitreous and of the authors, by the authors' key.
 
     Args:
         name: "sgd" (momentum 0.9) or "adamw" (decay 0.1 on kernels), each clipped at global norm 1.
     """
-    judged = study()
+    expected = study()
     model, rules = load(STUDY)
     if name == "adamw":
-        optimizer: torch.optim.Optimizer = adamw(model, lr=0.0, weight_decay=0.1)
+        optimizer: torch.optim.Optimizer = make_optimizer(model, lr=0.0, weight_decay=0.1)
     else:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, fused=True)
     losses = []
-    for images, labels, lr in zip(judged["images"], judged["labels"], judged[f"{name}/lr"].tolist(), strict=True):
+    for images, labels, lr in zip(expected["images"], expected["labels"], expected[f"{name}/lr"].tolist(), strict=True):
         objective = Classification(CrossEntropy(0.0))
         result = train_step(model, optimizer, objective, pixels(images), labels, lr=lr, clip_norm=1.0)
         losses.append(result.loss.double() / result.count)
     ours = to_theirs(model.state_dict(), rules) | {"losses": torch.stack(losses)}
-    return {key: (ours[key], judged[f"{name}/{key}"]) for key in ours}
+    return {key: (ours[key], expected[f"{name}/{key}"]) for key in ours}
 
 
 def largest(pairs: dict[str, tuple[Tensor, Tensor]]) -> float:
@@ -178,14 +178,14 @@ def largest(pairs: dict[str, tuple[Tensor, Tensor]]) -> float:
 
 
 def without_key_biases(pairs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
-    """All pairs but those of the key biases."""
+    """All pairs except those of the key biases."""
     return {key: pair for key, pair in pairs.items() if not key.endswith(KEY_BIAS)}
 
 
 def table() -> str:
     """The whole comparison, as a table in Markdown."""
-    lines = ["| authors' code | judge | largest difference | tolerance |", "|---|---|---:|---:|"]
-    for name, code, what in JUDGES:
+    lines = ["| authors' code | reference | largest difference | tolerance |", "|---|---|---:|---:|"]
+    for name, code, what in REFERENCES:
         ours, theirs = logits_of(name)
         lines.append(
             f"| {code} | logits of `{name}`: {what} | {(ours - theirs).abs().max():.1e} | {TOLERANCES['logits']:g} |"

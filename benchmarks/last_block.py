@@ -1,8 +1,7 @@
-"""What it saves that the last block computes only the token that the head reads.
+"""How much time it saves that the last block computes only the token that the head reads.
 
-Both ways run in turn in one process on the same model, so that both meet the same machine, in one thread and by the
-processor's clock, which other work on the machine does not stop; the figure is the median of the pairs' ratios with
-its quartiles.
+Both ways alternate in one process on the same model, in one thread and by processor time, which is not affected by
+other work on the machine; the figure is the median of the pairs' ratios, with its quartiles.
 
     python -m benchmarks.last_block
 """

@@ -1,1 +1,1 @@
-"""What training gives: the experiments behind docs/results.md, which `make results` runs anew."""
+"""The experiments of docs/results.md; `make results` runs them."""

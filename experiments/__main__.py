@@ -1,4 +1,4 @@
-"""`python -m experiments`: runs what is not finished of the experiments, and writes docs/results.md anew."""
+"""`python -m experiments`: runs the unfinished experiments and rewrites docs/results.md."""
 
 import argparse
 import os
@@ -13,30 +13,30 @@ from vitreous.support.errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the program takes."""
-    made = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
-    made.add_argument("--only", metavar="NAME", help="one experiment: " + ", ".join(one.name for one in TABLE))
-    made.add_argument("--data", type=Path, help="the folder of the image sets; by default VITREOUS_DATA")
-    made.add_argument("--again", action="store_true", help="run what is finished too")
-    made.add_argument("--document", action="store_true", help="run nothing; write the document anew")
-    return made
+    """The options of the program."""
+    options = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    options.add_argument("--only", metavar="NAME", help="one experiment: " + ", ".join(one.name for one in TABLE))
+    options.add_argument("--data", type=Path, help="the folder of the image sets; by default VITREOUS_DATA")
+    options.add_argument("--again", action="store_true", help="also repeat finished runs")
+    options.add_argument("--document", action="store_true", help="run nothing; rewrite the document")
+    return options
 
 
 def main(arguments: list[str], table: tuple[Experiment, ...] = TABLE, root: Path = ROOT) -> int:
     """Runs the experiments; returns the exit code: 0, 1 if some failed, 2 for bad input, 130 if stopped."""
-    given = parser().parse_args(arguments)
-    chosen = [one for one in table if given.only in (None, one.name)]
+    options = parser().parse_args(arguments)
+    chosen = [one for one in table if options.only in (None, one.name)]
     if not chosen:
-        print(f"error: there is no experiment {given.only!r}", file=sys.stderr)
+        print(f"error: there is no experiment {options.only!r}", file=sys.stderr)
         print(f"try: {', '.join(one.name for one in table)}", file=sys.stderr)
         return 2
     named = os.environ.get("VITREOUS_DATA")
-    data = given.data or (Path(named) if named else None)
-    runner = Runner(table, data and data.resolve(), root, given.again)
+    data = options.data or (Path(named) if named else None)
+    runner = Runner(table, data and data.resolve(), root, options.again)
     try:
-        failures = 0 if given.document else run_all(runner, chosen)
+        failures = 0 if options.document else run_all(runner, chosen)
     except KeyboardInterrupt:
-        print("stopped; what is finished is kept", file=sys.stderr)
+        print("stopped; finished runs are kept", file=sys.stderr)
         return STOPPED
     finally:
         document.write(runner)
@@ -44,7 +44,7 @@ def main(arguments: list[str], table: tuple[Experiment, ...] = TABLE, root: Path
 
 
 def run_all(runner: Runner, chosen: list[Experiment]) -> int:
-    """Runs what is not finished of these experiments; returns how many runs failed."""
+    """Runs the unfinished runs of these experiments; returns how many failed."""
     failures = 0
     for experiment in chosen:
         for run in experiment.runs:

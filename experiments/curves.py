@@ -1,4 +1,4 @@
-"""The pictures of docs/results.md: accuracy on validation while training goes on."""
+"""The pictures of docs/results.md: validation accuracy during training."""
 
 import hashlib
 import io
@@ -21,13 +21,13 @@ COLORS = (
     "#1f5fa8", "#c97a12", "#2e8b57", "#a83279", "#6a51a3", "#b22222", "#008b8b", "#7f6000", "#555555", "#e377c2"
 )  # fmt: skip
 PALETTE = 64  # colors of the file
-SOURCE = "Source"  # the picture's field that tells what it was drawn from
+SOURCE = "Source"  # the picture's metadata field with the hash of its data
 LABELS = {"epoch": "epoch", "seconds": "seconds", "cpu_seconds": "seconds of the processor"}
 Curves = Mapping[str, Sequence[Result]]  # of each run, by its name
 
 
 def points(result: Result, experiment: Experiment) -> list[tuple[float, float]]:
-    """The points of a result's line; none where there is nothing to draw."""
+    """The points of a result's line, if any."""
     levels = experiment.levels
     if levels is None:
         pairs = ((getattr(point, experiment.axis), point.val_accuracy) for point in result.curve)
@@ -48,13 +48,13 @@ def measured(experiment: Experiment) -> str:
 
 
 def digest(curves: Curves, experiment: Experiment) -> str:
-    """What a picture was drawn from, as a hash."""
+    """A hash of the data of a picture."""
     drawn = [(name, r.seed, points(r, experiment)) for name, results in curves.items() for r in results]
     return hashlib.sha256(json.dumps([axis_of(experiment), drawn]).encode()).hexdigest()[:16]
 
 
 def draw(curves: Curves, experiment: Experiment, path: Path) -> None:
-    """Writes the picture: a color for each run, a line for each of its seeds; not if it was drawn from the same."""
+    """Writes the picture: a color for each run, a line for each of its seeds; unless it is up to date."""
     source = digest(curves, experiment)
     if drawn_from(path) == source:
         return
@@ -77,19 +77,19 @@ def draw(curves: Curves, experiment: Experiment, path: Path) -> None:
 
 
 def save(figure: Figure, path: Path, source: str) -> None:
-    """Writes a figure as a small PNG that tells what it was drawn from."""
+    """Writes a figure as a small PNG with the hash of its data."""
     canvas, content = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(PALETTE)
-    told = PngImagePlugin.PngInfo()
-    told.add_text(SOURCE, source)
-    picture.save(content, "png", optimize=True, pnginfo=told)
+    metadata = PngImagePlugin.PngInfo()
+    metadata.add_text(SOURCE, source)
+    picture.save(content, "png", optimize=True, pnginfo=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content.getvalue())
 
 
 def drawn_from(path: Path) -> str | None:
-    """The hash that a picture holds; None where there is none."""
+    """The hash in a picture; None if there is no picture."""
     if not path.is_file():
         return None
     with Image.open(path) as picture:

@@ -1,4 +1,4 @@
-"""`python -m experiments.deletion DATA --model RUN --scores NAME`: does deleting the patches called important hurt?"""
+"""`python -m experiments.deletion DATA --model RUN --scores NAME`: does deleting important patches hurt?"""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from experiments.probe import pieces
+from experiments.probe import chunks
 from experiments.results import write_facts
 from vitreous.classifier import Classifier, load
 from vitreous.data.sources.open import Split, open_data
@@ -31,42 +31,42 @@ SCORES: dict[str, Callable[[VisionTransformer, Tensor, Tensor], Tensor]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the program takes."""
-    made = argparse.ArgumentParser(prog="python -m experiments.deletion", description=__doc__)
-    made.add_argument("data", help="a folder with test/")
-    made.add_argument("--model", required=True, help="a run's folder, or weights as vitreous.load takes them")
-    made.add_argument("--scores", required=True, choices=SCORES, help="what orders the patches")
-    made.add_argument("--seed", type=int, default=0, help="of random scores")
-    made.add_argument("--out", type=Path, default=Path("runs", "deletion"), help="a folder for facts.json")
-    return made
+    """The options of the program."""
+    options = argparse.ArgumentParser(prog="python -m experiments.deletion", description=__doc__)
+    options.add_argument("data", help="a folder with test/")
+    options.add_argument("--model", required=True, help="a run's folder, or weights as vitreous.load takes them")
+    options.add_argument("--scores", required=True, choices=SCORES, help="what ranks the patches")
+    options.add_argument("--seed", type=int, default=0, help="of random scores")
+    options.add_argument("--out", type=Path, default=Path("runs", "deletion"), help="a folder for facts.json")
+    return options
 
 
 def main(arguments: list[str]) -> None:
     """Writes facts.json: the mean probability of the true class at each share of deleted patches."""
-    given = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     torch.set_num_threads(1)
-    torch.manual_seed(given.seed)
-    data = open_data(given.data)
+    torch.manual_seed(options.seed)
+    data = open_data(options.data)
     assert data.test is not None, "the image set has a test split"
-    curves = right_ones(load(given.model, device="cpu"), data.test, given.scores)
+    curves = curves_of_correct(load(options.model, device="cpu"), data.test, options.scores)
     shares = torch.linspace(0, 100, STEPS)
     levels = {f"{share:.0f}": value for share, value in zip(shares.tolist(), curves.mean(0).tolist(), strict=True)}
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_facts(given.out, "test", len(curves), len(curves), levels=levels)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_facts(options.out, "test", len(curves), len(curves), levels=levels)
     for share, probability in levels.items():
         print(f"{share} % deleted: {probability:.3f}")
 
 
-def right_ones(classifier: Classifier, split: Split, scores: str) -> Tensor:
-    """The deletion curves of the images that a classifier names right, "images steps"."""
+def curves_of_correct(classifier: Classifier, split: Split, scores: str) -> Tensor:
+    """The deletion curves of the correctly classified images, "images steps"."""
     model, preprocessing, curves, place = classifier.model, classifier.preprocessing, [], 0
-    for chunk in pieces(split):
+    for chunk in chunks(split):
         images = preprocessing(chunk)
         labels = torch.from_numpy(split.labels[place : place + len(chunk)]).long()
         place += len(chunk)
         with torch.inference_mode():
-            right = model(images).argmax(1) == labels
-        images, labels = images[right], labels[right]
+            correct = model(images).argmax(1) == labels
+        images, labels = images[correct], labels[correct]
         if len(images):
             order = SCORES[scores](model, images, labels)
             curves.append(deletion_curve(model, images, order, labels, steps=STEPS))

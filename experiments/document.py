@@ -1,4 +1,4 @@
-"""docs/results.md: what stands between its marks is what the results say."""
+"""docs/results.md: the parts between marks are generated from the results."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ Results = dict[str, list[Result]]  # of each run that has some, by its name
 
 
 def write(runner: Runner) -> None:
-    """Writes the document's parts and its pictures anew; what stands outside the marks stays."""
+    """Rewrites the document's generated parts and pictures; text outside the marks stays."""
     path = runner.root / DOCUMENT
     text = path.read_text(encoding="utf-8")
     for experiment in runner.table:
@@ -31,21 +31,21 @@ def write(runner: Runner) -> None:
 
 
 def replaced(text: str, name: str, part: str) -> str:
-    """The document with another text between the marks of a name, which must be there."""
-    found, count = re.subn(
+    """The document with a new part between the marks of a name, which must exist."""
+    text, count = re.subn(
         rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda marks: marks[1] + part + marks[2], text, flags=re.DOTALL
     )
     assert count == 1, f"the document has {count} parts with the marks of {name}"
-    return found
+    return text
 
 
 def finished(runner: Runner, experiment: Experiment) -> Results:
-    """The results that there are of an experiment."""
-    found = {
+    """The results of an experiment so far."""
+    results = {
         run.name: [result for seed in run.seeds if (result := runner.result(experiment, run, seed)) is not None]
         for run in experiment.runs
     }
-    return {name: results for name, results in found.items() if results}
+    return {name: of_run for name, of_run in results.items() if of_run}
 
 
 def picture(root: Path, experiment: Experiment) -> Path:
@@ -59,7 +59,7 @@ def has_curves(experiment: Experiment, results: Results) -> bool:
 
 
 def part(runner: Runner, experiment: Experiment, results: Results) -> str:
-    """All that is written of an experiment."""
+    """The part of an experiment."""
     levels = experiment.levels
     table = accuracy_table(experiment, results) if levels is None else levels_table(experiment.runs, levels, results)
     parts = [f"## {experiment.title}", experiment.question, table]
@@ -74,7 +74,7 @@ def part(runner: Runner, experiment: Experiment, results: Results) -> str:
 
 
 def accuracy_table(experiment: Experiment, results: Results) -> str:
-    """A row for each run: accuracies over its seeds, and what they took."""
+    """A row for each run: accuracies over its seeds, and their cost."""
     header = ["run", "accuracy", "lowest to highest", "95 % interval", "of", "seeds", "best epoch"]
     header += ["seconds", "CPU seconds", "images seen"]
     base = results.get(experiment.baseline or "")
@@ -131,13 +131,13 @@ def spread(values: list[float]) -> str:
 
 
 def interval_cell(results: list[Result]) -> str:
-    """The interval of the mean accuracy; none where hidden patches were counted, which are not independent."""
+    """The interval of the mean accuracy; none for hidden patches, which are not independent."""
     interval = interval_of(results)
     return "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def interval_of(results: list[Result]) -> tuple[float, float] | None:
-    """Wilson's 95 % interval of the mean accuracy on so many images: more seeds do not make them more."""
+    """Wilson's 95 % interval of the mean accuracy on the split's images: more seeds do not add images."""
     count = results[0].count
     if count is None:
         return None
@@ -176,7 +176,7 @@ def goal_line(run: Run, results: list[Result]) -> str:
 
 
 def machine_line(results: Results) -> str:
-    """On what, when and with which versions the results came about."""
+    """The machines, dates and versions of the results."""
     hosts, dates, versions = set(), set(), set()
     for result in (one for of_run in results.values() for one in of_run):
         where = "" if result.host["device"] == "cpu" else f" and {result.host['device']}"
@@ -193,19 +193,19 @@ def measured_on(result: Result) -> str:
 
 
 def seeds_cell(run: Run, results: list[Result]) -> str:
-    """The seeds that were run, and those that were not."""
+    """The finished seeds, and the missing ones."""
     done = [result.seed for result in results]
     missing = [seed for seed in run.seeds if seed not in done]
     return listed(done) + (f"; {listed(missing)} {NOT_YET}" if missing else "")
 
 
 def listed(values: Iterable[float | None]) -> str:
-    """Values one after the other; none where there is none."""
+    """The values that are not None, separated by commas."""
     return ", ".join(str(value) for value in values if value is not None)
 
 
 def average(values: Iterable[float | None]) -> str:
-    """The mean of what was measured; none where nothing was."""
+    """The mean of the values that are not None; empty if there are none."""
     known = [value for value in values if value is not None]
     return f"{fmean(known):,.0f}" if known else ""
 

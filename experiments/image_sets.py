@@ -1,4 +1,4 @@
-"""Where an experiment's images are: in the folder of the image sets, or made from what is there."""
+"""The images of an experiment: in the folder of the image sets, or made from it."""
 
 import shutil
 import zipfile
@@ -15,12 +15,12 @@ MADE_IN = Path("runs", "results", "data")  # below the repository
 
 
 def photos_225(data: Path, target: Path) -> None:
-    """75 photos of each of three dishes, and the whole test."""
+    """75 photos of each of three dishes, and the whole test split."""
     subset(data / "pizza_steak_sushi", target, each=75)
 
 
 def cifar10(data: Path, target: Path) -> None:
-    """CIFAR-10 in folders that every program can read: train/, validation/ as vitreous holds it out, and test/."""
+    """CIFAR-10 in folders that every program can read: train/, validation/ as held out by vitreous, and test/."""
     for split in ("train", "test"):
         with zipfile.ZipFile(data / f"cifar10_{split}.zip") as archive:
             archive.extractall(target / split)
@@ -30,7 +30,7 @@ def cifar10(data: Path, target: Path) -> None:
         (target / name).rename(moved)
 
 
-# name: what makes it, and what it is made from
+# name: the function that makes it, and its sources
 MADE: Mapping[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = MappingProxyType(
     {
         "pizza_steak_sushi_225": (photos_225, ("pizza_steak_sushi",)),
@@ -45,7 +45,7 @@ def shown(name: str) -> str:
 
 
 def find(name: str, data: Path | None, root: Path) -> str:
-    """An image set as a command takes it; it is made if need be.
+    """An image set as a command takes it; it is made if necessary.
 
     Args:
         name: of the set.
@@ -53,7 +53,7 @@ def find(name: str, data: Path | None, root: Path) -> str:
         root: of the repository.
 
     Raises:
-        InputError: the folder is not given, or lacks it.
+        InputError: there is no such folder, or it lacks the set.
     """
     if name == DIGITS:
         return name
@@ -64,11 +64,11 @@ def find(name: str, data: Path | None, root: Path) -> str:
     missing = [source for source in sources if data is None or not (data / source).exists()]
     if data is None or missing:
         cause = f"there is no folder with the image sets {', '.join(missing)}"
-        raise InputError(cause, "name one with --data, or in the environment variable VITREOUS_DATA")
+        raise InputError(cause, "pass it as --data, or in the environment variable VITREOUS_DATA")
     if make is None:
         return str(data / name)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as temporary:
         make(data, Path(temporary) / name)
-        shutil.move(Path(temporary) / name, target)  # whole, or not there
+        shutil.move(Path(temporary) / name, target)  # complete, or absent
     return (MADE_IN / name).as_posix()

@@ -21,36 +21,36 @@ BATCH = 32
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the program takes."""
-    made = argparse.ArgumentParser(prog="python -m experiments.probe", description=__doc__)
-    made.add_argument("data", help="a folder with train/ and test/; what is held out for validation is fitted to, too")
-    made.add_argument("--model", required=True, help="a run's folder, or weights as vitreous.load takes them")
-    made.add_argument("--fresh", action="store_true", help="random weights instead, drawn from the seed")
-    made.add_argument("--seed", type=int, default=0, help="of the draw of the photos")
-    made.add_argument("--out", type=Path, default=Path("runs", "probe"), help="a folder for facts.json")
-    return made
+    """The options of the program."""
+    options = argparse.ArgumentParser(prog="python -m experiments.probe", description=__doc__)
+    options.add_argument("data", help="a folder with train/ and test/; held-out validation images are fitted to, too")
+    options.add_argument("--model", required=True, help="a run's folder, or weights as vitreous.load takes them")
+    options.add_argument("--fresh", action="store_true", help="random weights instead, drawn from the seed")
+    options.add_argument("--seed", type=int, default=0, help="of the draw of the photos")
+    options.add_argument("--out", type=Path, default=Path("runs", "probe"), help="a folder for facts.json")
+    return options
 
 
 def main(arguments: list[str]) -> None:
     """Writes facts.json: the accuracy on test for each number of shots."""
-    given = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     torch.set_num_threads(1)
-    classifier = load(given.model, device="cpu")
-    if given.fresh:
-        torch.manual_seed(given.seed)
+    classifier = load(options.model, device="cpu")
+    if options.fresh:
+        torch.manual_seed(options.seed)
         fresh = VisionTransformer(classifier.model.config)
         classifier = Classifier(StoredModel(fresh, classifier.preprocessing))
-    data = open_data(given.data)
+    data = open_data(options.data)
     assert data.test is not None, "the image set has a test split"
-    shots, correct = probe(classifier, data, given.seed)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_facts(given.out, "test", correct, len(data.test), levels=shots)
+    shots, correct = probe(classifier, data, options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_facts(options.out, "test", correct, len(data.test), levels=shots)
     for name, accuracy in shots.items():
         print(f"{name} of each class: {accuracy:.1%}")
 
 
 def probe(classifier: Classifier, data: ImageData, seed: int) -> tuple[dict[str, float], int]:
-    """The accuracy for each number of shots, and how many images of test are right with all photos of train."""
+    """The accuracy for each number of shots, and how many test images are correct with all training photos."""
     assert data.test is not None, "the image set has a test split"
     features = np.concatenate([features_of(classifier, split) for split in (data.train, data.validation)])
     labels = np.concatenate([data.train.labels, data.validation.labels])
@@ -66,11 +66,11 @@ def probe(classifier: Classifier, data: ImageData, seed: int) -> tuple[dict[str,
 
 def features_of(classifier: Classifier, split: Split) -> np.ndarray:
     """The representation of each image of a split, as rows."""
-    return np.concatenate([classifier.features(images).numpy() for images in pieces(split)])
+    return np.concatenate([classifier.features(images).numpy() for images in chunks(split)])
 
 
-def pieces(split: Split) -> Iterator[list]:
-    """The images of a split, some at a time."""
+def chunks(split: Split) -> Iterator[list]:
+    """The images of a split, in chunks."""
     for start in range(0, len(split), BATCH):
         yield [split.load(place) for place in range(start, min(start + BATCH, len(split)))]
 

@@ -1,4 +1,4 @@
-"""A result: what is told of a finished run, in a JSON file that is kept with the code."""
+"""A result: the facts of a finished run, in a JSON file that is kept with the code."""
 
 import csv
 import hashlib
@@ -15,14 +15,14 @@ from vitreous import __version__
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host
 
-FACTS = "facts.json"  # in the folder of a run that is no `vitreous train`; written last
+FACTS = "facts.json"  # in the folder of a run other than `vitreous train`; written last
 METRICS = "metrics.jsonl"  # in both kinds: a row for each epoch
 MODEL, RECIPE = "model.safetensors", "recipe.toml"
 HOST = ("cpu", "cores", "memory_bytes", "device", "python", "torch")
 
 
 class Point(NamedTuple):
-    """One epoch of a curve; None is what was not measured, or not finite."""
+    """One epoch of a curve; None if not measured or not finite."""
 
     epoch: int
     seconds: float | None  # since training began
@@ -39,20 +39,20 @@ class Result:
         command: its words, as the document shows them.
         seed: of the run.
         split: what the accuracy was measured on, "test" or "validation".
-        accuracy: of the model that was best on validation; of hidden patches, where there are no classes to tell.
-        correct: images that it gets right; None where there are no classes.
-        count: images of the split; None where there are no classes.
-        best_epoch: whose model that is; None where there are no epochs.
-        wall_seconds: of the whole command; of the training alone where the folder was handed in.
-        cpu_seconds: of the process and its children; None where the folder was handed in.
-        images_seen: in training, each as often as it was seen.
+        accuracy: of the model that was best on validation; of hidden patches if there are no classes.
+        correct: correctly classified images; None if there are no classes.
+        count: images of the split; None if there are no classes.
+        best_epoch: of that model; None if there are no epochs.
+        wall_seconds: of the whole command; of the training alone if the folder was adopted.
+        cpu_seconds: of the process and its children; None if the folder was adopted.
+        images_seen: in training, with repetitions.
         curve: a point for each epoch.
-        levels: what was measured at each of several levels, as its experiment names them: the accuracy of a few-shot
+        levels: the measurement at each of several levels, as its experiment names them: the accuracy of a few-shot
             probe by the images of a class, a class's probability by the share of patches deleted.
         host: the machine.
         date: when it began.
         version: of vitreous.
-        recipe: a hash of the resolved recipe without its seed; None where there is none.
+        recipe: a hash of the resolved recipe without its seed; None if there is none.
     """
 
     command: list[str]
@@ -96,15 +96,15 @@ def write_facts(
     images_seen: int = 0,
     levels: Mapping[str, float] | None = None,
 ) -> None:
-    """Writes what a run that is no `vitreous train` tells of itself; the arguments are fields of Result."""
+    """Writes the facts of a run other than `vitreous train`; the arguments are fields of Result."""
     facts = {"split": split, "accuracy": correct / count, "correct": correct, "count": count}
     facts |= {"best_epoch": best_epoch, "images_seen": images_seen, "levels": levels and dict(levels), "recipe": None}
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder / FACTS, facts | {"host": described(describe_host()), "date": date, "version": __version__})
+    write_json(folder / FACTS, facts | {"host": machine_facts(describe_host()), "date": date, "version": __version__})
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder holds all that a run leaves at its end."""
+    """Whether a folder has everything that a finished run leaves."""
     if (folder / FACTS).is_file():
         return True
     if not ((folder / MODEL).is_file() and (folder / RECIPE).is_file()):
@@ -115,7 +115,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """The fields of Result that a finished run's folder tells."""
+    """The fields of Result in a finished run's folder."""
     if (folder / FACTS).is_file():
         return json.loads((folder / FACTS).read_text(encoding="utf-8"))
     recipe = tomllib.loads((folder / RECIPE).read_text(encoding="utf-8"))
@@ -137,14 +137,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "images_seen": whole * images + rest * batch,
         "levels": None,
         "recipe": hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16],
-        "host": described(environment["host"]),
+        "host": machine_facts(environment["host"]),
         "date": environment["begun"],
         "version": environment["vitreous"],
     }
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl that are of epochs; none where there is no such file."""
+    """The rows of metrics.jsonl of epochs; none without such a file."""
     if not (folder / METRICS).is_file():
         return []
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
@@ -152,20 +152,20 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
 
 
 def best_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The row whose model is kept: the most accurate on validation, and of equals the one with the lowest loss."""
+    """The row of the kept model: the highest validation accuracy and, among equals, the lowest loss."""
     finite = [row for row in rows if row["val_loss"] is not None]
     return max(finite, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
 
 
 def read_matrix(path: Path) -> tuple[int, int]:
-    """The images that are right, and all, by a confusion matrix with the names of the classes around it."""
+    """The correct images, and all, from a confusion matrix with class names."""
     with path.open(encoding="utf-8", newline="") as file:
         counts = [[int(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]]
     return sum(row[place] for place, row in enumerate(counts)), sum(map(sum, counts))
 
 
 def read_curve(folder: Path, cpu_seconds: list[float]) -> list[Point]:
-    """A point for each epoch; with the processor's time at its end, for as many as it is given of."""
+    """A point for each epoch, with the processor time at its end if known."""
     rows = read_epochs(folder)
     times = [*cpu_seconds, *[None] * len(rows)][: len(rows)]
     return [
@@ -176,10 +176,10 @@ def read_curve(folder: Path, cpu_seconds: list[float]) -> list[Point]:
 
 
 def rounded(value: float | None, digits: int) -> float | None:
-    """A shorter number."""
+    """A number rounded to some digits, or None."""
     return None if value is None else round(value, digits)
 
 
-def described(host: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a machine matters for results."""
+def machine_facts(host: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a machine that matter for results."""
     return {name: host[name] for name in HOST}

@@ -1,4 +1,4 @@
-"""Runs what is not finished, each command in a process of its own, and keeps its result."""
+"""Runs what is not finished, each command in its own process, and keeps its result."""
 
 import os
 import resource
@@ -19,12 +19,12 @@ from vitreous.support.errors import InputError
 from vitreous.support.text import toml_value
 
 ROOT = Path(__file__).parents[1]
-LOOK = 0.25  # seconds between two looks at a process
-TAIL = 5  # lines of the log of a run that failed
+POLL = 0.25  # seconds between two polls of a process
+TAIL = 5  # lines of the log of a failed run
 
 
 class Usage(NamedTuple):
-    """What a process took: seconds, and the processor's time in all and at the end of each epoch."""
+    """The time of a process: seconds, and processor time in all and at the end of each epoch."""
 
     wall_seconds: float
     cpu_seconds: float | None
@@ -39,7 +39,7 @@ class Runner:
         table: of all experiments.
         data: the folder of the image sets.
         root: below it are runs/results, experiments/results and the folder that commands run in.
-        again: also what is finished.
+        again: whether to repeat finished runs.
     """
 
     table: tuple[Experiment, ...]
@@ -63,7 +63,7 @@ class Runner:
         return self.folder(experiment, needed, needed.seeds[0]).as_posix()
 
     def result(self, experiment: Experiment, run: Run, seed: int) -> Result | None:
-        """What is kept of a run; None if there is none, or the table has another command by now."""
+        """The kept result of a run; None if there is none, or the command in the table has changed."""
         path = result_path(self.root, experiment.name, run.name, seed)
         if not path.is_file():
             return None
@@ -71,13 +71,13 @@ class Runner:
         return result if result.command == self.shown(experiment, run, seed) else None
 
     def run(self, experiment: Experiment, run: Run, seed: int) -> bool:
-        """Runs a command if it is not finished, and before it the one it needs; tells whether it ran.
+        """Runs a command if it is not finished, after the one it needs; returns whether it ran.
 
-        A finished folder that lies where the run would write, without a result, is taken for its own if its recipe
-        says the same: so runs can be handed in, and a run that ended when this program did not see it is kept.
+        A finished folder in the run's place that has no result yet is adopted if its recipe is the same: runs made
+        elsewhere can be handed in, and a run that outlived this program is kept.
 
         Raises:
-            InputError: the image set is not there, the process failed, or the folder is of another run.
+            InputError: the image set is missing, the process failed, or the folder is another run's.
         """
         if not self.again and self.result(experiment, run, seed) is not None:
             return False
@@ -111,7 +111,7 @@ class Runner:
         ).write(result_path(self.root, experiment.name, run.name, seed))
 
     def need(self, needs: str) -> None:
-        """Makes sure that the folder of a needed run is there: its result alone is no model."""
+        """Makes sure that a needed run has its folder, since a result alone has no model."""
         experiment, run = find(needs, self.table)
         if not is_finished(self.root / self.folder(experiment, run, run.seeds[0])):
             self.work(experiment, run, run.seeds[0])
@@ -123,67 +123,67 @@ def result_path(root: Path, experiment: str, run: str, seed: int) -> Path:
 
 
 def execute(command: list[str], folder: Path, root: Path) -> Usage:
-    """Runs a command in a process of its own, what it prints in a log beside its folder.
+    """Runs a command in its own process, with its output in a log next to its folder.
 
     Args:
         command: "vitreous" or "python -m MODULE" and its arguments.
-        folder: that it writes to.
-        root: the folder to run it in.
+        folder: the command's output.
+        root: the current folder of the command.
 
     Raises:
-        InputError: it failed; with the last lines of its log.
+        InputError: it failed; the message has the last lines of its log.
     """
     arguments = command[1:] if command[0] == "python" else ["-m", *command]
     log = folder.with_name(folder.name + ".log")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    before, begun, at_epochs = children_seconds(), time.monotonic(), []
+    before, started, at_epochs = children_seconds(), time.monotonic(), []
     with log.open("wb") as output, subprocess.Popen(
         [sys.executable, *arguments], cwd=root, env=environment, stdout=output, stderr=subprocess.STDOUT
     ) as process:  # fmt: skip
         try:
             while process.poll() is None:
-                time.sleep(LOOK)
-                news = count_lines(folder / METRICS) - len(at_epochs)
-                if news > 0 and (used := process_seconds(process.pid)) is not None:
-                    at_epochs += [used] * news
+                time.sleep(POLL)
+                ended = count_lines(folder / METRICS) - len(at_epochs)
+                if ended > 0 and (used := process_seconds(process.pid)) is not None:
+                    at_epochs += [used] * ended
         except BaseException:
             process.terminate()
             raise
-    wall = time.monotonic() - begun
+    wall = time.monotonic() - started
     if process.returncode or not is_finished(folder):
-        told = " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
-        raise InputError(f"{' '.join(command)} failed: {told}", f"see {log}")
+        lines = " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
+        raise InputError(f"{' '.join(command)} failed: {lines}", f"see {log}")
     return Usage(wall, children_seconds() - before, at_epochs)
 
 
 def check_same(folder: Path, command: list[str]) -> None:
-    """Raises InputError if a finished folder's recipe says otherwise than a command."""
+    """Raises InputError if a finished folder's recipe contradicts a command."""
     if (folder / FACTS).is_file():
         return
-    from vitreous.training.recipe.recipe import find as find_leaf
+    from vitreous.training.recipe.recipe import find_leaf
 
     tables = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
     for before, pair in pairwise(command):
         if before == "--set":
             key, _, value = pair.partition("=")
             section, leaf = find_leaf(key)
-            if (found := tables[section].get(leaf)) != toml_value(value):
-                raise InputError(f"{folder} has {leaf} = {found}, and not {value}", "remove it, or run with --again")
+            if (actual := tables[section].get(leaf)) != toml_value(value):
+                raise InputError(f"{folder} has {leaf} = {actual}, not {value}", "remove it, or run with --again")
 
 
 def count_lines(path: Path) -> int:
-    """The lines of a file; 0 where there is none."""
+    """The lines of a file; 0 if there is none."""
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def children_seconds() -> float:
-    """The processor's time of all processes that this one started and that have ended."""
+    """The processor time of all ended child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def process_seconds(number: int) -> float | None:
-    """The processor's time of a running process and of its ended children; None where the system does not tell."""
+    """The processor time of a running process and its ended children; None if unknown."""
     try:
         fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""A part of a folder of photos, chosen by the photos' names alone, so that anyone gets the same one."""
+"""A part of a folder of photos, chosen by name alone, so that everyone gets the same one."""
 
 import os
 import shutil
@@ -9,10 +9,10 @@ from vitreous.data.images import is_image_name
 
 
 def subset(source: Path, target: Path, each: int) -> None:
-    """Copies some of each class of train/, those whose names have the smallest hashes, and all of test/.
+    """Copies part of each class of train/, the photos with the smallest hashes of their names, and all of test/.
 
     Args:
-        source: with train/ and test/, which hold a folder for each class.
+        source: with train/ and test/, and a subfolder for each class.
         target: to be made.
         each: photos of a class of train/.
     """

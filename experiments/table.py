@@ -1,4 +1,4 @@
-"""The experiments: what is asked, and the commands that answer it. The one place where their settings are."""
+"""The experiments: their questions, and the commands that answer them. All settings are here."""
 
 import shlex
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Goal:
-    """What every seed of a run is to reach.
+    """What every seed of a run should reach.
 
     Args:
         accuracy: at least, in [0, 1].
@@ -28,7 +28,7 @@ class Run:
             folder to write to are added.
         seeds: of the runs.
         needs: "experiment/run" whose model it starts from, of that one's first seed.
-        goal: to be reached.
+        goal: to reach.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Levels:
-    """What a run measures several times, in place of one accuracy.
+    """What a run measures at several levels, instead of one accuracy.
 
     Args:
         of: what the rows of the table are.
@@ -64,12 +64,12 @@ class Experiment:
     Args:
         name: of the experiment, as ONLY takes it.
         title: its heading.
-        question: what is asked, and how.
+        question: and how it is answered.
         data: "digits", a name in the folder of the image sets, or one of those that experiments.image_sets makes.
         runs: the rows of its table.
         baseline: the run that the others are compared with.
         axis: what the curves are drawn over.
-        levels: what its runs measure in place of one accuracy.
+        levels: measured by its runs instead of one accuracy.
     """
 
     name: str
@@ -226,9 +226,9 @@ TABLE: tuple[Experiment, ...] = (
 
 def find(needs: str, table: tuple[Experiment, ...] = TABLE) -> tuple[Experiment, Run]:
     """The experiment and the run that "experiment/run" names."""
-    name, _, wanted = needs.partition("/")
-    [found] = [(one, run) for one in table if one.name == name for run in one.runs if run.name == wanted]
-    return found
+    name, _, run_name = needs.partition("/")
+    [pair] = [(one, run) for one in table if one.name == name for run in one.runs if run.name == run_name]
+    return pair
 
 
 def words(run: Run, seed: int, data: str, needs: str = "") -> list[str]:
@@ -237,8 +237,8 @@ def words(run: Run, seed: int, data: str, needs: str = "") -> list[str]:
     Args:
         run: the run.
         seed: of the run.
-        data: what stands for {data}.
-        needs: what stands for {needs}.
+        data: replaces {data}.
+        needs: replaces {needs}.
     """
     parts = [{"{data}": data, "{needs}": needs}.get(word, word) for word in shlex.split(run.command)]
     return [*parts, *(("--set", f"seed={seed}") if parts[0] == "vitreous" else ("--seed", str(seed)))]

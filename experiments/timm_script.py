@@ -1,10 +1,10 @@
-"""`python -m experiments.timm_script DATA`: timm's own model, trained by timm's own parts, on one thread of a CPU.
+"""`python -m experiments.timm_script DATA`: timm's model trained with timm's parts, on one CPU thread.
 
-timm's training script is not in its package, so this is its loop made of the same parts: dataset, loader with its
-augmentation, loss, optimizer and schedule. What its script leaves to its defaults is left to them here as well (crops
-of 8 to 100 % of the area, flips, color jitter 0.4, label smoothing 0.1, a batch of 128, cosine after a warmup, weights
-kept by accuracy on validation), but for two things that favor it in so short a run: AdamW with lr 1e-3 and weight
-decay 0.05 takes the place of SGD, and the rate moves with every update instead of every epoch.
+timm's training script is not in its package, so this is its loop with the same parts: dataset, loader with its
+augmentation, loss, optimizer and schedule. It keeps the script's defaults (crops of 8 to 100 % of the area, flips,
+color jitter 0.4, label smoothing 0.1, a batch of 128, cosine after a warmup, the best weights on validation), with two
+changes that favor timm in so short a run: AdamW with lr 1e-3 and weight decay 0.05 replaces SGD, and the rate changes
+with every update instead of every epoch.
 """
 
 import argparse
@@ -26,62 +26,62 @@ if TYPE_CHECKING:
 SIDE, PATCH, WIDTH, DEPTH, HEADS = 32, 4, 128, 6, 4
 BATCH = 128
 LR, WEIGHT_DECAY, SMOOTHING = 1e-3, 0.05, 0.1
-WARMUP_SHARE, WARMUP_LR = 5, 1e-5  # a fifth of the epochs, as our recipes with so few
+WARMUP_SHARE, WARMUP_LR = 5, 1e-5  # a fifth of the epochs, as in vitreous recipes this short
 SPLITS = ("train", "validation", "test")
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the program takes."""
-    made = argparse.ArgumentParser(prog="python -m experiments.timm_script", description="Trains timm's own model.")
-    made.add_argument("data", type=Path, help="a folder with train/, validation/ and test/")
-    made.add_argument("--epochs", type=int, required=True)
-    made.add_argument("--steps", type=int, default=sys.maxsize, help="updates of an epoch, at most")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument(
+    """The options of the program."""
+    options = argparse.ArgumentParser(prog="python -m experiments.timm_script", description="Trains timm's own model.")
+    options.add_argument("data", type=Path, help="a folder with train/, validation/ and test/")
+    options.add_argument("--epochs", type=int, required=True)
+    options.add_argument("--steps", type=int, default=sys.maxsize, help="updates of an epoch, at most")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument(
         "--out", type=Path, default=Path("runs", "timm"), help="a folder for facts.json and metrics.jsonl"
     )
-    return made
+    return options
 
 
 def main(arguments: list[str]) -> None:
-    """Trains, keeps the weights that are best on validation, and reads the test with them."""
+    """Trains, keeps the best weights on validation, and evaluates them on test."""
     from timm.optim import create_optimizer_v2
     from timm.scheduler import create_scheduler_v2
     from timm.utils import random_seed
 
-    given = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     torch.set_num_threads(1)
-    random_seed(given.seed)
-    given.out.mkdir(parents=True, exist_ok=True)
-    begun = time.perf_counter()
-    train, validation, test = (make_loader(given.data / split, split == "train") for split in SPLITS)
+    random_seed(options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    train, validation, test = (make_loader(options.data / split, split == "train") for split in SPLITS)
     model = make_model(len(train.dataset.reader.class_to_idx))
     optimizer = create_optimizer_v2(model, opt="adamw", lr=LR, weight_decay=WEIGHT_DECAY)
-    per_epoch = min(len(train), given.steps)
+    per_epoch = min(len(train), options.steps)
     schedule, _ = create_scheduler_v2(
-        optimizer, "cosine", num_epochs=given.epochs, warmup_epochs=given.epochs // WARMUP_SHARE, warmup_lr=WARMUP_LR,
-        step_on_epochs=False, updates_per_epoch=per_epoch,
+        optimizer, "cosine", num_epochs=options.epochs, warmup_epochs=options.epochs // WARMUP_SHARE,
+        warmup_lr=WARMUP_LR, step_on_epochs=False, updates_per_epoch=per_epoch,
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
     kept = {}
-    for epoch in range(1, given.epochs + 1):
+    for epoch in range(1, options.epochs + 1):
         loss = train_epoch(model, train, optimizer, schedule, first_step=(epoch - 1) * per_epoch, steps=per_epoch)
         val_loss, correct, count = evaluate(model, validation)
         row = {"epoch": epoch, "train_loss": loss, "val_loss": val_loss, "val_accuracy": correct / count}
-        row["seconds"] = time.perf_counter() - begun
+        row["seconds"] = time.perf_counter() - started
         rows.append(row)
-        with (given.out / METRICS).open("a", encoding="utf-8") as file:
+        with (options.out / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if best_row(rows) is row:
             kept = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(kept)
     _, correct, count = evaluate(model, test)
-    seen = given.epochs * per_epoch * BATCH  # the loader leaves out an epoch's last, smaller batch
-    write_facts(given.out, "test", correct, count, best_epoch=best_row(rows)["epoch"], images_seen=seen)
+    seen = options.epochs * per_epoch * BATCH  # the loader drops an epoch's last, smaller batch
+    write_facts(options.out, "test", correct, count, best_epoch=best_row(rows)["epoch"], images_seen=seen)
 
 
 def make_model(classes: int) -> nn.Module:
-    """Timm's Vision Transformer, with all else as it has it: a class token and learned positions."""
+    """Timm's Vision Transformer with its defaults: a class token and learned positions."""
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
@@ -126,7 +126,7 @@ def train_epoch(
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, int, int]:
-    """The mean cross-entropy on a split, how many of its images are right, and how many there are."""
+    """The mean cross-entropy on a split, its correct images, and all of them."""
     model.eval()
     total, correct, count = 0.0, 0, 0
     for images, labels in loader:

@@ -9,12 +9,12 @@ from vitreous.checkpoints.files.tensors import read_tensors
 
 def test_every_judge_is_listed():
     files = {path.name.removesuffix(".expected.npz") for path in equality.REFERENCE.glob("*.expected.npz")}
-    assert files == {judge.name for judge in equality.JUDGES}
+    assert files == {reference.name for reference in equality.REFERENCES}
 
 
-@pytest.mark.parametrize("judge", equality.JUDGES, ids=lambda judge: judge.name)
-def test_logits(judge):
-    ours, theirs = equality.logits_of(judge.name)
+@pytest.mark.parametrize("reference", equality.REFERENCES, ids=lambda reference: reference.name)
+def test_logits(reference):
+    ours, theirs = equality.logits_of(reference.name)
     assert ours.std(0).mean() > 0.1  # not vacuous: they vary across images
     torch.testing.assert_close(ours, theirs, rtol=0, atol=equality.TOLERANCES["logits"])
 

@@ -17,6 +17,22 @@ PACKAGE = ROOT / "vitreous"
 ANYTHING = ("",)
 START = ("cli", "support.errors", "support.text", "__init__")  # what `vitreous --help` may import
 
+# The parts of training, each with the parts below it that it may import.
+TRAINING = [
+    (part, tuple(f"training.{name}" for name in names.split()))
+    for part, names in {
+        "fields": "",
+        "objectives": "objectives fields",
+        "optimization": "optimization objectives",
+        "recipe": "recipe optimization objectives fields",
+        "planning": "planning recipe optimization objectives",
+        "learner": "planning recipe optimization objectives",
+        "records": "records planning recipe optimization objectives",
+        "validation": "learner records planning optimization objectives",
+        "loop": "validation learner records planning",
+        "run": "loop learner records planning recipe optimization",
+    }.items()
+]
 # The vitreous modules each part may import; the longest matching row counts.
 OURS = {
     "support": ("support",),
@@ -30,7 +46,11 @@ OURS = {
     "checkpoints.sources": ("checkpoints.sources", "checkpoints.files", "support", "model", "data.preprocessing"),
     "inspection": ("inspection", "support", "model"),
     "explain": ("explain", "inspection", "support", "model", "data.preprocessing", "data.images"),
-    "training": ("training", "support", "model", "checkpoints", "data", "evaluation"),
+    "training": (),
+    **{
+        f"training.{part}": ("support", "model", "checkpoints", "data", "evaluation", *below)
+        for part, below in TRAINING
+    },
     "deployment": (
         *("deployment", "support", "model", "checkpoints", "explain"),
         *("data.images", "data.preprocessing"),
@@ -147,6 +167,9 @@ def test_a_module_imports_only_what_it_may(module: str):
         ("inspection.trace", "import vitreous"),
         ("classifier", "from vitreous.training.loop import fit"),
         ("training.loop", "def fit():\n    from vitreous.cli.app import main"),
+        ("training.objectives.masked_patch", "from vitreous.training.optimization.step import train_step"),
+        ("training.records.results", "from vitreous.training.loop import fit"),
+        ("training.records.log", "if TYPE_CHECKING:\n    from vitreous.training.learner import Learner"),
         ("support.text", "import torch"),
         ("cli.train", "import numpy"),
         ("cli.train", "from vitreous.training.recipe.recipe import Recipe"),
@@ -164,6 +187,7 @@ def test_a_forbidden_import_is_found(module: str, source: str):
         ("checkpoints.store", "from vitreous import __version__"),
         ("checkpoints.store", "from vitreous.data import preprocessing"),
         ("classifier", "def f():\n    from vitreous.training.loop import fit"),
+        ("training.loop", "from vitreous.training.validation import evaluate"),
         ("cli.train", "def command():\n    import torch\n    from vitreous.training import loop"),
         ("__init__", "if TYPE_CHECKING:\n    from vitreous.model.vit import VisionTransformer"),
     ],

@@ -393,6 +393,6 @@ def train(
     Raises:
         InputError: an argument is not usable, and no folder is made; or training cannot continue.
     """
-    from vitreous.training.run import train as run
+    from vitreous.training.run import run_training
 
-    return load(run(data, model, recipe, out, settings, init=init).folder)
+    return load(run_training(data, model, recipe, out, settings, init=init).folder)

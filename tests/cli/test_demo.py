@@ -40,10 +40,10 @@ def test_it_trains_shows_and_leaves_a_report(quick, capsys):
     assert sum(matrix[i][i] for i in range(10)) / sum(map(sum, matrix)) == pytest.approx(accuracy)
     assert len(re.findall(r"^  \d-\d{4}\.png  \d  +[\d.]+%", out, re.MULTILINE)) == demo.SHOWN
 
-    following = out.partition("next:\n  vitreous predict runs/demo runs/demo/held_out\n")[2].splitlines()
-    assert following[1] == "  vitreous train photos/"
-    for line in (following[0], "vitreous predict runs/demo runs/demo/held_out"):
-        assert run(shlex.split(line)[1:]) == 0
+    commands = re.findall(r"^  vitreous (.*)$", out.partition("next:\n")[2], re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["predict", "inspect"]
+    for command in commands:
+        assert run(shlex.split(command)) == 0
     assert len(capsys.readouterr().out.splitlines()) > 10
 
 
@@ -52,7 +52,7 @@ def test_again_it_replaces_what_it_made(quick):
     first = (quick / "my demo/environment.json").stat()
     assert run(["demo", "--out", "my demo"]) == 0
     assert (quick / "my demo/environment.json").stat().st_ino != first.st_ino
-    assert [path.name for path in quick.iterdir()] == ["my demo"], "nothing is left beside it"
+    assert [path.name for path in quick.iterdir()] == ["my demo"], "nothing else is left"
 
 
 def test_below_the_target_it_fails_and_leaves_the_folder(quick, monkeypatch, capsys):
@@ -108,12 +108,12 @@ def in_a_folder(folder: Path) -> None:
     (folder / "held_out/mine.txt").write_text("precious")
 
 
-def without_mark(folder: Path) -> None:
-    (folder / demo.MARK).unlink()
+def without_manifest(folder: Path) -> None:
+    (folder / demo.MANIFEST).unlink()
 
 
-def with_broken_mark(folder: Path) -> None:
-    (folder / demo.MARK).write_text("[1]")
+def with_broken_manifest(folder: Path) -> None:
+    (folder / demo.MANIFEST).write_text("[1]")
 
 
 def linked(folder: Path) -> None:
@@ -127,40 +127,40 @@ def a_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        (in_a_folder, "now holds 'held_out/mine.txt' too; move that out of it, or give another"),
-        (without_mark, "is not the folder of an earlier demo; give another with --out"),
-        (with_broken_mark, "is not the folder of an earlier demo"),
+        (in_a_folder, "also contains 'held_out/mine.txt'; move that elsewhere, or choose another"),
+        (without_manifest, "is not the folder of an earlier demo; choose another with --out"),
+        (with_broken_manifest, "is not the folder of an earlier demo"),
         (linked, "is not the folder of an earlier demo"),
         (a_file, "is not the folder of an earlier demo"),
     ],
 )
-def test_what_is_not_the_demos_is_left_alone(change, told, earlier):
+def test_files_of_others_are_left_alone(change, message, earlier):
     change(earlier)
     before = {path: path.stat().st_ino for path in earlier.parent.rglob("*")}
-    with pytest.raises(InputError, match=told), demo.replacing(earlier):
+    with pytest.raises(InputError, match=message), demo.replacing(earlier):
         pytest.fail("it began to work")
     assert {path: path.stat().st_ino for path in earlier.parent.rglob("*")} == before
 
 
-def test_the_folder_we_are_in_is_not_replaced(earlier, monkeypatch, capsys):
+def test_the_current_folder_is_not_replaced(earlier, monkeypatch, capsys):
     monkeypatch.chdir(earlier / "held_out")
     for folder in ("..", str(earlier)):
         assert run(["demo", "--out", folder]) == 2
-        assert "is the one you are in" in capsys.readouterr().err
+        assert "is the current folder" in capsys.readouterr().err
     monkeypatch.chdir(earlier)
     assert run(["demo", "--out", "."]) == 2
-    assert "hint: go to another with cd, or give another with --out" in capsys.readouterr().err
+    assert "hint: cd to another folder, or choose another with --out" in capsys.readouterr().err
     assert (earlier / "report.html").read_text() == "first"
 
 
-def test_a_folder_in_use_is_told_before_the_work(quick, capsys):
+def test_a_folder_in_use_is_reported_before_the_work(quick, capsys):
     (quick / "photos").mkdir()
     (quick / "photos/cat.jpg").write_text("precious")
     assert run(["demo", "--out", "photos"]) == 2
     out, error = capsys.readouterr()
     assert out == ""
     assert error.splitlines() == [
-        "error: 'photos' is not the folder of an earlier demo", "hint: give another with --out",
+        "error: 'photos' is not the folder of an earlier demo", "hint: choose another with --out",
     ]  # fmt: skip

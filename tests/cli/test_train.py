@@ -1,11 +1,16 @@
 """`vitreous train`."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from vitreous.cli.app import run
 
@@ -23,7 +28,37 @@ def test_trains_on_the_digits(tmp_path, monkeypatch, capsys):
     assert "epoch 2/2" in printed
     assert (tmp_path / "runs/digits/model.safetensors").is_file()
     assert run(["train", "digits", *QUICK]) == 2
-    assert "is used" in capsys.readouterr().err
+    assert "is in use" in capsys.readouterr().err
+
+
+def photos(folder: Path) -> None:
+    """Noise in two classes with names that a shell would split."""
+    noise = np.random.default_rng(0)
+    for name in ("a cat's", "dogs & co"):
+        (folder / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number} $HOME.png")
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "commands"),
+    [
+        ("my photos", (), ["predict", "inspect", "explain"]),
+        ("my photos", ("--set", "goal=masked_patch", "--set", "patch_dropout=0"), ["train", "inspect"]),
+        ("digits", (), ["inspect"]),
+    ],
+)
+def test_the_next_commands_run_as_printed(data, settings, commands, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "my photos")
+    small = ("--model", "mu/4", "--set", "image_size=8", "--set", "batch_size=512", *settings)
+    assert run(["train", data, *QUICK[:2], "--set", "warmup_epochs=0", "--set", "threads=1", *small]) == 0
+    out = capsys.readouterr().out
+    printed = re.findall(r"^  vitreous (.*)$", out.partition("next:\n")[2], re.MULTILINE)
+    assert [line.split()[0] for line in printed] == commands
+    for line in printed:
+        assert run(shlex.split(line)) == 0, line
 
 
 @pytest.mark.parametrize(
@@ -35,17 +70,17 @@ def test_trains_on_the_digits(tmp_path, monkeypatch, capsys):
         (["digits", "--model", "Tii/2"], "there is no variant 'Tii/2'", ""),
         (["digits", "--recipe", "agureg"], "there is no recipe 'agureg'", "did you mean 'augreg'?"),
         (["digits", "--recipe", "augreg+medium9"], "there is no option of the recipe 'augreg' 'medium9'", "medium1"),
-        (["digits", "--init", "pretrained", "--model", "G/14"], "no AugReg weights are known of the variant", "B/16"),
+        (["digits", "--init", "pretrained", "--model", "G/14"], "no AugReg weights of the variant", "B/16"),
         (["no/such/folder"], "'no/such/folder' does not exist", "FOLDER/CLASS/IMAGE"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, cause, hint):
     monkeypatch.chdir(tmp_path)
     assert run(["train", *arguments]) == 2
-    told = capsys.readouterr().err
-    assert cause in told
-    assert hint in told
-    assert len(told.splitlines()) <= 2
+    error = capsys.readouterr().err
+    assert cause in error
+    assert hint in error
+    assert len(error.splitlines()) <= 2
     assert [*tmp_path.iterdir()] == []
 
 
@@ -72,10 +107,10 @@ def test_an_interrupt_is_one_line(tmp_path):
                 process.send_signal(signal.SIGINT)
                 break
         try:
-            _, told = process.communicate(timeout=60)
+            _, error = process.communicate(timeout=60)
         finally:
             process.kill()  # nothing, if it has ended
     assert process.returncode == 130
-    assert told.startswith("stopped")
-    assert len(told.splitlines()) == 1
+    assert error.startswith("stopped")
+    assert len(error.splitlines()) == 1
     assert (tmp_path / "runs/digits/model.safetensors").is_file()

@@ -33,10 +33,10 @@ def test_the_table_of_models():
 
 def test_the_table_of_equality():
     table = rows("docs/equality.md", "equality")
-    assert len(table) == len(equality.JUDGES) + len(equality.TOLERANCES) - 1
-    for cells, judge in zip(table, equality.JUDGES, strict=False):
-        assert cells[0] == judge.code
-        assert f"`{judge.name}`" in cells[1]
+    assert len(table) == len(equality.REFERENCES) + len(equality.TOLERANCES) - 1
+    for cells, reference in zip(table, equality.REFERENCES, strict=False):
+        assert cells[0] == reference.code
+        assert f"`{reference.name}`" in cells[1]
     for _, _, difference, tolerance in table:
         assert 0 < float(difference) < float(tolerance)
 

@@ -15,10 +15,10 @@ from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.cli import app
 from vitreous.cli.app import read_settings
 from vitreous.data.sources.open import open_data
+from vitreous.training.objectives.goals import OBJECTIVES
 from vitreous.training.planning import defaults as choices
-from vitreous.training.planning.defaults import resolve
-from vitreous.training.planning.request import Request
-from vitreous.training.planning.task import MOST_WORKERS
+from vitreous.training.planning.defaults import resolve_recipe
+from vitreous.training.planning.plan import MOST_WORKERS, choose_recipe, named_recipe
 from vitreous.training.recipe.files import built_in, options_of
 from vitreous.training.recipe.recipe import LEAVES, Recipe
 from vitreous.training.recipe.sections import DataSection
@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = "docs/training.md"
 TEXT = (ROOT / DOCUMENT).read_text(encoding="utf-8")
 MINE = re.findall(r"^```toml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-ELSEWHERE = {  # what a run on the digits and a CPU does not write
+ELSEWHERE = {  # not written by a run on the digits and a CPU
     "metrics": {"mfu"},  # on a GPU
-    "folder": {"tensorboard/"},  # where it is asked for
+    "folder": {"tensorboard/"},  # if it is requested
 }
 
 
@@ -48,9 +48,11 @@ def first_cells(table: str) -> set[str]:
 
 def test_every_recipe_has_a_row_with_its_options():
     table = rows(DOCUMENT, "recipes")
-    told = {names(name)[0]: [word for word in names(options) if word.startswith("+")] for name, _, options in table}
-    assert told == {name: [f"+{option}" for option in options_of(path)] for name, path in built_in().items()}
-    assert len(table) == len(told)
+    documented = {
+        names(name)[0]: [word for word in names(options) if word.startswith("+")] for name, _, options in table
+    }
+    assert documented == {name: [f"+{option}" for option in options_of(path)] for name, path in built_in().items()}
+    assert len(table) == len(documented)
 
 
 def shown(value: object) -> str:
@@ -65,7 +67,7 @@ def shown(value: object) -> str:
 
 
 def words_of(annotation: object) -> set[str]:
-    """The words that a leaf's type lets through, but "auto"."""
+    """The words that a leaf's type allows, except "auto"."""
     if isinstance(annotation, str):
         return {annotation} - {"auto"}
     return {word for part in get_args(annotation) for word in words_of(part)}
@@ -79,7 +81,8 @@ def test_every_value_has_a_row_with_its_default_and_its_choices(section):
         (f"`{name}`", shown(field.default)) for name, field in fields.items()
     ]
     for (name, _, meaning), field in zip(table, fields.values(), strict=True):
-        assert words_of(field.annotation) <= set(names(meaning)), name
+        words = {*OBJECTIVES} if name == "`goal`" else words_of(field.annotation)
+        assert words <= set(names(meaning)), name
 
 
 def test_the_choices_of_a_type_are_found():
@@ -87,8 +90,8 @@ def test_the_choices_of_a_type_are_found():
     assert words_of(int | None) == set()
 
 
-def test_what_is_chosen_is_told_with_its_numbers():
-    told = {what: how for what, how, _ in rows(DOCUMENT, "chosen")}
+def test_the_automatic_choices_have_their_numbers():
+    texts = {what: how for what, how, _ in rows(DOCUMENT, "chosen")}
     (large, s, _), (middle, ti, _), (_, _, small) = choices.SIZES
     expected = {
         "size, from scratch": [
@@ -105,7 +108,7 @@ def test_what_is_chosen_is_told_with_its_numbers():
         ],
         "workers": [f"{MOST_WORKERS} at most"],
     }
-    assert [(what, part) for what, parts in expected.items() for part in parts if part not in told[what]] == []
+    assert [(what, part) for what, parts in expected.items() for part in parts if part not in texts[what]] == []
 
 
 def test_the_tables_of_a_run_are_what_it_writes(tmp_path, monkeypatch):
@@ -136,37 +139,37 @@ def option(words: list[str], name: str) -> str | None:
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch) -> Path:
-    """A folder with what the documents' commands name: the recipe of one's own, runs, a file of weights."""
+    """A folder with what the documents' commands name: the example recipe, runs, a file of weights."""
     monkeypatch.chdir(tmp_path)
     [text] = MINE
     (tmp_path / "mine.toml").write_text(text)
     for name in ("photos", "masked", "pretrained"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     (tmp_path / "B_16.npz").touch()
-    monkeypatch.setattr("vitreous.training.planning.weights.default_weights", lambda say: None)
+    monkeypatch.setattr("vitreous.training.planning.weights.default_weights", lambda notify: None)
     return tmp_path
 
 
 @pytest.mark.parametrize("words", documented(), ids=" ".join)
 def test_what_a_command_asks_for_exists(words, mine):
-    """Recipe, options, settings and variant; and where it starts from scratch, the model can be made."""
+    """Recipe, options, settings and variant exist; and if it starts from scratch, the model can be made."""
     settings = read_settings([value for word, value in pairwise(words) if word == "--set"])
     settings |= {} if option(words, "--init") is None else {"init": option(words, "--init")}
     model = option(words, "--model") or "auto"
-    plan, weights = Request(option(words, "--recipe"), model, settings, words[2] == "digits").decide(print)
+    named = named_recipe(option(words, "--recipe"), model, settings, words[2] == "digits")
+    recipe, weights = choose_recipe(named, model, settings, print)
     assert settings.keys() <= LEAVES.keys()
     if weights is not None:
         assert weights in KNOWN or Path(weights).exists()
     else:
-        few = plan.with_settings({"steps": 2, "warmup_steps": 0})
+        short = recipe.with_settings({"steps": 2, "warmup_steps": 0})
         digits = open_data("digits")
         like_photos = replace(digits, channels=3, flip_ok=True, native_size=(256, 256))
-        assert resolve(few, digits if words[2] == "digits" else like_photos).config.num_classes == (
-            10 if plan.objective.goal == "classes" else 0
-        )
+        _, config, _ = resolve_recipe(short, digits if words[2] == "digits" else like_photos)
+        assert config.num_classes == (10 if recipe.objective.goal == "classes" else 0)
 
 
-def test_the_recipe_of_ones_own_changes_what_it_says(mine):
+def test_the_example_recipe_changes_what_it_says(mine):
     base, own, both = (Recipe.load(name) for name in ("small-data", "mine.toml", "mine.toml+long+averaged"))
     assert (own.augmentation.randaugment_layers, own.optimizer.lr) == (2, 5e-4)
     assert (own.augmentation.mixup, own.schedule) == (base.augmentation.mixup, base.schedule)

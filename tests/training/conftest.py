@@ -1,4 +1,4 @@
-"""A folder of photos and a run that is over in a second."""
+"""A folder of photos and settings of a run of a second."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ QUICK = {
 
 @pytest.fixture
 def quick() -> dict:
-    """Settings of a run that is over in a second."""
+    """Settings of a run of a second."""
     return dict(QUICK)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Noisy pictures of three colors, 12 each to learn from and 4 to test."""
+    """Noisy pictures of three colors, 12 each to train and 4 to test."""
     noise = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 4)):
         for name, color in CLASSES.items():

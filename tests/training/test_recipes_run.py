@@ -10,10 +10,10 @@ from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.recipe.files import built_in, options_of
 from vitreous.training.recipe.recipe import Recipe
-from vitreous.training.run import train
+from vitreous.training.run import run_training
 
 NAMES = [name for recipe, path in built_in().items() for name in (recipe, *(f"{recipe}+{o}" for o in options_of(path)))]
-TINY = {"variant": "mu/4", "image_size": 8}  # the shape; what else the recipe says of the model stays
+TINY = {"variant": "mu/4", "image_size": 8}  # the shape; the rest of the recipe's model stays
 SHORT = {"batch_size": 17, "steps": 2, "warmup_steps": 0, "threads": 1, "workers": 0, "device": "cpu"}
 
 
@@ -33,15 +33,15 @@ def test_a_recipe_runs_two_steps(name: str, photos, tmp_path, weights):
     data = "digits" if name == "digits" else photos
     recipe = Recipe.load(name)
     if recipe.model.init == "pretrained":
-        run = train(data, weights, name, tmp_path / "out", SHORT | {"image_size": 12}, quiet=True)
+        run = run_training(data, weights, name, tmp_path / "out", SHORT | {"image_size": 12}, quiet=True)
     else:
         settings = SHORT | ({} if name == "digits" else TINY)
-        run = train(data, recipe=name, out=tmp_path / "out", settings=settings, quiet=True)
+        run = run_training(data, recipe=name, out=tmp_path / "out", settings=settings, quiet=True)
     assert run.rows[-1]["step"] == 2
     ours, theirs = run.recipe.model_dump(), recipe.model_dump()
     for section in ("augmentation", "objective", "optimizer", "averaging"):
         differing = {leaf for leaf in theirs[section] if ours[section][leaf] != theirs[section][leaf]}
-        assert differing <= {"flip"}, "what the recipe says is what was done"
+        assert differing <= {"flip"}, "the run did what the recipe says"
     for leaf in ("pooling", "position_embedding", "dropout", "stochastic_depth", "patch_dropout"):
         assert ours["model"][leaf] == theirs["model"][leaf]
     stored = load_model(run.folder / "model.safetensors")
@@ -50,7 +50,7 @@ def test_a_recipe_runs_two_steps(name: str, photos, tmp_path, weights):
 
 
 @pytest.mark.parametrize("name", built_in())
-def test_a_header_says_what_a_person_asks_first(name: str):
+def test_a_header_has_command_hardware_hours_and_result(name: str):
     header = built_in()[name].read_text().partition("\n[")[0]
     assert all(line.startswith("#") for line in header.splitlines() if line)
     command, *others = (
@@ -58,7 +58,7 @@ def test_a_header_says_what_a_person_asks_first(name: str):
     )
     assert command.startswith(f"vitreous train {'digits' if name == 'digits' else 'photos/'}")
     assert name in ("digits", "small-data", "finetune") or f"--recipe {name}" in command.partition("\n")[0]
-    assert all(others), "hardware, hours and the result to expect are said"
+    assert all(others), "hardware, hours and the expected result"
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,12 @@ def test_a_model_of_the_paper_has_a_hidden_layer_of_its_own_width():
 
 def test_masked_patches_then_classes(photos, tmp_path):
     """The paper's way: no labels first, then the weights with a new head."""
-    first = train(photos, recipe="masked-patch", out=tmp_path / "first", settings=SHORT | TINY, quiet=True)
+    first = run_training(photos, recipe="masked-patch", out=tmp_path / "first", settings=SHORT | TINY, quiet=True)
     assert first.outcome is None
     assert not (first.folder / "confusion_matrix.png").exists()
-    second = train(photos, str(first.folder), out=tmp_path / "second", settings=SHORT | {"lr": 1e-12}, quiet=True)
+    second = run_training(
+        photos, str(first.folder), out=tmp_path / "second", settings=SHORT | {"lr": 1e-12}, quiet=True
+    )
     assert second.recipe.model.weights == str(first.folder)
     assert len(second.outcome.labels) == 12
     before, after = (load_model(run.folder / "model.safetensors").model for run in (first, second))

@@ -20,56 +20,53 @@ if TYPE_CHECKING:
     from vitreous.evaluation.metrics import Outcome
 
 OUT = Path("runs/demo")
-MARK = "demo.json"  # lists what the demo wrote; a folder that holds anything else is not replaced
+MANIFEST = "demo.json"  # lists the demo's files; a folder with any other file is not replaced
 IMAGES = "held_out"
 REPORT = "report.html"
 TARGET = 0.97  # test accuracy; a demo below it has failed
 FAILED = 1
 SHOWN = 5  # held-out images that are predicted
-SETTINGS: dict[str, Any] = {}  # what differs from the recipe
+SETTINGS: dict[str, Any] = {}  # that differ from the recipe
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="The run's folder; an earlier demo's is replaced, any other is not.")] = OUT,
+    out: Annotated[Path, typer.Option(help="The run's folder; only an earlier demo's is replaced.")] = OUT,
 ) -> None:
     """Train a small model on handwritten digits, and leave a report to look at."""
     with replacing(out):
         accuracy = demonstrate(out)
     images = sorted((out / IMAGES).iterdir())
     print(f"\nreport: {printable(str(out / REPORT))}\nnext:")
-    for words in (
-        ("predict", out, out / IMAGES),
-        ("inspect", out, "--image", images[0]),
-        ("train", "photos/"),
-    ):
+    for words in (("predict", out, out / IMAGES), ("inspect", out, "--image", images[0])):
         print(printable(f"  vitreous {shlex.join(map(str, words))}"))
+    print("For your own photos, make a folder with a subfolder per class; vitreous train takes its name.")
     if accuracy < TARGET:
         print(f"error: the test accuracy is below {TARGET:.0%}", file=sys.stderr)
         raise typer.Exit(FAILED)
 
 
 def demonstrate(out: Path) -> float:
-    """Does it all in a new folder; returns the test accuracy."""
+    """Trains, evaluates and writes the report in a new folder; returns the test accuracy."""
     from vitreous.classifier import load
     from vitreous.data.sources.open import DIGITS
     from vitreous.pages.report import write_report
-    from vitreous.training.run import train
+    from vitreous.training.run import run_training
 
-    print("A small Vision Transformer learns to read handwritten digits, from nothing, on this machine.\n")
-    run = train(DIGITS, recipe=DIGITS, out=out, settings=SETTINGS)
+    print("A small Vision Transformer learns to read handwritten digits from scratch, on this machine.\n")
+    run = run_training(DIGITS, recipe=DIGITS, out=out, settings=SETTINGS)
     data, outcome = run.data, run.outcome
     assert data.test is not None, "the digits have a test split"
     assert outcome is not None, "the recipe learns classes"
-    print("\nWhat it takes the test images for (rows: the digit, columns: the answer)\n")
+    print("\nTest images by digit (rows) and prediction (columns)\n")
     print(confusion_table(outcome, data.class_names))
     saved = save_images(data.test, data.class_names, out / IMAGES)
-    print("\nSome of them (the name begins with the digit)\n")
+    print("\nSome predictions (the file name begins with the digit)\n")
     rows = {place: row for row, place in enumerate(outcome.places.tolist())}
     for name, place in saved[:: max(1, len(saved) // SHOWN)]:
         classes, probabilities = outcome.classes[rows[place]], outcome.probabilities[rows[place]]
-        likeliest = [(data.class_names[i], p) for i, p in zip(classes, probabilities.tolist(), strict=True)]
-        others = ", ".join(f"{other} {p:.1%}" for other, p in likeliest[1:])
-        print(f"  {name}  {likeliest[0][0]}  {likeliest[0][1]:6.1%}  ({others})")
+        top = [(data.class_names[i], p) for i, p in zip(classes, probabilities.tolist(), strict=True)]
+        others = ", ".join(f"{other} {p:.1%}" for other, p in top[1:])
+        print(f"  {name}  {top[0][0]}  {top[0][1]:6.1%}  ({others})")
     write_report(out, load(out), data, outcome)
     return outcome.accuracy
 
@@ -85,7 +82,7 @@ def confusion_table(outcome: "Outcome", class_names: Sequence[str]) -> str:
 
 
 def save_images(split: "Split", class_names: Sequence[str], folder: Path) -> list[tuple[str, int]]:
-    """Writes the first image of each class as a PNG, to try the model on; returns their names and places."""
+    """Writes the first image of each class as a PNG, to try the model on; returns names and positions."""
     folder.mkdir()
     saved = []
     for label, name in enumerate(class_names):
@@ -101,26 +98,26 @@ def save_images(split: "Split", class_names: Sequence[str], folder: Path) -> lis
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[None]:
-    """Makes way for a new demo: an earlier one's folder is removed when the block has done, or put back if it fails.
+    """Replaces an earlier demo's folder: it is removed when the block ends, or restored if the block fails.
 
     Raises:
-        InputError: there is a folder that holds anything else than what a demo wrote, or we are in it.
+        InputError: the folder has files that no demo wrote, or is the current one.
     """
     from vitreous.support.files import write_json
 
     before, was_empty = None, folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
     if not was_empty and (folder.exists() or folder.is_symlink()):
         check_is_demo(folder)
-        if Path.cwd().is_relative_to(folder.resolve()):  # the shell would go on in what is removed
-            cause = f"the folder of the earlier demo, {str(folder)!r}, is the one you are in"
-            raise InputError(cause, "go to another with cd, or give another with --out")
+        if Path.cwd().is_relative_to(folder.resolve()):  # the shell would be left in a removed folder
+            cause = f"the folder of the earlier demo, {str(folder)!r}, is the current folder"
+            raise InputError(cause, "cd to another folder, or choose another with --out")
         before = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
         folder.rename(before)
     try:
         yield
-        write_json(folder / MARK, {"files": files_below(folder)})
+        write_json(folder / MANIFEST, {"files": files_below(folder)})
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # all in it was made by the block
+        shutil.rmtree(folder, ignore_errors=True)  # the block made everything in it
         if before is not None:
             before.rename(folder)
         elif was_empty:
@@ -131,22 +128,22 @@ def replacing(folder: Path) -> Iterator[None]:
 
 
 def check_is_demo(folder: Path) -> None:
-    """Raises InputError unless the folder holds what a demo wrote, and nothing else."""
-    refused = InputError(f"{str(folder)!r} is not the folder of an earlier demo", "give another with --out")
-    if folder.is_symlink() or not (folder / MARK).is_file():
-        raise refused
+    """Raises InputError unless a demo wrote everything in the folder."""
+    refusal = InputError(f"{str(folder)!r} is not the folder of an earlier demo", "choose another with --out")
+    if folder.is_symlink() or not (folder / MANIFEST).is_file():
+        raise refusal
     try:
-        written = {MARK, *json.loads((folder / MARK).read_text(encoding="utf-8"))["files"]}
+        written = {MANIFEST, *json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise refused from error
+        raise refusal from error
     others = [name for name in files_below(folder) if name not in written]
     if others:
-        cause = f"the folder of the earlier demo, {str(folder)!r}, now holds {others[0]!r} too"
-        raise InputError(cause, "move that out of it, or give another folder with --out")
+        cause = f"the folder of the earlier demo, {str(folder)!r}, also contains {others[0]!r}"
+        raise InputError(cause, "move that elsewhere, or choose another folder with --out")
 
 
 def files_below(folder: Path) -> list[str]:
-    """What is in a folder but folders, relative to it."""
+    """The files below a folder, relative to it."""
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
     )

@@ -1,35 +1,38 @@
 """`vitreous train`."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vitreous.cli.app import STOPPED, read_settings
 from vitreous.support.text import printable
 
+if TYPE_CHECKING:
+    from vitreous.training.run import Run
+
 
 def command(
     data: Annotated[
         str,
         typer.Argument(
-            help='A folder or zip of images in one folder per class, perhaps below train/, val/ and test/; or "digits".'
+            help="A folder or zip of images with a subfolder per class, perhaps below train/, val/ and test/; or "
+            '"digits".'
         ),
     ],
     model: Annotated[
         str,
         typer.Option(
-            help="Weights to go on from: a run, a file or a name (vitreous list models); or a variant such as S/16, to "
-            "train from scratch. Auto takes known weights if they are at hand, else what fits the images."
+            help="Weights to start from: a run, a file or a name (vitreous list models); or a variant such as S/16, to "
+            "train from scratch. Auto uses known weights if available, otherwise a model that suits the images."
         ),
     ] = "auto",
     init: Annotated[
         Literal["auto", "random", "pretrained"] | None,
-        typer.Option(
-            help="Whether to start from fresh weights or from known ones, also of a variant; the recipe's by default."
-        ),
+        typer.Option(help="Start from fresh weights, or from known weights of a variant; the recipe's by default."),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -39,31 +42,39 @@ def command(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="A value of the recipe to change, such as lr=1e-3; repeatable."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value, such as lr=1e-3; repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/ and the data's name by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; by default runs/ and the name of the data.")
+    ] = None,
 ) -> None:
     """Train a model on your images."""
     from vitreous.classifier import load
     from vitreous.pages.report import write_report
-    from vitreous.training.run import train
+    from vitreous.training.run import run_training
 
     try:
-        run = train(data, model, recipe, out, read_settings(settings or []), init=init)
+        run = run_training(data, model, recipe, out, read_settings(settings or []), init=init)
         if run.outcome is not None:
             report = write_report(run.folder, load(run.folder), run.data, run.outcome)
             print(printable(f"report: {report}"))
     except KeyboardInterrupt:
-        print("stopped; whatever the run has written is whole", file=sys.stderr)
+        print("stopped; the files written so far are complete", file=sys.stderr)
         raise typer.Exit(STOPPED) from None
-    folder = shlex.quote(str(run.folder))
     print("next:")
+    for words in next_commands(data, run):
+        print(printable(f"  vitreous {shlex.join(words)}"))
+
+
+def next_commands(data: str, run: "Run") -> list[list[str]]:
+    """Commands that use the run, with an image of the data if it is a folder; they run as printed."""
+    folder = str(run.folder)
+    split = run.data.validation if run.data.test is None else run.data.test
+    paths = (os.path.join(data, name) for name in split.names)  # noqa: PTH118 (a Path would drop a leading ./)
+    image = next((path for path in paths if path.isprintable() and Path(path).is_file()), None)
+    inspect = ["inspect", folder, *([] if image is None else ["--image", image])]
     if run.outcome is None:
-        print(printable(f"  vitreous train {shlex.quote(data)} --model {folder} --out {folder}-finetuned"))
-    else:
-        print(printable(f"  vitreous predict {folder} photo.jpg"))
-    print(printable(f"  vitreous inspect {folder} --image photo.jpg"))
-    if run.outcome is not None:
-        print(printable(f"  vitreous train more-photos/ --model {folder}"))
+        return [["train", data, "--model", folder, "--out", f"{folder}-finetuned"], inspect]
+    if image is None:
+        return [inspect]
+    return [["predict", folder, image], inspect, ["explain", folder, image, "--out", f"{folder}-explained"]]

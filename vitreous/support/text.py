@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+LONGEST_NAME = 24  # characters of a class name in a figure
 LISTED = 8  # names in one error message
 # With these, and the full-width forms of the four signs, a spreadsheet cell becomes a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -55,6 +56,12 @@ def toml_value(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return table["value"] if list(table) == ["value"] else text
+
+
+def shortened(name: str) -> str:
+    """A class name that fits in a figure."""
+    name = printable(name)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def listed(items: Sequence[str], most: int = LISTED) -> str:

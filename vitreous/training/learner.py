@@ -1,167 +1,171 @@
-"""A learner: a model with all that moves it, from the targets of a batch to the update."""
+"""What learns: a model with everything that an update changes."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
-from vitreous.checkpoints.load import load_checkpoint
 from vitreous.data.loader import Batch
-from vitreous.data.sampling import masking_generator
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.training.objectives.distillation import Distilled, match_teacher
-from vitreous.training.objectives.masked_patch import MaskedPatchPrediction
-from vitreous.training.objectives.objective import Classification, CrossEntropy, Objective, Targets, balanced_weights
+from vitreous.training.objectives.goals import objective_class
+from vitreous.training.objectives.objective import VALIDATION, Objective, Targets
 from vitreous.training.optimization.averaging import WeightAverage
-from vitreous.training.optimization.memory import MicroBatch
-from vitreous.training.optimization.optimizer import adam, adamw, freeze, sgd
-from vitreous.training.optimization.precision import LossScale, Precision
-from vitreous.training.optimization.schedule import Course
-from vitreous.training.optimization.step import StepResult, train_step
-from vitreous.training.planning.task import Task
-from vitreous.training.recipe.sections import OptimizerSection
+from vitreous.training.optimization.memory import MicroBatch, free_bytes, largest_fit, parameter_bytes, saved_bytes
+from vitreous.training.optimization.optimizer import freeze, make_optimizer
+from vitreous.training.optimization.precision import LossScale
+from vitreous.training.optimization.schedule import Schedule
+from vitreous.training.optimization.step import StepResult, Streak, train_step
+from vitreous.training.planning.plan import Plan
 
-COMPILERS = ("torch._dynamo", "torch._inductor")  # not imported for the names of their errors: they take seconds
-COMPILES = 4  # of one block: training and evaluation, each for a whole batch and for other sizes
+COMPILERS = ("torch._dynamo", "torch._inductor")  # importing them for their errors would take seconds
+COMPILATIONS = 4  # of one block: training and evaluation, each for a whole batch and for other sizes
+PROBE = 2  # images that measure the memory of one
 
 
-@dataclass(eq=False)
 class Learner:
-    """What is trained, and how.
+    """A model in training. Everything that changes in training is here and in `state_dict`.
 
     Args:
-        model: on the task's device; changed by every update.
+        plan: of the run; `run_training` replaces it by the same with what was chosen for the machine.
+        notify: called with a line when the micro-batch shrinks.
+
+    Raises:
+        InputError: parts to freeze do not exist, or a teacher cannot teach these classes.
+
+    Attributes:
+        model: on the plan's device.
         objective: what it learns.
         optimizer: of the parameters of both.
-        course: the learning rate of each step.
+        average: of the weights, or None.
+        loss_scale: of float16, or None.
         micro_batch: how many images go through the model at once.
-        average: of the weights, if there is one.
-        precision: of the activations.
-        loss_scale: of float16.
+        streak: of skipped steps.
+        step: updates made so far.
     """
 
-    model: VisionTransformer
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    course: Course
-    micro_batch: MicroBatch
-    average: WeightAverage | None
-    precision: Precision
-    loss_scale: LossScale | None
+    def __init__(self, plan: Plan, notify: Callable[[str], None]) -> None:
+        recipe, section = plan.recipe, plan.recipe.optimizer
+        self.plan, self.step = plan, 0
+        model = VisionTransformer(plan.config) if plan.start is None else plan.start.stored.model
+        self.model = model.to(plan.device)
+        freeze(self.model, section.frozen)
+        self.objective = objective_class(recipe.objective).make(plan.setup).to(plan.device)
+        decay = recipe.averaging.ema_decay
+        self.average = WeightAverage(self.model, decay, self.objective) if decay else None
+        self.model.encoder.checkpoint_activations = recipe.run.checkpoint_activations
+        if recipe.run.compile:
+            compile_blocks(self.model)
+        self.optimizer = make_optimizer(
+            self.model, self.objective, algorithm=section.algorithm, lr=section.lr, weight_decay=section.weight_decay,
+            layer_decay=section.layer_decay, betas=section.betas, eps=section.eps, momentum=section.momentum,
+        )  # fmt: skip
+        warmup, cooldown = recipe.schedule.warmup_and_cooldown(plan.steps_per_epoch)
+        self.schedule = Schedule(section.lr, plan.total_steps, warmup, cooldown, recipe.schedule.decay)
+        self.loss_scale = LossScale(plan.device) if plan.precision == "float16" else None
+        self.streak = Streak(section.max_skipped)
+        self.micro_batch = MicroBatch(recipe.data.micro_batch or self._largest_micro_batch(), notify)
 
     @property
-    def kept_model(self) -> VisionTransformer:
-        """The one that is validated and kept: the average where there is one."""
+    def eval_model(self) -> VisionTransformer:
+        """The model that is validated and saved: the average if there is one."""
         return self.model if self.average is None else self.average.model
 
     @property
-    def kept_objective(self) -> Objective:
-        """What belongs to the kept model: for masked patches, the decoder."""
+    def eval_objective(self) -> Objective:
+        """The objective of that model, with its decoder if it has one."""
         return self.objective if self.average is None else self.average.objective
 
-    def inputs(self, task: Task, batch: Batch, epoch: int, number: int, mixed: bool = True) -> tuple[Images, Targets]:
-        """The images of a batch as the model gets them, and their targets.
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return self.schedule(self.step)
 
-        Args:
-            task: of the batch.
-            batch: with at least one image.
-            epoch: from 1 in training; masks of validation are those of epoch 0.
-            number: of the batch in its epoch.
-            mixed: whether images may be mixed with each other, as in training.
+    def train(self) -> None:
+        """Sets the model and the objective to training mode."""
+        self.model.train()
+        self.objective.train()
+
+    def prepare(self, batch: Batch) -> tuple[Images, Targets]:
+        """The images of the next update as the model sees them, and their targets."""
+        epoch, number = divmod(self.step, self.plan.steps_per_epoch)
+        return self.objective.prepare(batch, self.plan.setup, epoch + 1, number)
+
+    def update(self, batch: Batch) -> StepResult | None:
+        """Moves the weights once, along the batch's gradient; None if all of its images are broken.
+
+        Raises:
+            InputError: not even one image fits into memory, or torch.compile failed.
         """
-        if isinstance(self.objective, MaskedPatchPrediction):
-            pixels = batch.images.to(task.device, non_blocking=True)
-            images = task.preprocessing.normalize(pixels)
-            generator = masking_generator(task.recipe.run.seed, epoch, number)
-            return images, self.objective.targets(pixels, images, generator)
-        return task.mixed_tensors(batch, epoch, number) if mixed else task.tensors(batch)
+        result = None
+        if len(batch):
+            images, targets = self.prepare(batch)
+            result = self._move(images, targets)
+            self.streak.add(self.step, result.skipped)
+            if self.average is not None:
+                self.average.update(self.model, self.objective)
+        self.step += 1
+        return result
 
-    def update(self, images: Images, targets: Targets, step: int, clip_norm: float) -> StepResult:
-        """Moves the weights once.
-
-        Args:
-            images: of the batch.
-            targets: of the batch.
-            step: from 0.
-            clip_norm: the largest norm of all gradients together.
-        """
-        move = partial(
-            train_step, self.model, self.optimizer, self.objective, images, targets, lr=self.course(step),
-            clip_norm=clip_norm, precision=self.precision, loss_scale=self.loss_scale,
+    def _move(self, images: Images, targets: Targets) -> StepResult:
+        step = partial(
+            train_step, self.model, self.optimizer, self.objective, images, targets, lr=self.lr,
+            clip_norm=self.plan.recipe.optimizer.clip_norm, precision=self.plan.precision, loss_scale=self.loss_scale,
         )  # fmt: skip
         try:
-            result = self.micro_batch.run(move, self.optimizer.zero_grad)
+            return self.micro_batch.run(step, self.optimizer.zero_grad)
         except RuntimeError as error:
             if not type(error).__module__.startswith(COMPILERS):
                 raise
             reason = str(error).strip().partition("\n")[0]
             raise InputError(f"torch.compile failed: {reason}", "set compile=false") from error
-        if self.average is not None:
-            self.average.update(self.model, self.objective)
-        return result
 
+    def _largest_micro_batch(self) -> int:
+        """How many images of a batch fit into the device's memory, from a measurement of a few."""
+        plan = self.plan
+        height, width = plan.preprocessing.image_size
+        pixels = torch.zeros(PROBE, plan.preprocessing.channels, height, width, dtype=torch.uint8)
+        labels = torch.zeros(PROBE, dtype=torch.int64)
+        images, targets = self.objective.prepare(Batch(pixels, labels, labels), plan.setup, VALIDATION, 0)
+        self.train()
+        per_image = saved_bytes(self.model, self.objective, images, targets, plan.precision)
+        weights = parameter_bytes(self.model, self.objective)
+        return largest_fit(plan.batch_size, per_image, weights, free_bytes(plan.device))
 
-def make_learner(model: VisionTransformer, task: Task, micro_batch: MicroBatch) -> Learner:
-    """Puts together what a resolved recipe says of how a model is to be trained.
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an update changes, torch's random state included; its tensors are the learner's own."""
+        device = self.plan.device
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
+            "streak": self.streak.state_dict(),
+            "micro_batch": self.micro_batch.size,
+            "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
 
-    Args:
-        model: on the task's device; frozen, compiled and so on as the recipe has it.
-        task: what to learn.
-        micro_batch: how many images go through the model at once.
-
-    Raises:
-        InputError: parts to freeze that are not there, or a teacher that cannot teach these classes.
-    """
-    recipe = task.recipe
-    freeze(model, recipe.optimizer.frozen)
-    objective = make_objective(task, model).to(task.device)
-    decay = recipe.averaging.ema_decay
-    average = WeightAverage(model, decay, objective) if decay else None
-    model.encoder.checkpoint_activations = recipe.run.checkpoint_activations
-    if recipe.run.compile:
-        compile_blocks(model)
-    optimizer = make_optimizer(model, objective, recipe.optimizer)
-    loss_scale = LossScale(task.device) if task.precision == "float16" else None
-    return Learner(model, objective, optimizer, make_course(task), micro_batch, average, task.precision, loss_scale)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a `state_dict` of a learner with the same plan, to the same bits."""
+        self.step, self.micro_batch.size = state["step"], state["micro_batch"]
+        for name in ("model", "objective", "optimizer", "average", "loss_scale", "streak"):
+            if state[name] is not None:
+                getattr(self, name).load_state_dict(state[name])
+        torch.set_rng_state(state["random"])
+        if state["device_random"] is not None:
+            torch.cuda.set_rng_state(state["device_random"], self.plan.device)
 
 
 def compile_blocks(model: VisionTransformer) -> None:
-    """Has each block compiled when it first runs; they are alike, so that is quicker than the whole.
+    """Has each block compiled when it first runs; they are alike, so this is faster than compiling the whole model.
 
-    torch compiles a function anew for every rate of stochastic depth, and gives up after eight, unless it is told.
+    torch recompiles a function for every rate of stochastic depth, and by default gives up after eight.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILES * model.config.depth)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILATIONS * model.config.depth)
     for block in model.encoder.blocks:
         block.compile()
-
-
-def make_objective(task: Task, model: VisionTransformer) -> Objective:
-    """What a recipe asks to learn. Raises InputError for a teacher that cannot be had or knows other classes."""
-    section, weights = task.recipe.objective, None
-    if section.goal == "masked_patch":
-        return MaskedPatchPrediction(model.config, section.masked_target, section.masked_fraction)
-    if section.class_weights == "balanced":
-        weights = balanced_weights(task.data.train.labels, len(task.data.class_names)).to(task.device)
-    loss = CrossEntropy(section.label_smoothing, section.loss, weights)
-    if section.teacher is None:
-        return Classification(loss)
-    teacher = match_teacher(load_checkpoint(section.teacher), task.data.class_names, task.preprocessing, task.device)
-    return Distilled(loss, teacher, section.distillation, section.teacher_share, section.temperature)
-
-
-def make_optimizer(model: VisionTransformer, objective: Objective, section: OptimizerSection) -> torch.optim.Optimizer:
-    """The optimizer that a recipe asks for, of all that is trained."""
-    shared = {"lr": section.lr, "weight_decay": section.weight_decay, "layer_decay": section.layer_decay}
-    if section.algorithm == "sgd":
-        return sgd(model, objective, **shared, momentum=section.momentum)
-    make = adamw if section.algorithm == "adamw" else adam
-    return make(model, objective, **shared, betas=section.betas, eps=section.eps)
-
-
-def make_course(task: Task) -> Course:
-    """The learning rate's course that a recipe asks for."""
-    schedule, per_epoch = task.recipe.schedule, task.steps_per_epoch
-    warmup, cooldown = schedule.line_steps(per_epoch)
-    return Course(task.recipe.optimizer.lr, task.total_steps, warmup, cooldown, schedule.decay)

@@ -1,4 +1,4 @@
-"""A teacher beside the labels: values by hand, and what it sees."""
+"""Distillation: values by hand, and what the teacher sees."""
 
 import copy
 import math
@@ -14,8 +14,8 @@ from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
+from vitreous.training.objectives.classification import Classification, CrossEntropy
 from vitreous.training.objectives.distillation import Distilled, Rescale, Teacher, match_teacher
-from vitreous.training.objectives.objective import Classification, CrossEntropy
 from vitreous.training.optimization.step import train_step
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def word(teacher: Teacher, images: torch.Tensor) -> torch.Tensor:
 
 
 def both_logits(model: VisionTransformer, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is told the labels, and what is told the teacher's word."""
+    """The logits that learn from the labels, and those that learn from the teacher."""
     if model.head.distillation is None:
         return model(images), model(images)
     first, second = model.head.both(model.encode(images))
@@ -59,12 +59,14 @@ def probabilities(row: list[float], temperature: float) -> list[float]:
 def by_hand(of_labels, of_teacher, taught, kind: str, share: float, temperature: float) -> float:
     """The loss of a batch, number by number."""
     total = 0.0
-    for ours, theirs, told, label in zip(of_labels.tolist(), of_teacher.tolist(), taught.tolist(), LABELS, strict=True):
+    for ours, theirs, target, label in zip(
+        of_labels.tolist(), of_teacher.tolist(), taught.tolist(), LABELS, strict=True
+    ):
         total -= (1 - share) * math.log(probabilities(ours, 1)[label])
         if kind == "hard":
-            total -= share * math.log(probabilities(theirs, 1)[told.index(max(told))])
+            total -= share * math.log(probabilities(theirs, 1)[target.index(max(target))])
         else:
-            pairs = zip(probabilities(told, temperature), probabilities(theirs, temperature), strict=True)
+            pairs = zip(probabilities(target, temperature), probabilities(theirs, temperature), strict=True)
             total += share * temperature**2 * sum(p * math.log(p / q) for p, q in pairs)
     return total
 
@@ -83,22 +85,22 @@ def test_the_loss_by_hand(switch, kind, share, temperature):
 
 
 def test_numbers_that_a_person_can_check():
-    """Two classes: the student says 1:3, the teacher 3:1 and is 9:1 at half the temperature."""
+    """Two classes: the student predicts 1:3, the teacher 3:1, which is 9:1 at half the temperature."""
 
-    def judge(kind: str, temperature: float) -> float:
+    def loss_of(kind: str, temperature: float) -> float:
         class Fixed(VisionTransformer):
             def forward(self, images):
-                return torch.tensor(self.says).log().expand(len(images), -1)
+                return torch.tensor(self.probabilities).log().expand(len(images), -1)
 
         student, model = (Fixed(small_config(num_classes=2)) for _ in range(2))
-        student.says, model.says = [0.25, 0.75], [0.75, 0.25]
+        student.probabilities, model.probabilities = [0.25, 0.75], [0.75, 0.25]
         objective = Distilled(CrossEntropy(), Teacher(model, None, SAME), kind, 0.5, temperature)
         return objective(student, torch.zeros(1, 3, 32, 32), torch.tensor([1])).loss.item()
 
-    assert judge("hard", 1.0) == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * math.log(4))
-    assert judge("soft", 1.0) == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * 0.5 * math.log(3))
+    assert loss_of("hard", 1.0) == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * math.log(4))
+    assert loss_of("soft", 1.0) == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * 0.5 * math.log(3))
     kl = 0.9 * math.log(9) + 0.1 * math.log(1 / 9)
-    assert judge("soft", 0.5) == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * 0.25 * kl)
+    assert loss_of("soft", 0.5) == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * 0.25 * kl)
 
 
 def test_labels_are_smoothed_and_the_teacher_s_classes_are_not():
@@ -144,12 +146,12 @@ def test_classes_are_matched_by_name():
     model = small_model(seed=5)
     images = images_for(model.config)
     ours = ("hen", "cat", "ibis")
-    asked = match_teacher(stored(model), ours, OURS, CPU)
-    assert asked.order.tolist() == [5, 0, 6]
-    torch.testing.assert_close(asked(images), word(asked, images)[:, [5, 0, 6]])
+    matched = match_teacher(stored(model), ours, OURS, CPU)
+    assert matched.order.tolist() == [5, 0, 6]
+    torch.testing.assert_close(matched(images), word(matched, images)[:, [5, 0, 6]])
     assert match_teacher(stored(model), list(CLASSES), OURS, CPU).order is None
     student = small_model(num_classes=3)
-    verdict = Distilled(CrossEntropy(), asked, "hard", 1.0, 1.0)(student, images, torch.tensor([0, 1, 2]))
+    verdict = Distilled(CrossEntropy(), matched, "hard", 1.0, 1.0)(student, images, torch.tensor([0, 1, 2]))
     best = model(images)[:, [5, 0, 6]].argmax(1)
     torch.testing.assert_close(verdict.loss, F.cross_entropy(student(images), best, reduction="sum"))
 
@@ -157,17 +159,17 @@ def test_classes_are_matched_by_name():
 def test_a_teacher_of_these_classes_may_have_two_of_one_name():
     names = ("crane", "crane", *CLASSES[2:])
     assert match_teacher(stored(small_model(), names), names, OURS, CPU).order is None
-    with pytest.raises(InputError, match="the teacher knows more than once 1 of 2 classes: crane"):
+    with pytest.raises(InputError, match="the teacher has more than one class for 1 of 2 classes: crane"):
         match_teacher(stored(small_model(), names), ("crane", "emu"), OURS, CPU)
 
 
 @pytest.mark.parametrize(
     ("given", "names", "match"),
     [
-        (stored(small_model()), ("cat", "yak", "zebu"), "does not know 2 of 3 classes: yak, zebu"),
+        (stored(small_model()), ("cat", "yak", "zebu"), "lacks 2 of 3 classes: yak, zebu"),
         (stored(small_model()), tuple(f"n{i}" for i in range(9)), "9 of 9 classes: n0, .*, n4 … and 4 more"),
         (stored(small_model(num_classes=0), None), CLASSES, "the teacher has no head"),
-        (stored(small_model(), None), CLASSES, "does not know the names of its classes"),
+        (stored(small_model(), None), CLASSES, "has no class names"),
         (
             stored(small_model(channels=1), CLASSES, OURS.adapted((32, 32), 1)),
             CLASSES,
@@ -175,7 +177,7 @@ def test_a_teacher_of_these_classes_may_have_two_of_one_name():
         ),
     ],
 )
-def test_a_teacher_that_cannot_teach_is_refused(given, names, match):
+def test_a_teacher_that_cannot_teach_is_rejected(given, names, match):
     with pytest.raises(InputError, match=match):
         match_teacher(given, names, OURS, CPU)
 
@@ -292,13 +294,13 @@ def test_one_batch_can_be_overfitted(switch, kind):
 
 
 def teacher_entropy(taught: torch.Tensor, labels: torch.Tensor) -> float:
-    """A bound of the best loss of one classifier that is told labels and probabilities, half and half, at τ = 1.
+    """A bound of the best loss of one classifier that learns labels and probabilities, half and half, at τ = 1.
 
     That is what the mean of both as its probabilities costs.
     """
-    wanted = (taught.softmax(1) + F.one_hot(labels, 7)) / 2
-    kl = (taught.softmax(1) * (taught.log_softmax(1) - wanted.log())).sum(1)
-    return ((kl - wanted[torch.arange(6), labels].log()) / 2).mean().item()
+    target = (taught.softmax(1) + F.one_hot(labels, 7)) / 2
+    kl = (taught.softmax(1) * (taught.log_softmax(1) - target.log())).sum(1)
+    return ((kl - target[torch.arange(6), labels].log()) / 2).mean().item()
 
 
 @TOKENS

@@ -166,11 +166,11 @@ def test_targets_against_a_slow_version(target, switch):
         for patch in range(math.prod(config.grid)):
             row, column = divmod(patch, config.grid[1])
             cut = images[:, :, row * height : (row + 1) * height, column * width : (column + 1) * width]
-            assert torch.equal(found.wanted[:, patch], cut.flatten(1))
+            assert torch.equal(found.expected[:, patch], cut.flatten(1))
     else:
         cells = 4 if target == "small_colors" else 1
         slow = torch.tensor(slow_codes(pixels.numpy(), config.token_stride, cells))
-        assert torch.equal(found.wanted, slow if cells == 4 else slow[:, :, 0])
+        assert torch.equal(found.expected, slow if cells == 4 else slow[:, :, 0])
 
 
 @targets_of_each_kind
@@ -181,21 +181,21 @@ def test_the_verdict_against_a_slow_version(target):
     targets = objective.targets(pixels, images, np.random.default_rng(1))
     verdict = objective(model, images, targets)
     tokens = model.encoder(model.embed(images, targets.hidden, targets.swapped))
-    said = objective.decoder(tokens[:, 5:])  # behind the class token and four registers
-    assert said.std(0).mean() > 0.1
+    output = objective.decoder(tokens[:, 5:])  # after the class token and four registers
+    assert output.std(0).mean() > 0.1
     loss = correct = 0.0
     for image in range(3):
         losses, rights = [], []
         for patch in range(16):
             if not targets.corrupted[image, patch]:
                 continue
-            wanted = targets.wanted[image, patch]
+            expected = targets.expected[image, patch]
             if target == "pixels":
-                losses.append(((said[image, patch] - wanted) ** 2).mean().item())
+                losses.append(((output[image, patch] - expected) ** 2).mean().item())
                 rights.append(0.0)
                 continue
-            parts = said[image, patch].view(-1, 512)
-            for logits, code in zip(parts, wanted.reshape(-1), strict=True):
+            parts = output[image, patch].view(-1, 512)
+            for logits, code in zip(parts, expected.reshape(-1), strict=True):
                 losses.append(-logits.log_softmax(0)[code].item())
                 rights.append(float(logits.argmax() == code))
         assert len(losses) == round(0.3 * 16) * (16 if target == "small_colors" else 1)
@@ -205,34 +205,34 @@ def test_the_verdict_against_a_slow_version(target):
     assert verdict.correct.item() == pytest.approx(correct)
 
 
-def test_a_right_answer_counts_as_its_share():
+def test_a_partly_correct_patch_counts_in_part():
     model, objective = prediction("small_colors")
     pixels = some_pixels(2, 3, 32, 32)
     targets = objective.targets(pixels, normalized(pixels), np.random.default_rng(0))
     nn.init.zeros_(objective.decoder.weight)
     nn.init.zeros_(objective.decoder.bias)
-    wanted = torch.full_like(targets.wanted, 7)
-    wanted[:, :, 3:] = 9
-    objective.decoder.bias.data.view(16, 512)[:, 7] = 50.0  # says 7 everywhere, which is so in 3 of 16 cells
-    told = MaskedPatches(targets.corrupted, targets.hidden, targets.swapped, wanted)
-    verdict = objective(model, normalized(pixels), told)
+    expected = torch.full_like(targets.expected, 7)
+    expected[:, :, 3:] = 9
+    objective.decoder.bias.data.view(16, 512)[:, 7] = 50.0  # predicts 7 everywhere, correct in 3 of 16 cells
+    changed = MaskedPatches(targets.corrupted, targets.hidden, targets.swapped, expected)
+    verdict = objective(model, normalized(pixels), changed)
     assert verdict.correct.item() == pytest.approx(2 * 3 / 16)
     assert verdict.loss.item() == pytest.approx(2 * 13 / 16 * 50, rel=1e-4)
 
 
-def test_patches_that_are_not_corrupted_are_not_asked_for():
+def test_patches_that_are_not_corrupted_do_not_count():
     model, objective = prediction()
     pixels = some_pixels(2, 3, 32, 32)
     images = normalized(pixels)
     targets = objective.targets(pixels, images, np.random.default_rng(0))
 
-    def loss(wanted: torch.Tensor) -> float:
-        told = MaskedPatches(targets.corrupted, targets.hidden, targets.swapped, wanted)
-        return objective(model, images, told).loss.item()
+    def loss(expected: torch.Tensor) -> float:
+        changed = MaskedPatches(targets.corrupted, targets.hidden, targets.swapped, expected)
+        return objective(model, images, changed).loss.item()
 
-    elsewhere = torch.where(targets.corrupted, targets.wanted, 0)
-    assert loss(elsewhere) == loss(targets.wanted)
-    assert loss(torch.where(targets.corrupted, 0, targets.wanted)) != loss(targets.wanted)
+    elsewhere = torch.where(targets.corrupted, targets.expected, 0)
+    assert loss(elsewhere) == loss(targets.expected)
+    assert loss(torch.where(targets.corrupted, 0, targets.expected)) != loss(targets.expected)
 
 
 def trained(model: VisionTransformer, objective: MaskedPatchPrediction, lr: float) -> torch.optim.Optimizer:
@@ -295,7 +295,7 @@ def test_targets_split_as_tensors_do(target, size):
     pixels = some_pixels(5, 3, 32, 32)
     targets = objective.targets(pixels, normalized(pixels), np.random.default_rng(0))
     parts = targets.split(size)
-    for name in ("corrupted", "hidden", "swapped", "wanted"):
+    for name in ("corrupted", "hidden", "swapped", "expected"):
         whole = getattr(targets, name)
         assert [len(getattr(part, name)) for part in parts] == [len(part) for part in whole.split(size)]
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), whole)
@@ -348,14 +348,14 @@ def test_masks_are_a_function_of_seed_epoch_and_batch():
     assert len(set(words)) == 3
 
 
-def test_what_cannot_be_is_refused_by_name():
+def test_impossible_settings_are_rejected():
     with pytest.raises(ValueError, match="no mask token; set mask_token=True"):
         MaskedPatchPrediction(small_config(), "mean_color", 0.5)
     with pytest.raises(InputError, match=r"patch_dropout is 0\.25"):
         MaskedPatchPrediction(small_config(mask_token=True, patch_dropout=0.25), "mean_color", 0.5)
 
 
-def test_the_decoder_is_as_wide_as_what_it_says():
+def test_the_decoder_is_as_wide_as_its_targets():
     config = small_config(mask_token=True)
     widths = [MaskedPatchPrediction(config, target, 0.5).decoder.out_features for target in TARGETS]
     assert widths == [512, 16 * 512, SMALL["patch_size"] ** 2 * 3]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitreous.training.objectives.objective import CrossEntropy, balanced_weights
+from vitreous.training.objectives.classification import CrossEntropy, balanced_weights
 
 
 def test_is_the_sum_over_the_batch():

@@ -2,12 +2,13 @@ import torch
 
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.objectives.objective import Classification, CrossEntropy, Objective
+from vitreous.training.objectives.classification import Classification, CrossEntropy
+from vitreous.training.objectives.objective import Objective
 from vitreous.training.optimization.averaging import WeightAverage
 
 
 class Decoder(Objective):
-    """An objective that learns something beside the model."""
+    """An objective that has parameters of its own."""
 
     def __init__(self) -> None:
         super().__init__()

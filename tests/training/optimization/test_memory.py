@@ -3,14 +3,14 @@ from functools import partial
 
 import pytest
 import torch
-from tests.training.test_step import CONFIG, LABELS
 
+from tests.training.optimization.test_step import CONFIG, LABELS
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.training.objectives.objective import Classification, CrossEntropy
-from vitreous.training.optimization.memory import MicroBatch, bytes_of, fitting, kept_by_image
-from vitreous.training.optimization.optimizer import adamw
+from vitreous.training.objectives.classification import Classification, CrossEntropy
+from vitreous.training.optimization.memory import MicroBatch, largest_fit, parameter_bytes, saved_bytes
+from vitreous.training.optimization.optimizer import make_optimizer
 from vitreous.training.optimization.step import train_step
 
 
@@ -31,18 +31,18 @@ def test_the_micro_batch_halves_and_the_update_is_the_same():
     model = VisionTransformer(CONFIG)
     fill_at_random(model)
     other, images = copy.deepcopy(model), torch.randn(6, 3, 8, 8)
-    said = []
-    micro_batch = MicroBatch(6, said.append)
-    optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+    lines = []
+    micro_batch = MicroBatch(6, lines.append)
+    optimizer = make_optimizer(model, lr=1e-2, weight_decay=0.1)
     fields = {"lr": 1e-2, "clip_norm": 1.0}
     step = partial(train_step, model, optimizer, Device(fits=2), images, LABELS, **fields)
     assert micro_batch.run(step, optimizer.zero_grad).count == 6
     assert micro_batch.size == 2
-    assert len(said) == 2
-    assert "2 images at once" in said[-1]
+    assert len(lines) == 2
+    assert "2 images at once" in lines[-1]
     micro_batch.run(step, optimizer.zero_grad)
-    assert len(said) == 2, "it starts with what fitted"
-    plain = adamw(other, lr=1e-2, weight_decay=0.1)
+    assert len(lines) == 2, "it starts with what fits"
+    plain = make_optimizer(other, lr=1e-2, weight_decay=0.1)
     for _ in range(2):
         train_step(other, plain, Classification(CrossEntropy()), images, LABELS, **fields, micro_batch=2)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
@@ -50,7 +50,7 @@ def test_the_micro_batch_halves_and_the_update_is_the_same():
 
 def test_not_even_one_image_fits():
     model = VisionTransformer(CONFIG)
-    optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+    optimizer = make_optimizer(model, lr=1e-2, weight_decay=0.1)
     images = torch.randn(6, 3, 8, 8)
     step = partial(train_step, model, optimizer, Device(fits=0), images, LABELS, lr=1e-2, clip_norm=1.0)
     with pytest.raises(InputError, match="one image of this size does not fit"):
@@ -71,7 +71,7 @@ def test_not_even_one_image_fits():
     ],
 )
 def test_as_many_images_as_fit(size: int, kept: int, weights: int, free: int | None, fits: int):
-    assert fitting(size, kept, weights, free) == fits
+    assert largest_fit(size, kept, weights, free) == fits
 
 
 def test_what_an_image_keeps_is_counted_and_nothing_is_drawn():
@@ -80,7 +80,7 @@ def test_what_an_image_keeps_is_counted_and_nothing_is_drawn():
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
     few, many = (
-        kept_by_image(
+        saved_bytes(
             model, objective, torch.randn(n, 3, 8, 8, generator=torch.Generator()), LABELS.repeat(9)[:n], "float32"
         )
         for n in (4, 32)
@@ -92,11 +92,11 @@ def test_what_an_image_keeps_is_counted_and_nothing_is_drawn():
     assert many < CONFIG.depth * 40 * tokens * width * 4
     assert many == pytest.approx(few, rel=0.3), "an image's share hardly depends on the others"
     deeper = VisionTransformer(CONFIG.replace(depth=4)).train()
-    assert kept_by_image(deeper, objective, torch.randn(32, 3, 8, 8), LABELS.repeat(9)[:32], "float32") > 1.5 * many
-    assert bytes_of(model) == 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert saved_bytes(deeper, objective, torch.randn(32, 3, 8, 8), LABELS.repeat(9)[:32], "float32") > 1.5 * many
+    assert parameter_bytes(model) == 4 * sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_a_cpu_says_it_in_its_own_words():
+def test_a_cpu_out_of_memory_is_recognized_by_its_message():
     calls = []
 
     def step(micro_batch: int) -> int:
@@ -117,8 +117,8 @@ def test_checkpointed_activations_keep_a_block_at_a_time():
     model = VisionTransformer(CONFIG.replace(depth=6)).train()
     objective = Classification(CrossEntropy())
     images, labels = torch.randn(8, 3, 8, 8), LABELS.repeat(2)[:8]
-    whole = kept_by_image(model, objective, images, labels, "float32")
+    whole = saved_bytes(model, objective, images, labels, "float32")
     model.encoder.checkpoint_activations = True
-    kept = kept_by_image(model, objective, images, labels, "float32")
+    kept = saved_bytes(model, objective, images, labels, "float32")
     assert model.encoder.checkpoint_activations
     assert whole / 6 < kept < whole / 2

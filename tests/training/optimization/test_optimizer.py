@@ -6,8 +6,8 @@ import torch
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.training.optimization.optimizer import adam, adamw, decayed, freeze, groups, sgd
-from vitreous.training.optimization.step import update
+from vitreous.training.optimization.optimizer import decayed, freeze, groups, make_optimizer
+from vitreous.training.optimization.step import step_or_skip
 
 TINY = {"width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2, "image_size": 8, "patch_size": 4, "num_classes": 3}
 
@@ -79,7 +79,7 @@ def test_a_step_without_gradient_shrinks_the_kernels_by_lr_times_decay(fields: d
     model = VisionTransformer(ViTConfig.from_dict(TINY | fields))
     before = {name: p.detach().clone().fill_(2.0) for name, p in model.named_parameters()}
     model.load_state_dict(before)
-    optimizer = adamw(model, lr=0.1, weight_decay=0.5)
+    optimizer = make_optimizer(model, lr=0.1, weight_decay=0.5)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -91,25 +91,25 @@ def test_a_step_without_gradient_shrinks_the_kernels_by_lr_times_decay(fields: d
 def test_frozen_parameters_are_left_out():
     model = VisionTransformer(ViTConfig.from_dict(TINY))
     model.patch_embedding.requires_grad_(False)
-    held = [p for group in adamw(model, lr=0.1, weight_decay=0.5).param_groups for p in group["params"]]
+    held = [p for group in make_optimizer(model, lr=0.1, weight_decay=0.5).param_groups for p in group["params"]]
     assert len(held) == len(list(model.parameters())) - 2
 
 
 PLAIN = {
-    "adamw": (adamw, torch.optim.AdamW, {"betas": (0.8, 0.95), "eps": 1e-6}),
-    "adam": (adam, torch.optim.Adam, {"betas": (0.8, 0.95), "eps": 1e-6}),
-    "sgd": (sgd, torch.optim.SGD, {"momentum": 0.9}),
-    "sgd without momentum": (sgd, torch.optim.SGD, {"momentum": 0.0}),
+    "adamw": ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.95), "eps": 1e-6}),
+    "adam": ("adam", torch.optim.Adam, {"betas": (0.8, 0.95), "eps": 1e-6}),
+    "sgd": ("sgd", torch.optim.SGD, {"momentum": 0.9}),
+    "sgd without momentum": ("sgd", torch.optim.SGD, {"momentum": 0.0}),
 }
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_ten_steps_are_torchs_plain_ones(name: str):
     """Against the unfused optimizer with one group for the matrices and one for the rest, in float64."""
-    make, plain, fields = PLAIN[name]
+    algorithm, plain, fields = PLAIN[name]
     ours, theirs = (VisionTransformer(ViTConfig.from_dict(TINY)).double() for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    optimizer = make(ours, lr=0.01, weight_decay=0.1, **fields)
+    optimizer = make_optimizer(ours, algorithm=algorithm, lr=0.01, weight_decay=0.1, **fields)
     matrices = decayed(theirs)
     both = [(name in matrices, parameter) for name, parameter in theirs.named_parameters()]
     groups = [
@@ -129,16 +129,16 @@ def test_ten_steps_are_torchs_plain_ones(name: str):
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_first_step_that_is_skipped_leaves_no_trace(name: str):
     """Momentum must not start from memory that nobody wrote."""
-    make, _, fields = PLAIN[name]
+    algorithm, _, fields = PLAIN[name]
     skipping, clean = (VisionTransformer(ViTConfig.from_dict(TINY)) for _ in range(2))
     clean.load_state_dict(skipping.state_dict())
     gradients = [torch.randn_like(parameter) for parameter in clean.parameters()]
     for model, first in ((skipping, True), (clean, False)):
-        optimizer = make(model, lr=0.01, weight_decay=0.1, **fields)
+        optimizer = make_optimizer(model, algorithm=algorithm, lr=0.01, weight_decay=0.1, **fields)
         for skip in (True, False, False) if first else (False, False):
             for parameter, gradient in zip(model.parameters(), gradients, strict=True):
                 parameter.grad = torch.full_like(gradient, float("nan")) if skip else gradient.clone()
-            update(optimizer, divisor=torch.tensor(1.0), healthy=torch.tensor(not skip))
+            step_or_skip(optimizer, divisor=torch.tensor(1.0), healthy=torch.tensor(not skip))
     for mine, other in zip(skipping.parameters(), clean.parameters(), strict=True):
         torch.testing.assert_close(mine, other)
 
@@ -147,19 +147,19 @@ def test_a_rate_falls_with_the_layers_below_the_head():
     model = VisionTransformer(
         ViTConfig(width=8, depth=3, mlp_dim=8, num_heads=2, image_size=8, patch_size=4, num_classes=2)
     )
-    beside = torch.nn.Linear(8, 3)
+    decoder = torch.nn.Linear(8, 3)
     scales = {}
-    for group in groups(model, beside, weight_decay=0.1, layer_decay=0.5):
+    for group in groups(model, decoder, weight_decay=0.1, layer_decay=0.5):
         for parameter in group["params"]:
             scales[id(parameter)] = group["lr_scale"]
     names = dict(model.named_parameters())
-    wanted = {
+    expected = {
         "class_token": 1 / 16, "position_embedding.embedding": 1 / 16, "patch_embedding.projection.bias": 1 / 16,
         "encoder.blocks.0.attention.qkv.weight": 1 / 8, "encoder.blocks.1.mlp_norm.bias": 1 / 4,
         "encoder.blocks.2.mlp.fc2.weight": 1 / 2, "encoder.norm.weight": 1, "head.classifier.weight": 1,
     }  # fmt: skip
-    assert {name: scales[id(names[name])] for name in wanted} == wanted
-    assert scales[id(beside.weight)] == scales[id(beside.bias)] == 1
+    assert {name: scales[id(names[name])] for name in expected} == expected
+    assert scales[id(decoder.weight)] == scales[id(decoder.bias)] == 1
     assert len(scales) == len(names) + 2
 
 
@@ -186,7 +186,7 @@ def test_frozen_parts_stay(parts, still):
     assert not any(name == part or name.startswith(f"{part}.") for name in trained for part in parts)
     if "encoder.blocks.0" in parts:
         assert "encoder.blocks.1.mlp.fc1.bias" in trained
-    held = [p for group in adamw(model, lr=0.1, weight_decay=0.1).param_groups for p in group["params"]]
+    held = [p for group in make_optimizer(model, lr=0.1, weight_decay=0.1).param_groups for p in group["params"]]
     assert len(held) == len(trained)
 
 

@@ -7,10 +7,10 @@ from vitreous.training.optimization.precision import LossScale, autocast, choose
 CPU = torch.device("cpu")
 
 
-def test_a_cpu_computes_in_float32_unless_told():
+def test_a_cpu_computes_in_float32_by_default():
     assert choose_precision("auto", CPU) == "float32"
     assert choose_precision("bfloat16", CPU) == "bfloat16"
-    with pytest.raises(InputError, match=r"float16, and the device a CPU; set precision=bfloat16"):
+    with pytest.raises(InputError, match=r"float16 and the device a CPU; set precision=bfloat16"):
         choose_precision("float16", CPU)
 
 

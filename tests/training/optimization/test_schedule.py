@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vitreous.training.optimization.schedule import lr_factor
 
-REFERENCE = Path(__file__).parents[1] / "reference"
+REFERENCE = Path(__file__).parents[2] / "reference"
 
 
 @pytest.mark.parametrize(

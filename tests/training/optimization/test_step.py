@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from vitreous.model.config import ViTConfig
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.objectives.objective import Classification, CrossEntropy
-from vitreous.training.optimization.optimizer import adamw
+from vitreous.training.objectives.classification import Classification, CrossEntropy
+from vitreous.training.optimization.optimizer import make_optimizer
 from vitreous.training.optimization.precision import LossScale
 from vitreous.training.optimization.step import Totals, train_step
 
@@ -38,7 +38,7 @@ def everything(model, optimizer) -> list[torch.Tensor]:
 
 def test_one_batch_can_be_overfitted(images):
     model = VisionTransformer(CONFIG)
-    optimizer = adamw(model, lr=1e-2, weight_decay=0.0)
+    optimizer = make_optimizer(model, lr=1e-2, weight_decay=0.0)
     for _ in range(60):
         result = train_step(model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1e-2, clip_norm=1.0)
     assert result.correct == 6
@@ -49,7 +49,7 @@ def test_tells_sums_over_the_batch(model, images):
     logits = model(images)
     result = train_step(
         model,
-        adamw(model, lr=0.1, weight_decay=0.0),
+        make_optimizer(model, lr=0.1, weight_decay=0.0),
         Classification(CrossEntropy()),
         images,
         LABELS,
@@ -81,7 +81,7 @@ def test_clips_at_the_global_norm(model, images, clip_norm: float):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("steps_before", [0, 2])
 def test_a_bad_image_changes_nothing(model, images, bad: float, steps_before: int):
-    optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+    optimizer = make_optimizer(model, lr=1e-2, weight_decay=0.1)
 
     def step(images: torch.Tensor):
         return train_step(model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1e-2, clip_norm=1.0)
@@ -104,21 +104,21 @@ def test_a_bad_image_changes_nothing(model, images, bad: float, steps_before: in
 def test_a_skipped_step_is_as_if_it_had_not_been(model, images):
     other = copy.deepcopy(model)
     for network, batches in ((model, [images * torch.nan, images, images]), (other, [images, images])):
-        optimizer = adamw(network, lr=1e-2, weight_decay=0.1)
+        optimizer = make_optimizer(network, lr=1e-2, weight_decay=0.1)
         for batch in batches:
             train_step(network, optimizer, Classification(CrossEntropy()), batch, LABELS, lr=1e-2, clip_norm=1.0)
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_an_optimizer_that_cannot_skip_is_refused(model, images):
+def test_an_unfused_optimizer_is_rejected(model, images):
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     with pytest.raises(ValueError, match="SGD is not fused"):
         train_step(model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1.0, clip_norm=1.0)
 
 
 def test_totals_are_over_samples_and_know_what_was_skipped(model, images):
-    optimizer, totals = adamw(model, lr=0.0, weight_decay=0.0), Totals()
+    optimizer, totals = make_optimizer(model, lr=0.0, weight_decay=0.0), Totals()
     batches = [(images, LABELS), (images[:2] * torch.nan, LABELS[:2]), (images[:1], LABELS[:1])]
     for step, (batch, labels) in enumerate(batches, start=1):
         result = train_step(model, optimizer, Classification(CrossEntropy()), batch, labels, lr=0.0, clip_norm=1.0)
@@ -137,7 +137,7 @@ def test_gradients_of_micro_batches_add_up_to_the_batch_s(model, images, micro_b
     """In float64, ten updates: the same weights to 1e-9."""
     whole, parts = model.double(), copy.deepcopy(model).double()
     for network, size in ((whole, None), (parts, micro_batch)):
-        optimizer = adamw(network, lr=1e-2, weight_decay=0.1)
+        optimizer = make_optimizer(network, lr=1e-2, weight_decay=0.1)
         for number in range(10):
             batch = images.double().roll(number, dims=2)
             result = train_step(
@@ -158,7 +158,7 @@ def test_gradients_of_micro_batches_add_up_to_the_batch_s(model, images, micro_b
 def test_a_bad_image_skips_the_whole_batch_also_in_parts(model, images):
     before = copy.deepcopy(model.state_dict())
     images[5] = torch.nan
-    optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+    optimizer = make_optimizer(model, lr=1e-2, weight_decay=0.1)
     result = train_step(
         model, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1e-2, clip_norm=1.0, micro_batch=2
     )
@@ -170,7 +170,7 @@ def test_a_loss_scale_changes_nothing_but_what_vanishes(model, images):
     other, scale = copy.deepcopy(model), LossScale(torch.device("cpu"), first=2.0**8)
     results = []
     for network, loss_scale in ((model, None), (other, scale)):
-        optimizer = adamw(network, lr=1e-2, weight_decay=0.1)
+        optimizer = make_optimizer(network, lr=1e-2, weight_decay=0.1)
         for _ in range(3):
             result = train_step(
                 network, optimizer, Classification(CrossEntropy()), images, LABELS,
@@ -186,7 +186,7 @@ def test_a_loss_scale_changes_nothing_but_what_vanishes(model, images):
 def test_an_overflow_skips_the_step_and_halves_the_scale(model, images):
     scale = LossScale(torch.device("cpu"), first=1e38)
     before = copy.deepcopy(model.state_dict())
-    optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+    optimizer = make_optimizer(model, lr=1e-2, weight_decay=0.1)
     result = train_step(
         model, optimizer, Classification(CrossEntropy()), images * 1e3, LABELS,
         lr=1e-2, clip_norm=1.0, loss_scale=scale,
@@ -200,7 +200,7 @@ def test_bfloat16_is_near_float32(model, images):
     norms, losses = [], []
     for precision in ("float32", "bfloat16"):
         network = copy.deepcopy(model)
-        optimizer = adamw(network, lr=1e-3, weight_decay=0.0)
+        optimizer = make_optimizer(network, lr=1e-3, weight_decay=0.0)
         result = train_step(
             network, optimizer, Classification(CrossEntropy()), images, LABELS,
             lr=1e-3, clip_norm=1.0, precision=precision,
@@ -218,7 +218,7 @@ def test_a_group_has_its_own_share_of_the_rate(model, images):
     moved = []
     for network, layer_decay in ((model, 1.0), (slow, 0.5)):
         before = copy.deepcopy(network.state_dict())
-        optimizer = adamw(network, lr=1e-2, weight_decay=0.0, layer_decay=layer_decay)
+        optimizer = make_optimizer(network, lr=1e-2, weight_decay=0.0, layer_decay=layer_decay)
         train_step(network, optimizer, Classification(CrossEntropy()), images, LABELS, lr=1e-2, clip_norm=1.0)
         moved.append(
             {name: (tensor - before[name]).abs().max().item() for name, tensor in network.state_dict().items()}

@@ -8,15 +8,19 @@ from PIL import Image
 
 from vitreous.data.sources.open import ImageData, Split, open_data
 from vitreous.support.errors import InputError
-from vitreous.training.planning.defaults import choose_batch_size, resolve
+from vitreous.training.planning.defaults import choose_batch_size, resolve_recipe
 from vitreous.training.recipe.recipe import Recipe
 
 
+def resolve(recipe: Recipe, data: ImageData) -> Recipe:
+    return resolve_recipe(recipe, data)[0]
+
+
 def data_of(native_size: tuple[int, int], images: int = 1000) -> ImageData:
-    """A source of that many images, of which none is ever loaded."""
+    """A source of images that are never loaded."""
 
     def load(index: int) -> Image.Image:
-        raise AssertionError("nothing is to be loaded")
+        raise AssertionError("nothing should be loaded")
 
     train = Split("train", ("a.png",) * images, np.zeros(images, dtype=np.int64), load)
     return ImageData("photos", ("a", "b"), train, train, None, native_size, 3, True, {})
@@ -36,13 +40,13 @@ def data_of(native_size: tuple[int, int], images: int = 1000) -> ImageData:
     ],
 )
 def test_the_model_fits_the_images(native, images, variant, size):
-    model = resolve(Recipe(), data_of(native, images)).recipe.model
+    model = resolve(Recipe(), data_of(native, images)).model
     assert (model.variant, model.image_size) == (variant, size)
 
 
 @given(st.tuples(st.integers(1, 5000), st.integers(1, 5000)))
 def test_a_chosen_grid_is_neither_coarse_nor_costly(native: tuple[int, int]):
-    config = resolve(Recipe(), data_of(native)).recipe.config(2, 3)
+    config = resolve(Recipe(), data_of(native)).config(2, 3)
     assert all(8 <= side <= 15 for side in config.grid)
 
 
@@ -63,8 +67,8 @@ def test_a_chosen_grid_is_neither_coarse_nor_costly(native: tuple[int, int]):
         ({"variant": "S/32", "image_size": 224}, "S/32", 224),
     ],
 )
-def test_what_is_asked_for_is_kept(settings: dict, variant: str, size: object):
-    model = resolve(Recipe().with_settings(settings), data_of((64, 64))).recipe.model
+def test_given_values_are_kept(settings: dict, variant: str, size: object):
+    model = resolve(Recipe().with_settings(settings), data_of((64, 64))).model
     assert (model.variant, model.image_size) == (variant, size)
 
 
@@ -75,40 +79,40 @@ def test_a_small_set_comes_in_small_batches(images: int, size: int):
     assert choose_batch_size(images) == size
 
 
-def test_a_small_set_gets_a_small_model_unless_told_otherwise():
-    small = resolve(Recipe().with_settings({"depth": 2}), data_of((64, 64))).recipe.config(2, 3)
+def test_a_small_set_gets_a_small_model_unless_one_is_set():
+    small = resolve(Recipe().with_settings({"depth": 2}), data_of((64, 64))).config(2, 3)
     assert (small.width, small.depth, small.mlp_dim, small.num_heads) == (128, 2, 512, 4)
-    told = resolve(Recipe().with_variant("S/8"), data_of((64, 64))).recipe.config(2, 3)
-    assert (told.width, told.depth) == (384, 12)
+    other = resolve(Recipe().with_variant("S/8"), data_of((64, 64))).config(2, 3)
+    assert (other.width, other.depth) == (384, 12)
 
 
 def test_nothing_that_decides_the_result_is_left_open():
-    recipe = resolve(Recipe(), data_of((64, 64))).recipe
+    recipe = resolve(Recipe(), data_of((64, 64)))
     chosen = recipe.model_dump()
     open_ones = {leaf for table in chosen.values() for leaf, value in table.items() if value == "auto"}
     assert open_ones == {"device", "precision", "threads", "workers"}
-    assert resolve(recipe, data_of((64, 64))).recipe == recipe
+    assert resolve(recipe, data_of((64, 64))) == recipe
 
 
 def test_digits_are_never_flipped():
     digits = open_data("digits")
-    assert resolve(Recipe(), digits).recipe.augmentation.flip is False
+    assert resolve(Recipe(), digits).augmentation.flip is False
     with pytest.raises(InputError, match="set flip=false"):
         resolve(Recipe().with_settings({"flip": True}), digits)
-    assert resolve(Recipe(), data_of((64, 64))).recipe.augmentation.flip is True
+    assert resolve(Recipe(), data_of((64, 64))).augmentation.flip is True
 
 
 def test_gray_images_have_one_mean():
     gray = dataclasses.replace(data_of((8, 8)), channels=1)
-    assert resolve(Recipe(), gray).recipe.data.mean == (0.5,)
-    assert resolve(Recipe(), data_of((8, 8))).recipe.data.std == (0.5, 0.5, 0.5)
+    assert resolve(Recipe(), gray).data.mean == (0.5,)
+    assert resolve(Recipe(), data_of((8, 8))).data.std == (0.5, 0.5, 0.5)
 
 
 @given(st.integers(1, 256))
 def test_a_chosen_patch_divides_the_image(side: int):
     recipe = Recipe().with_settings({"image_size": side})
     if any(side % patch == 0 and 8 <= side // patch <= 32 for patch in range(1, 17)) or side < 8:
-        assert min(8, side) <= resolve(recipe, data_of((64, 64))).recipe.config(2, 3).grid[0] <= 32
+        assert min(8, side) <= resolve(recipe, data_of((64, 64))).config(2, 3).grid[0] <= 32
     else:
         with pytest.raises(InputError, match="has no good patches"):
             resolve(recipe, data_of((64, 64)))
@@ -116,7 +120,7 @@ def test_a_chosen_patch_divides_the_image(side: int):
 
 def test_the_warmup_leaves_epochs_to_come_down_in():
     def warmup(**settings: float) -> float:
-        return resolve(Recipe().with_settings(settings), data_of((64, 64))).recipe.schedule.warmup_epochs
+        return resolve(Recipe().with_settings(settings), data_of((64, 64))).schedule.warmup_epochs
 
     assert (warmup(), warmup(epochs=3), warmup(epochs=30), warmup(epochs=100)) == (5, 0.6, 5, 5)
     assert warmup(epochs=3, warmup_epochs=2) == 2
@@ -126,7 +130,7 @@ def test_the_warmup_leaves_epochs_to_come_down_in():
         warmup(epochs=3, warmup_epochs=3)
 
 
-def test_a_model_that_cannot_be_is_refused():
+def test_an_impossible_model_is_rejected():
     with pytest.raises(InputError, match=r"an image of 97×97 pixels has no good patches.* such as 96×96"):
         resolve(Recipe().with_settings({"image_size": 97}), data_of((64, 64)))
     with pytest.raises(InputError, match="'Ti/257': they are too large") as error:
@@ -153,8 +157,8 @@ def test_warmup_and_cooldown_leave_room():
         ((64, 64), [2, 2], 1, (64, 64)),
     ],
 )
-def test_behind_a_stem_the_patches_are_of_as_many_pixels(native, stages, patch: int, size):
-    recipe, config, _ = resolve(Recipe().with_settings({"stem_blocks": stages}), data_of(native))
+def test_after_a_stem_the_patches_are_of_as_many_pixels(native, stages, patch: int, size):
+    recipe, config, _ = resolve_recipe(Recipe().with_settings({"stem_blocks": stages}), data_of(native))
     assert config.patch_size == (patch, patch)
     assert config.image_size == size
     assert recipe.model.stem_blocks == tuple(stages)
@@ -162,6 +166,6 @@ def test_behind_a_stem_the_patches_are_of_as_many_pixels(native, stages, patch: 
 
 def test_another_variant_is_of_its_own_shape():
     base = Recipe().with_settings({"stem_blocks": [], "width": 64, "pooling": "mean"})
-    told = base.with_settings({"variant": "S/8", "depth": 3})
-    assert (told.model.stem_blocks, told.model.width, told.model.depth) == (None, None, 3)
-    assert told.model.pooling == "mean"
+    other = base.with_settings({"variant": "S/8", "depth": 3})
+    assert (other.model.stem_blocks, other.model.width, other.model.depth) == (None, None, 3)
+    assert other.model.pooling == "mean"

@@ -1,4 +1,4 @@
-"""Where a run starts from: which weights are chosen, and what of them is kept for the task."""
+"""The weights that a run starts from: which are chosen, and what is kept of them."""
 
 import socket
 import time
@@ -19,12 +19,12 @@ from vitreous.checkpoints.store import save_model
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError
-from vitreous.training.planning.weights import DEFAULT, begin_from, best_weights, choose_weights
+from vitreous.training.planning.weights import DEFAULT, best_weights, choose_weights, load_start
 from vitreous.training.recipe.sections import ModelSection
 
 OLD = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 PLAIN = ModelSection()
-WANTED = Preprocessing((32, 32), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+PREPROCESSING = Preprocessing((32, 32), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 RATES = {"dropout": 0.1, "stochastic_depth": 0.2, "patch_dropout": 0.3}
 
 
@@ -36,16 +36,16 @@ def server(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def said():
-    """The lines that were said."""
+def lines():
+    """The lines of automatic choices."""
     return []
 
 
 @pytest.fixture
 def weights(tmp_path):
-    """Writes a small model as our own file, and says where it lies."""
+    """Writes a small model as a vitreous file, and returns its folder."""
 
-    def write(switch="the paper's", names=OLD, dtype=None, preprocessing=WANTED, **fields):
+    def write(switch="the paper's", names=OLD, dtype=None, preprocessing=PREPROCESSING, **fields):
         path = tmp_path / "runs" / "mine" / "model.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"license": "MIT", "val_accuracy": 0.9}
@@ -75,40 +75,40 @@ def publish(server, tmp_path):
     return model.model
 
 
-def test_what_a_person_names_is_taken(said):
-    assert choose_weights(ModelSection(weights="runs/x"), said.append) == "runs/x"
-    assert choose_weights(ModelSection(weights="runs/x", init="pretrained", variant="S/16"), said.append) == "runs/x"
-    assert choose_weights(ModelSection(init="random"), said.append) is None
-    assert choose_weights(ModelSection(variant="S/16"), said.append) is None
-    assert choose_weights(ModelSection(pooling="mean"), said.append) is None
-    assert choose_weights(ModelSection(init="pretrained"), said.append) == DEFAULT
-    assert said == []
-    with pytest.raises(InputError, match="init is 'random', and weights are given, 'runs/x'"):
-        choose_weights(ModelSection(init="random", weights="runs/x"), said.append)
+def test_named_weights_are_used(lines):
+    assert choose_weights(ModelSection(weights="runs/x"), lines.append) == "runs/x"
+    assert choose_weights(ModelSection(weights="runs/x", init="pretrained", variant="S/16"), lines.append) == "runs/x"
+    assert choose_weights(ModelSection(init="random"), lines.append) is None
+    assert choose_weights(ModelSection(variant="S/16"), lines.append) is None
+    assert choose_weights(ModelSection(pooling="mean"), lines.append) is None
+    assert choose_weights(ModelSection(init="pretrained"), lines.append) == DEFAULT
+    assert lines == []
+    with pytest.raises(InputError, match="init is 'random', but weights are given, 'runs/x'"):
+        choose_weights(ModelSection(init="random", weights="runs/x"), lines.append)
 
 
-def test_the_best_known_weights_of_a_variant(said):
-    assert choose_weights(ModelSection(init="pretrained", variant="B/8"), said.append) == (
+def test_the_best_known_weights_of_a_variant(lines):
+    assert choose_weights(ModelSection(init="pretrained", variant="B/8"), lines.append) == (
         "timm:vit_base_patch8_224.augreg2_in21k_ft_in1k"
     )
     assert best_weights("S/32").startswith("google:S_32-i21k-300ep-")
     assert best_weights("S/32").endswith("-res_224")
     for name in ("M/16", "S/15", "nothing"):
-        with pytest.raises(InputError, match=f"'{name}'; there are some of Ti/16, S/32, S/16, .*; or give weights"):
+        with pytest.raises(InputError, match=f"'{name}' are known; choose one of Ti/16, S/32, S/16, .*; or weights"):
             best_weights(name)
 
 
-def test_the_default_weights_are_brought_here_and_then_found_in_the_cache(server, tmp_path, monkeypatch, said, capsys):
+def test_the_default_weights_are_downloaded_and_then_cached(server, tmp_path, monkeypatch, lines, capsys):
     theirs = publish(server, tmp_path)
-    assert choose_weights(PLAIN, said.append) == DEFAULT
-    assert said == [f"fine-tuning {DEFAULT}, license Apache-2.0; --model S/16 trains from scratch"]
-    told = capsys.readouterr().err
-    assert told.startswith(f"{DEFAULT}: ")
-    assert told.endswith(", license apache-2.0\n")
+    assert choose_weights(PLAIN, lines.append) == DEFAULT
+    assert lines == [f"fine-tuning {DEFAULT}, license Apache-2.0; --model S/16 trains from scratch"]
+    text = capsys.readouterr().err
+    assert text.startswith(f"{DEFAULT}: ")
+    assert text.endswith(", license apache-2.0\n")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     server.requests.clear()
-    assert choose_weights(ModelSection(image_size=32, patch_size=8, **RATES), said.append) == DEFAULT
-    start = begin_from(DEFAULT, PLAIN, ("a", "b"), 3)
+    assert choose_weights(ModelSection(image_size=32, patch_size=8, **RATES), lines.append) == DEFAULT
+    start = load_start(DEFAULT, PLAIN, ("a", "b"), 3)
     assert server.requests == []
     assert capsys.readouterr().err == ""
     assert start.source.startswith(f"{DEFAULT}@")
@@ -139,7 +139,7 @@ def send_no_weights(server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "text"),
     [
         (
             lambda _, patch: patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9"),
@@ -152,35 +152,35 @@ def send_no_weights(server, monkeypatch):
     ],
     ids=["refused", "offline", "a page", "no weights", "not there"],
 )
-def test_where_the_default_cannot_be_had_one_line_says_so(trouble, told, server, tmp_path, monkeypatch, said, capfd):
+def test_an_unavailable_default_is_reported_in_one_line(trouble, text, server, tmp_path, monkeypatch, lines, capfd):
     publish(server, tmp_path)
     trouble(server, monkeypatch)
-    assert choose_weights(PLAIN, said.append) is None
-    [line] = said
+    assert choose_weights(PLAIN, lines.append) is None
+    [line] = lines
     assert line.startswith("training from scratch: ")
-    assert told in line
-    assert "77.91 % on ImageNet alone, 83.97 % after ImageNet-21k (Table 5); give weights with --model" in line
+    assert text in line
+    assert "77.91 % on ImageNet alone, 83.97 % after ImageNet-21k (Table 5); choose weights with --model" in line
     assert "\n" not in line
     announced = 1 if trouble is send_no_weights else 0
     assert len(capfd.readouterr().err.splitlines()) == announced
     with pytest.raises(InputError):
-        begin_from(DEFAULT, PLAIN, ("a", "b"), 3)
+        load_start(DEFAULT, PLAIN, ("a", "b"), 3)
 
 
-def test_a_hub_that_does_not_answer_is_not_waited_for(server, tmp_path, monkeypatch, said):
+def test_a_hub_that_does_not_answer_is_not_waited_for(server, tmp_path, monkeypatch, lines):
     publish(server, tmp_path)
     monkeypatch.setattr(repository, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         real = constants.ENDPOINT
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         begun = time.perf_counter()
-        assert choose_weights(PLAIN, said.append) is None
-        assert "(TimeoutError)" in said[0]
+        assert choose_weights(PLAIN, lines.append) is None
+        assert "(TimeoutError)" in lines[0]
         monkeypatch.setattr(constants, "ENDPOINT", real)
-        assert choose_weights(PLAIN, said.append) == DEFAULT
+        assert choose_weights(PLAIN, lines.append) == DEFAULT
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert choose_weights(PLAIN, said.append) == DEFAULT
-        assert begin_from(DEFAULT, PLAIN, ("a", "b"), 3).stored.class_names == ("a", "b")
+        assert choose_weights(PLAIN, lines.append) == DEFAULT
+        assert load_start(DEFAULT, PLAIN, ("a", "b"), 3).stored.class_names == ("a", "b")
         assert time.perf_counter() - begun < 8  # the client itself waits for 10 seconds
 
 
@@ -199,7 +199,7 @@ def test_a_file_of_each_family_begins_with_its_representation_and_a_head_of_zero
     content = path.read_bytes()
     theirs = load_checkpoint(path)
     c, size = theirs.model.config, theirs.preprocessing.image_size
-    start = begin_from(str(path), PLAIN, ("a", "b"), c.channels)
+    start = load_start(str(path), PLAIN, ("a", "b"), c.channels)
     new = start.stored.model
     assert (start.source, start.stored.class_names) == (path.name, ("a", "b"))
     assert new.config.image_size == start.stored.preprocessing.image_size == size
@@ -233,9 +233,9 @@ def test_training_changes_nothing_but_the_copy(switch, dtype, weights, monkeypat
     path = weights(switch, dtype=dtype)
     read = load_checkpoint(path)
     file = read.model
-    monkeypatch.setattr("vitreous.training.planning.weights.resolve", lambda source: read)  # what others hold in memory
+    monkeypatch.setattr("vitreous.training.planning.weights.load_checkpoint", lambda source: read)
     before = {name: tensor.clone() for name, tensor in file.state_dict().items()}
-    one, two = (begin_from(path, PLAIN, OLD, 3).stored for _ in range(2))
+    one, two = (load_start(path, PLAIN, OLD, 3).stored for _ in range(2))
     parameters = [*one.model.parameters()]
     assert all(p.dtype == torch.float32 and p.requires_grad and p.is_leaf and p.is_contiguous() for p in parameters)
     everywhere = [*parameters, *two.model.parameters(), *file.parameters()]
@@ -248,18 +248,18 @@ def test_training_changes_nothing_but_the_copy(switch, dtype, weights, monkeypat
 @pytest.mark.parametrize("switch", ["the paper's", "distillation", "hidden layer"])
 def test_the_same_classes_keep_their_logits_bit_for_bit(switch, weights):
     path = weights(switch)
-    start = begin_from(path, ModelSection(**RATES), OLD, 3)
+    start = load_start(path, ModelSection(**RATES), OLD, 3)
     expected, found = both(path, start)
     assert torch.equal(found, expected)
     assert start.notes == []
     assert start.stored.class_names == OLD
-    assert start.stored.preprocessing == WANTED
+    assert start.stored.preprocessing == PREPROCESSING
     assert start.stored.metadata == {"source": "mine", "license": "MIT"}
     assert {name: getattr(start.stored.model.config, name) for name in RATES} == RATES
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "text"),
     [
         ((*OLD, "hen"), ["new classes: hen"]),
         (OLD[:2] + OLD[3:], ["dropped classes: cat"]),
@@ -269,31 +269,31 @@ def test_the_same_classes_keep_their_logits_bit_for_bit(switch, weights):
     ids=["added", "dropped", "reordered", "one in common"],
 )
 @pytest.mark.parametrize("switch", ["the paper's", "distillation", "hidden layer"])
-def test_classes_of_the_same_name_keep_their_rows(switch, names, told, weights):
+def test_classes_of_the_same_name_keep_their_rows(switch, names, text, weights):
     path = weights(switch)
-    start = begin_from(path, PLAIN, names, 3)
+    start = load_start(path, PLAIN, names, 3)
     expected, found = both(path, start)
     for place, name in enumerate(names):
         old = expected[:, OLD.index(name)] if name in OLD else torch.zeros(len(expected))
         torch.testing.assert_close(found[:, place], old, rtol=0, atol=1e-5)
     kept = sum(name in OLD for name in names)
     assert f"{kept} row{'s' * (kept > 1)} kept" in start.notes[0]
-    assert start.notes[1:] == told
+    assert start.notes[1:] == text
 
 
-def test_a_name_that_two_old_classes_have_tells_nothing(weights):
+def test_a_name_of_two_old_classes_matches_neither(weights):
     names = (*OLD[:5], "crane", "crane")
     path = weights(names=names)
-    start = begin_from(path, PLAIN, ("ant", "crane"), 3)
+    start = load_start(path, PLAIN, ("ant", "crane"), 3)
     expected, found = both(path, start)
     torch.testing.assert_close(found[:, 0], expected[:, 0], rtol=0, atol=1e-5)
     assert not found[:, 1].any()
-    assert torch.equal(both(path, begin_from(path, PLAIN, names, 3))[1], expected)
+    assert torch.equal(both(path, load_start(path, PLAIN, names, 3))[1], expected)
 
 
 @pytest.mark.parametrize("switch", ["the paper's", "hidden layer"])
 def test_without_a_shared_class_the_head_is_new_and_zero(switch, weights):
-    start = begin_from(weights(switch), PLAIN, ("x", "y"), 3)
+    start = load_start(weights(switch), PLAIN, ("x", "y"), 3)
     config = start.stored.model.config
     assert (config.num_classes, config.hidden_dim) == (2, None)
     assert not any(parameter.any() for parameter in start.stored.model.head.parameters())
@@ -303,7 +303,7 @@ def test_without_a_shared_class_the_head_is_new_and_zero(switch, weights):
 def test_another_image_size_patch_and_channels(weights):
     path = weights()
     section = ModelSection(image_size=(48, 64), position_resampling="bicubic_antialias")
-    start = begin_from(path, section, OLD, 1)
+    start = load_start(path, section, OLD, 1)
     assert start.stored.preprocessing.image_size == start.stored.model.config.image_size == (48, 64)
     assert (start.stored.preprocessing.channels, start.stored.model.config.channels) == (1, 1)
     assert start.stored.preprocessing.mean == pytest.approx((0.2,))
@@ -315,15 +315,15 @@ def test_another_image_size_patch_and_channels(weights):
         assert is_varied(expected)
         torch.testing.assert_close(start.stored.model(gray), expected, rtol=0, atol=1e-4)
 
-    patched = begin_from(path, ModelSection(patch_size=4), OLD, 3).stored.model.config
+    patched = load_start(path, ModelSection(patch_size=4), OLD, 3).stored.model.config
     assert (patched.patch_size, patched.image_size) == ((4, 4), (32, 32))
     with pytest.raises(InputError, match="the nearest sizes that are: 32×32 and 40×40"):
-        begin_from(path, ModelSection(image_size=36), OLD, 3)
+        load_start(path, ModelSection(image_size=36), OLD, 3)
 
 
 def test_the_image_size_is_that_of_the_preprocessing(weights):
     path = weights(preprocessing=Preprocessing((48, 48)))
-    start = begin_from(path, PLAIN, OLD, 3)
+    start = load_start(path, PLAIN, OLD, 3)
     assert start.stored.model.config.image_size == start.stored.preprocessing.image_size == (48, 48)
     torch.testing.assert_close(*both(path, start), rtol=0, atol=1e-5)
 
@@ -340,44 +340,44 @@ def test_the_image_size_is_that_of_the_preprocessing(weights):
     ],
     ids=str,
 )  # fmt: skip
-def test_what_the_weights_settle_is_not_settled_again(wrong, weights):
+def test_fields_that_the_weights_fix_cannot_be_changed(wrong, weights):
     path = weights()
     [(name, value)] = wrong.items()
     with pytest.raises(InputError, match=f"^{name} is ") as caught:
-        begin_from(path, ModelSection(**wrong), OLD, 3)
+        load_start(path, ModelSection(**wrong), OLD, 3)
     assert f"leave {name} out: the shape comes from the weights" in caught.value.hint
     assert "\n" not in str(caught.value)
     same = getattr(small_model().config, name)
     assert same != value
-    assert begin_from(path, ModelSection(**{name: same}), OLD, 3).notes == []
+    assert load_start(path, ModelSection(**{name: same}), OLD, 3).notes == []
 
 
 def test_a_variant_must_be_that_of_the_weights(weights):
     config = variant("mu/8", image_size=32, num_classes=7).to_dict()
     path = weights(**config)
     for section in ({"variant": "mu/8"}, {"variant": "mu/16", "patch_size": 8}, {"variant": "mu/8", "patch_size": 4}):
-        assert begin_from(path, ModelSection(**section), OLD, 3).stored.model.config.width == 32
-    for name, told in (("mu/16", r"patch_size \(8, 8\) and not \(16, 16\)"), ("S/8", "width 32 and not 384")):
-        with pytest.raises(InputError, match=f"are not of the variant '{name}': they have {told}; leave the variant"):
-            begin_from(path, ModelSection(variant=name), OLD, 3)
+        assert load_start(path, ModelSection(**section), OLD, 3).stored.model.config.width == 32
+    for name, text in (("mu/16", r"patch_size \(8, 8\) and not \(16, 16\)"), ("S/8", "width 32 and not 384")):
+        with pytest.raises(InputError, match=f"are not of the variant '{name}': they have {text}; leave the variant"):
+            load_start(path, ModelSection(variant=name), OLD, 3)
     with pytest.raises(InputError, match="there is no variant 'mu8'"):
-        begin_from(path, ModelSection(variant="mu8"), OLD, 3)
+        load_start(path, ModelSection(variant="mu8"), OLD, 3)
 
 
-def test_rates_that_do_not_fit_are_refused(weights):
+def test_rates_that_do_not_fit_are_rejected(weights):
     path = weights("learned at every layer")
-    assert begin_from(path, ModelSection(dropout=0.1), OLD, 3).stored.model.config.dropout == 0.1
+    assert load_start(path, ModelSection(dropout=0.1), OLD, 3).stored.model.config.dropout == 0.1
     with pytest.raises(InputError, match="patch dropout needs positions given at the stem; position_site must be"):
-        begin_from(path, ModelSection(patch_dropout=0.1), OLD, 3)
+        load_start(path, ModelSection(patch_dropout=0.1), OLD, 3)
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_a_mask_token_is_dropped_unless_it_is_wanted(has, weights):
+def test_a_mask_token_is_dropped_unless_it_is_needed(has, weights):
     path = weights(mask_token=has)
     old = load_checkpoint(path).model
-    assert begin_from(path, PLAIN, OLD, 3).stored.model.mask_token is None
+    assert load_start(path, PLAIN, OLD, 3).stored.model.mask_token is None
 
-    start = begin_from(path, PLAIN, OLD, 3, mask_token=True)
+    start = load_start(path, PLAIN, (), 3, mask_token=True)
     new = start.stored.model
     assert (new.config.num_classes, new.head.classifier, start.stored.class_names) == (0, None, None)
     assert new.mask_token.requires_grad
@@ -388,8 +388,8 @@ def test_a_mask_token_is_dropped_unless_it_is_wanted(has, weights):
     assert new.mask_token.grad.any()
 
 
-def test_weights_that_are_named_and_not_there_are_an_error(tmp_path):
+def test_missing_weights_are_an_error(tmp_path):
     with pytest.raises(InputError, match="there is no model at"):
-        begin_from(str(tmp_path / "none"), PLAIN, OLD, 3)
+        load_start(str(tmp_path / "none"), PLAIN, OLD, 3)
     with pytest.raises(InputError, match="the name of a shape, not of weights"):
-        begin_from("S/16", PLAIN, OLD, 3)
+        load_start("S/16", PLAIN, OLD, 3)

@@ -53,7 +53,7 @@ def test_a_file_is_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "recipe"),
     [
         ("[optimizer]\nlrr = 1", "there is no recipe key 'lrr'; did you mean 'lr'?"),
         ("[optimzer]\nlr = 1", "there is no recipe section 'optimzer'; did you mean 'optimizer'?"),
@@ -77,24 +77,24 @@ def test_a_file_is_read(tmp_path: Path):
         ("\x00", "is not TOML"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, told: str):
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, recipe: str):
     (tmp_path / "bad.toml").write_text(text)
     printed = line(Recipe.load, tmp_path / "bad.toml")
-    assert told in printed.replace(str(tmp_path), "")
+    assert recipe in printed.replace(str(tmp_path), "")
     assert len(printed) < 1000
 
 
-def test_a_large_file_is_refused_unread(tmp_path: Path):
+def test_a_large_file_is_rejected_unread(tmp_path: Path):
     (tmp_path / "large.toml").write_bytes(b"#" * 10_000_000)
     assert "is larger than 1,048,576 bytes" in line(Recipe.load, tmp_path / "large.toml")
 
 
-def test_a_file_of_other_bytes_is_refused(tmp_path: Path):
+def test_a_file_of_other_bytes_is_rejected(tmp_path: Path):
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     assert "is not TOML" in line(Recipe.load, tmp_path / "bytes.toml")
 
 
-def test_what_is_not_there_is_named(tmp_path: Path):
+def test_a_missing_file_is_named(tmp_path: Path):
     assert "there is no recipe 'digts'; did you mean 'digits'?" in line(Recipe.load, "digts")
     assert "No such file" in line(Recipe.load, tmp_path / "none.toml")
     assert "is not a file" in line(Recipe.load, tmp_path)
@@ -121,7 +121,7 @@ def test_settings_by_leaf_or_path():
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "recipe"),
     [
         ("lrr", "did you mean 'lr'?"),
         ("optimizer.lrr", "did you mean 'lr'?"),
@@ -131,8 +131,8 @@ def test_settings_by_leaf_or_path():
         (".lr", "did you mean 'optimizer.lr'?"),
     ],
 )
-def test_a_setting_that_does_not_exist_is_named(key: str, told: str):
-    assert told in line(Recipe().with_settings, {key: "1"})
+def test_a_setting_that_does_not_exist_is_named(key: str, recipe: str):
+    assert recipe in line(Recipe().with_settings, {key: "1"})
 
 
 def test_another_variant_comes_in_its_own_shape():
@@ -145,7 +145,7 @@ def test_another_variant_comes_in_its_own_shape():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "recipe"),
     [
         ({"variant": "Tii/8"}, "there is no variant 'Tii/8'"),
         ({"variant": "Ti/8", "image_size": 60}, "60×60 is not made of whole patches of 8×8; the nearest"),
@@ -153,9 +153,9 @@ def test_another_variant_comes_in_its_own_shape():
         ({"variant": "Ti/8", "image_size": 64, "class_token": False}, "pool by 'mean' or 'attention'"),
     ],
 )
-def test_fields_that_contradict_each_other_are_named(settings: dict, told: str):
+def test_fields_that_contradict_each_other_are_named(settings: dict, recipe: str):
     recipe = Recipe().with_settings(settings)
-    assert told in line(recipe.config, 3, 3)
+    assert recipe in line(recipe.config, 3, 3)
 
 
 @given(
@@ -187,30 +187,30 @@ def test_a_file_extends_a_built_in_recipe(tmp_path: Path):
     assert "extends" not in mine.to_toml()
 
 
-def test_what_it_extends_must_be_there(tmp_path: Path):
-    for text, told in (
+def test_the_extended_recipe_must_exist(tmp_path: Path):
+    for text, recipe in (
         ('extends = "digts"', "no built-in recipe 'digts'; did you mean 'digits'"),
         ("extends = 3", "no built-in recipe '3'"),
         ('extends = "digits"\n[optimiser]\nlr = 1', "did you mean 'optimizer'"),
     ):
         (tmp_path / "mine.toml").write_text(text)
-        assert told in line(Recipe.load, tmp_path / "mine.toml")
+        assert recipe in line(Recipe.load, tmp_path / "mine.toml")
 
 
-def test_the_row_of_the_variant_is_below_what_a_person_says(tmp_path: Path):
+def test_the_row_of_the_variant_is_below_the_settings(tmp_path: Path):
     mine = tmp_path / "mine.toml"
     mine.write_text('extends = "paper-jft"\n[model]\nvariant = "H/14"\n')
     assert (Recipe.load(mine).optimizer.lr, Recipe.load(mine).schedule.epochs) == (3e-4, 14)
     mine.write_text('extends = "paper-jft"\n[optimizer]\nlr = 1e-5\n')
-    told = Recipe.load(mine, "L/16")
-    assert (told.optimizer.lr, told.schedule.epochs) == (1e-5, 14)
+    recipe = Recipe.load(mine, "L/16")
+    assert (recipe.optimizer.lr, recipe.schedule.epochs) == (1e-5, 14)
     mine.write_text('extends = "augreg"\n[options.mine.optimizer]\nlr = 2e-3\n')
     both = Recipe.load(f"{mine}+mine+light2")
     assert (both.optimizer.lr, both.augmentation.mixup) == (2e-3, 0.2)
     assert "did you mean 'light1'" in line(Recipe.load, "augreg+lihgt1")
     assert "has no options" in line(Recipe.load, "digits+light1")
     mine.write_text("options = 3\n")
-    assert "are no tables" in line(Recipe.load, mine)
+    assert "are not tables" in line(Recipe.load, mine)
 
 
 def test_a_new_length_puts_the_old_one_out_of_force():

@@ -22,15 +22,15 @@ def test_an_empty_folder_may_be_used(folder):
     assert RunFolder.create(folder.path).path == folder.path
 
 
-def test_a_used_folder_is_refused(folder):
+def test_a_folder_in_use_is_rejected(folder):
     (folder.path / "recipe.toml").touch()
-    with pytest.raises(InputError, match="is used; give a new one with --out"):
+    with pytest.raises(InputError, match="is in use; choose a new one with --out"):
         RunFolder.create(folder.path)
 
 
 def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "runs").touch()
-    with pytest.raises(InputError, match="cannot make the folder"):
+    with pytest.raises(InputError, match="cannot create the folder"):
         RunFolder.create(tmp_path / "runs" / "photos")
 
 
@@ -73,11 +73,11 @@ def test_one_or_two_of_few_may_be_broken(folder):
         bad.add(split(22), [("c.png", "is empty")])
 
 
-def test_only_the_list_of_a_stopped_run_is_written_anew(folder):
+def test_only_the_list_of_a_stopped_run_is_replaced(folder):
     BadFiles(folder, 0.5).write()
     assert RunFolder.create(folder.path).path == folder.path
     (folder.path / "bad_files.csv").write_text("mine")
-    with pytest.raises(InputError, match="is used"):
+    with pytest.raises(InputError, match="is in use"):
         RunFolder.create(folder.path)
 
 

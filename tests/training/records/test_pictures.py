@@ -8,18 +8,34 @@ from torch.nn import functional as F
 
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.training.records.pictures import (
-    MOST_VIEWS,
-    batch_picture,
-    caption,
-    masked_picture,
-    write_batch_picture,
-    write_masked_picture,
-)
+from vitreous.model.config import ViTConfig
+from vitreous.training.objectives.classification import Classification, CrossEntropy, caption
+from vitreous.training.objectives.masked_patch import MaskedPatches, MaskedPatchPrediction
+from vitreous.training.objectives.objective import MOST_VIEWS, Setup, View
+from vitreous.training.objectives.section import ObjectiveSection
+from vitreous.training.records.pictures import picture, write_picture
 
 RGB = Preprocessing((8, 12), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 GRAY = Preprocessing((8, 12), channels=1, mean=(0.5,), std=(0.3,))
 NAMES = ("pizza", "steak", "sushi")
+CONFIG = ViTConfig(
+    width=8, depth=1, mlp_dim=8, num_heads=1, image_size=(8, 12), patch_size=(4, 3), num_classes=0, mask_token=True
+)
+
+
+def setup(preprocessing, names=NAMES) -> Setup:
+    labels = np.zeros(1, dtype=np.int64)
+    return Setup(ObjectiveSection(), CONFIG, preprocessing, Mixing(), names, labels, 0, torch.device("cpu"))
+
+
+def labeled(images, targets, names, preprocessing) -> list[View]:
+    return Classification(CrossEntropy()).views(images, targets, setup(preprocessing, names))
+
+
+def masked(images, hidden, preprocessing) -> list[View]:
+    objective = MaskedPatchPrediction(CONFIG.replace(channels=preprocessing.channels), "mean_color", 0.5)
+    order = torch.arange(8).expand(len(images), -1)
+    return objective.views(images, MaskedPatches(hidden, hidden, order, order), setup(preprocessing))
 
 
 def pixels(count, channels=3):
@@ -38,7 +54,7 @@ def drawn(figure):
 def test_views_are_the_pixels_before_they_were_normalized(preprocessing, count):
     bytes_ = pixels(count, preprocessing.channels)
     labels = torch.arange(count) % 3
-    views, texts = drawn(batch_picture(preprocessing.normalize(bytes_), labels, NAMES, preprocessing))
+    views, texts = drawn(picture(labeled(preprocessing.normalize(bytes_), labels, NAMES, preprocessing)))
     assert texts == [NAMES[number % 3] for number in range(min(count, MOST_VIEWS))]
     for view, original in zip(views, bytes_, strict=False):
         theirs = original.permute(1, 2, 0).squeeze(2).numpy() / 255
@@ -50,7 +66,7 @@ def test_mixed_images_are_shown_mixed_with_both_labels():
     bytes_, labels = pixels(6), torch.arange(6) % 3
     mixing = Mixing(cutmix=1.0, per_sample=True)
     images, shares = mixing(RGB.normalize(bytes_), F.one_hot(labels, 3).float(), np.random.default_rng(0))
-    views, texts = drawn(batch_picture(images, shares, NAMES, RGB))
+    views, texts = drawn(picture(labeled(images, shares, NAMES, RGB)))
     assert sum(" + " in text for text in texts) >= 2
     for view, image, text, share in zip(views, images, texts, shares, strict=True):
         mean, std = torch.tensor(RGB.mean), torch.tensor(RGB.std)
@@ -88,7 +104,7 @@ def test_long_names_are_shortened_and_broken():
 
 def test_no_view_is_brighter_than_white_where_rounding_leaves_the_range():
     images = RGB.normalize(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 8, 12))
-    (black, white), _ = drawn(batch_picture(images * 1.01, torch.tensor([0, 1]), NAMES, RGB))
+    (black, white), _ = drawn(picture(labeled(images * 1.01, torch.tensor([0, 1]), NAMES, RGB)))
     assert black.min() >= 0
     assert white.max() <= 1
 
@@ -98,7 +114,7 @@ def test_hidden_patches_are_gray_and_the_others_as_they_are(preprocessing):
     bytes_ = pixels(10, preprocessing.channels)
     hidden = torch.rand(10, 2 * 4) < 0.5
     hidden[0] = torch.tensor([1, 0, 0, 0, 0, 0, 1, 0]).bool()
-    views, texts = drawn(masked_picture(preprocessing.normalize(bytes_), hidden, (2, 4), preprocessing))
+    views, texts = drawn(picture(masked(preprocessing.normalize(bytes_), hidden, preprocessing)))
     assert len(views) == MOST_VIEWS
     assert texts[1] == "25 % hidden"
     for number in range(8):
@@ -116,8 +132,8 @@ def test_hidden_patches_are_gray_and_the_others_as_they_are(preprocessing):
 def test_files_are_written_and_images_are_left_alone(tmp_path):
     images, labels = RGB.normalize(pixels(5)), torch.arange(5) % 3
     before = images.clone()
-    write_batch_picture(tmp_path / "batch.png", images, labels, NAMES, RGB)
-    write_masked_picture(tmp_path / "masked.png", images, torch.rand(5, 8) < 0.5, (2, 4), RGB)
+    write_picture(tmp_path / "batch.png", labeled(images, labels, NAMES, RGB))
+    write_picture(tmp_path / "masked.png", masked(images, torch.rand(5, 8) < 0.5, RGB))
     assert torch.equal(images, before)
     assert {path.name for path in tmp_path.iterdir()} == {"batch.png", "masked.png"}
     for name in ("batch", "masked"):
@@ -129,7 +145,7 @@ def test_files_are_written_and_images_are_left_alone(tmp_path):
 @pytest.mark.parametrize("name", ["$\\frac{1", "<script>", "new\nline", "猫", "\x1b[31mred", "x" * 200])
 def test_any_class_name_can_be_drawn(tmp_path, name):
     images = RGB.normalize(pixels(2))
-    write_batch_picture(tmp_path / "a.png", images, torch.tensor([[0.6, 0.4], [1, 0]]), (name, "dog"), RGB)
+    write_picture(tmp_path / "a.png", labeled(images, torch.tensor([[0.6, 0.4], [1, 0]]), (name, "dog"), RGB))
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
@@ -137,7 +153,7 @@ def test_any_class_name_can_be_drawn(tmp_path, name):
 def test_strips_make_a_picture_of_bounded_size(tmp_path, size):
     strip = Preprocessing(size)
     images = strip.normalize(torch.zeros(16, 3, *size, dtype=torch.uint8))
-    write_batch_picture(tmp_path / "a.png", images, torch.zeros(16, dtype=torch.int64), NAMES, strip)
+    write_picture(tmp_path / "a.png", labeled(images, torch.zeros(16, dtype=torch.int64), NAMES, strip))
     with Image.open(tmp_path / "a.png") as image:
         assert max(image.size) < 2500
         assert min(image.size) > 50

@@ -1,16 +1,19 @@
 import csv
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vitreous.data.sources.open import open_data
 from vitreous.evaluation.metrics import Outcome
-from vitreous.training.loop import Trained
-from vitreous.training.records.folder import RunFolder
-from vitreous.training.records.results import write_results
+from vitreous.training.recipe.recipe import Recipe
+from vitreous.training.records.results import Run, write_results
 
 
-def trained(classes: int, samples: int = 40) -> Trained:
+def finished(folder: Path, names: tuple[str, ...], samples: int = 40) -> Run:
+    classes = len(names)
     labels = np.arange(samples) % classes
     predictions = np.where(np.arange(samples) % 5 == 0, 0, labels)
     rows = [
@@ -18,7 +21,9 @@ def trained(classes: int, samples: int = 40) -> Trained:
         for e in (1, 2, 3)
     ]
     sure = np.ones((samples, 1), np.float32)
-    return Trained(rows, rows[2], Outcome(np.arange(samples), labels, predictions[:, None], sure, 0.5), "test")
+    outcome = Outcome(np.arange(samples), labels, predictions[:, None], sure, 0.5)
+    data = replace(open_data("digits"), class_names=names)
+    return Run(folder, data, Recipe(), rows, rows[2], outcome, "test")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +36,7 @@ def trained(classes: int, samples: int = 40) -> Trained:
     ],
 )
 def test_tables_and_pictures_for_any_class_names(tmp_path, names: tuple[str, ...]):
-    write_results(RunFolder(tmp_path), trained(len(names)), names)
+    write_results(finished(tmp_path, names))
     for picture in ("results.png", "confusion_matrix.png"):
         with Image.open(tmp_path / picture) as image:
             image.load()
@@ -45,7 +50,7 @@ def test_tables_and_pictures_for_any_class_names(tmp_path, names: tuple[str, ...
 
 
 def test_tables_hold_the_counts(tmp_path):
-    write_results(RunFolder(tmp_path), trained(2), ("cat", "dog"))
+    write_results(finished(tmp_path, ("cat", "dog")))
     assert (tmp_path / "confusion_matrix.csv").read_text().splitlines() == [
         "true \\ predicted,cat,dog",
         "cat,20,0",

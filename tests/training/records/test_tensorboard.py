@@ -2,6 +2,7 @@
 
 import io
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def points(events: EventAccumulator) -> dict[str, list[tuple[int, float]]]:
 def test_rows_become_scalars_by_epoch_and_the_first_batch_an_image(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "train_batch.png")
-    with Board(tmp_path) as board:
+    with closing(Board(tmp_path)) as board:
         for row in ROWS:
             board.add(row)
         assert points(read(tmp_path))["train/loss"] == [(1, 2.5), (2, 1.5)], "on the disk before the run is over"
@@ -58,7 +59,7 @@ def test_rows_become_scalars_by_epoch_and_the_first_batch_an_image(tmp_path):
 
 
 def test_without_a_picture_only_the_rows_are_written(tmp_path):
-    with Board(tmp_path) as board:
+    with closing(Board(tmp_path)) as board:
         board.add(ROWS[0])
     events = read(tmp_path)
     assert events.Tags()["images"] == []
@@ -67,7 +68,7 @@ def test_without_a_picture_only_the_rows_are_written(tmp_path):
 
 def test_what_was_added_stays_when_a_run_fails(tmp_path):
     def failing() -> None:
-        with Board(tmp_path) as board:
+        with closing(Board(tmp_path)) as board:
             board.add(ROWS[1])
             raise InputError("no finite loss")
 
@@ -76,15 +77,15 @@ def test_what_was_added_stays_when_a_run_fails(tmp_path):
     assert points(read(tmp_path))["val/accuracy"] == [(2, 0.75)]
 
 
-def test_a_board_that_is_not_wanted_writes_nothing_and_needs_nothing(tmp_path, monkeypatch):
+def test_a_disabled_board_writes_nothing_and_needs_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with Board(tmp_path, wanted=False) as board:
+    with closing(Board(tmp_path, enabled=False)) as board:
         board.add(ROWS[0])
     assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize("missing", ["tensorboard", "torch.utils.tensorboard"])
-def test_a_missing_tensorboard_is_told_before_anything_is_written(tmp_path, monkeypatch, missing):
+def test_a_missing_tensorboard_is_reported_before_anything_is_written(tmp_path, monkeypatch, missing):
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(InputError) as error:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,69 +10,76 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitreous.data.loader import Batch
+from vitreous.data.sampling import masking_generator
 from vitreous.model import initialization
 from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.shapes import Images, Patches, PatchMask, PatchOrder
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.training.objectives.objective import Objective, Targets, Verdict
+from vitreous.training.objectives.objective import MOST_VIEWS, Objective, Setup, Targets, Verdict, View
+from vitreous.training.objectives.section import MaskedTarget
 
-MaskedTarget = Literal["mean_color", "small_colors", "pixels"]
 Codes = Int64[Tensor, "batch patches"] | Int64[Tensor, "batch patches 16"]
 
 HIDDEN, SWAPPED = 0.8, 0.1  # of the corrupted patches; the rest are kept
-LEVELS = 8  # of a channel of a color: 3 bits
+LEVELS = 8  # of a color channel: 3 bits
 BYTES = 256
-SMALL = 4  # cells along a side of a patch that was made small
+SMALL = 4  # cells along a side of a patch in "small_colors"
+GRAY = 0.87  # of a hidden patch in the picture, from black 0 to white 1
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedPatches:
-    """What is done to the patches of a batch, and what is to be said of them.
+    """How the patches of a batch are corrupted, and what should be predicted for them.
 
     Args:
-        corrupted: the patches that are asked for, as many of each image.
-        hidden: those of them in whose place the mask token stands.
-        swapped: for each patch, which one stands in its place; its own number if it stays or is hidden.
-        wanted: of every patch, by the kind of target: the code of its mean color, the codes of its 16 cells in
+        corrupted: the patches to predict, the same number in each image.
+        hidden: those of them that the mask token replaces.
+        swapped: for each patch, the patch that stands in its place; its own number if it stays or is hidden.
+        expected: for every patch, by the kind of target: the code of its mean color, the codes of its 16 cells in
             reading order, or its normalized pixels.
     """
 
     corrupted: PatchMask
     hidden: PatchMask
     swapped: PatchOrder
-    wanted: Codes | Patches
+    expected: Codes | Patches
 
     def split(self, size: int, /) -> "tuple[MaskedPatches, ...]":
-        """Parts of so many images, the last one perhaps of fewer."""
-        fields = (self.corrupted, self.hidden, self.swapped, self.wanted)
+        """Parts of `size` images; the last one may have fewer."""
+        fields = (self.corrupted, self.hidden, self.swapped, self.expected)
         return tuple(MaskedPatches(*part) for part in zip(*(field.split(size) for field in fields), strict=True))
 
 
 class MaskedPatchPrediction(Objective):
-    """Corrupts a part of the patch embeddings and asks what the corrupted patches show (appendix B.1.2).
+    """Corrupts a share of the patch embeddings and predicts what the corrupted patches show (appendix B.1.2).
 
-    The decoder is one linear layer. It is drawn as any dense layer is, not set to zero as a classifier: nothing that
-    was learned before is to be kept from its noise, and the encoder has a gradient from the first step on.
+    The decoder is one linear layer, drawn like any dense layer and not zero like a classifier: there is no earlier
+    knowledge to protect from its noise, and the encoder has a gradient from the first step.
 
     Args:
         config: of the model, with a mask token and without patch dropout.
-        target: "mean_color", the paper's choice: the mean color of the patch in 3 bits for each channel, one of 8^C
-            classes; "small_colors": the same for each cell of the patch made 4x4 small; "pixels": the patch itself,
-            by its squared error.
-        fraction: of the patches of an image, that are corrupted; 0.5 in the paper.
+        target: "mean_color", the paper's choice: the mean color of the patch in 3 bits per channel, one of 8^C
+            classes; "small_colors": the same for each cell of the patch shrunk to 4x4; "pixels": the patch itself, by
+            its squared error.
+        fraction: of an image's patches that are corrupted; 0.5 in the paper.
 
     Raises:
         ValueError: the model has no mask token.
-        InputError: the model has patch dropout, which would take away patches that are asked for.
+        InputError: the model has patch dropout, which would drop patches that are to be predicted.
     """
+
+    classifies = False
+    mask_token = True
+    unused = ("teacher", "class_weights")
 
     def __init__(self, config: ViTConfig, target: MaskedTarget, fraction: float) -> None:
         super().__init__()
         if not config.mask_token:
             raise ValueError("this model has no mask token; set mask_token=True in the config")
         if config.patch_dropout:
-            cause = f"patch_dropout is {config.patch_dropout}, which masked patch prediction cannot have"
+            cause = f"patch_dropout is {config.patch_dropout}, which masked patch prediction does not allow"
             raise InputError(cause, "set patch_dropout=0")
         self.target, self.fraction = target, fraction
         self.patch, self.prefix_tokens = config.token_stride, config.prefix_tokens
@@ -85,17 +92,28 @@ class MaskedPatchPrediction(Objective):
         self.decoder = nn.Linear(config.width, outputs[target])
         initialization.dense_(self.decoder)
 
+    @classmethod
+    def make(cls, setup: Setup) -> Self:
+        """The objective that the recipe describes, with a fresh decoder."""
+        return cls(setup.config, setup.options.masked_target, setup.options.masked_fraction)
+
+    def prepare(self, batch: Batch, setup: Setup, epoch: int, number: int) -> tuple[Images, Targets]:
+        """Draws the masks of a batch; validation has the same ones each time."""
+        pixels = batch.images.to(setup.device, non_blocking=True)
+        images = setup.preprocessing.normalize(pixels)
+        return images, self.targets(pixels, images, masking_generator(setup.seed, epoch, number))
+
     def targets(
         self,
         pixels: UInt8[Tensor, "batch channels image_height image_width"],
         images: Images,
         generator: np.random.Generator,
     ) -> MaskedPatches:
-        """Draws what is corrupted in a batch, and computes what is wanted on the device of the images.
+        """Draws which patches of a batch are corrupted, and computes what to predict, on the device of the images.
 
         Args:
-            pixels: of the batch, on the device; the colors are theirs.
-            images: the same, normalized; the pixels wanted are theirs.
+            pixels: of the batch, on the device; colors are computed from them.
+            images: the same, normalized; pixel targets are theirs.
             generator: of this batch, see `masking_generator`.
         """
         grid = grid_of((images.shape[2], images.shape[3]), self.patch)
@@ -103,43 +121,56 @@ class MaskedPatchPrediction(Objective):
         corrupted, swapped, hidden = (torch.from_numpy(m).to(images.device, non_blocking=True) for m in masks)
         match self.target:
             case "mean_color":
-                wanted = color_codes(pixels, self.patch, cells=1).squeeze(2)
+                expected = color_codes(pixels, self.patch, cells=1).squeeze(2)
             case "small_colors":
-                wanted = color_codes(pixels, self.patch, cells=SMALL)
+                expected = color_codes(pixels, self.patch, cells=SMALL)
             case "pixels":
-                wanted = F.unfold(images, self.patch, stride=self.patch).mT  # batch patches values
-        return MaskedPatches(corrupted, hidden, swapped, wanted)
+                expected = F.unfold(images, self.patch, stride=self.patch).mT  # batch patches values
+        return MaskedPatches(corrupted, hidden, swapped, expected)
 
     def forward(self, model: VisionTransformer, images: Images, targets: Targets) -> Verdict:
-        """Judges the corrupted patches alone: an image's loss and correctness are means over what is asked of it.
+        """Scores the corrupted patches alone; an image's loss and correctness are means over them.
 
         Args:
-            model: gives all its patches, behind its final norm.
+            model: its patches are read after the final norm.
             images: normalized.
             targets: MaskedPatches.
 
         Returns:
-            Sums over the images: of the cross-entropy in nats, or the squared error of normalized pixels; and of the
-            share of codes that are right, which for pixels is 0.
+            Sums over the images: the cross-entropy in nats, or the squared error of normalized pixels; and the share of
+            correct codes, which is 0 for pixels.
         """
-        assert isinstance(targets, MaskedPatches), "masked patches are told by MaskedPatches"
+        assert isinstance(targets, MaskedPatches), "masked patch targets must be MaskedPatches"
         x = model.embed(images, targets.hidden, targets.swapped)
         x = model.encoder(x, model.position_embedding.for_blocks(model.grid(images)))[:, self.prefix_tokens :]
         places = self._places(targets.corrupted)
-        said = self.decoder(model.head.norm(x.take_along_dim(places, dim=1)))
-        said = said.to(torch.promote_types(said.dtype, torch.float32))
+        output = self.decoder(model.head.norm(x.take_along_dim(places, dim=1)))
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
         if self.target == "pixels":
-            wanted = targets.wanted.take_along_dim(places, dim=1)
-            error = F.mse_loss(said, wanted, reduction="sum")
-            return Verdict(error / wanted[0].numel(), error.new_zeros(()))
-        wanted = targets.wanted.view(*x.shape[:2], -1).take_along_dim(places, dim=1)  # batch corrupted cells
-        logits = said.unflatten(-1, (-1, self.codes))  # batch corrupted cells codes
-        loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), reduction="sum")
-        correct = (logits.argmax(-1) == wanted).sum()
-        return Verdict(loss / wanted[0].numel(), correct / wanted[0].numel())
+            expected = targets.expected.take_along_dim(places, dim=1)
+            error = F.mse_loss(output, expected, reduction="sum")
+            return Verdict(error / expected[0].numel(), error.new_zeros(()))
+        expected = targets.expected.view(*x.shape[:2], -1).take_along_dim(places, dim=1)  # batch corrupted cells
+        logits = output.unflatten(-1, (-1, self.codes))  # batch corrupted cells codes
+        loss = F.cross_entropy(logits.flatten(0, 2), expected.flatten(), reduction="sum")
+        correct = (logits.argmax(-1) == expected).sum()
+        return Verdict(loss / expected[0].numel(), correct / expected[0].numel())
+
+    def views(self, images: Images, targets: Targets, setup: Setup) -> list[View]:
+        """The first images, each next to itself with its hidden patches covered."""
+        assert isinstance(targets, MaskedPatches), "masked patch targets must be MaskedPatches"
+        pixels = setup.pixels(images[: MOST_VIEWS // 2])
+        grid = grid_of(pixels.shape[1:3], self.patch)
+        masks = targets.hidden[: MOST_VIEWS // 2].cpu().numpy().reshape(-1, *grid)
+        masks = masks.repeat(self.patch[0], axis=1).repeat(self.patch[1], axis=2)
+        views: list[View] = []
+        for view, mask in zip(pixels, masks, strict=True):
+            covered = np.where(mask[..., None], np.float32(GRAY), view)
+            views += [(view, ""), (covered, f"{100 * mask.mean():.0f} % hidden")]
+        return views
 
     def _places(self, corrupted: PatchMask) -> Int64[Tensor, "batch corrupted 1"]:
-        """The numbers of the corrupted patches of each image; how many is known without asking the device."""
+        """The numbers of each image's corrupted patches; how many is known without waiting for the device."""
         count = corrupted_count(corrupted.shape[1], self.fraction)
         return corrupted.byte().argsort(dim=1, descending=True, stable=True)[:, :count, None]
 
@@ -158,22 +189,22 @@ def draw_masks(
 ]:
     """Draws which patches are corrupted, and how; the same for the same state of the generator.
 
-    Exactly `corrupted_count` patches of each image are corrupted. What happens to one of them is drawn for it alone:
-    it is hidden with 80 %, swapped with 10 %, kept with 10 %. The paper gives these as shares of the corrupted patches
-    and refers to BERT (arXiv 1810.04805), which draws so for each token; exact counts would swap and keep none where
-    only few patches are corrupted.
+    Exactly `corrupted_count` patches of each image are corrupted. Each is drawn independently: hidden with 80 %,
+    swapped with 10 %, kept with 10 %. The paper gives these as shares of the corrupted patches and refers to BERT
+    (arXiv 1810.04805), which draws each token independently; exact counts would swap and keep none where few patches
+    are corrupted.
 
     Args:
         count: images.
         patches: of each image, N.
-        fraction: of them, that are corrupted.
-        generator: drawn from.
+        fraction: of them that are corrupted.
+        generator: to draw from.
 
     Returns:
-        corrupted: as many for each image.
-        swapped: for each patch its own number, or that of another one of the image, all others as likely; an only
+        corrupted: the same number in each image.
+        swapped: for each patch its own number, or that of another patch of the image, all equally likely; an only
             patch stays.
-        hidden: those in whose place the mask token stands.
+        hidden: those that the mask token replaces.
     """
     chosen = np.arange(patches) < corrupted_count(patches, fraction)
     corrupted = generator.permuted(np.tile(chosen, (count, 1)), axis=1)
@@ -189,8 +220,8 @@ def color_codes(
 ) -> Int64[Tensor, "batch patches {cells}*{cells}"]:
     """The mean colors of the cells of each patch, in reading order, as one number each.
 
-    A mean has 3 bits for each channel, floor(mean / 32), red the highest: r·64 + g·8 + b. A cell is an exact part of
-    the patch; a pixel on the border of two counts in both with its share. Whole numbers all along, so that every
+    A mean has 3 bits per channel, floor(mean / 32), red the highest: r·64 + g·8 + b. A cell is an exact part of the
+    patch; a pixel on the border of two counts in both with its share. All arithmetic is in integers, so that every
     device gives the same code.
 
     Args:
@@ -199,7 +230,7 @@ def color_codes(
         cells: along each side of a patch.
     """
     rows, columns = grid_of((pixels.shape[2], pixels.shape[3]), patch)
-    for dim, side in zip((2, 3), patch, strict=True):  # each pixel so often that cells are of whole pixels
+    for dim, side in zip((2, 3), patch, strict=True):  # repeat pixels until cells are whole pixels
         pixels = pixels.repeat_interleave(cells // math.gcd(cells, side), dim)
     # batch channels rows cells cell_height columns cells cell_width
     parts = pixels.unflatten(3, (columns, cells, -1)).unflatten(2, (rows, cells, -1))

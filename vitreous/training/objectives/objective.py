@@ -1,30 +1,37 @@
-"""What a run learns: an objective makes the targets of a batch, and judges what the model says of it.
+"""What a run learns. A new objective is one file with a subclass of `Objective`, and a line in goals.py."""
 
-This file has that of classification; masked_patch.py and distillation.py have the others.
-"""
-
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from vitreous.data.loader import Batch
+from vitreous.data.mixing import Mixing
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.evaluation.metrics import Outcome
+from vitreous.model.config import ViTConfig
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
+from vitreous.training.objectives.section import ObjectiveSection
 
-Loss = Literal["softmax", "sigmoid"]
-Shares = Float[Tensor, "batch classes"]
+VALIDATION = 0  # the epoch that validation batches belong to; training counts from 1
+MOST_VIEWS = 16  # in the picture of a batch
+
+InParts = Callable[..., list[Any]]
+View = tuple[Float[np.ndarray, "height width channels"], str]
 
 
 @runtime_checkable
 class Targets(Protocol):
-    """What a batch should give; a tensor is one. It can be cut as the images are, into micro-batches."""
+    """What a batch should give; a tensor is one. It splits as the images do, into micro-batches."""
 
     def split(self, size: int, /) -> "tuple[Targets, ...]":
-        """Parts of so many images, the last one perhaps of fewer."""
+        """Parts of `size` images; the last one may have fewer."""
         ...
 
 
@@ -32,14 +39,100 @@ class Verdict(NamedTuple):
     """Sums over the images of a batch, as scalars on the device."""
 
     loss: Float[Tensor, ""]
-    correct: Float[Tensor, ""]  # images that are right, or the share of an image that is
+    correct: Float[Tensor, ""]  # correct images, or fractions of an image
+
+
+class Prepared(NamedTuple):
+    """A batch with the images as the model sees them, and their targets."""
+
+    batch: Batch
+    images: Images
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well an objective without classes does on a split: means over its images.
+
+    Args:
+        loss: in nats, or the objective's own unit.
+        accuracy: in [0, 1]; 0 for an objective that has none.
+    """
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What an objective knows of its run.
+
+    Args:
+        options: the recipe's [objective].
+        config: of the model.
+        preprocessing: of the images.
+        mixing: of the images of a training batch with each other.
+        class_names: of the data.
+        labels: class numbers of the training images.
+        seed: of whatever is drawn for a batch.
+        device: of the model.
+    """
+
+    options: ObjectiveSection
+    config: ViTConfig
+    preprocessing: Preprocessing
+    mixing: Mixing
+    class_names: tuple[str, ...]
+    labels: Int64[np.ndarray, " samples"]
+    seed: int
+    device: torch.device
+
+    def normalized(self, batch: Batch) -> Images:
+        """The images of a batch, normalized and on the device."""
+        return self.preprocessing.normalize(batch.images.to(self.device, non_blocking=True))
+
+    def pixels(self, images: Images) -> Float[np.ndarray, "batch height width channels"]:
+        """The values in [0, 1] that were normalized."""
+        mean, std = (
+            torch.tensor(values).view(-1, 1, 1) for values in (self.preprocessing.mean, self.preprocessing.std)
+        )
+        values = (images.detach().float().cpu() * std + mean).clamp(0, 1)
+        return values.permute(0, 2, 3, 1).numpy()
 
 
 class Objective(nn.Module):
-    """The base of what can be learned. What it learns beside the model, such as a decoder, are its own parameters."""
+    """What a run learns: targets, loss, validation score and picture. Its own parameters, if any, are trained too.
+
+    Attributes:
+        classifies: whether the model has a classifier of the data's classes, and validation gives an `Outcome`.
+        mask_token: whether the model has a mask token.
+        unused: options in the recipe's [objective] that do nothing here, so that setting one is an error.
+    """
+
+    classifies: ClassVar[bool] = True
+    mask_token: ClassVar[bool] = False
+    unused: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def make(cls, setup: Setup) -> Self:
+        """Builds the objective of a run. Raises InputError for options that do not fit."""
+        raise NotImplementedError
+
+    def prepare(self, batch: Batch, setup: Setup, epoch: int, number: int) -> tuple[Images, Targets]:
+        """The images as the model sees them, and their targets: here as they are, with their labels.
+
+        Anything random is drawn from (seed, epoch, number), so that every worker count and every restart agree.
+
+        Args:
+            batch: with at least one image.
+            setup: of the run.
+            epoch: from 1 in training, or VALIDATION.
+            number: of the batch in its epoch.
+        """
+        return setup.normalized(batch), batch.labels.to(setup.device, non_blocking=True)
 
     def forward(self, model: VisionTransformer, images: Images, targets: Targets) -> Verdict:
-        """Sends the images through the model and judges the answer; the loss is a sum over images, in nats or the like.
+        """Runs the model; the loss is a sum over the images.
 
         Args:
             model: being trained.
@@ -48,63 +141,22 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def evaluate(self, model: VisionTransformer, batches: Iterable[Prepared], in_parts: InParts) -> Outcome | Score:
+        """The score of a split; there is at least one batch.
 
-@dataclass(frozen=True, eq=False)
-class CrossEntropy:
-    """Cross-entropy of classes: by softmax, or each class by itself by sigmoid (arXiv 2006.07159).
+        Args:
+            model: in evaluation mode.
+            batches: of the split.
+            in_parts: calls a function with images and targets, a micro-batch at a time, and lists the results.
+        """
+        sums, count = torch.zeros(2, dtype=torch.float64), 0
+        for batch, images, targets in batches:
+            verdicts = in_parts(partial(self, model), images, targets)
+            sums += torch.stack([torch.stack(verdict).double().cpu() for verdict in verdicts]).sum(0)
+            count += len(batch)
+        loss, accuracy = (sums / count).tolist()
+        return Score(loss, accuracy)
 
-    Targets are class numbers, or shares of every class as mixed images have them. Label smoothing (arXiv 1512.00567)
-    makes them (1 - s) · target + s / K.
-
-    Args:
-        label_smoothing: s, in [0, 1).
-        loss: "softmax" or "sigmoid".
-        class_weights: factors for the classes' terms of the loss, on the device of the logits; None for 1.
-    """
-
-    label_smoothing: float = 0.0
-    loss: Loss = "softmax"
-    class_weights: Float[Tensor, " classes"] | None = None
-
-    def __call__(
-        self, logits: Float[Tensor, "batch classes"], targets: Int64[Tensor, " batch"] | Shares
-    ) -> Float[Tensor, ""]:
-        """The sum over the batch, in nats; divide by the batch for the mean."""
-        logits, weights = logits.to(torch.promote_types(logits.dtype, torch.float32)), self.class_weights
-        if self.loss == "softmax":
-            smoothing = self.label_smoothing
-            return F.cross_entropy(logits, targets, weights, label_smoothing=smoothing, reduction="sum")
-        classes = logits.shape[1]
-        shares = F.one_hot(targets, classes).to(logits.dtype) if targets.ndim == 1 else targets
-        shares = shares * (1 - self.label_smoothing) + self.label_smoothing / classes
-        return F.binary_cross_entropy_with_logits(logits, shares, weights, reduction="sum")
-
-
-def balanced_weights(labels: np.ndarray, classes: int) -> Float[Tensor, " classes"]:
-    """Weights by which every class counts as much as every other, whatever the number of its images; 1 on average."""
-    counts = np.bincount(labels, minlength=classes).clip(min=1)
-    return torch.from_numpy(len(labels) / (classes * counts)).float()
-
-
-class Classification(Objective):
-    """Learns the classes from labels.
-
-    Args:
-        loss: of the logits.
-    """
-
-    def __init__(self, loss: CrossEntropy) -> None:
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, model: VisionTransformer, images: Images, targets: Targets) -> Verdict:
-        """Targets are class numbers, or shares of every class, of which the largest is what counts as correct."""
-        assert isinstance(targets, Tensor), "classes are told by a tensor"
-        logits = model(images)
-        return Verdict(self.loss(logits, targets), count_correct(logits, targets))
-
-
-def count_correct(logits: Float[Tensor, "batch classes"], targets: Tensor) -> Float[Tensor, ""]:
-    """How many images' largest logit is that of their class, or of their class with the largest share."""
-    labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
-    return (logits.argmax(dim=1) == labels).sum().float()
+    def views(self, images: Images, targets: Targets, setup: Setup) -> list[View]:
+        """The first images of a batch with a caption each, for the run's picture of its first batch."""
+        return [(pixels, "") for pixels in setup.pixels(images[:MOST_VIEWS])]

@@ -3,26 +3,28 @@
 from copy import deepcopy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objectives.objective import Objective
 
 
-class WeightAverage:
-    """The exponential moving average of a model's weights; arXiv 2010.11929 has it where it fine-tunes at 512 pixels.
+class WeightAverage(nn.Module):
+    """The exponential moving average of a model's weights; arXiv 2010.11929 uses it for fine-tuning at 512 pixels.
 
     Early in a run it forgets faster, min(decay, (1 + n) / (10 + n)) after n updates, so that the first weights do not
-    stay in it.
+    linger.
 
     Args:
-        model: being trained; its own weights are not touched.
-        decay: the share of the average that stays at an update, such as 0.9999.
-        objective: what is trained beside it; its weights, if it has any, are averaged as well.
+        model: being trained; it is copied.
+        decay: the share of the average that an update keeps, such as 0.9999.
+        objective: trained along with the model; its weights, if any, are averaged as well.
     """
 
     def __init__(self, model: VisionTransformer, decay: float, objective: Objective) -> None:
-        self.decay, self.updates = decay, 0
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("updates", torch.tensor(0))
         self.model = deepcopy(model).eval().requires_grad_(False)
         learns = next(objective.parameters(), None) is not None
         self.objective = deepcopy(objective).eval().requires_grad_(False) if learns else objective
@@ -31,10 +33,11 @@ class WeightAverage:
     def update(self, model: VisionTransformer, objective: Objective) -> None:
         """Moves the average towards the weights, in one pass over all of them.
 
-        After a step that was skipped, they are those of the step before.
+        After a skipped step, these are the weights of the step before.
         """
         self.updates += 1
-        kept = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        count = int(self.updates)
+        decay = min(self.decay, (1 + count) / (10 + count))
         averages: list[Tensor] = [*self.model.parameters(), *self.objective.parameters()]
         weights: list[Tensor] = [*model.parameters(), *objective.parameters()]
-        torch._foreach_lerp_(averages, weights, weight=1 - kept)
+        torch._foreach_lerp_(averages, weights, weight=1 - decay)

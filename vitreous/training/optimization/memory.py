@@ -1,4 +1,4 @@
-"""Micro-batches that fit into memory: the effective batch stays as it is."""
+"""Micro-batches that fit into memory; the batch of an update stays the same."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,9 +14,9 @@ from vitreous.training.objectives.objective import Objective, Targets
 from vitreous.training.optimization.precision import Precision, autocast
 
 Result = TypeVar("Result")
-OF_FREE = 0.8  # the share of what is free that a step may fill
-PER_KEPT = 1.5  # bytes that a step takes at its peak for each byte that it keeps for the backward pass
-STATES = 4  # copies of the weights: gradients, two moments, an average
+FREE_SHARE = 0.8  # of the free memory, that a step may fill
+PEAK = 1.5  # bytes that a step takes at its peak for each byte that it saves for the backward pass
+WEIGHT_COPIES = 4  # gradients, two moments, an average
 
 
 class MicroBatch:
@@ -24,18 +24,18 @@ class MicroBatch:
 
     Args:
         size: images to begin with.
-        say: tells a person, a line at a time.
+        notify: called with a line each time the size changes.
     """
 
-    def __init__(self, size: int, say: Callable[[str], None]) -> None:
-        self.size, self.say = size, say
+    def __init__(self, size: int, notify: Callable[[str], None]) -> None:
+        self.size, self.notify = size, notify
 
     def run(self, step: Callable[..., Result], clear: Callable[[], None] = lambda: None) -> Result:
-        """Makes one step, again with half as many images at once until it fits.
+        """Makes one step, halving the micro-batch until it fits.
 
         Args:
-            step: is given `micro_batch`, how many images may go through the model at once.
-            clear: drops what a step leaves that was broken off, such as gradients.
+            step: called with `micro_batch`, the number of images that may go through the model at once.
+            clear: drops what an unfinished step leaves, such as gradients.
 
         Raises:
             InputError: not even one image fits.
@@ -46,72 +46,72 @@ class MicroBatch:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            # Here the error is gone, and the tensors that it holds.
+            # The error is gone here, and with it the tensors that it holds.
             if self.size == 1:
                 cause = "one image of this size does not fit into the device's memory"
-                raise InputError(cause, "take a smaller model, image_size, or another device")
+                raise InputError(cause, "use a smaller model, a smaller image_size, or another device")
             clear()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self.size = -(-self.size // 2)
-            self.say(f"out of memory: {self.size} images at once from here on; the batch stays as it is")
+            self.notify(f"out of memory: {self.size} images at once from now on; the batch stays the same")
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device had no room; a CPU tells it by the text alone."""
+    """Whether a device ran out of memory; on a CPU only the message shows it."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def fitting(size: int, kept_by_image: int, weights: int, free: int | None) -> int:
-    """The largest of size, size / 2, size / 4, … images whose step fits into the memory; 1 if none does.
+def largest_fit(size: int, bytes_per_image: int, weights: int, free: int | None) -> int:
+    """The largest of size, size / 2, size / 4, … images whose step fits into memory; 1 if none does.
 
     Args:
         size: of a batch.
-        kept_by_image: bytes that an image keeps for the backward pass.
+        bytes_per_image: that an image saves for the backward pass.
         weights: bytes of what is trained.
-        free: bytes of the device; None if nobody knows, and all are let through.
+        free: bytes of the device; if None, unknown, the whole batch is assumed to fit.
     """
     if free is None:
         return size
-    room = OF_FREE * free - STATES * weights
-    while size > 1 and size * kept_by_image * PER_KEPT > room:
+    room = FREE_SHARE * free - WEIGHT_COPIES * weights
+    while size > 1 and size * bytes_per_image * PEAK > room:
         size = -(-size // 2)
     return size
 
 
-def kept_by_image(
+def saved_bytes(
     model: VisionTransformer, objective: Objective, images: Images, targets: Targets, precision: Precision
 ) -> int:
-    """Counts the bytes that each image keeps for the backward pass, in forward passes that use up no random number.
+    """Measures the bytes that each image saves for the backward pass; consumes no random numbers.
 
-    Where activations are checkpointed, a block's own are there once more, while it goes backward.
+    With activation checkpointing, one block's activations are there a second time during its backward pass.
 
     Args:
         model: in training mode.
-        objective: what it learns.
+        objective: to train.
         images: a few.
         targets: of these.
         precision: of the activations.
     """
     if model.encoder.checkpoint_activations:
-        kept = _kept(model, objective, images, targets, precision)
+        checkpointed = _saved(model, objective, images, targets, precision)
         model.encoder.checkpoint_activations = False
-        whole = _kept(model, objective, images, targets, precision)
+        whole = _saved(model, objective, images, targets, precision)
         model.encoder.checkpoint_activations = True
-        return kept + whole // model.config.depth
-    return _kept(model, objective, images, targets, precision)
+        return checkpointed + whole // model.config.depth
+    return _saved(model, objective, images, targets, precision)
 
 
-def _kept(
+def _saved(
     model: VisionTransformer, objective: Objective, images: Images, targets: Targets, precision: Precision
 ) -> int:
-    of_layers = {parameter.untyped_storage().data_ptr() for m in (model, objective) for parameter in m.parameters()}
-    kept: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for m in (model, objective) for parameter in m.parameters()}
+    saved: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in of_layers:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     device = images.device
@@ -122,11 +122,11 @@ def _kept(
     ):
         verdict = objective(model, images, targets)
     del verdict
-    return sum(kept.values()) // len(images)
+    return sum(saved.values()) // len(images)
 
 
-def free_on(device: torch.device) -> int | None:
-    """Bytes that tensors could still take on a device; None where it does not tell."""
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that tensors could still take on a device; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
@@ -134,6 +134,6 @@ def free_on(device: torch.device) -> int | None:
     return free_memory()
 
 
-def bytes_of(*modules: nn.Module) -> int:
+def parameter_bytes(*modules: nn.Module) -> int:
     """Bytes of the parameters of modules."""
     return sum(parameter.nbytes for module in modules for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""AdamW, Adam and SGD, with weight decay on matrices only, rates that fall with the depth, and frozen parts."""
+"""AdamW, Adam and SGD: weight decay on matrices only, learning rates that fall with depth, frozen parts."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -26,25 +26,24 @@ def groups(*modules: nn.Module, weight_decay: float, layer_decay: float = 1.0) -
     """The trainable parameters in groups of one decay and one factor of the learning rate, "lr_scale".
 
     Args:
-        *modules: a model, and what is trained beside it.
-        weight_decay: of the matrices; 0 for all else.
-        layer_decay: d: the factor is 1 for the head and what is trained beside the model, d for the last block, d² for
-            the one before, and so on; for patches, tokens and positions it is that of one more block (BEiT, arXiv
-            2106.08254).
+        *modules: a model, and whatever is trained along with it.
+        weight_decay: of the matrices; 0 for all others.
+        layer_decay: d: the factor is 1 for the head and the other modules, d for the last block, d² for the one before,
+            and so on; patches, tokens and positions count as one more block (BEiT, arXiv 2106.08254).
     """
-    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    parameters: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in modules:
         matrices = decayed(module)
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 scale = layer_decay ** layers_above(name, module)
                 key = (weight_decay if name in matrices else 0.0, scale)
-                found.setdefault(key, []).append(parameter)
-    return [{"params": found[key], "weight_decay": key[0], "lr_scale": key[1]} for key in found]
+                parameters.setdefault(key, []).append(parameter)
+    return [{"params": parameters[key], "weight_decay": key[0], "lr_scale": key[1]} for key in parameters]
 
 
 def layers_above(name: str, module: nn.Module) -> int:
-    """How many layers stand between a parameter of a model and its head, the head's own not counted."""
+    """How many layers lie between a parameter and the model's head; 0 inside the head."""
     if not isinstance(module, VisionTransformer):
         return 0
     depth = module.config.depth
@@ -57,10 +56,10 @@ def layers_above(name: str, module: nn.Module) -> int:
 
 
 def freeze(model: VisionTransformer, parts: Sequence[str]) -> None:
-    """Keeps parts of a model as they are: their parameters get no gradient.
+    """Freezes parts of a model: their parameters get no gradient.
 
     Args:
-        model: is changed.
+        model: changed in place.
         parts: names of modules or parameters, such as "encoder.blocks.0"; "backbone" is all but the classifiers.
 
     Raises:
@@ -81,63 +80,41 @@ def freeze(model: VisionTransformer, parts: Sequence[str]) -> None:
 
 
 def is_classifier(name: str) -> bool:
-    """Whether a parameter belongs to a classifier, and not to the pooling, norm or hidden layer of the head."""
+    """Whether a parameter belongs to a classifier, rather than to the head's pooling, norm or hidden layer."""
     return name.startswith(("head.classifier.", "head.distillation."))
 
 
-def adamw(
+def make_optimizer(
     *modules: nn.Module,
+    algorithm: Algorithm = "adamw",
     lr: float,
     weight_decay: float,
+    layer_decay: float = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
-    layer_decay: float = 1.0,
-) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101); each step takes lr · weight_decay off the matrices.
+    momentum: float = 0.9,
+) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101), Adam (arXiv 1412.6980) or SGD with momentum, of the trainable parameters.
 
-    Fused: one pass over the weights, the fastest on every device, and it can be told to skip a step
-    (see step.py).
-
-    Args:
-        *modules: whose trainable parameters it moves.
-        lr: the learning rate, where no schedule sets another.
-        weight_decay: of the matrices.
-        betas: decay rates of the two moments.
-        eps: added to the root of the second moment.
-        layer_decay: see `groups`; `train_step` heeds it.
-    """
-    parts = groups(*modules, weight_decay=weight_decay, layer_decay=layer_decay)
-    return torch.optim.AdamW(parts, lr=lr, betas=betas, eps=eps, fused=True)
-
-
-def adam(
-    *modules: nn.Module,
-    lr: float,
-    weight_decay: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    layer_decay: float = 1.0,
-) -> torch.optim.Adam:
-    """Adam (arXiv 1412.6980), whose decay is added to the gradients of the matrices; see `adamw`."""
-    parts = groups(*modules, weight_decay=weight_decay, layer_decay=layer_decay)
-    return torch.optim.Adam(parts, lr=lr, betas=betas, eps=eps, fused=True)
-
-
-def sgd(
-    *modules: nn.Module, lr: float, weight_decay: float, momentum: float = 0.9, layer_decay: float = 1.0
-) -> torch.optim.SGD:
-    """SGD with momentum, whose decay is added to the gradients of the matrices; fused, see `adamw`.
+    AdamW's step takes lr · weight_decay off the matrices; the others add their decay to the gradients. All are fused:
+    one pass over the weights, the fastest on every device, and able to skip a step (see step.py).
 
     Args:
-        *modules: whose trainable parameters it moves.
-        lr: the learning rate, where no schedule sets another.
+        *modules: to train.
+        algorithm: "adamw", "adam" or "sgd".
+        lr: the learning rate, unless a schedule sets another.
         weight_decay: of the matrices.
-        momentum: the share of the last update that stays.
-        layer_decay: see `groups`; `train_step` heeds it.
+        layer_decay: see `groups`; `train_step` applies it.
+        betas: decay rates of Adam's two moments.
+        eps: added to the root of Adam's second moment.
+        momentum: the share of the last update that SGD keeps.
     """
     parts = groups(*modules, weight_decay=weight_decay, layer_decay=layer_decay)
+    if algorithm != "sgd":
+        make = torch.optim.AdamW if algorithm == "adamw" else torch.optim.Adam
+        return make(parts, lr=lr, betas=betas, eps=eps, fused=True)
     optimizer = torch.optim.SGD(parts, lr=lr, momentum=momentum, fused=True)
-    # Made here and not at the first step: where that one is skipped, torch would leave them uninitialized.
+    # Made here and not at the first step: if that one is skipped, torch would leave them uninitialized.
     for group in optimizer.param_groups if momentum else ():
         for parameter in group["params"]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

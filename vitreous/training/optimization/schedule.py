@@ -1,4 +1,4 @@
-"""The learning rate's course: pure functions from a step to a factor of the highest rate."""
+"""The learning rate schedule: a pure function from a step to a factor of the peak rate."""
 
 import math
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ Decay = Literal["cosine", "linear", "rsqrt", "constant"]
 
 
 def lr_factor(step: int, total: int, warmup: int, decay: Decay = "cosine", cooldown: int = 0) -> float:
-    """Up in a line to 1 at the last step of the warmup, then down.
+    """Linear warmup to 1, then decay.
 
     "cosine" and "linear" reach 0 at the end (arXiv 2010.11929, Table 3 and 4). "rsqrt" falls with the square root of
-    the steps since the warmup, in units of its length (arXiv 2106.04560), "constant" stays; both can end
-    in a cooldown, a line down to 0.
+    the steps since the warmup, in units of its length (arXiv 2106.04560), and "constant" stays; both can end in a
+    cooldown, which is linear to 0.
 
     Args:
         step: from 0.
-        total: steps of the whole run; the step after the last would have the factor 0, where it falls to 0.
-        warmup: steps of the way up; 0 for none.
-        decay: how it falls.
-        cooldown: steps of the line at the end.
+        total: steps of the whole run; a decay to 0 would reach it one step after the last.
+        warmup: its steps; the last one has the factor 1.
+        decay: how the factor falls.
+        cooldown: its steps.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -36,15 +36,15 @@ def lr_factor(step: int, total: int, warmup: int, decay: Decay = "cosine", coold
 
 
 @dataclass(frozen=True)
-class Course:
-    """The learning rate's course over one run.
+class Schedule:
+    """The learning rate of every step of a run.
 
     Args:
-        lr: the highest rate.
+        lr: the peak.
         total: steps of the run.
-        warmup: steps of the way up.
-        cooldown: steps of the line at the end.
-        decay: how it falls.
+        warmup: steps of the linear rise.
+        cooldown: steps of the linear fall at the end.
+        decay: how it falls in between.
     """
 
     lr: float
@@ -54,5 +54,5 @@ class Course:
     decay: Decay = "cosine"
 
     def __call__(self, step: int) -> float:
-        """The rate of a step, from 0."""
+        """The learning rate of a step, from 0."""
         return self.lr * lr_factor(step, self.total, self.warmup, self.decay, self.cooldown)

@@ -1,7 +1,7 @@
 """One update of the weights."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objectives.objective import Objective, Targets
-from vitreous.training.optimization.precision import LossScale, Precision, autocast
+from vitreous.training.optimization.precision import LossScale, Precision, attention_kernel, autocast
 
 
 class StepResult(NamedTuple):
-    """What one update saw: sums over its samples, as scalars on the device, so that nobody waits for them.
+    """Sums over the samples of one update, as scalars on the device, so that the host does not wait for them.
 
     A skipped step counts no samples.
     """
 
-    loss: Tensor  # sum
+    loss: Tensor
     correct: Tensor
     count: Tensor
     grad_norm: Tensor  # before clipping
-    skipped: Tensor  # True where the loss or a gradient was not finite
+    skipped: Tensor  # whether the loss or a gradient was not finite
 
 
 class Totals:
@@ -41,14 +41,14 @@ class Totals:
         self.skipped.append((step, result.skipped))
 
     def read(self) -> tuple[float, float, int]:
-        """The mean loss and the accuracy over the samples so far, and their count; waits for the device."""
+        """The mean loss, the accuracy and the count of the samples so far; waits for the device."""
         if self.sums is None:
             return math.nan, math.nan, 0
         loss, correct, count = self.sums.tolist()
         return (loss / count, correct / count, int(count)) if count else (math.nan, math.nan, 0)
 
     def skipped_steps(self) -> list[int]:
-        """The steps that were skipped; waits for the device."""
+        """The skipped steps; waits for the device."""
         if not self.skipped:
             return []
         steps, flags = zip(*self.skipped, strict=True)
@@ -56,10 +56,10 @@ class Totals:
 
 
 class Streak:
-    """Counts the steps in a row that were skipped, over a whole run and on the device, and remembers one too many.
+    """The current streak of skipped steps, counted on the device, and the first step that made it too long.
 
     Args:
-        most: steps in a row that are too many.
+        most: skipped steps in a row that are too many.
     """
 
     def __init__(self, most: int) -> None:
@@ -73,9 +73,17 @@ class Streak:
         self.broken = torch.where((self.length >= self.most) & (torch.as_tensor(self.broken) < 0), step, self.broken)
 
     def read(self) -> int | None:
-        """The step with which there were too many, or None; waits for the device."""
+        """The step that made the streak too long, or None; waits for the device."""
         broken = int(self.broken)
         return None if broken < 0 else broken
+
+    def state_dict(self) -> dict[str, Any]:
+        """The length of the streak, and the step that broke the run, or -1."""
+        return {"length": int(self.length), "broken": int(self.broken)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a `state_dict`."""
+        self.length, self.broken = state["length"], state["broken"]
 
 
 def train_step(
@@ -93,31 +101,32 @@ def train_step(
 ) -> StepResult:
     """Moves the weights once along the clipped gradient of the mean loss.
 
-    Where the loss or the gradient is not finite, weights and optimizer stay as they were, to the bit.
+    If the loss or the gradient is not finite, weights and optimizer stay unchanged, to the bit.
 
     Args:
         model: in training mode.
-        optimizer: a fused one, of the parameters of the model and the objective that are trained; a group's
-            "lr_scale", if it has one, is a factor of the lr.
-        objective: gives the summed loss.
+        optimizer: fused, of the trainable parameters of the model and the objective; a group's "lr_scale", if it has
+            one, is a factor of the lr.
+        objective: computes the summed loss.
         images: normalized, on the model's device.
-        targets: what the objective wants of these images.
+        targets: of these images.
         lr: the learning rate of this step.
         clip_norm: the largest norm of all gradients together; inf for no clipping.
-        micro_batch: images that go through the model at once; their gradients are added up. All if None.
+        micro_batch: images that go through the model at once, their gradients accumulated; all if None.
         precision: of the activations.
-        loss_scale: of float16, so that small gradients do not vanish; moved on by the step.
+        loss_scale: for float16; updated by the step.
 
     Raises:
         ValueError: the optimizer is not fused.
     """
     loss, correct = images.new_zeros(()), images.new_zeros(())
-    parts = micro_batch or len(images)
+    size = micro_batch or len(images)
     scale = images.new_ones(()) if loss_scale is None else loss_scale.factor
-    for some, of in zip(images.split(parts), targets.split(parts), strict=True):
+    for image_part, target_part in zip(images.split(size), targets.split(size), strict=True):
         with autocast(precision, images.device):
-            verdict = objective(model, some, of)
-        (verdict.loss * (scale / len(images))).backward()
+            verdict = objective(model, image_part, target_part)
+        with attention_kernel(precision, images.device):
+            (verdict.loss * (scale / len(images))).backward()
         loss, correct = loss + verdict.loss.detach(), correct + verdict.correct
 
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -125,7 +134,7 @@ def train_step(
     healthy = norm.isfinite() & loss.isfinite()
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    update(optimizer, divisor=(norm / clip_norm).clamp(min=1) * scale, healthy=healthy)
+    step_or_skip(optimizer, divisor=(norm / clip_norm).clamp(min=1) * scale, healthy=healthy)
     optimizer.zero_grad()
     if loss_scale is not None:
         loss_scale.update(healthy)
@@ -139,12 +148,12 @@ def train_step(
     )
 
 
-def update(optimizer: torch.optim.Optimizer, divisor: Tensor, healthy: Tensor) -> None:
+def step_or_skip(optimizer: torch.optim.Optimizer, divisor: Tensor, healthy: Tensor) -> None:
     """Steps with the gradients divided, or not at all; the device decides, and the host does not wait for it.
 
-    Fused optimizers take both numbers from these attributes, by which torch.amp.GradScaler talks to them.
+    Fused optimizers read both numbers from these attributes, which are how torch.amp.GradScaler passes them.
     """
     if not getattr(optimizer, "_step_supports_amp_scaling", False):
-        raise ValueError(f"{type(optimizer).__name__} is not fused; make it with fused=True")
+        raise ValueError(f"{type(optimizer).__name__} is not fused; create it with fused=True")
     vars(optimizer).update(grad_scale=divisor.float(), found_inf=(~healthy).float())
     optimizer.step()

@@ -1,1 +1,1 @@
-"""From a request to a plan: weights, shape, batch size, device."""
+"""From a request to a plan: recipe, data, starting weights, and the defaults for them."""

@@ -1,57 +1,54 @@
-"""What a recipe leaves to the data and to the weights: sizes, batches, flips, what is done to the pixels."""
+"""What a recipe leaves to the data and the weights: sizes, batches, epochs, flips and preprocessing."""
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.open import ImageData
 from vitreous.model.config import ViTConfig, stem_stride
 from vitreous.support.errors import InputError
+from vitreous.training.objectives.goals import check_options
 from vitreous.training.planning.weights import Start
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.recipe.sections import ModelSection, ScheduleSection
 
-SMALLEST_GRID = 8  # patches along a side; fewer see too little, more than twice as many cost too much
-LARGEST_GRID = 32  # patches along the smaller side that are chosen for an image size that has no better divisors
+SMALLEST_GRID = 8  # patches along a side; fewer are too coarse, more than twice as many cost too much
+LARGEST_GRID = 32  # patches along the smaller side, for image sizes without better divisors
 LARGEST_SIDE = 224  # pixels
 LARGEST_PATCH = 16
 LARGEST_BATCH, SMALLEST_BATCH = 128, 8
 STEPS_PER_EPOCH = 20
-SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 200_000, 30, 300  # images that a run sees from scratch, and bounds of its epochs
-# From so many images on, this size, and how it differs from the size of that name: a large model learns a small
-# set by heart, and slowly.
+SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 200_000, 30, 300  # images that a run from scratch sees, and bounds of its epochs
+# From this many images on: the size, and how it differs from the size of that name. A large model memorizes a small
+# set, and slowly.
 SIZES: tuple[tuple[int, str, dict[str, int]], ...] = (
     (200_000, "S", {}),
     (20_000, "Ti", {}),
     (0, "mu", {"width": 128, "depth": 6, "mlp_dim": 512, "num_heads": 4}),
 )
-OF_IMAGES = ("resize", "crop_fraction", "interpolation", "mean", "std")
+PREPROCESSING = ("resize", "crop_fraction", "interpolation", "mean", "std")
 ANY_SIDE = math.lcm(*range(1, 257))  # divided by every stride up to 256
 
 
-class Resolved(NamedTuple):
-    """What is to be done, with nothing left open that decides the result."""
+def resolve_recipe(
+    recipe: Recipe, data: ImageData, start: Start | None = None
+) -> tuple[Recipe, ViTConfig, Preprocessing]:
+    """Fills in every "auto" that affects the result, so that recipe, weights and data determine it.
 
-    recipe: Recipe
-    config: ViTConfig
-    preprocessing: Preprocessing
-
-
-def resolve(recipe: Recipe, data: ImageData, start: Start | None = None) -> Resolved:
-    """Fills in every "auto" that decides the result: recipe, weights and data alone then say what happens.
-
-    Where a run takes place (device, precision, threads, workers, images at once) stays open: it is chosen anew on each
-    machine.
+    What depends on the machine (device, precision, threads, workers, micro-batch) stays open.
 
     Args:
-        recipe: with what a person asked for.
-        data: what is to be learned from.
+        recipe: as requested.
+        data: to learn from.
         start: the weights to start from; None for fresh ones.
+
+    Returns:
+        The recipe, with the model's config and preprocessing.
 
     Raises:
         InputError: the model's fields contradict each other, no patch fits the image size, warmup and cooldown take
-            all of the run, or images would be flipped that must not be.
+            the whole run, an option would do nothing, or the images must not be flipped.
     """
     check_objective(recipe)
     tables = recipe.model_dump(exclude_none=True)
@@ -64,60 +61,54 @@ def resolve(recipe: Recipe, data: ImageData, start: Start | None = None) -> Reso
     if recipe.augmentation.flip == "auto":
         tables["augmentation"]["flip"] = data.flip_ok
     elif recipe.augmentation.flip and not data.flip_ok:
-        raise InputError(f"flip is true, but flipped {data.name} are other ones", "set flip=false or flip=auto")
-    tables["schedule"] = settle_schedule(recipe.schedule, len(data.train), tables["data"]["batch_size"])
+        raise InputError(f"flip is true, but flipping {data.name} changes their meaning", "set flip=false or flip=auto")
+    tables["schedule"] = resolve_schedule(recipe.schedule, len(data.train), tables["data"]["batch_size"])
     if start is None:
         config = Recipe.from_dict(tables).config(len(data.class_names), data.channels)
         gray = (0.5,) * data.channels
         preprocessing = Preprocessing(config.image_size, mean=gray, std=gray, channels=data.channels)
     else:
         config, preprocessing = start.stored.model.config, start.stored.preprocessing
-    asked = {name: value for name in OF_IMAGES if (value := tables["data"][name]) != "auto"}
-    preprocessing = replace(preprocessing, **asked)
-    tables["data"] |= {name: getattr(preprocessing, name) for name in OF_IMAGES}
-    return Resolved(Recipe.from_dict(tables), config, preprocessing)
+    given = {name: value for name in PREPROCESSING if (value := tables["data"][name]) != "auto"}
+    preprocessing = replace(preprocessing, **given)
+    tables["data"] |= {name: getattr(preprocessing, name) for name in PREPROCESSING}
+    return Recipe.from_dict(tables), config, preprocessing
 
 
 def check_objective(recipe: Recipe) -> None:
-    """Raises InputError for choices that would do nothing, or twice what is wanted."""
-    objective = recipe.objective
-    if objective.goal == "masked_patch":
-        for name, idle in (("teacher", None), ("class_weights", "equal")):
-            if getattr(objective, name) != idle:
-                cause = f"{name} is {getattr(objective, name)!r}, and the goal 'masked_patch', which knows no classes"
-                raise InputError(cause, f"leave {name} out, or set goal=classes")
-    if objective.class_weights == "balanced" and recipe.data.balanced_sampling:
+    """Raises InputError for options that would do nothing, or the same thing twice."""
+    check_options(recipe.objective)
+    if recipe.objective.class_weights == "balanced" and recipe.data.balanced_sampling:
         cause = "class_weights is 'balanced' and balanced_sampling is true: small classes would count twice as much"
         raise InputError(cause, "set one of them")
 
 
-def settle_schedule(schedule: ScheduleSection, images: int, batch_size: int) -> dict[str, Any]:
-    """The schedule's table with its epochs: those that its steps take, or as many as suit the number of images.
+def resolve_schedule(schedule: ScheduleSection, images: int, batch_size: int) -> dict[str, Any]:
+    """The schedule's table with its epochs: those of its steps, or as many as suit the number of images.
 
     Raises:
-        InputError: warmup and cooldown leave nothing of the run.
+        InputError: warmup and cooldown take the whole run.
     """
     per_epoch = math.ceil(images / batch_size)
     if schedule.steps is None and schedule.epochs == "auto":
         epochs = min(max(round(SEEN / images), FEWEST_EPOCHS), MOST_EPOCHS)
         schedule = schedule.model_copy(update={"epochs": epochs}).with_short_warmup()
     total = schedule.total_steps(per_epoch)
-    warmup, cooldown = schedule.line_steps(per_epoch)
+    warmup, cooldown = schedule.warmup_and_cooldown(per_epoch)
     if warmup >= total:
-        cause = f"the warmup takes {warmup} of {total} steps: the rate would only climb"
-        raise InputError(cause, "give a shorter one, or only epochs: the warmup is a fifth of them then, or less")
+        cause = f"the warmup takes {warmup} of {total} steps, so the learning rate would never fall"
+        raise InputError(cause, "shorten it, or set epochs alone: the warmup is then at most a fifth of them")
     if warmup + cooldown > total:
         raise InputError(f"warmup and cooldown take {warmup} and {cooldown} of {total} steps", "make them shorter")
     return schedule.model_dump(exclude_none=True) | {"epochs": math.ceil(total / per_epoch)}
 
 
 def choose_shape(model: ModelSection, data: ImageData) -> dict[str, Any]:
-    """The model's table with variant and image size filled in, where they are open.
+    """The model's table with variant and image size filled in, if they are open.
 
-    An image keeps its own size, up to 224 pixels. The patch is the largest power of two that leaves 8
-    patches along a side; where a size is asked for, it divides that; where a
-    patch is asked for, the image is at least 8 of them. Behind a ResNet stem, which shrinks the image
-    itself, the patch is as much smaller.
+    An image keeps its own size, up to 224 pixels. The patch is the largest power of two that leaves 8 patches along a
+    side. A given size must be a multiple of the patch; for a given patch, the image has at least 8 of them along a
+    side. After a ResNet stem, which shrinks the image, the patch is smaller by the same factor.
     """
     native = min(*data.native_size, LARGEST_SIDE)
     if model.variant == "auto":
@@ -140,24 +131,24 @@ def choose_shape(model: ModelSection, data: ImageData) -> dict[str, Any]:
         if str(ANY_SIDE) not in error.cause:
             raise
         cause = f"no image size can be chosen for the patches of {model.variant!r}: they are too large"
-        raise InputError(cause, "give smaller ones, or image_size too") from error
+        raise InputError(cause, "set smaller patches, or image_size too") from error
     sides = tuple(max(native // stride, SMALLEST_GRID) * stride for stride in strides)
     return chosen | {"image_size": sides}
 
 
 def choose_batch_size(images: int) -> int:
-    """A power of two that gives an epoch some 20 updates or more: a small set needs many of them."""
+    """A power of two that gives an epoch about 20 updates or more, since a small set needs many."""
     fitting = 2 ** int(math.log2(max(1, images // STEPS_PER_EPOCH)))
     return min(max(fitting, SMALLEST_BATCH), LARGEST_BATCH)
 
 
 def dividing_patch(size: int | tuple[int, int]) -> int:
-    """The side of the square patch for an image of that size: one that divides it and leaves 8 along each side.
+    """The side of a square patch that divides an image of that size and leaves at least 8 patches along each side.
 
-    The largest power of two that does not leave fewer if it divides the image, else the largest number.
+    It is the largest such power of two if that divides the image, otherwise the largest such number.
 
     Raises:
-        InputError: only patches so small do that they would cost too much, as of a prime number of pixels.
+        InputError: only tiny, costly patches divide the image, such as one with a prime number of pixels.
     """
     height, width = (size, size) if isinstance(size, int) else size
     side, common = min(height, width), math.gcd(height, width)
@@ -167,5 +158,5 @@ def dividing_patch(size: int | tuple[int, int]) -> int:
     if side // patch > LARGEST_GRID and patch < LARGEST_PATCH // 2:
         near = "×".join(str(round(pixels / step) * step) for pixels in (height, width))
         cause = f"an image of {height}×{width} pixels has no good patches: the largest that fit are {patch}×{patch}"
-        raise InputError(cause, f"set another image_size, such as {near}, or give a variant with its patch")
+        raise InputError(cause, f"set another image_size, such as {near}, or a variant with its patch")
     return patch

@@ -1,4 +1,4 @@
-"""Recipe files: TOML tables, built in or a person's own, that may extend one another and have options."""
+"""Recipe files: TOML tables, built in or the user's, that may extend a built-in recipe and have options."""
 
 import tomllib
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitreous.support.errors import InputError, unknown
-from vitreous.training.recipe.sections import LEAST_WARMUPS, ScheduleSection
+from vitreous.training.recipe.sections import WARMUPS, ScheduleSection
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MAX_BYTES = 2**20
@@ -27,27 +27,27 @@ def options_of(path: Path) -> list[str]:
 
 
 def options_in(tables: Tables, path: Path) -> dict[str, Tables]:
-    """Takes the options out of a file's tables. Raises InputError if they are no tables."""
+    """Pops the options from a file's tables. Raises InputError if they are not tables."""
     options = tables.pop(OPTIONS, {})
     if not isinstance(options, dict) or not all(isinstance(option, dict) for option in options.values()):
-        cause = f"the {OPTIONS} of the recipe {str(path)!r} are no tables"
+        cause = f"the {OPTIONS} of the recipe {str(path)!r} are not tables"
         raise InputError(cause, f"write [{OPTIONS}.NAME.SECTION] above them")
     return options
 
 
 def read_recipe(source: str | Path, variant: str | None = None) -> Tables:
-    """The tables of a recipe: of the one it extends, its own and those of its options, each over the ones before.
+    """The tables of a recipe: those of the recipe it extends, its own and its options', each over the ones before.
 
-    An option that is called as the model's variant is taken by itself, below what the file that extends it says.
+    An option named after the model's variant applies without being requested, right after the tables of its own file.
 
     Args:
-        source: a file, or the name of a built-in recipe; with options behind plus signs.
+        source: a file, or the name of a built-in recipe, with options after plus signs.
         variant: of the model; the file's own if None.
 
     Raises:
-        InputError: there is no such file, recipe or option, or no TOML in it.
+        InputError: there is no such file, recipe or option, or the file is not TOML.
     """
-    name, *wanted = (str(source),) if Path(source).expanduser().is_file() else str(source).split(PLUS)
+    name, *chosen = (str(source),) if Path(source).expanduser().is_file() else str(source).split(PLUS)
     path = built_in().get(name)
     if path is None:
         path = Path(name).expanduser()
@@ -62,25 +62,25 @@ def read_recipe(source: str | Path, variant: str | None = None) -> Tables:
         below = read_toml(built_in()[base])
         base_options = options_in(below, path)
     known = base_options | options
-    for option in wanted:
+    for option in chosen:
         if option not in known:
             if not known:
-                raise InputError(f"the recipe {name!r} has no options", f"give {name!r} alone")
+                raise InputError(f"the recipe {name!r} has no options", f"use {name!r} alone")
             raise unknown(f"option of the recipe {name!r}", option, known)
     model = own.get("model")
     row = str(variant or (model.get("variant") if isinstance(model, dict) else ""))
     tables: Tables = {}
-    for layer in (below, base_options.get(row), own, options.get(row), *(known[option] for option in wanted)):
+    for layer in (below, base_options.get(row), own, options.get(row), *(known[option] for option in chosen)):
         tables = merged(tables, layer or {})
     return tables
 
 
 def merged(tables: Tables, changes: Mapping[str, Any]) -> Tables:
-    """The tables with the changes in them; a new length puts steps, epochs and warmups of the old one out of force."""
+    """The tables with the changes applied; a new length of the run overrides old steps, epochs and warmups."""
     result = {section: dict(table) if isinstance(table, Mapping) else table for section, table in tables.items()}
     for section, table in changes.items():
         if not isinstance(table, Mapping) or not isinstance(result.get(section, {}), dict):
-            result[section] = table  # refused later, by name
+            result[section] = table  # rejected later, by name
         else:
             result[section] = {**result.get(section, {}), **table}
     schedule, given = result.get("schedule"), changes.get("schedule")
@@ -90,7 +90,7 @@ def merged(tables: Tables, changes: Mapping[str, Any]) -> Tables:
 
 
 def settled(schedule: Tables, given: set[str]) -> Tables:
-    """A merged schedule without what the given leaves put out of force; the warmup at most a fifth of a new length."""
+    """A merged schedule without what the given leaves override; the warmup is at most a fifth of a new length."""
     dropped = {"steps"} if "epochs" in given and "steps" not in given else set()
     for part in ("warmup", "cooldown"):
         if f"{part}_epochs" in given and f"{part}_steps" not in given:
@@ -105,8 +105,8 @@ def settled(schedule: Tables, given: set[str]) -> Tables:
     else:
         leaf, length = "warmup_steps", schedule["steps"]
         warmup = schedule.get(leaf, length)
-    if all(isinstance(number, int | float) for number in (length, warmup)):  # anything else is refused later, by name
-        shortest = length / LEAST_WARMUPS
+    if all(isinstance(number, int | float) for number in (length, warmup)):  # anything else is rejected later, by name
+        shortest = length / WARMUPS
         schedule[leaf] = min(warmup, shortest if leaf == "warmup_epochs" else int(shortest))
     return schedule
 
@@ -114,7 +114,7 @@ def settled(schedule: Tables, given: set[str]) -> Tables:
 def read_toml(path: Path) -> Tables:
     """Reads a TOML file of at most 1 MiB. Raises InputError for anything else."""
     if path.exists() and not path.is_file():
-        raise InputError(f"the recipe {str(path)!r} is not a file", "give a .toml file")
+        raise InputError(f"the recipe {str(path)!r} is not a file", "use a .toml file")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -124,5 +124,5 @@ def read_toml(path: Path) -> Tables:
         raise InputError(f"the recipe {str(path)!r} is larger than {MAX_BYTES:,} bytes", "a recipe is a few lines")
     try:
         return tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
-        raise InputError(f"the recipe {str(path)!r} is not TOML: {error}", "fix that place") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested too deeply
+        raise InputError(f"the recipe {str(path)!r} is not TOML: {error}", "fix that line") from error

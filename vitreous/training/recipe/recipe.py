@@ -12,24 +12,25 @@ from vitreous.model.config import ViTConfig
 from vitreous.model.variants import variant
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import toml_value
+from vitreous.training.fields import Section
+from vitreous.training.objectives.goals import objective_class
+from vitreous.training.objectives.section import ObjectiveSection
 from vitreous.training.recipe.files import merged, read_recipe
 from vitreous.training.recipe.sections import (
-    BESIDE_WEIGHTS,
     SHAPE,
+    WITH_WEIGHTS,
     AugmentationSection,
     AveragingSection,
     DataSection,
     ModelSection,
-    ObjectiveSection,
     OptimizerSection,
     RunSection,
     ScheduleSection,
-    Section,
 )
 
 
 class Recipe(BaseModel):
-    """Everything that decides a run, but the data itself."""
+    """Everything that decides a run, except the data."""
 
     model_config = Section.model_config
 
@@ -44,17 +45,16 @@ class Recipe(BaseModel):
 
     @classmethod
     def load(cls, source: str | Path, variant: str | None = None) -> Self:
-        """Reads a TOML file, or a built-in recipe by its name, with options behind plus signs: "augreg+medium1".
+        """Reads a TOML file, or a built-in recipe by name, with options after plus signs: "augreg+medium1".
 
-        A file that begins with `extends = "small-data"` needs to say only what differs from that built-in recipe.
+        A file that begins with `extends = "small-data"` needs only what differs from that built-in recipe.
 
         Args:
             source: a file or a name.
-            variant: of the model; where the file has an option of that name, as the paper's tables have a row for each
-                model, it is taken.
+            variant: of the model; a file's option of that name is applied, as the paper's tables have a row per model.
 
         Raises:
-            InputError: no such recipe or option, no TOML, over 1 MiB, unknown keys, values that are not valid.
+            InputError: no such recipe or option, not TOML, over 1 MiB, unknown keys, or invalid values.
         """
         return cls.from_dict(read_recipe(source, variant))
 
@@ -63,7 +63,7 @@ class Recipe(BaseModel):
         """Builds a recipe from its tables, `{"optimizer": {"lr": 1e-3}}`.
 
         Raises:
-            InputError: naming the key, its value and what is valid.
+            InputError: it names the key, its value and what is valid.
         """
         for section, table in tables.items():
             check_section(section, table)
@@ -71,23 +71,24 @@ class Recipe(BaseModel):
             recipe = cls.model_validate(as_tuples(tables))
         except ValidationError as error:
             raise invalid(error, tables) from error
+        objective_class(recipe.objective)  # raises for an unknown goal
         if {"warmup_epochs", "warmup_steps"} & set(tables.get("schedule", {})):
             return recipe
         return recipe.model_copy(update={"schedule": recipe.schedule.with_short_warmup()})
 
     def with_settings(self, settings: Mapping[str, Any]) -> Self:
-        """A copy with some values changed. Another variant comes in its own shape.
+        """A copy with some values changed. A new variant brings its own shape.
 
         Args:
-            settings: values by leaf ("lr") or dotted path ("optimizer.lr"). Text is read as TOML where it is
-                TOML ("1e-3", "[0.5, 1]"), and else kept as it is.
+            settings: values by leaf ("lr") or dotted path ("optimizer.lr"). Text that is TOML ("1e-3", "[0.5, 1]") is
+                read as TOML; other text stays text.
 
         Raises:
             InputError: as `from_dict`.
         """
         changes: dict[str, dict[str, Any]] = {}
         for key, value in settings.items():
-            section, leaf = find(key)
+            section, leaf = find_leaf(key)
             changes.setdefault(section, {})[leaf] = toml_value(value) if isinstance(value, str) else value
         tables = self.model_dump(exclude_none=True)
         if "variant" in changes.get("model", {}):
@@ -95,23 +96,23 @@ class Recipe(BaseModel):
         return self.from_dict(merged(tables, changes))
 
     def with_variant(self, name: str) -> Self:
-        """A copy with another variant, in the variant's own shape; with fresh weights, unless init is "pretrained"."""
+        """A copy with another variant in its own shape; with fresh weights, unless init is "pretrained"."""
         tables = self.model_dump(exclude_none=True)
         kept = {key: value for key, value in tables["model"].items() if key not in (*SHAPE, "weights")}
         init = "random" if self.model.init == "auto" else self.model.init
         return self.from_dict(tables | {"model": kept | {"variant": name, "init": init}})
 
     def with_weights(self, name: str) -> Self:
-        """A copy that starts from weights, which bring their own architecture."""
+        """A copy that starts from weights, which bring their own shape."""
         tables = self.model_dump(exclude_none=True)
-        kept = {key: value for key, value in tables["model"].items() if key in BESIDE_WEIGHTS}
+        kept = {key: value for key, value in tables["model"].items() if key in WITH_WEIGHTS}
         return self.from_dict(tables | {"model": kept | {"weights": name, "init": "pretrained"}})
 
     def config(self, num_classes: int, channels: int) -> ViTConfig:
         """The config of a model with fresh weights.
 
         Args:
-            num_classes: of the data; there is no classifier where hidden patches are predicted.
+            num_classes: of the data; ignored if the objective needs no classifier.
             channels: of the images.
 
         Raises:
@@ -119,8 +120,11 @@ class Recipe(BaseModel):
         """
         fields = self.model.model_dump(exclude_none=True, exclude={"init", "weights", "head"})
         fields |= {"num_classes": num_classes, "channels": channels}
-        if self.objective.goal == "masked_patch":
-            fields |= {"num_classes": 0, "hidden_dim": None, "mask_token": True}
+        objective = objective_class(self.objective)
+        if not objective.classifies:
+            fields |= {"num_classes": 0, "hidden_dim": None}
+        if objective.mask_token:
+            fields["mask_token"] = True
         try:
             name = fields.pop("variant")
             if fields.get("hidden_dim") == "width":
@@ -130,7 +134,7 @@ class Recipe(BaseModel):
             raise InputError(f"the recipe's [model] is not valid: {error.cause}", error.hint) from error
 
     def to_toml(self) -> str:
-        """The recipe as TOML, every value in it but the model's where they are the variant's own."""
+        """The recipe as TOML, with every value except those that the variant sets."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
@@ -139,8 +143,8 @@ LEAVES: Mapping[str, str] = MappingProxyType(
 )  # the section of every leaf; their names are unique
 
 
-def find(key: str) -> tuple[str, str]:
-    """The (section, leaf) that a leaf or a dotted path names. Raises InputError with the nearest one."""
+def find_leaf(key: str) -> tuple[str, str]:
+    """The (section, leaf) of a leaf or a dotted path. Raises InputError with the nearest one."""
     section, dot, leaf = key.rpartition(".")
     if leaf not in LEAVES:
         raise unknown("recipe key", leaf, LEAVES)
@@ -150,7 +154,7 @@ def find(key: str) -> tuple[str, str]:
 
 
 def check_section(section: str, table: object) -> None:
-    """Raises InputError for a section or a key that does not exist or stands in the wrong place."""
+    """Raises InputError for a section or a key that does not exist or is in the wrong place."""
     if section in LEAVES:
         raise InputError(f"the recipe key {section!r} is outside its section", f"put it below [{LEAVES[section]}]")
     if section not in Recipe.model_fields:
@@ -158,23 +162,23 @@ def check_section(section: str, table: object) -> None:
     if not isinstance(table, Mapping):
         raise InputError(f"the recipe's {section!r} is {table!r:.100}", f"it must be a table, [{section}]")
     for key in table:
-        find(f"{section}.{key}")
+        find_leaf(f"{section}.{key}")
 
 
 def invalid(error: ValidationError, tables: Mapping[str, Any]) -> InputError:
-    """The error for the first value that pydantic refused."""
+    """The error for the first value that pydantic rejects."""
     problems = error.errors(include_url=False)
     section, leaf = map(str, problems[0]["loc"][:2])
-    # A key that may hold values of several types has a problem for each of them.
+    # A key of several types has a problem for each of them.
     valid = [
         in_words(leaf, problem["type"], problem["msg"]) for problem in problems if problem["loc"][:2] == (section, leaf)
     ]
-    wanted = " or ".join(dict.fromkeys(valid))
-    return InputError(f"the recipe's {section}.{leaf} is {tables[section][leaf]!r:.100}", f"it should be {wanted}")
+    choices = " or ".join(dict.fromkeys(valid))
+    return InputError(f"the recipe's {section}.{leaf} is {tables[section][leaf]!r:.100}", f"it should be {choices}")
 
 
 def in_words(leaf: str, kind: str, message: str) -> str:
-    """What pydantic says a value should be, as it goes on after "it should be"."""
+    """What a value should be, to follow "it should be"."""
     if kind in ("missing", "too_long"):
         return "a pair of numbers"
     if kind == "tuple_type":  # TOML has none
@@ -183,7 +187,7 @@ def in_words(leaf: str, kind: str, message: str) -> str:
 
 
 def as_tuples(value: Any) -> Any:
-    """The same with every list a tuple, as frozen models hold them."""
+    """The same with tuples for lists, as frozen models hold them."""
     if isinstance(value, Mapping):
         return {key: as_tuples(inner) for key, inner in value.items()}
     return tuple(as_tuples(inner) for inner in value) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, a line for each epoch elsewhere."""
+"""Progress: a bar on a terminal, a line for each epoch elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from vitreous.support.text import printable
 from vitreous.training.optimization.step import Totals
 from vitreous.training.records.meter import Meter
 
-REFRESH = 0.25  # seconds between two looks at the sums, each of which waits for the device
+REFRESH = 0.25  # seconds between two reads of the sums, each of which waits for the device
 
 
 class Display:
-    """Shows how a run goes. Use it as a context, around the run.
+    """Shows the progress of a run. Use it as a context, around the run.
 
     Args:
         quiet: show nothing at all.
@@ -30,7 +30,7 @@ class Display:
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}", markup=False),
             BarColumn(bar_width=16),
-            # Where the terminal is narrow, this one goes on below, and nothing is cut off.
+            # On a narrow terminal it wraps, so that nothing is cut off.
             TextColumn("{task.fields[seen]}", markup=False, table_column=Column(no_wrap=False)),
             TimeRemainingColumn(compact=True),
             TextColumn("left{task.fields[validation]}", markup=False),
@@ -46,8 +46,8 @@ class Display:
         self.progress.start()
         return self
 
-    def plan(self, epochs: int, steps: int) -> None:
-        """Says how long the run is."""
+    def begin(self, epochs: int, steps: int) -> None:
+        """Shows the bar of a run of that length."""
         self.epochs = epochs
         self.progress.update(self.task, total=steps, epoch=f"1/{epochs}", visible=True)
 
@@ -56,13 +56,13 @@ class Display:
     ) -> None:
         self.progress.stop()
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Prints a line, above the bar if there is one."""
         if not self.quiet:
             self.progress.console.print(printable(line))
 
     def begin_epoch(self, epoch: int) -> None:
-        """Shows that an epoch begins, from 1."""
+        """Shows the number of an epoch, from 1."""
         self.progress.update(self.task, epoch=f"{epoch}/{self.epochs}")
 
     def step(self, step: int, totals: Totals, meter: Meter) -> None:
@@ -76,31 +76,31 @@ class Display:
         self.progress.update(self.task, completed=step, seen=seen)
 
     def end_epoch(self, row: Mapping[str, Any]) -> None:
-        """Shows the numbers of an epoch that ended; the keys are those of metrics.jsonl."""
-        looked = row["val_accuracy"] is not None
+        """Shows the numbers of a finished epoch, by the keys of metrics.jsonl."""
+        validated = row["val_accuracy"] is not None
         self.progress.update(self.task, completed=row["step"])
-        if looked:
+        if validated:
             self.progress.update(self.task, validation=f"  val {row['val_accuracy']:.1%}")
         if self.progress.disable:
-            left = row["seconds"] / row["epoch"] * (self.epochs - row["epoch"])
-            validation = f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:6.1%}  " if looked else ""
-            self.say(
+            remaining = row["seconds"] / row["epoch"] * (self.epochs - row["epoch"])
+            validation = ""
+            if validated:
+                validation = f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:6.1%}  "
+            self.print(
                 f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  "
                 f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:6.1%}  {validation}"
-                f"lr {row['lr']:.1e}  {speed_of(row)}  {duration(left)} left"
+                f"lr {row['lr']:.1e}  {speed_of(row)}  {duration(remaining)} left"
             )
 
 
 def speed_of(row: Mapping[str, Any]) -> str:
-    """Images a second, and what they cost: 1,234 images/s  data 3%  1.2 GB  MFU 41%."""
-    waiting = (
-        f"{row['images_per_second']:,.0f} images/s  data {row['data_wait']:.0%}  {row['memory_bytes'] / 1e9:.1f} GB"
-    )
-    return waiting + (f"  MFU {row['mfu']:.0%}" if "mfu" in row else "")
+    """Images per second, and what they cost: 1,234 images/s  data 3%  1.2 GB  MFU 41%."""
+    speed = f"{row['images_per_second']:,.0f} images/s  data {row['data_wait']:.0%}  {row['memory_bytes'] / 1e9:.1f} GB"
+    return speed + (f"  MFU {row['mfu']:.0%}" if "mfu" in row else "")
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it: 42 s, 3 min 20 s, 2 h 05 min."""
+    """A time in words: 42 s, 3 min 20 s, 2 h 05 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

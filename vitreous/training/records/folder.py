@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, and how it is written."""
+"""A run's folder: its files, and how they are written."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ RECIPE, ENVIRONMENT, METRICS, BAD_FILES = "recipe.toml", "environment.json", "me
 FIRST_BATCH = "train_batch.png"
 TENSORBOARD = "tensorboard"  # a folder
 BAD_FILES_HEADER = ("split", "file", "reason")
-FEW = 3  # broken images of a split that never stop a run are fewer, unless none may be broken
+FEW = 3  # fewer broken images of a split never stop a run, unless none are allowed
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RunFolder:
 
     Args:
         path: of the folder.
-        is_new: it was not there before the run.
+        is_new: whether the run created it.
     """
 
     path: Path
@@ -38,23 +38,22 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Makes the folder and those above it.
+        """Creates the folder and its parents.
 
-        The list of broken images that a stopped run left may be in it; this run writes it anew.
+        It may contain the list of broken images of a stopped run, which this run replaces.
 
         Raises:
-            InputError: it holds something else already, or cannot be made.
+            InputError: it contains anything else, or cannot be created.
         """
         try:
             is_new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             used = any(not is_bad_files(inside) for inside in path.iterdir())
         except OSError as error:
-            raise InputError(
-                f"cannot make the folder {str(path)!r}: {error.strerror}", "give another with --out"
-            ) from error
+            cause = f"cannot create the folder {str(path)!r}: {error.strerror}"
+            raise InputError(cause, "choose another with --out") from error
         if used:
-            raise InputError(f"the folder {str(path)!r} is used", "give a new one with --out, or remove it")
+            raise InputError(f"the folder {str(path)!r} is in use", "choose a new one with --out, or remove it")
         return cls(path, is_new)
 
     @property
@@ -64,20 +63,20 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """A JSON object for each epoch, and a last one for the test."""
+        """A JSON object for each epoch, and one for the test."""
         return self.path / METRICS
 
     def clear(self) -> None:
-        """Takes back what a run wrote that was stopped before there was a model, but the list of broken images."""
+        """Removes what a run wrote before it had a model, except the list of broken images."""
         for name in (RECIPE, ENVIRONMENT, METRICS, FIRST_BATCH):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
         if self.is_new:
-            with suppress(OSError):  # there is something in it: the list, or what another put there
+            with suppress(OSError):  # not empty: it has the list, or files that are not the run's
                 self.path.rmdir()
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Adds a line; what is not finite becomes null, since JSON has no nan."""
+        """Adds a line; numbers that are not finite become null, since JSON has no nan."""
         values = {key: None if is_not_finite(value) else value for key, value in row.items()}
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
@@ -91,13 +90,13 @@ class RunFolder:
 
 @dataclass
 class BadFiles:
-    """The broken images that a run met: skipped, listed in bad_files.csv, and tolerated up to a share.
+    """The broken images of a run: skipped, listed in bad_files.csv, and tolerated up to a fraction.
 
-    One or two of a split are tolerated in any case, unless the share is 0: of few images they are many.
+    One or two per split are always tolerated, unless the fraction is 0: in a small split they are a large fraction.
 
     Args:
         folder: of the run.
-        max_fraction: the share of a split that may be broken.
+        max_fraction: of a split that may be broken.
     """
 
     folder: RunFolder
@@ -106,33 +105,33 @@ class BadFiles:
 
     @property
     def count(self) -> int:
-        """Images that are broken, in all splits."""
+        """Broken images in all splits."""
         return sum(map(len, self.reasons.values()))
 
     def add(self, split: Split, bad: list[tuple[str, str]]) -> None:
-        """Notes the broken images of a batch.
+        """Adds the broken images of a batch.
 
         Raises:
-            InputError: there are more than may be.
+            InputError: there are too many.
         """
-        found = self.reasons.setdefault(split.name, {})
-        found.update(bad)
+        reasons = self.reasons.setdefault(split.name, {})
+        reasons.update(bad)
         least = FEW if self.max_fraction else 1
-        if len(found) >= least and len(found) > self.max_fraction * len(split):
+        if len(reasons) >= least and len(reasons) > self.max_fraction * len(split):
             raise InputError(
-                f"{len(found)} of the {len(split)} {split.name} images are broken so far, "
+                f"{len(reasons)} of the {len(split)} {split.name} images are broken so far, "
                 f"more than max_bad_fraction = {self.max_fraction:g} allows",
-                f"see {self.folder.path / BAD_FILES}; remove them, or set max_bad_fraction higher",
+                f"see {self.folder.path / BAD_FILES}; remove them, or set a higher max_bad_fraction",
             )
 
     def write(self) -> None:
         """Writes bad_files.csv."""
-        rows = [(split, name, why) for split, found in self.reasons.items() for name, why in found.items()]
+        rows = [(split, name, why) for split, reasons in self.reasons.items() for name, why in reasons.items()]
         self.folder.write_csv(BAD_FILES, [BAD_FILES_HEADER, *sorted(rows)])
 
 
 def is_bad_files(path: Path) -> bool:
-    """Whether this is the list that a run writes of broken images."""
+    """Whether this is a run's list of broken images."""
     if path.name != BAD_FILES or path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:

@@ -1,36 +1,63 @@
-"""The tables and pictures of a run: curves, the confusion matrix, the scores of each class."""
+"""What comes out of a run: `Run`, and its tables and pictures."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vitreous.evaluation.metrics import confusion_matrix, per_class
-from vitreous.training.loop import Trained
-from vitreous.training.records.figures import save, shortened
+from vitreous.data.sources.open import ImageData
+from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
+from vitreous.support.text import shortened
+from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.folder import RunFolder
+from vitreous.training.records.pictures import save
 
 TRAIN_COLOR, VALIDATION_COLOR, GRAY = "#9aa5b1", "#1f5fa8", "#555555"
 MOST_COUNTS = 20  # classes up to which the matrix shows its numbers
 MOST_NAMES = 60  # classes up to which it shows their names
 
 
-def write_results(folder: RunFolder, trained: Trained, class_names: Sequence[str]) -> None:
-    """Writes results.{csv,png}; and where classes were learned, confusion_matrix.{csv,png} and per_class.csv."""
-    columns = list(trained.rows[0])
-    folder.write_csv("results.csv", [columns, *([row[name] for name in columns] for row in trained.rows)])
-    save(curves(trained), folder.path / "results.png")
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
 
-    outcome = trained.outcome
+    Args:
+        folder: with everything the run wrote; `model.safetensors` in it is the model, best on validation.
+        data: opened and split.
+        recipe: resolved, as in recipe.toml.
+        rows: of metrics.jsonl, one for each epoch.
+        best: the row of the epoch whose model was kept.
+        outcome: the kept model's predictions for the split; None if the run did not learn classes.
+        split: "test", or "validation" if there is no test split.
+    """
+
+    folder: Path
+    data: ImageData
+    recipe: Recipe
+    rows: list[dict[str, Any]]
+    best: dict[str, Any]
+    outcome: Outcome | None
+    split: str
+
+
+def write_results(run: Run) -> None:
+    """Writes results.{csv,png}; for classes also confusion_matrix.{csv,png} and per_class.csv."""
+    folder, outcome, class_names = RunFolder(run.folder), run.outcome, run.data.class_names
+    columns = list(run.rows[0])
+    folder.write_csv("results.csv", [columns, *([row[name] for name in columns] for row in run.rows)])
+    save(curves(run.rows, run.best), folder.path / "results.png")
     if outcome is None:
         return
     matrix = confusion_matrix(outcome.labels, outcome.predictions, len(class_names))
     header = ["true \\ predicted", *class_names]
     body = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
     folder.write_csv("confusion_matrix.csv", [header, *body])
-    title = f"{trained.split}: {outcome.accuracy:.1%} of {len(outcome.labels):,} images right"
+    title = f"{run.split}: {outcome.accuracy:.1%} of {len(outcome.labels):,} images right"
     save(matrix_picture(matrix, class_names, title), folder.path / "confusion_matrix.png")
 
     scores = zip(class_names, per_class(matrix), strict=True)
@@ -38,8 +65,8 @@ def write_results(folder: RunFolder, trained: Trained, class_names: Sequence[str
     folder.write_csv("per_class.csv", [("class", "precision", "recall", "f1", "support"), *rows])
 
 
-def curves(trained: Trained) -> Figure:
-    """Loss and accuracy by epoch, training beside validation; a ring marks the model that was kept."""
+def curves(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> Figure:
+    """Loss and accuracy by epoch, of training and validation; a ring marks the kept model."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
@@ -47,9 +74,9 @@ def curves(trained: Trained) -> Figure:
             ("train", "training", TRAIN_COLOR),
             ("val", "validation", VALIDATION_COLOR),
         ):
-            looks = [(row["epoch"], value) for row in trained.rows if (value := row[f"{split}_{name}"]) is not None]
-            axes.plot(*zip(*looks, strict=True), color=color, label=label, linewidth=1.6)
-        kept = trained.best["epoch"], trained.best[f"val_{name}"]
+            points = [(row["epoch"], value) for row in rows if (value := row[f"{split}_{name}"]) is not None]
+            axes.plot(*zip(*points, strict=True), color=color, label=label, linewidth=1.6)
+        kept = best["epoch"], best[f"val_{name}"]
         axes.plot(*kept, "o", color=VALIDATION_COLOR, markerfacecolor="white", markersize=6)
         axes.set_title(name, loc="left", fontsize=11)
         axes.set_xlabel("epoch", color=GRAY)
@@ -62,7 +89,7 @@ def curves(trained: Trained) -> Figure:
 
 
 def matrix_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """The confusion matrix; a cell's color is its share of the row, so that rare classes are seen too."""
+    """The confusion matrix; a cell's color is its share of the row, so that rare classes show too."""
     classes = len(class_names)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(12.0, max(4.0, 2.2 + 0.42 * classes))
@@ -75,7 +102,7 @@ def matrix_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -
     if classes <= MOST_NAMES:
         names = [shortened(name) for name in class_names]
         size = 9 if classes <= MOST_COUNTS else 6
-        # A class may be called $a$; it is a name and no formula.
+        # A class may be called $a$; that is a name, not a formula.
         long = max(map(len, names)) > 2
         axes.set_xticks(range(classes), names, rotation=90 if long else 0, fontsize=size, parse_math=False)
         axes.set_yticks(range(classes), names, fontsize=size, parse_math=False)
@@ -89,6 +116,6 @@ def matrix_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -
 
 
 def plain(axes: Axes) -> None:
-    """Takes away what holds no information."""
+    """Removes frame and ticks."""
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.tick_params(length=0, colors=GRAY)

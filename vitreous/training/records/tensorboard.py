@@ -1,9 +1,8 @@
-"""What TensorBoard shows of a run: the metrics of each epoch, and the picture of the first batch."""
+"""Writing for TensorBoard: the metrics of each epoch, and the picture of the first batch."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SPLITS = ("train", "val", "test")  # train_loss is shown as train/loss, in a group with train/accuracy
-PLACE = ("epoch", "step", "seconds")  # when, and no metrics
+PLACE = ("epoch", "step", "seconds")  # not metrics
 
 
 def check_installed() -> type["SummaryWriter"]:
@@ -28,43 +27,37 @@ def check_installed() -> type["SummaryWriter"]:
 
 
 class Board:
-    """Writes for TensorBoard, into RUN/tensorboard/. Use it as a context, around the epochs.
-
-    What was added is on the disk when `add` returns.
+    """Writes for TensorBoard, into RUN/tensorboard/. A row is on disk when `add` returns.
 
     Args:
         folder: of the run.
-        wanted: whether to write; if not, nothing is done, and TensorBoard need not be installed.
+        enabled: whether to write; otherwise nothing happens, and TensorBoard need not be installed.
 
     Raises:
-        InputError: TensorBoard is not installed; nothing is written before the context begins.
+        InputError: TensorBoard is not installed; nothing is written before the first row.
     """
 
-    def __init__(self, folder: Path, wanted: bool = True) -> None:
+    def __init__(self, folder: Path, enabled: bool = True) -> None:
         self.folder = folder
-        self.make = check_installed() if wanted else None
+        self.make = check_installed() if enabled else None
         self.writer: SummaryWriter | None = None
 
-    def __enter__(self) -> Self:
-        if self.make is not None:
-            self.writer = self.make(str(self.folder / TENSORBOARD))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Closes the file."""
         if self.writer is not None:
             self.writer.close()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Adds a row of metrics.jsonl at its epoch, and to the first one train_batch.png, if it is there.
+        """Adds a row of metrics.jsonl at its epoch, and with the first one train_batch.png, if it exists.
 
         Args:
-            row: with "epoch"; what is None was not looked at, and is left out. Of the row of the test, only what the
-                test says is added: the rest was, when its epoch ended.
+            row: with "epoch"; values that are None are left out. Of the test's row only the test's values are added:
+                the others were, when their epoch ended.
         """
-        if self.writer is None:
+        if self.make is None:
             return
+        if self.writer is None:
+            self.writer = self.make(str(self.folder / TENSORBOARD))
         is_test = "test_accuracy" in row
         for name, value in row.items():
             if name not in PLACE and value is not None and name.startswith("test_" if is_test else ""):

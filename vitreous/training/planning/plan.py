@@ -1,0 +1,256 @@
+"""The plan of a run: everything that is decided before it starts."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch.utils.data import DataLoader
+
+from vitreous.checkpoints.load import locate
+from vitreous.checkpoints.sources.hub import is_remote
+from vitreous.data.augmentation import Augmentation
+from vitreous.data.loader import Batch, batches
+from vitreous.data.mixing import Mixing
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.sources.open import DIGITS, ImageData, Split, open_data
+from vitreous.model.config import ViTConfig
+from vitreous.model.variants import is_variant, variant
+from vitreous.support.errors import InputError
+from vitreous.support.host import best_device, free_memory, usable_cores
+from vitreous.training.objectives.goals import objective_class
+from vitreous.training.objectives.objective import Setup
+from vitreous.training.optimization.precision import Precision, choose_precision
+from vitreous.training.planning.defaults import resolve_recipe
+from vitreous.training.planning.weights import Start, choose_weights, load_start
+from vitreous.training.recipe.recipe import Recipe
+
+AUTO = "auto"
+FROM_SCRATCH, FROM_WEIGHTS = "small-data", "finetune"  # the default recipes
+MOST_WORKERS = 16
+PREFETCHED = 2  # batches that torch has each worker load in advance
+BATCHES_SHARE = 0.25  # of the free memory, for loaded batches
+UNAVAILABLE = (RuntimeError, AssertionError, ImportError)  # what torch raises for a device that is not there
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided for a run.
+
+    Args:
+        data: the images, opened and split.
+        recipe: resolved; once the learner exists, also with what was chosen for this machine.
+        config: of the model.
+        preprocessing: what the model expects.
+        augmentation: the random views of training.
+        mixing: of the images of a batch with each other.
+        device: of the model.
+        precision: of the activations.
+        workers: processes that load images.
+        start: the weights to start from, adapted; None for fresh ones.
+    """
+
+    data: ImageData
+    recipe: Recipe
+    config: ViTConfig
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    mixing: Mixing
+    device: torch.device
+    precision: Precision
+    workers: int
+    start: Start | None
+
+    @property
+    def batch_size(self) -> int:
+        """Images of an update."""
+        assert isinstance(self.recipe.data.batch_size, int), "the recipe is not resolved"
+        return self.recipe.data.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates of an epoch; the last batch may be smaller than the others."""
+        return math.ceil(len(self.data.train) / self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the run; its last epoch may end early."""
+        return self.recipe.schedule.total_steps(self.steps_per_epoch)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the images, the last of which may end early."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes of the model; None if it has no classifier."""
+        return self.data.class_names if self.config.num_classes else None
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What is known of the starting weights; it stays with the model."""
+        return {} if self.start is None else self.start.stored.metadata
+
+    @cached_property
+    def setup(self) -> Setup:
+        """What the objective needs to know."""
+        data, recipe = self.data, self.recipe
+        return Setup(
+            recipe.objective, self.config, self.preprocessing, self.mixing, data.class_names, data.train.labels,
+            recipe.run.seed, self.device,
+        )  # fmt: skip
+
+    def training_batches(self, epoch: int) -> "DataLoader[Batch]":
+        """The random views of one epoch, in its order."""
+        return batches(
+            self.data.train, self.preprocessing, batch_size=self.batch_size, workers=self.workers,
+            augmentation=self.augmentation, shuffle=True, seed=self.recipe.run.seed, epoch=epoch,
+            balanced=self.recipe.data.balanced_sampling,
+        )  # fmt: skip
+
+    def plain_batches(self, split: Split) -> "DataLoader[Batch]":
+        """The images of a split without augmentation, each once."""
+        return batches(split, self.preprocessing, batch_size=self.batch_size, workers=self.workers, shuffle=False)
+
+    def with_machine(self, micro_batch: int, threads: int) -> Self:
+        """The same with what was chosen for this machine in its recipe, for the same bits elsewhere if possible."""
+        chosen = {
+            "device": str(self.device),
+            "precision": self.precision,
+            "threads": threads,
+            "workers": self.workers,
+            "micro_batch": micro_batch,
+        }
+        return replace(self, recipe=self.recipe.with_settings(chosen))
+
+
+def make_plan(
+    source: str | Path,
+    model: str,
+    recipe: str | Path | Recipe | None,
+    settings: Mapping[str, Any],
+    notify: Callable[[str], None],
+) -> Plan:
+    """Decides everything about a run: the recipe, the data, the weights, the model and the device.
+
+    Args:
+        source: of the images, as `open_data` takes it.
+        model: a variant, weights, or "auto".
+        recipe: a file, the name of a built-in recipe, or a Recipe; None for the default of the data and the weights.
+        settings: values that differ from the recipe's.
+        notify: called with each automatic choice.
+
+    Raises:
+        InputError: any of these is not usable.
+    """
+    check_model_name(model)
+    named = named_recipe(recipe, model, settings, is_digits(source))
+    fraction = apply_request(named or Recipe(), model, settings).data.validation_fraction
+    data = open_data(source, fraction)  # before any weights are downloaded
+    draft, weights = choose_recipe(named, model, settings, notify)
+    start = None
+    if weights is not None:
+        objective = objective_class(draft.objective)
+        names = data.class_names if objective.classifies else ()
+        start = load_start(weights, draft.model, names, data.channels, objective.mask_token)
+    resolved, config, preprocessing = resolve_recipe(draft, data, start)
+    views, run = resolved.augmentation, resolved.run
+    assert isinstance(views.flip, bool)  # the recipe is resolved
+    augmentation = Augmentation(
+        views.flip, views.crop_scale, views.crop_ratio, views.randaugment_layers, views.randaugment_magnitude,
+        views.trivial_augment, views.color_jitter, views.erasing, views.auto_augment,
+    )  # fmt: skip
+    mixing = Mixing(views.mixup, views.cutmix, views.mix_per_sample)
+    device = choose_device(run.device)
+    workers = run.workers
+    if workers == AUTO:  # on a CPU, the model needs all cores
+        workers = 0 if device.type == "cpu" else choose_workers(resolved, data, preprocessing)
+    precision = choose_precision(run.precision, device)
+    return Plan(data, resolved, config, preprocessing, augmentation, mixing, device, precision, workers, start)
+
+
+# ---- the recipe
+
+
+def named_recipe(
+    recipe: str | Path | Recipe | None, model: str, settings: Mapping[str, Any], digits: bool
+) -> Recipe | None:
+    """The requested recipe, or that of the digits if they are trained from scratch; None leaves it to the weights."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is not None:
+        return load_recipe(recipe, model, settings)
+    fresh = model == AUTO or is_variant(model)
+    pretrained = any(key.rpartition(".")[2] in ("weights", "init") for key in settings)
+    return load_recipe(DIGITS, model, settings) if digits and fresh and not pretrained else None
+
+
+def choose_recipe(
+    named: Recipe | None, model: str, settings: Mapping[str, Any], notify: Callable[[str], None]
+) -> tuple[Recipe, str | None]:
+    """The recipe with everything that was requested, and the weights to start from; None for fresh ones."""
+    weights = choose_weights(apply_request(named or Recipe(), model, settings).model, notify)
+    if named is None:
+        named = load_recipe(FROM_SCRATCH if weights is None else FROM_WEIGHTS, model, settings)
+    if weights is None or named.model.weights is not None:
+        return apply_request(named, model, settings), weights
+    return named.with_weights(weights).with_settings(settings), weights  # their shape replaces the recipe's
+
+
+def load_recipe(name: str | Path, model: str, settings: Mapping[str, Any]) -> Recipe:
+    """A recipe, with the row for the requested variant if it has one."""
+    set_variant = settings.get("variant", settings.get("model.variant"))
+    return Recipe.load(name, model if is_variant(model) else set_variant)
+
+
+def apply_request(recipe: Recipe, model: str, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with the requested model and settings."""
+    if model != AUTO:
+        recipe = recipe.with_variant(model) if is_variant(model) else recipe.with_weights(model)
+    return recipe.with_settings(settings)
+
+
+def check_model_name(name: str) -> None:
+    """Raises InputError for a name that is neither a variant nor weights, with the variants if it looks like one."""
+    if name == AUTO or is_variant(name) or is_remote(name) or Path(name).expanduser().exists():
+        return
+    if re.fullmatch(r"[A-Za-z0-9+]+(/\d+)?", name):
+        try:
+            variant(name)
+        except InputError as error:
+            weights = "or give a run's folder, a weights file or a name such as hf:owner/name"
+            raise InputError(error.cause, f"{error.hint}; {weights}") from error
+    locate(Path(name))  # raises: there is no such file
+
+
+def is_digits(source: str | Path) -> bool:
+    """Whether `open_data` takes a source for the embedded digits, rather than for a folder of that name."""
+    return str(source) == DIGITS and not (isinstance(source, Path) and source.is_dir())
+
+
+# ---- the machine
+
+
+def choose_workers(recipe: Recipe, data: ImageData, preprocessing: Preprocessing) -> int:
+    """A process per core, but not more than an epoch has batches or than memory has room for."""
+    assert isinstance(recipe.data.batch_size, int), "the recipe is not resolved"
+    prefetched = PREFETCHED * recipe.data.batch_size * preprocessing.channels * math.prod(preprocessing.image_size)
+    free = free_memory()
+    room = MOST_WORKERS if free is None else int(BATCHES_SHARE * free / prefetched)
+    return max(1, min(usable_cores(), MOST_WORKERS, math.ceil(len(data.train) / recipe.data.batch_size), room))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, or the fastest one for "auto". Raises InputError if it does not work."""
+    try:
+        device = torch.device(best_device() if name == AUTO else name)
+        torch.zeros(1, device=device).item()
+    except UNAVAILABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the device {name!r} cannot be used: {reason}", "set device=auto") from error
+    return device

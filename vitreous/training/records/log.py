@@ -1,0 +1,162 @@
+"""The log of a run: what it records, in its folder, on the terminal and for TensorBoard."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vitreous.support.errors import InputError
+from vitreous.training.objectives.objective import View
+from vitreous.training.optimization.step import StepResult, Totals
+from vitreous.training.planning.plan import Plan
+from vitreous.training.records.display import Display
+from vitreous.training.records.folder import FIRST_BATCH, BadFiles, RunFolder
+from vitreous.training.records.meter import Meter
+from vitreous.training.records.pictures import write_picture
+from vitreous.training.records.tensorboard import Board
+
+
+class Log:
+    """What a run records. Use it as a context, around the epochs.
+
+    When the context ends, the broken images are listed; if it ends with an error before a model was saved, everything
+    else that the run wrote is removed.
+
+    Args:
+        path: of the run's folder, new or empty.
+        plan: of the run.
+        display: shows the progress.
+
+    Raises:
+        InputError: the folder is in use, or TensorBoard is requested and not installed; nothing is written then.
+
+    Attributes:
+        rows: of metrics.jsonl, one for each epoch.
+        best: the row of the epoch whose model is kept so far.
+        worse: validations since then.
+        totals: sums over the updates of the current epoch.
+        meter: the clock of the current epoch.
+        pictured: whether the picture of the first batch is written.
+    """
+
+    def __init__(self, path: Path, plan: Plan, display: Display) -> None:
+        self.plan, self.display = plan, display
+        self.board = Board(path, plan.recipe.run.tensorboard)
+        self.folder = RunFolder.create(path)
+        self.bad_files = BadFiles(self.folder, plan.recipe.data.max_bad_fraction)
+        self.rows: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.worse = 0
+        self.totals, self.meter = Totals(), Meter(plan)
+        self.pictured = False
+        self.started = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.board.close()
+        failed = error is not None and not self.folder.model.exists()
+        if self.bad_files.count or not failed:
+            self.bad_files.write()
+        if failed:
+            self.folder.clear()
+
+    def is_stalled(self, patience: int) -> bool:
+        """Whether that many validations brought no better model; never if it is 0."""
+        return bool(patience) and self.worse >= patience
+
+    def begin_epoch(self) -> int:
+        """Starts the clock and the sums of the next epoch; returns its number, from 1."""
+        if not self.rows:
+            self.started = time.perf_counter()
+        epoch = len(self.rows) + 1
+        self.display.begin_epoch(epoch)
+        self.totals, self.meter = Totals(), Meter(self.plan)
+        return epoch
+
+    def write_picture(self, views: Sequence[View]) -> None:
+        """Writes train_batch.png, the first batch as the model sees it."""
+        write_picture(self.folder.path / FIRST_BATCH, views)
+        self.pictured = True
+
+    def add_step(self, step: int, lr: float, result: StepResult | None) -> None:
+        """Adds an update, from 0, to the epoch's sums and the progress bar; None is one without a readable image."""
+        if result is not None:
+            self.totals.add(step, lr, result)
+        self.display.step(step + 1, self.totals, self.meter)
+
+    def end_updates(self, step: int) -> dict[str, Any]:
+        """The row of an epoch without its validation, after `step` updates in all.
+
+        Raises:
+            InputError: none of its images could be read.
+        """
+        if self.totals.sums is None:
+            raise InputError("none of the train images can be read", "check the files")
+        loss, accuracy, count = self.totals.read()
+        return {
+            "epoch": len(self.rows) + 1, "step": step, "lr": self.totals.lr, "train_loss": loss,
+            "train_accuracy": accuracy, "val_loss": None, "val_accuracy": None, **self.meter.row(count),
+        }  # fmt: skip
+
+    def add_validation(self, row: dict[str, Any], loss: float, accuracy: float) -> bool:
+        """Adds the validation to an epoch's row; returns whether it is the best so far."""
+        row |= {"val_loss": loss, "val_accuracy": accuracy}
+        self.worse += 1
+        if not is_better(row, self.best):
+            return False
+        self.best, self.worse = row, 0
+        return True
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """Records the finished row of an epoch everywhere."""
+        row["seconds"] = time.perf_counter() - self.started
+        self.rows.append(row)
+        self._write(row)
+        self.display.end_epoch(row)
+
+    def add_test(self, loss: float, accuracy: float) -> None:
+        """Records the test of the kept model."""
+        assert self.best is not None
+        row = {key: self.best[key] for key in ("epoch", "step", "val_accuracy")}
+        self._write(row | {"test_loss": loss, "test_accuracy": accuracy})
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.folder.append_metrics(row)
+        self.board.add(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the log has collected after an epoch."""
+        best = None if self.best is None else self.rows.index(self.best)
+        return {
+            "rows": [dict(row) for row in self.rows],
+            "best": best,
+            "worse": self.worse,
+            "bad_files": {split: dict(reasons) for split, reasons in self.bad_files.reasons.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a `state_dict`."""
+        self.rows = [dict(row) for row in state["rows"]]
+        self.best = None if state["best"] is None else self.rows[state["best"]]
+        self.worse = state["worse"]
+        self.bad_files.reasons = {split: dict(reasons) for split, reasons in state["bad_files"].items()}
+        self.pictured = bool(self.rows)
+        self.started = time.perf_counter() - (self.rows[-1]["seconds"] if self.rows else 0.0)
+
+
+def is_better(row: dict[str, Any], best: dict[str, Any] | None) -> bool:
+    """Whether an epoch did better on validation: a higher accuracy, or the same with a lower loss.
+
+    One without a finite loss is never better; any other is better than it, and than none.
+    """
+    if not math.isfinite(row["val_loss"]):
+        return False
+    if best is None or not math.isfinite(best["val_loss"]):
+        return True
+    return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])

@@ -1,0 +1,68 @@
+"""What a run prints before and after: the choices that were made, and how good the model is."""
+
+from collections.abc import Iterator
+
+import torch
+
+from vitreous.model.vit import VisionTransformer
+from vitreous.training.optimization.memory import parameter_bytes
+from vitreous.training.planning.plan import Plan
+from vitreous.training.records.display import duration
+from vitreous.training.records.folder import BAD_FILES, BadFiles
+from vitreous.training.records.results import Run
+
+
+def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iterator[str]:
+    """The lines before training: the data, the starting weights, the model and the schedule."""
+    data, config = plan.data, plan.config
+    test = f", {len(data.test):,} to test" if data.test else ""
+    yield (
+        f"{data.name}: {len(data.class_names)} classes, {counted(len(data.train), 'image')} to train, "
+        f"{len(data.validation):,} to validate{test}"
+    )
+    if data.ignored:
+        ignored = ", ".join(f"{count:,} × {kind}" for kind, count in data.ignored.items())
+        yield f"ignored: {ignored}"
+    if plan.start is not None:
+        yield f"from the weights of {plan.start.source}" + "".join(f"; {note}" for note in plan.start.notes)
+    height, width = plan.preprocessing.image_size
+    rows, columns = config.grid
+    parameters = parameter_bytes(model) / 4
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trained = "" if trainable == parameters else f", {trainable / 1e6:.2f} M of them trained"
+    at_once = "" if micro_batch >= plan.batch_size else f", {micro_batch} at once"
+    flip = "flipped, " if plan.augmentation.flip else ""
+    steps = plan.recipe.schedule.steps
+    length = counted(plan.epochs, "epoch") if steps is None else f"{plan.total_steps:,} steps"
+    yield (
+        f"{counted(config.depth, 'block')} of width {config.width}, {parameters / 1e6:.2f} M parameters{trained}; "
+        f"{height}×{width} pixels in {'×'.join(map(str, config.token_stride))}-pixel patches "
+        f"(a grid of {rows}×{columns}), {flip}batches of {plan.batch_size}{at_once}, "
+        f"{length} on {plan.device} in {plan.precision}, {counted(torch.get_num_threads(), 'thread')}, "
+        f"{counted(plan.workers, 'loading process', 'es')}"
+    )
+    if rows * columns == 1:
+        yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
+
+
+def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
+    """The lines after training: the accuracy, and where the files are."""
+    if bad_files.count:
+        skipped = f"{counted(bad_files.count, 'broken image')} {'was' if bad_files.count == 1 else 'were'} skipped"
+        yield f"{skipped}; see {run.folder / BAD_FILES}"
+    which = f"by the model of epoch {run.best['epoch']}, after {duration(run.rows[-1]['seconds'])}"
+    if run.outcome is None:
+        accuracy = f", accuracy {run.best['val_accuracy']:.1%}" if run.best["val_accuracy"] else ""
+        yield f"validation loss {run.best['val_loss']:.4f}{accuracy}, {which}"
+    else:
+        low, high = run.outcome.interval
+        yield (
+            f"{run.split} accuracy {run.outcome.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, "
+            f"{counted(len(run.outcome.labels), 'image')}), {which}"
+        )
+    yield f"model: {run.folder / 'model.safetensors'}, with curves and tables in the same folder"
+
+
+def counted(number: int, noun: str, ending: str = "s") -> str:
+    """1 block, 2 blocks."""
+    return f"{number:,} {noun}{'' if number == 1 else ending}"
