@@ -1,13 +1,13 @@
 """The picture of a run's first batch, and how all pictures of a run are written."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vitreous.support.figures import missing_glyphs_ignored
 from vitreous.support.files import atomic_file
 from vitreous.training.objectives.objective import View
 
@@ -47,6 +47,5 @@ def picture(views: Sequence[View]) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, atomically. Characters that the font lacks become boxes, without a warning."""
-    with warnings.catch_warnings(), atomic_file(path) as file:
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    with missing_glyphs_ignored(), atomic_file(path) as file:
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": "vitreous"})
