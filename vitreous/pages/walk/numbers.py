@@ -23,7 +23,7 @@ MOST_ACTIVE = 5  # hidden units that are named
 STRIP_NUMBERS = 400_000  # of all patches' strips, for each kind
 FIRST_HEAD_NUMBERS = 600_000  # of all blocks' queries, keys and values; beyond it, only block 0 has them
 SIMILAR_PLACES = 700  # patches up to which each has its own similarity map
-MAP_NUMBERS = 10_000_000  # of all attention maps
+MAP_NUMBERS = 12_000_000  # of all attention maps; ViT-B/16 at 384 pixels keeps every query, 4 to 5.5 MB
 COARSER = ((1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4), (8, 8), (16, 8), (16, 16))  # see Resolution
 
 
