@@ -60,7 +60,7 @@ def test_every_choice_is_checked(name):
 
 
 def test_an_unknown_field_names_the_nearest():
-    with pytest.raises(ValueError, match="'num_head' is no field of ViTConfig; did you mean 'num_heads'"):
+    with pytest.raises(ValueError, match="there is no config field 'num_head'; did you mean 'num_heads'"):
         ViTConfig.from_dict({"num_head": 3})
 
 

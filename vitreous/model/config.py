@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from vitreous.support.errors import InputError, unknown
 
@@ -23,24 +23,11 @@ Pooling = Literal["class_token", "mean", "attention"]
 Gelu = Literal["tanh", "exact", "quick"]
 MLPKind = Literal["mlp", "swiglu"]
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "position_embedding": get_args(PositionKind),
-    "position_site": get_args(PositionSite),
-    "sincos_exponent": get_args(SincosExponent),
-    "position_resampling": get_args(Resampling),
-    "pooling": get_args(Pooling),
-    "gelu": get_args(Gelu),
-    "mlp": get_args(MLPKind),
-}
 PAIRS = ("image_size", "patch_size")  # (height, width); one number stands for a square
 POSITIVE = ("width", "depth", "mlp_dim", "num_heads", "channels", "stem_width")
 NOT_NEGATIVE = ("num_classes", "registers")
 FAR = 1000  # search distance for other numbers of heads that divide the width
 RATES = ("dropout", "stochastic_depth", "patch_dropout")
-FLAGS = (
-    *("pre_norm", "patch_bias", "class_token", "distillation_token", "mask_token"),
-    *("position_class_slot", "norm_after_pooling", "classifier_bias"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +146,7 @@ class ViTConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in fields:
             if key not in known:
-                raise unknown("field of ViTConfig", key, known)
+                raise unknown("config field", key, known)
         return cls(**fields)
 
     def _check_values(self) -> None:
@@ -202,6 +189,11 @@ class ViTConfig:
             raise InputError("relative positions act inside attention", "position_site is 'every_layer' or 'shared'")
         if self.patch_dropout and self.position_site != "stem":
             raise InputError("patch dropout needs positions given at the stem", "position_site must be 'stem'")
+
+
+FIELD_TYPES = get_type_hints(ViTConfig)
+CHOICES = {name: get_args(kind) for name, kind in FIELD_TYPES.items() if get_origin(kind) is Literal}
+FLAGS = [name for name, kind in FIELD_TYPES.items() if kind is bool]
 
 
 def stem_stride(stages: int) -> int:
