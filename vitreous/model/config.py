@@ -210,10 +210,7 @@ def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, 
     (height, width), (patch_height, patch_width) = image_size, stride
     if height % patch_height or width % patch_width or not height or not width:
         below = max(1, height // patch_height) * patch_height, max(1, width // patch_width) * patch_width
-        above = (
-            max(1, -(-height // patch_height)) * patch_height,
-            max(1, -(-width // patch_width)) * patch_width,
-        )
+        above = (max(1, -(-height // patch_height)) * patch_height, max(1, -(-width // patch_width)) * patch_width)
         sizes = " and ".join(f"{h}×{w}" for h, w in dict.fromkeys((below, above)))
         raise InputError(
             f"an image of {height}×{width} is not made of whole patches of {patch_height}×{patch_width}",

@@ -4,7 +4,6 @@ The base class adds a table to the tokens, at the stem or before each block; sub
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -77,11 +76,9 @@ class PositionEmbedding(nn.Module):
 
     def for_blocks(self, grid: Grid) -> EncoderPositions:
         """Returns the positions inside the encoder's blocks; at the stem there are none."""
-        return no_positions if self.site == "stem" else partial(self.at_block, grid)
-
-    def at_block(self, grid: Grid, block: int) -> BlockPositions:
-        """Returns the positions inside one block."""
-        return PositionsInBlock(self, grid, block if self.site == "every_layer" else 0)
+        if self.site == "stem":
+            return no_positions
+        return lambda block: PositionsInBlock(self, grid, block if self.site == "every_layer" else 0)
 
     def add(self, x: Tokens, grid: Grid, layer: int = 0) -> Tokens:
         """Adds a table to the tokens."""
@@ -213,11 +210,7 @@ class SinCos2DPosition(PositionEmbedding):
     """
 
     def __init__(
-        self,
-        width: int,
-        exponent: SincosExponent = "big_vision",
-        site: PositionSite = "stem",
-        prefix_tokens: int = 0,
+        self, width: int, exponent: SincosExponent = "big_vision", site: PositionSite = "stem", prefix_tokens: int = 0
     ) -> None:
         super().__init__(site, prefix_tokens)
         check_choice("sincos_exponent", exponent)
