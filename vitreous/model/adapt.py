@@ -150,7 +150,7 @@ def _adapt_channels(state: State, old: ViTConfig, new: ViTConfig, method: Channe
     else:
         filters = filters[:, torch.arange(new.channels) % old.channels]
     filters = (filters * (old.channels / new.channels)).to(weight.dtype)
-    state[key] = filters.flatten(1) if old.stem_blocks is None else filters.unflatten(2, weight.shape[2:])
+    state[key] = filters.reshape(len(weight), -1, *weight.shape[2:])
     how = "averaged" if method == "average" else "repeated"
     numbers = f"{how} from {_count(old.channels, 'channel')} to {new.channels}"
     if old.stem_blocks is None:

@@ -81,7 +81,6 @@ class PositionEmbedding(nn.Module):
         return lambda block: PositionsInBlock(self, grid, block if self.site == "every_layer" else 0)
 
     def add(self, x: Tokens, grid: Grid, layer: int = 0) -> Tokens:
-        """Adds a table to the tokens."""
         table = self.table(grid, layer, x.device)
         return x if table is None else x + table.to(x.dtype)
 
@@ -106,11 +105,9 @@ class PositionsInBlock(BlockPositions):
     layer: int
 
     def tokens(self, x: Tokens) -> Tokens:
-        """Adds the table, if there is one."""
         return self.embedding.add(x, self.grid, self.layer)
 
     def bias(self, q: QueryHeads) -> AttentionMap | None:
-        """Computes what is added to the logits."""
         return self.embedding.bias(self.grid, self.layer, q)
 
 
@@ -146,11 +143,9 @@ class LearnedPosition(PositionEmbedding):
         self.reset_parameters()
 
     def make_tables(self, count: int, width: int) -> None:
-        """Allocates the tables."""
         self.embedding = nn.Parameter(torch.empty(count, self.slots + self.grid[0] * self.grid[1], width))
 
     def reset_parameters(self) -> None:
-        """Draws the initial tables."""
         for table in self.parameters():
             initialization.position_(table, class_slot=self.slots > 0)
 
