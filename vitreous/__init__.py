@@ -1,82 +1,52 @@
 """vitreous: Vision Transformers to see through.
 
-The public names. A name's module, and torch with it, is imported on first access.
+The public names. A name's module, and torch with it, is imported on first access; `import X as X` shows type checkers
+what is public.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vitreous.classifier import Classifier, load, train
-    from vitreous.explain.attention_maps import attention_map, attention_maps
-    from vitreous.explain.deletion import deletion_curve
-    from vitreous.explain.distance import attention_distance
-    from vitreous.explain.embeddings import embedding_filters, patch_colors, position_similarity
-    from vitreous.explain.relevance import gradient_attention, relevance
-    from vitreous.explain.rollout import attention_rollout
-    from vitreous.inspection.comparison.compare import compare
-    from vitreous.inspection.trace import inspect
-    from vitreous.model.adapt import adapt
-    from vitreous.model.attention import SelfAttention
-    from vitreous.model.config import ViTConfig
-    from vitreous.model.encoder import Encoder, EncoderBlock
-    from vitreous.model.head import AttentionPooling, ClassTokenPooling, Head, MeanPooling
-    from vitreous.model.mlp import MLP, SwiGLU
-    from vitreous.model.patch_embedding import PatchEmbedding
-    from vitreous.model.position_embedding import (
-        Learned2DPosition,
-        LearnedPosition,
-        PositionEmbedding,
-        SinCos2DPosition,
-    )
-    from vitreous.model.relative_position import RelativePosition
-    from vitreous.model.resnet_stem import ResNetStem
-    from vitreous.model.variants import variant
-    from vitreous.model.vit import VisionTransformer
-    from vitreous.support.errors import InputError
-    from vitreous.training.recipe.recipe import Recipe
+    from vitreous.classifier import Classifier as Classifier
+    from vitreous.classifier import load as load
+    from vitreous.classifier import train as train
+    from vitreous.explain.attention_maps import attention_map as attention_map
+    from vitreous.explain.attention_maps import attention_maps as attention_maps
+    from vitreous.explain.deletion import deletion_curve as deletion_curve
+    from vitreous.explain.distance import attention_distance as attention_distance
+    from vitreous.explain.embeddings import embedding_filters as embedding_filters
+    from vitreous.explain.embeddings import patch_colors as patch_colors
+    from vitreous.explain.embeddings import position_similarity as position_similarity
+    from vitreous.explain.relevance import gradient_attention as gradient_attention
+    from vitreous.explain.relevance import relevance as relevance
+    from vitreous.explain.rollout import attention_rollout as attention_rollout
+    from vitreous.inspection.comparison.compare import compare as compare
+    from vitreous.inspection.trace import inspect as inspect
+    from vitreous.model.adapt import adapt as adapt
+    from vitreous.model.attention import SelfAttention as SelfAttention
+    from vitreous.model.config import ViTConfig as ViTConfig
+    from vitreous.model.encoder import Encoder as Encoder
+    from vitreous.model.encoder import EncoderBlock as EncoderBlock
+    from vitreous.model.head import AttentionPooling as AttentionPooling
+    from vitreous.model.head import ClassTokenPooling as ClassTokenPooling
+    from vitreous.model.head import Head as Head
+    from vitreous.model.head import MeanPooling as MeanPooling
+    from vitreous.model.mlp import MLP as MLP
+    from vitreous.model.mlp import SwiGLU as SwiGLU
+    from vitreous.model.patch_embedding import PatchEmbedding as PatchEmbedding
+    from vitreous.model.position_embedding import Learned2DPosition as Learned2DPosition
+    from vitreous.model.position_embedding import LearnedPosition as LearnedPosition
+    from vitreous.model.position_embedding import PositionEmbedding as PositionEmbedding
+    from vitreous.model.position_embedding import SinCos2DPosition as SinCos2DPosition
+    from vitreous.model.relative_position import RelativePosition as RelativePosition
+    from vitreous.model.resnet_stem import ResNetStem as ResNetStem
+    from vitreous.model.variants import variant as variant
+    from vitreous.model.vit import VisionTransformer as VisionTransformer
+    from vitreous.support.errors import InputError as InputError
+    from vitreous.training.recipe.recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "MLP",
-    "AttentionPooling",
-    "ClassTokenPooling",
-    "Classifier",
-    "Encoder",
-    "EncoderBlock",
-    "Head",
-    "InputError",
-    "Learned2DPosition",
-    "LearnedPosition",
-    "MeanPooling",
-    "PatchEmbedding",
-    "PositionEmbedding",
-    "Recipe",
-    "RelativePosition",
-    "ResNetStem",
-    "SelfAttention",
-    "SinCos2DPosition",
-    "SwiGLU",
-    "ViTConfig",
-    "VisionTransformer",
-    "adapt",
-    "attention_distance",
-    "attention_map",
-    "attention_maps",
-    "attention_rollout",
-    "compare",
-    "deletion_curve",
-    "embedding_filters",
-    "gradient_attention",
-    "inspect",
-    "load",
-    "patch_colors",
-    "position_similarity",
-    "relevance",
-    "train",
-    "variant",
-]
 
 _MODULES = {
     name: f"vitreous.{module}"
@@ -107,6 +77,7 @@ _MODULES = {
     }.items()
     for name in names.split()
 }
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> object:

@@ -17,7 +17,7 @@ REFUSED = {
     "vt.SinCos2DPosition(8, exponent='foo')": "sincos_exponent is 'foo'",
     "vt.SinCos2DPosition(4)": "need a multiple of 4, 8 or more",
     "vt.RelativePosition((2, 2), 8, 2, site='stem')": "relative positions act inside attention",
-    "vt.variant(None)": "there is no variant None",
+    "vt.variant(None)": "there is no variant 'None'",
 }
 
 

@@ -10,12 +10,7 @@ from torch.nn import functional as F
 
 from vitreous.model.config import Resampling, ViTConfig
 from vitreous.model.cost import on_meta
-from vitreous.model.position_embedding import (
-    Learned2DPosition,
-    LearnedPosition,
-    PositionEmbedding,
-    resample_grid,
-)
+from vitreous.model.position_embedding import Learned2DPosition, LearnedPosition, PositionEmbedding, resample_grid
 from vitreous.model.relative_position import RelativePosition
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
@@ -74,7 +69,8 @@ def adapt(
         raise unknown("channel method", str(channel_method), get_args(ChannelMethod))
     if kept_classes is not None:
         num_classes = _count_of(kept_classes, num_classes, model.config.num_classes)
-    keeps_head = kept_classes is not None and any(index is not None for index in kept_classes)
+    kept = kept_classes or ()
+    keeps_head = any(index is not None for index in kept)
     sizes = {"image_size": image_size, "patch_size": patch_size, "num_classes": num_classes, "channels": channels}
     old, new = model.config, _changed(model.config, sizes | {"position_resampling": resampling}, keeps_head)
     state = model.state_dict()
@@ -82,8 +78,11 @@ def adapt(
         *_adapt_channels(state, old, new, channel_method),
         *_adapt_patches(state, old, new),
         *_adapt_positions(state, model.position_embedding, old, new),
-        *_adapt_head(state, old, new, num_classes, kept_classes if keeps_head else None),
     ]
+    if keeps_head:
+        notes += _keep_rows(state, kept, old.num_classes)
+    elif num_classes is not None:
+        notes += _new_classifiers(state, old, new)
     adapted = on_meta(new)
     adapted.load_state_dict(state, assign=True)
     return adapted.train(model.training), notes
@@ -151,7 +150,7 @@ def _adapt_channels(state: State, old: ViTConfig, new: ViTConfig, method: Channe
     else:
         filters = filters[:, torch.arange(new.channels) % old.channels]
     filters = (filters * (old.channels / new.channels)).to(weight.dtype)
-    state[key] = filters.flatten(1) if old.stem_blocks is None else filters.unflatten(2, weight.shape[2:])
+    state[key] = filters.reshape(len(weight), -1, *weight.shape[2:])
     how = "averaged" if method == "average" else "repeated"
     numbers = f"{how} from {_count(old.channels, 'channel')} to {new.channels}"
     if old.stem_blocks is None:
@@ -196,14 +195,6 @@ def _adapt_positions(state: State, position: PositionEmbedding, old: ViTConfig, 
             state["position_embedding.offset_keys"] = torch.stack(tables)
             notes.append(f"keys of relative positions resampled from {keys.shape[1]} offsets to {offsets} (linear)")
     return notes
-
-
-def _adapt_head(
-    state: State, old: ViTConfig, new: ViTConfig, num_classes: int | None, kept: Sequence[int | None] | None
-) -> list[str]:
-    if num_classes is None:
-        return []
-    return _new_classifiers(state, old, new) if kept is None else _keep_rows(state, kept, old.num_classes)
 
 
 def _keep_rows(state: State, kept: Sequence[int | None], old: int) -> list[str]:

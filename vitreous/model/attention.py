@@ -52,7 +52,6 @@ class SelfAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the initial weights."""
         initialization.stacked_(self.qkv, parts=3)
         initialization.stacked_(self.out, parts=1)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from vitreous.support.errors import InputError, unknown
 
@@ -23,24 +23,11 @@ Pooling = Literal["class_token", "mean", "attention"]
 Gelu = Literal["tanh", "exact", "quick"]
 MLPKind = Literal["mlp", "swiglu"]
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "position_embedding": get_args(PositionKind),
-    "position_site": get_args(PositionSite),
-    "sincos_exponent": get_args(SincosExponent),
-    "position_resampling": get_args(Resampling),
-    "pooling": get_args(Pooling),
-    "gelu": get_args(Gelu),
-    "mlp": get_args(MLPKind),
-}
 PAIRS = ("image_size", "patch_size")  # (height, width); one number stands for a square
 POSITIVE = ("width", "depth", "mlp_dim", "num_heads", "channels", "stem_width")
 NOT_NEGATIVE = ("num_classes", "registers")
 FAR = 1000  # search distance for other numbers of heads that divide the width
 RATES = ("dropout", "stochastic_depth", "patch_dropout")
-FLAGS = (
-    *("pre_norm", "patch_bias", "class_token", "distillation_token", "mask_token"),
-    *("position_class_slot", "norm_after_pooling", "classifier_bias"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +146,7 @@ class ViTConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in fields:
             if key not in known:
-                raise unknown("field of ViTConfig", key, known)
+                raise unknown("config field", key, known)
         return cls(**fields)
 
     def _check_values(self) -> None:
@@ -204,6 +191,11 @@ class ViTConfig:
             raise InputError("patch dropout needs positions given at the stem", "position_site must be 'stem'")
 
 
+FIELD_TYPES = get_type_hints(ViTConfig)
+CHOICES = {name: get_args(kind) for name, kind in FIELD_TYPES.items() if get_origin(kind) is Literal}
+FLAGS = [name for name, kind in FIELD_TYPES.items() if kind is bool]
+
+
 def stem_stride(stages: int) -> int:
     """The stride of a ResNet's feature map: 4 of the root, and 2 of each stage after the first."""
     return 4 * 2 ** max(0, stages - 1)
@@ -218,10 +210,7 @@ def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, 
     (height, width), (patch_height, patch_width) = image_size, stride
     if height % patch_height or width % patch_width or not height or not width:
         below = max(1, height // patch_height) * patch_height, max(1, width // patch_width) * patch_width
-        above = (
-            max(1, -(-height // patch_height)) * patch_height,
-            max(1, -(-width // patch_width)) * patch_width,
-        )
+        above = (max(1, -(-height // patch_height)) * patch_height, max(1, -(-width // patch_width)) * patch_width)
         sizes = " and ".join(f"{h}×{w}" for h, w in dict.fromkeys((below, above)))
         raise InputError(
             f"an image of {height}×{width} is not made of whole patches of {patch_height}×{patch_width}",

@@ -40,11 +40,8 @@ def nominal_multiply_adds(config: ViTConfig, image_size: tuple[int, int] | None 
     """Counts the multiply-adds of one image by formula, every token through every block.
 
     N P²C D + L (4 T D² + 2 T² D + 2 T D M) + D K, with T tokens of which N are patches, and M the MLP's width;
-    plus SwiGLU's third matrix, hidden layer, attention pooling, second classifier and a hybrid's convolutions.
-
-    Args:
-        config: of the model.
-        image_size: (height, width); the config's if None.
+    plus SwiGLU's third matrix, hidden layer, attention pooling, second classifier and a hybrid's convolutions. The
+    image has the config's size, unless another (height, width) is given.
     """
     c = config
     rows, columns = grid_of(image_size or c.image_size, c.token_stride)

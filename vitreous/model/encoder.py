@@ -33,11 +33,9 @@ class LayerScale(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Sets every factor to its initial value."""
         initialization.constant_(self.gamma, self.initial)
 
     def forward(self, x: Queries) -> Queries:
-        """Scales each channel."""
         return x * self.gamma
 
 
@@ -53,14 +51,12 @@ class StochasticDepth(nn.Module):
         self.rate = rate
 
     def forward(self, x: Queries) -> Queries:
-        """Drops or scales each image's branch."""
         if not self.training or self.rate == 0:
             return x
         kept = torch.empty(x.shape[0], 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)
         return x * (kept / (1 - self.rate))
 
     def extra_repr(self) -> str:
-        """Shows the rate."""
         return f"rate={self.rate}"
 
 

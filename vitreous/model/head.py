@@ -15,7 +15,6 @@ class ClassTokenPooling(nn.Module):
     """The class token, z_L^0 (equation 4)."""
 
     def forward(self, x: Queries) -> Representation:
-        """Returns the first token."""
         return x[:, 0]
 
 
@@ -27,7 +26,6 @@ class MeanPooling(nn.Module):
         self.prefix_tokens = prefix_tokens
 
     def forward(self, x: Tokens) -> Representation:
-        """Averages over the patches."""
         return x[:, self.prefix_tokens :].mean(dim=1)
 
 
@@ -51,7 +49,6 @@ class AttentionPooling(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the initial probe."""
         initialization.probe_(self.probe)
 
     def forward(self, x: Tokens) -> Representation:

@@ -73,11 +73,8 @@ def fill_at_random(model: nn.Module, seed: int = 0) -> None:
     """Fills every parameter with random values in place, so that an equality test cannot pass on zeros.
 
     Matrices get variance 1 / fan-in, scales are near 1, everything else has standard deviation 0.3: activations stay
-    around 1, and logits vary across images.
-
-    Args:
-        model: any module.
-        seed: of a local generator; torch's global one is untouched.
+    around 1, and logits vary across images. The values come from a generator with this seed; torch's global one is
+    untouched.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = (nn.LayerNorm, nn.GroupNorm)

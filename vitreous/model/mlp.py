@@ -13,7 +13,6 @@ class QuickGELU(nn.Module):
     """CLIP's approximation of GELU: x · sigmoid(1.702 x)."""
 
     def forward(self, x: Queries) -> Queries:
-        """Computes it elementwise."""
         return x * torch.sigmoid(1.702 * x)
 
 
@@ -46,12 +45,10 @@ class MLP(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the initial weights."""
         initialization.mlp_(self.fc1)
         initialization.mlp_(self.fc2)
 
     def forward(self, x: Queries) -> Queries:
-        """Maps each token."""
         x = self.dropout(self.activation(self.fc1(x)))
         return self.dropout(self.fc2(x))
 
@@ -73,11 +70,9 @@ class SwiGLU(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the initial weights."""
         initialization.stacked_(self.fc1, parts=2)
         initialization.mlp_(self.fc2)
 
     def forward(self, x: Queries) -> Queries:
-        """Maps each token."""
         gate, value = self.fc1(x).chunk(2, dim=-1)
         return self.dropout(self.fc2(self.dropout(F.silu(gate) * value)))

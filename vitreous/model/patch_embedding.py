@@ -30,7 +30,6 @@ class PatchEmbedding(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the initial weights."""
         initialization.dense_(self.projection)
 
     def grid(self, images: FeatureMap) -> Grid:
@@ -85,5 +84,4 @@ class PatchDropout(nn.Module):
         return x.gather(1, rows[:, :, None].expand(-1, -1, width))
 
     def extra_repr(self) -> str:
-        """Shows the rate."""
         return f"rate={self.rate}"

@@ -4,7 +4,6 @@ The base class adds a table to the tokens, at the stem or before each block; sub
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -77,14 +76,11 @@ class PositionEmbedding(nn.Module):
 
     def for_blocks(self, grid: Grid) -> EncoderPositions:
         """Returns the positions inside the encoder's blocks; at the stem there are none."""
-        return no_positions if self.site == "stem" else partial(self.at_block, grid)
-
-    def at_block(self, grid: Grid, block: int) -> BlockPositions:
-        """Returns the positions inside one block."""
-        return PositionsInBlock(self, grid, block if self.site == "every_layer" else 0)
+        if self.site == "stem":
+            return no_positions
+        return lambda block: PositionsInBlock(self, grid, block if self.site == "every_layer" else 0)
 
     def add(self, x: Tokens, grid: Grid, layer: int = 0) -> Tokens:
-        """Adds a table to the tokens."""
         table = self.table(grid, layer, x.device)
         return x if table is None else x + table.to(x.dtype)
 
@@ -109,11 +105,9 @@ class PositionsInBlock(BlockPositions):
     layer: int
 
     def tokens(self, x: Tokens) -> Tokens:
-        """Adds the table, if there is one."""
         return self.embedding.add(x, self.grid, self.layer)
 
     def bias(self, q: QueryHeads) -> AttentionMap | None:
-        """Computes what is added to the logits."""
         return self.embedding.bias(self.grid, self.layer, q)
 
 
@@ -149,11 +143,9 @@ class LearnedPosition(PositionEmbedding):
         self.reset_parameters()
 
     def make_tables(self, count: int, width: int) -> None:
-        """Allocates the tables."""
         self.embedding = nn.Parameter(torch.empty(count, self.slots + self.grid[0] * self.grid[1], width))
 
     def reset_parameters(self) -> None:
-        """Draws the initial tables."""
         for table in self.parameters():
             initialization.position_(table, class_slot=self.slots > 0)
 
@@ -213,11 +205,7 @@ class SinCos2DPosition(PositionEmbedding):
     """
 
     def __init__(
-        self,
-        width: int,
-        exponent: SincosExponent = "big_vision",
-        site: PositionSite = "stem",
-        prefix_tokens: int = 0,
+        self, width: int, exponent: SincosExponent = "big_vision", site: PositionSite = "stem", prefix_tokens: int = 0
     ) -> None:
         super().__init__(site, prefix_tokens)
         check_choice("sincos_exponent", exponent)

@@ -53,7 +53,6 @@ class RelativePosition(PositionEmbedding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the initial keys."""
         for keys in (self.offset_keys, self.prefix_keys):
             if keys is not None:
                 initialization.position_(keys, class_slot=True)

@@ -32,11 +32,9 @@ class StandardizedConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, stride, bias=False)
 
     def reset_parameters(self) -> None:
-        """Draws the initial filters."""
         initialization.dense_(self)
 
     def forward(self, input: FeatureMap) -> Tensor:
-        """Standardizes the filters and convolves."""
         std, mean = torch.std_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
         weight = (self.weight - mean) / (std + STANDARD_EPS)
         padded = pad_same(input, self.kernel_size[0], self.stride[0])
@@ -69,7 +67,6 @@ class Bottleneck(nn.Module):
         initialization.zeros_(self.norm3.weight)
 
     def forward(self, x: FeatureMap) -> Tensor:
-        """Adds the unit's branch to its shortcut."""
         y = F.relu(self.norm1(self.conv1(x)))
         y = F.relu(self.norm2(self.conv2(y)))
         return F.relu(self.shortcut(x) + self.norm3(self.conv3(y)))

@@ -72,10 +72,7 @@ def variant(name: str, **overrides: Any) -> ViTConfig:
     """
     if name in HYBRIDS:
         hybrid = HYBRIDS[name]
-        fields = SIZES[hybrid.size]._asdict() | {
-            "stem_blocks": hybrid.stem_blocks,
-            "patch_size": hybrid.patch_size,
-        }
+        fields = SIZES[hybrid.size]._asdict() | {"stem_blocks": hybrid.stem_blocks, "patch_size": hybrid.patch_size}
     else:
         match = re.fullmatch(r"([A-Za-z0-9]+)/([1-9]\d{0,3})", name if isinstance(name, str) else "")
         if not match or match[1] not in SIZES:

@@ -8,14 +8,9 @@ from torch import nn
 
 from vitreous.model import head, initialization
 from vitreous.model.config import ViTConfig, grid_of
-from vitreous.model.encoder import Encoder, EncoderPositions
+from vitreous.model.encoder import Encoder
 from vitreous.model.patch_embedding import PatchDropout, PatchEmbedding
-from vitreous.model.position_embedding import (
-    Learned2DPosition,
-    LearnedPosition,
-    PositionEmbedding,
-    SinCos2DPosition,
-)
+from vitreous.model.position_embedding import Learned2DPosition, LearnedPosition, PositionEmbedding, SinCos2DPosition
 from vitreous.model.relative_position import RelativePosition
 from vitreous.model.resnet_stem import ResNetStem
 from vitreous.model.shapes import (
@@ -92,7 +87,7 @@ class VisionTransformer(nn.Module):
     def encode(self, images: Images) -> Queries:
         """Computes the encoder's output for the tokens that the head reads."""
         x = self.patch_dropout(self.embed(images))
-        return self.encoder(x, self._block_positions(images), self.head.read)
+        return self.encoder(x, self.position_embedding.for_blocks(self.grid(images)), self.head.read)
 
     def embed(self, images: Images, hidden: PatchMask | None = None, swapped: PatchOrder | None = None) -> Tokens:
         """Computes z_0 = [x_class; x_p1 E; …; x_pN E] + E_pos (equation 1).
@@ -152,14 +147,11 @@ class VisionTransformer(nn.Module):
         Returns:
             An iterator over the blocks: number, a call that computes the attention map A, and the output z_l.
         """
-        return self.encoder.watch(self.embed(images), self._block_positions(images))
+        return self.encoder.watch(self.embed(images), self.position_embedding.for_blocks(self.grid(images)))
 
     def grid(self, images: Images) -> Grid:
         """Counts the patches of the images, (rows, columns)."""
         return grid_of((images.shape[2], images.shape[3]), self.config.token_stride)
-
-    def _block_positions(self, images: Images) -> EncoderPositions:
-        return self.position_embedding.for_blocks(self.grid(images))
 
 
 def token(count: int, width: int) -> nn.Parameter | None:

@@ -21,23 +21,14 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, in the coordinates of the drawing.
-
-    Attributes:
-        title: of the chart.
-        label: the chart in words, for screen readers.
-        y_ticks: (y, text).
-        x_ticks: (x, text).
-        lines: (CSS class, SVG path); one line is several paths if values are missing.
-        kept: the marked point (x, y), if any.
-    """
+    """A chart, in the coordinates of the drawing."""
 
     title: str
-    label: str
-    y_ticks: list[tuple[float, str]]
-    x_ticks: list[tuple[float, str]]
-    lines: list[tuple[str, str]]
-    kept: tuple[float, float] | None
+    label: str  # the chart in words, for screen readers
+    y_ticks: list[tuple[float, str]]  # (y, text)
+    x_ticks: list[tuple[float, str]]  # (x, text)
+    lines: list[tuple[str, str]]  # (CSS class, SVG path); one line is several paths if values are missing
+    kept: tuple[float, float] | None  # the marked point (x, y), if any
 
     width, height = WIDTH, HEIGHT
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
@@ -51,15 +42,10 @@ def line_chart(
     ceiling: float | None = None,
     kept: tuple[float, float] | None = None,
 ) -> Chart:
-    """Lays out lines over x.
+    """Lays out lines over an ascending x, drawn in the given order.
 
-    Args:
-        title: of the chart.
-        x: of the values, ascending.
-        lines: drawn in this order.
-        text: formats a value.
-        ceiling: the top of the y axis; by default a round number above the largest value.
-        kept: a point (x, y) to mark.
+    `text` formats a value. `ceiling` is the top of the y axis, by default a round number above the largest value.
+    `kept` is a point (x, y) to mark.
     """
     finite = [v for line in lines for v in line.values if v is not None and math.isfinite(v)] or [0.0]
     ticks = axis(min(finite), max(finite) if ceiling is None else ceiling)

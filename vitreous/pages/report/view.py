@@ -40,15 +40,10 @@ def run_view(
     environment: dict[str, Any],
     classifier: Classifier,
 ) -> dict[str, Any]:
-    """The template's variables about the run: how the model was trained.
+    """The template's variables about the run: how the model was trained on the data.
 
-    Args:
-        folder: of the run.
-        data: that the model was trained on.
-        rows: of metrics.jsonl, one per epoch.
-        recipe_text: recipe.toml.
-        environment: environment.json.
-        classifier: the model.
+    `rows` are those of metrics.jsonl, one per epoch; `recipe_text` and `environment` are its recipe.toml and
+    environment.json.
     """
     recipe, config, metadata = tomllib.loads(recipe_text), classifier.model.config, classifier.metadata
     kept = next((row for row in rows if row["epoch"] == metadata.get("epoch")), None)

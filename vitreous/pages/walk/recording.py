@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitreous.explain.attention_maps import ExplicitAttention
 from vitreous.inspection.recording import Recorder
 from vitreous.inspection.stages import Stage, Statistics, build_stages, measure
 from vitreous.inspection.trace import Trace
@@ -17,19 +18,12 @@ from vitreous.model.vit import VisionTransformer
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """One image's pass through a model, with the output of every stage.
-
-    Attributes:
-        model: that ran.
-        images: a batch of one.
-        trace: the stages as a tree.
-        stages: all stages by path, with the statistics of their outputs.
-    """
+    """One image's pass through a model, with the output of every stage."""
 
     model: VisionTransformer
-    images: Images
-    trace: Trace
-    stages: dict[str, Stage]
+    images: Images  # a batch of one
+    trace: Trace  # the stages as a tree
+    stages: dict[str, Stage]  # all of them by path, with the statistics of their outputs
 
     @property
     def grid(self) -> Grid:
@@ -56,12 +50,7 @@ class Walk:
 
 
 def record(model: VisionTransformer, images: Images) -> Walk:
-    """Runs the model once and keeps the output of every stage.
-
-    Args:
-        model: left unchanged.
-        images: a batch of one.
-    """
+    """Runs the model once on a batch of one and keeps the output of every stage."""
     recorder = Recorder(model, observe=torch.Tensor.detach)
     output = recorder.run(images)
     boxes = build_stages(recorder, keep=True)
@@ -79,8 +68,7 @@ def collect(nested: tuple[Stage, ...], stages: dict[str, Stage]) -> None:
 
 def statistics(stage: Stage) -> Statistics | None:
     """The statistics of a stage's output; None if it has no values."""
-    measured = None if stage.value is None else measure(stage.value)
-    if measured is None:
+    if stage.value is None or (measured := measure(stage.value)) is None:
         return None
     *rest, norm = measured.tolist()
     return Statistics(*rest, token_norm=norm)
@@ -104,11 +92,9 @@ def probe_attention(walk: Walk) -> Float[Tensor, "heads tokens"] | None:
     pooling = walk.model.head.pooling
     if not isinstance(pooling, AttentionPooling):
         return None
-    tokens = walk.stages["encoder"].value
-    assert tokens is not None
-    q, k, _ = pooling.attention.project(tokens, pooling.probe.to(tokens.dtype))
-    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
-    return weights[0, :, 0].float().cpu()
+    with ExplicitAttention() as explicit:
+        pooling(walk.stages["encoder"].value)
+    return explicit.maps[0][0, :, 0].float().cpu()
 
 
 def probabilities(walk: Walk) -> Float[Tensor, " classes"] | None:

@@ -3,8 +3,6 @@
 import ast
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
 
@@ -13,37 +11,27 @@ from vitreous.model.encoder import EncoderBlock
 from vitreous.model.relative_position import RelativePosition
 from vitreous.model.vit import VisionTransformer
 
-ROOT = Path(__file__).parents[3]  # the folder that holds the package
-
 
 class Excerpt(NamedTuple):
-    """A method.
-
-    Attributes:
-        file: relative to the folder that holds the package.
-        line: of the file, where the code starts.
-        code: of the method, without indentation and docstring.
-    """
+    """A method: its file, the line where it starts, and its code without indentation and docstring."""
 
     file: str
     line: int
     code: str
 
 
-@lru_cache(maxsize=64)
 def excerpt(method: Callable[..., object]) -> Excerpt:
     """The source of a method without its docstring: the page explains it."""
     method = inspect.unwrap(method)
     lines, line = inspect.getsourcelines(method)
-    file = Path(inspect.getsourcefile(method) or "").relative_to(ROOT).as_posix()
     code = dedent("".join(lines))
-    function = ast.parse(code).body[0]
-    assert isinstance(function, ast.FunctionDef)
-    first = function.body[0]
     lines = code.splitlines()
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-        del lines[first.lineno - 1 : first.end_lineno]
-    return Excerpt(file, line, "\n".join(lines))
+    [function] = ast.parse(code).body
+    assert isinstance(function, ast.FunctionDef)
+    if ast.get_docstring(function) is not None:
+        docstring = function.body[0]
+        del lines[docstring.lineno - 1 : docstring.end_lineno]
+    return Excerpt(f"{method.__module__.replace('.', '/')}.py", line, "\n".join(lines))
 
 
 def source_of(model: VisionTransformer, preprocessing: Preprocessing) -> dict[str, list[Excerpt]]:

@@ -88,7 +88,6 @@ def view(
         "flattened_values": walk.value("patch_embedding:patches")[choice.place, :FIRST].tolist(),
         "projection": projection_view(walk, choice),
         "strips": {kind: strip_of_levels(one.levels[choice.place], one.scale) for kind, one in vectors.items()},
-        "shown": vectors["embedded"].levels.shape[1],
         "similarity": similar and (level_picture(similar.maps[choice.place]), similar.low, similar.high),
         "prefix": prefix_view(walk),
         "blocks": [block_view(walk, i, of_block, choice, sides) for i, of_block in enumerate(numbers)],

@@ -39,19 +39,14 @@ async function unpackAll(fields) {
 
 // ---- pictures
 
-/** The canvas of a picture; the first call replaces the still image. */
-function canvasOf(view, width, height) {
+/** Draws `count` numbers from -1 to 1 as pixels: the sign is the color, the size its opacity. */
+function draw(view, width, height, count, valueAt) {
   let canvas = view.querySelector("canvas");
   if (!canvas) {
     canvas = Object.assign(document.createElement("canvas"), { width, height });
-    view.replaceChildren(canvas);
+    view.replaceChildren(canvas); // in place of the still image
   }
-  return canvas.getContext("2d");
-}
-
-/** Draws `count` numbers from -1 to 1 as pixels: the sign is the color, the size its opacity. */
-function draw(view, width, height, count, valueAt) {
-  const context = canvasOf(view, width, height), image = context.createImageData(width, height);
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
   for (let i = 0; i < count; i++) {
     const value = valueAt(i);
     image.data.set(value < 0 ? cold : heat, 4 * i);
