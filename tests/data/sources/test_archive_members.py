@@ -9,7 +9,6 @@ import time
 import tracemalloc
 import zipfile
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.data.sources.packing import CLASSES, pack, png, splits_of, tree
+from vitreous.data import images
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.images import BadImage, ImageLimits
+from vitreous.data.images import BadImage
 from vitreous.data.loader import batches
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.open import open_data
@@ -26,16 +26,16 @@ from vitreous.support.errors import InputError
 
 
 @pytest.fixture
-def one(tmp_path):
+def one(tmp_path, monkeypatch):
     """Loads one member of an archive after changing the archive's bytes."""
 
-    def load(content, change=lambda archive: archive, method=zipfile.ZIP_DEFLATED, **limits):
+    def load(content, change=lambda archive: archive, method=zipfile.ZIP_DEFLATED, max_bytes=images.MAX_BYTES):
         path = pack(tmp_path / "a.zip", method=method, **{"ant/x.png": content})
         path.write_bytes(change(path.read_bytes()))
         data = open_data(path)
         split = next(split for split in splits_of(data) if "ant/x.png" in split.names)
-        loader = replace(split.load, limits=ImageLimits(**limits))
-        return loader(split.names.index("ant/x.png"))
+        monkeypatch.setattr(images, "MAX_BYTES", max_bytes)
+        return split.load(split.names.index("ant/x.png"))
 
     return load
 

@@ -20,7 +20,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from vitreous.data.images import BadImage, is_image_name
+from vitreous.data.images import BadImage, check_bytes, is_image_name
 from vitreous.data.sources.layouts import SPLITS, Entry, ImageLoader, Tree, holds_only_folders, is_clutter, kind_of
 from vitreous.support.errors import InputError
 
@@ -77,10 +77,9 @@ class ArchiveLoader(ImageLoader):
 
     def file(self, index: int) -> bytes:
         """The checked bytes of a member, decompressed no further than its recorded size."""
-        name, most = self.names[index], self.limits.max_bytes
+        name = self.names[index]
         archive, offset, stored, size, crc, deflated = self.members[index].item()
-        if max(stored, size) > most:
-            raise BadImage(name, f"has more than {most:,} bytes", "make it smaller")
+        check_bytes(name, max(stored, size))
         try:
             content = self.archives[archive].stored(offset, stored)
             if deflated:

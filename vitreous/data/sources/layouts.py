@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median_low
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from vitreous.data.images import BadImage, ImageLimits, decode_image, header_size, is_image_name
+from vitreous.data.images import BadImage, decode_image, header_size, is_image_name
 from vitreous.data.sources.splits import ImageData, Split, hold_out
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, natural_key
@@ -40,18 +40,16 @@ class ImageLoader(ABC):
 
     Args:
         names: of the images, relative to the source.
-        limits: of an image.
     """
 
     names: tuple[str, ...]
-    limits: ImageLimits = field(default_factory=ImageLimits, kw_only=True)
 
     def __call__(self, index: int) -> Image.Image:
-        return decode_image(self.file(index), self.limits, self.names[index])
+        return decode_image(self.file(index), self.names[index])
 
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) in the header; no pixel is decoded."""
-        return header_size(self.file(index), self.limits, self.names[index])
+        return header_size(self.file(index), self.names[index])
 
     @abstractmethod
     def file(self, index: int) -> str | bytes:
