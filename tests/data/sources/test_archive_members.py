@@ -5,7 +5,6 @@ import multiprocessing
 import pickle
 import struct
 import threading
-import time
 import tracemalloc
 import zipfile
 from contextlib import suppress
@@ -186,10 +185,9 @@ def test_a_changed_or_deleted_archive_is_detected(tmp_path):
     path = pack(tmp_path / "a.zip")
     split = open_data(path).train
     fresh = pickle.loads(pickle.dumps(split.load))
-    time.sleep(0.02)
     pack(path, CLASSES[1:])
     for _ in range(2):
-        with pytest.raises(BadImage, match="cannot be read: the archive has changed"):
+        with pytest.raises(BadImage, match="the archive has changed"):
             fresh(0)
     path.unlink()
     with pytest.raises(BadImage, match="cannot be read: No such file"):

@@ -35,44 +35,18 @@ MEMBER = np.dtype(
 )
 
 
-@dataclass(frozen=True)
-class ArchiveFile:
-    """An archive on disk, opened for each read, so that threads and processes share no position.
-
-    Args:
-        path: of the archive.
-        stamp: its size in bytes and modification time in ns when its contents were read.
-    """
-
-    path: str
-    stamp: tuple[int, int]
-
-    def stored(self, offset: int, count: int) -> bytes:
-        """The stored bytes of the member whose header is at `offset`; empty if there is no header.
-
-        Raises:
-            OSError: the file cannot be read, or has changed.
-        """
-        with Path(self.path).open("rb") as file:
-            if _stamp(os.fstat(file.fileno())) != self.stamp:
-                raise OSError("the archive has changed since it was opened")
-            file.seek(offset)
-            header = file.read(HEADER)
-            if len(header) < HEADER or not header.startswith(SIGNATURE):
-                return b""
-            file.seek(sum(struct.unpack_from("<2H", header, LENGTHS_AT)), os.SEEK_CUR)
-            return file.read(count)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
-
-
 @dataclass(frozen=True, eq=False)
 class ArchiveLoader(ImageLoader):
-    """Loads the images of archives; of each it has a row of type MEMBER."""
+    """Loads the images of archives.
 
-    archives: tuple[ArchiveFile, ...]
+    An archive is opened for each image, so that threads and processes share no position in it.
+
+    Args:
+        archives: their paths.
+        members: a row of type MEMBER for each image.
+    """
+
+    archives: tuple[str, ...]
     members: np.ndarray
 
     def file(self, index: int) -> bytes:
@@ -81,7 +55,7 @@ class ArchiveLoader(ImageLoader):
         archive, offset, stored, size, crc, deflated = self.members[index].item()
         check_bytes(name, max(stored, size))
         try:
-            content = self.archives[archive].stored(offset, stored)
+            content = _stored(self.archives[archive], offset, stored)
             if deflated:
                 content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
         except OSError as error:
@@ -89,9 +63,20 @@ class ArchiveLoader(ImageLoader):
         except zlib.error as error:
             raise BadImage(name, f"is broken in the archive: {error}", "create the archive again") from error
         if len(content) != size or zlib.crc32(content) != crc:
-            reason = "is broken in the archive: its size or checksum differs from the recorded one"
+            reason = "is broken in the archive, or the archive has changed: its size or checksum differs"
             raise BadImage(name, reason, "create the archive again")
         return content
+
+
+def _stored(path: str, offset: int, count: int) -> bytes:
+    """The stored bytes of the member whose header is at `offset`; empty if there is no header."""
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        header = file.read(HEADER)
+        if len(header) < HEADER or not header.startswith(SIGNATURE):
+            return b""
+        file.seek(sum(struct.unpack_from("<2H", header, LENGTHS_AT)), os.SEEK_CUR)
+        return file.read(count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +84,13 @@ class ArchiveTree(Tree):
     """The members of one or several archives.
 
     Args:
-        archives: the files.
+        archives: their paths.
         names: of all members except clutter, sorted; those of folders end with "/".
         rows: for each name its row in `members`, or the kind it is ignored as.
         members: a row of type MEMBER for each image.
     """
 
-    archives: tuple[ArchiveFile, ...]
+    archives: tuple[str, ...]
     names: list[str]
     rows: list[int | str]
     members: np.ndarray
@@ -127,11 +112,9 @@ class ArchiveTree(Tree):
 
     def _below(self, folder: str) -> slice:
         """Where the names below a folder are: they are contiguous, and "0" is the character after "/"."""
-        return (
-            slice(bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0"))
-            if folder
-            else slice(None)
-        )
+        if not folder:
+            return slice(None)
+        return slice(bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0"))
 
     def loader(self, names: tuple[str, ...]) -> ArchiveLoader:
         rows = [self.rows[bisect_left(self.names, name)] for name in names]
@@ -153,7 +136,6 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
             has no class folders.
     """
     ignored = Counter(ignored or ())
-    archives = tuple(ArchiveFile(path, _stamp(Path(path).stat())) for _, path in paths)
     rows: list[tuple[str, int | str]] = []
     images: list[tuple[int, ZipInfo]] = []
     for number, (folder, path) in enumerate(paths):
@@ -173,7 +155,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
             raise InputError(f"{source!r} has two members {name!r}", "create the archive again with one of them")
     return ArchiveTree(
         source=source,
-        archives=archives,
+        archives=tuple(path for _, path in paths),
         names=[name for name, _ in rows],
         rows=[row for _, row in rows],
         members=np.fromiter((_row(number, info) for number, info in images), MEMBER, len(images)),
