@@ -121,7 +121,7 @@ def batches(
         raise ValueError("balanced needs shuffle=True")
     count = len(split)
     if balanced:
-        order = balanced_order(seed, epoch, split.labels, int(split.labels.max(initial=-1)) + 1)
+        order = balanced_order(seed, epoch, split.labels)
     else:
         order = epoch_order(seed, epoch, count) if shuffle else np.arange(count)
     visits = earlier_visits(order)
