@@ -1,6 +1,5 @@
 """What happened to every tensor on its way in or out: nothing is lost silently."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -170,13 +169,12 @@ def unlike_fields(found: Preprocessing, wanted: Preprocessing) -> list[str]:
 
 def effect(p: Preprocessing) -> dict[str, Any]:
     """What each field does, however it is written: the size before the crop, and what is done to values."""
-    cover = [math.floor(side / p.crop_fraction + 1e-6) for side in p.whole_size]
-    cut = p.resize == "crop" or cover != list(p.whole_size)
+    cut = p.resize == "crop" or p.cover_size != p.whole_size
     return {
         "image_size": p.image_size,
         "trim": p.trim,
         "resize": p.resize,
-        "crop_fraction": cover,
+        "crop_fraction": p.cover_size,
         "crop_rounding": cut and p.crop_rounding,
         "interpolation": p.interpolation,
         "antialias": p.antialias,

@@ -123,6 +123,13 @@ class Preprocessing:
         """(height, width) before `trim`."""
         return self.image_size[0] + self.trim[0], self.image_size[1] + self.trim[1]
 
+    @property
+    def cover_size(self) -> tuple[int, int]:
+        """(height, width) to resize to, or to cover, before the center crop."""
+        height, width = self.whole_size
+        # Plus a little, since 224 / (224 / 232) must be 232.
+        return math.floor(height / self.crop_fraction + 1e-6), math.floor(width / self.crop_fraction + 1e-6)
+
     def summary(self) -> str:
         """A description on one line."""
         size = "×".join(map(str, self.whole_size))
@@ -158,8 +165,7 @@ class Preprocessing:
     def _cropped(self, image: Image.Image) -> Image.Image:
         """The image resized to `image_size / crop_fraction` and center-cropped, with torchvision's bits."""
         height, width = self.whole_size
-        # Plus a little, since 224 / (224 / 232) must be 232.
-        cover_height, cover_width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.whole_size)
+        cover_height, cover_width = self.cover_size
         if self.resize == "squash":
             rows, columns = cover_height, cover_width
         elif image.height * cover_width <= image.width * cover_height:  # the height is the tighter side

@@ -1,6 +1,5 @@
 """The JSON files of transformers beside the weights: config.json and preprocessor_config.json, read and written."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -235,8 +234,8 @@ def preprocessor_json(c: ViTConfig, p: Preprocessing) -> dict[str, Any]:
     Raises:
         InputError: no image processor of transformers does that.
     """
-    height, width = cover = [math.floor(side / p.crop_fraction + 1e-6) for side in p.whole_size]
-    cut = cover != list(p.whole_size)
+    height, width = p.cover_size
+    cut = p.cover_size != p.whole_size
     if p.resize == "crop" and p.whole_size[0] != p.whole_size[1]:
         what = f"a crop of {p.whole_size[0]}×{p.whole_size[1]} that keeps the shape"
     elif not p.antialias and p.interpolation != "nearest":
