@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import compress
 from statistics import median_low
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ def kind_of(name: str) -> str:
 def holds_only_folders(entries: Iterable[Entry]) -> bool:
     """Whether these can be the class folders of a split: there are folders, and no images next to them."""
     entries = list(entries)
-    return any(e.is_folder for e in entries) and not any(not e.is_folder and is_image_name(e.name) for e in entries)
+    return any(e.is_folder for e in entries) and all(e.is_folder or not is_image_name(e.name) for e in entries)
 
 
 def open_tree(tree: Tree, validation_fraction: float) -> ImageData:
@@ -119,8 +120,8 @@ def open_tree(tree: Tree, validation_fraction: float) -> ImageData:
         for class_name in class_names:
             names, prefix = images["train"][class_name], f"{folders['train']}/{class_name}/".lstrip("/")
             mask = hold_out([name.removeprefix(prefix) for name in names], validation_fraction)
-            by_class["train"].append([name for name, out in zip(names, mask, strict=True) if not out])
-            by_class["validation"].append([name for name, out in zip(names, mask, strict=True) if out])
+            by_class["train"].append([*compress(names, ~mask)])
+            by_class["validation"].append([*compress(names, mask)])
         if not any(by_class["validation"]):
             hint = "add images, or a val/ folder next to train/"
             raise InputError(f"every class of {tree.source!r} has one image, so none is left for validation", hint)
