@@ -54,9 +54,7 @@ def command(
     check_files(out, table, overwrite)
 
     from vitreous.support.files import atomic_folder
-    from vitreous.support.host import tune_host
 
-    tune_host()
     classifier = open_classifier(model, family, settings)
     compute, width = features_of(classifier, blocks, token or "patches")
     bad: list[BadImage] = []
