@@ -33,6 +33,7 @@ MAX_INT64 = 2**63 - 1
 MEMBER = np.dtype(
     [("archive", "i4"), ("offset", "i8"), ("stored", "i8"), ("size", "i8"), ("crc", "u4"), ("deflated", "?")]
 )
+Row = tuple[int, int, int, int, int, bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +87,12 @@ class ArchiveTree(Tree):
     Args:
         archives: their paths.
         names: of all members except clutter, sorted; those of folders end with "/".
-        rows: for each name its row in `members`, or the kind it is ignored as.
-        members: a row of type MEMBER for each image.
+        rows: for each name the fields of its MEMBER, or the kind it is ignored as.
     """
 
     archives: tuple[str, ...]
     names: list[str]
-    rows: list[int | str]
-    members: np.ndarray
+    rows: list[Row | str]
 
     def path(self, folder: str) -> str:
         return f"{self.source}/{folder}".rstrip("/")
@@ -105,7 +104,7 @@ class ArchiveTree(Tree):
     def images(self, folder: str, others: Counter[str]) -> Iterator[str]:
         below = self._below(folder)
         for name, row in zip(self.names[below], self.rows[below], strict=True):
-            if isinstance(row, int):
+            if not isinstance(row, str):
                 yield name
             elif not name.endswith("/"):
                 others[row] += 1
@@ -118,7 +117,7 @@ class ArchiveTree(Tree):
 
     def loader(self, names: tuple[str, ...]) -> ArchiveLoader:
         rows = [self.rows[bisect_left(self.names, name)] for name in names]
-        return ArchiveLoader(names, self.archives, self.members[np.array(rows, dtype=np.int64)])
+        return ArchiveLoader(names, self.archives, np.array(rows, MEMBER))
 
 
 def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str] | None = None) -> ArchiveTree:
@@ -136,8 +135,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
             has no class folders.
     """
     ignored = Counter(ignored or ())
-    rows: list[tuple[str, int | str]] = []
-    images: list[tuple[int, ZipInfo]] = []
+    rows: list[tuple[str, Row | str]] = []
     for number, (folder, path) in enumerate(paths):
         members = [(name, info) for info in _contents(path) if (name := _name(info, ignored))]
         top = _common_top([name for name, _ in members], keep_splits=not folder)
@@ -146,9 +144,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
             raise InputError(cause, "arrange its contents as CLASS/IMAGE")
         for name, info in members:
             kind = "folder" if name.endswith("/") else _why_ignored(name, info)
-            rows.append((f"{folder}/{name.removeprefix(top)}".lstrip("/"), kind or len(images)))
-            if not kind:
-                images.append((number, info))
+            rows.append((f"{folder}/{name.removeprefix(top)}".lstrip("/"), kind or _row(number, info)))
     rows.sort(key=lambda row: row[0])
     for (name, _), (following, _) in pairwise(rows):
         if name == following and not name.endswith("/"):
@@ -158,7 +154,6 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
         archives=tuple(path for _, path in paths),
         names=[name for name, _ in rows],
         rows=[row for _, row in rows],
-        members=np.fromiter((_row(number, info) for number, info in images), MEMBER, len(images)),
         ignored=ignored,
     )
 
@@ -223,8 +218,8 @@ def _why_ignored(name: str, info: ZipInfo) -> str | None:
     return None
 
 
-def _row(number: int, info: ZipInfo) -> tuple[int, int, int, int, int, bool]:
-    """A row of type MEMBER; a number beyond int64 is masked, and fails the checks when the image is loaded."""
+def _row(number: int, info: ZipInfo) -> Row:
+    """The fields of a MEMBER; a number beyond int64 is masked, and fails the checks when the image is loaded."""
     offset, stored, size = info.header_offset & MAX_INT64, info.compress_size & MAX_INT64, info.file_size & MAX_INT64
     return number, offset, stored, size, info.CRC, info.compress_type == ZIP_DEFLATED
 
