@@ -1,6 +1,7 @@
 """The input a model expects: size, crop, interpolation, mean and standard deviation."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -222,8 +223,9 @@ def _is_size(value: object, least: int = 1) -> bool:
 
 
 def _are_numbers(values: object) -> bool:
-    is_list = isinstance(values, list | tuple)
-    return is_list and all(isinstance(v, float) or _is_whole(v) for v in values) and all(map(math.isfinite, values))
+    if not isinstance(values, list | tuple) or not all(isinstance(v, float) or _is_whole(v) for v in values):
+        return False
+    return all(abs(v) <= sys.float_info.max for v in values)  # not isfinite, which fails for 10**400
 
 
 @lru_cache(maxsize=16)
