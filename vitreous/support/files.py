@@ -66,10 +66,6 @@ def atomic_folder(path: str | Path, last: str = "") -> Generator[Path, None, Non
     during the moves restores the old files. Replaced files move out before new ones move in, so that a crash leaves no
     mixture: the file `last`, without which the others are useless, moves out first and in last.
 
-    Args:
-        path: of the folder.
-        last: the name of a file.
-
     Raises:
         InputError: `path` is not a folder, or cannot be created or written, or a file would replace a folder.
     """
