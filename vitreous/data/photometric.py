@@ -24,17 +24,11 @@ AUTHORS_SIDE = 224  # the image size for which RandAugment's translations and cu
 
 
 class Scale(NamedTuple):
-    """The strength of an operation by level: start + slope * level.
-
-    Args:
-        start: the strength at level 0.
-        slope: the change per level.
-        signed: whether the slope is negated with probability 1/2.
-    """
+    """The strength of an operation by level: start + slope * level."""
 
     start: float = 0.0
     slope: float = 0.0
-    signed: bool = False
+    signed: bool = False  # whether the slope is negated with probability 1/2
 
     def at(self, level: float, draw: float) -> float:
         """The strength at a level; `draw`, in [0, 1), chooses the sign."""

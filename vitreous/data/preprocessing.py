@@ -27,6 +27,7 @@ INTERPOLATIONS = {
     "hamming": Image.Resampling.HAMMING,
 }
 WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")
+Pixels = UInt8[Tensor, "channels height width"]
 Box = tuple[int | float, int | float, int | float, int | float]  # left, top, right, bottom
 MAX_SIDE = 8192  # of a model's input, since files are not trusted
 MAX_RESIZED = 2**26  # pixels, before the center crop
@@ -68,7 +69,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         _check(vars(self))
 
-    def pixels(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+    def pixels(self, image: Image.Image) -> Pixels:
         """The image, of any mode and size, resized and cropped, as bytes."""
         image = self.convert(image)
         cropped = self._cropped(image)
@@ -84,11 +85,11 @@ class Preprocessing:
 
     def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch channels height width"]:
         """The images as a batch for the model."""
-        height, width = self.image_size
-        pixels = torch.empty(len(images), self.channels, height, width, dtype=torch.uint8)
-        for row, image in zip(pixels, images, strict=True):
-            row.copy_(self.pixels(image))
-        return self.normalize(pixels)
+        return self.normalize(self.stack([self.pixels(image) for image in images]))
+
+    def stack(self, pixels: list[Pixels]) -> UInt8[Tensor, "batch channels height width"]:
+        """The bytes of several images as a batch, which may be empty."""
+        return torch.stack(pixels) if pixels else torch.empty(0, self.channels, *self.image_size, dtype=torch.uint8)
 
     def convert(self, image: Image.Image) -> Image.Image:
         """The image in mode "RGB", or "L" for one channel."""
@@ -101,7 +102,7 @@ class Preprocessing:
         height, width = self.image_size
         return self._resample(image, (width, height), (0, 0, image.width, image.height))
 
-    def to_tensor(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+    def to_tensor(self, image: Image.Image) -> Pixels:
         """The bytes of an image in mode "RGB" or "L"."""
         values = torch.from_numpy(np.array(image))  # height width [channels]
         return values.permute(2, 0, 1).contiguous() if self.channels == 3 else values.unsqueeze(0)

@@ -120,7 +120,7 @@ class ArchiveTree(Tree):
         return ArchiveLoader(names, self.archives, np.array(rows, MEMBER))
 
 
-def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str] | None = None) -> ArchiveTree:
+def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str]) -> ArchiveTree:
     """The tree of one archive, or of one archive per split.
 
     A single top folder around everything is dropped from the names, unless it is a split.
@@ -128,13 +128,12 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
     Args:
         source: as the user named it.
         paths: a (folder, path) pair per archive: the folder to put its members in, such as "train" or "", and its path.
-        ignored: files ignored so far, by kind.
+        ignored: counts the ignored files by kind.
 
     Raises:
         InputError: an archive cannot be read, has too many members or two of one name, or is that of a split and
             has no class folders.
     """
-    ignored = Counter(ignored or ())
     rows: list[tuple[str, Row | str]] = []
     for number, (folder, path) in enumerate(paths):
         members = [(name, info) for info in _contents(path) if (name := _name(info, ignored))]

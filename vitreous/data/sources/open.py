@@ -63,7 +63,7 @@ def _tree(source: str) -> Tree:
     """A folder, an archive, or a folder of archives as a tree."""
     root = _real_path(source)
     if not root.is_dir():
-        return open_archives(source, [("", str(root))])
+        return open_archives(source, [("", str(root))], Counter())
     tree = FolderTree(source, Counter(), str(root))
     entries = tree.entries("")
     if any(entry.is_folder for entry in entries):
