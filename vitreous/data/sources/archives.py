@@ -94,9 +94,6 @@ class ArchiveTree(Tree):
     names: list[str]
     rows: list[Row | str]
 
-    def path(self, folder: str) -> str:
-        return f"{self.source}/{folder}".rstrip("/")
-
     def entries(self, folder: str) -> list[Entry]:
         prefix = f"{folder}/" if folder else ""
         return sorted(_top_entries(name[len(prefix) :] for name in self.names[self._below(folder)]))

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress
+from pathlib import Path
 from statistics import median_low
 from typing import NamedTuple
 
@@ -69,9 +70,9 @@ class Tree(ABC):
     source: str
     ignored: Counter[str]
 
-    @abstractmethod
     def path(self, folder: str) -> str:
         """The path of a folder, for messages."""
+        return str(Path(self.source, folder))
 
     @abstractmethod
     def entries(self, folder: str) -> list[Entry]:
@@ -194,10 +195,9 @@ def _images_by_class(tree: Tree, split_folder: str) -> dict[str, list[str]]:
             loose += is_image_name(entry.name)
             tree.ignored["file outside the class folders"] += 1
     if len(classes) < 2:
-        path = f"{tree.source}/{split_folder}".rstrip("/")
         count = f"one class folder, {next(iter(classes))!r}" if classes else "no class folders"
         outside = f", and {loose} images outside class folders" if loose else ""
-        raise InputError(f"{path!r} has {count}{outside}, but needs at least two classes", LAYOUT)
+        raise InputError(f"{tree.path(split_folder)!r} has {count}{outside}, but needs at least two classes", LAYOUT)
     return classes
 
 
