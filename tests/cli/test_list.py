@@ -80,12 +80,6 @@ def test_recipes_are_those_of_the_folder(monkeypatch, tmp_path, capsys):
     ]
 
 
-def test_no_recipes_is_not_an_error(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("vitreous.training.recipe.files.RECIPES", tmp_path)
-    assert run(["list", "recipes"]) == 0
-    assert capsys.readouterr().out == "none\n"
-
-
 def test_a_table_aligns_text_left_and_numbers_right():
     rows = [{"name": "a", "count": 1, "share": None}, {"name": "long", "count": 12345, "share": 10.0}]
     assert list_command.table(rows).splitlines() == [

@@ -69,7 +69,7 @@ def test_the_next_commands_run_as_printed(data, settings, commands, tmp_path, mo
         (["digits", "--set", "lr=-1"], "the recipe's optimizer.lr is -1", "it should be greater than 0"),
         (["digits", "--model", "Tii/2"], "there is no variant 'Tii/2'", ""),
         (["digits", "--recipe", "agureg"], "there is no recipe 'agureg'", "did you mean 'augreg'?"),
-        (["digits", "--recipe", "augreg+medium9"], "there is no option of the recipe 'augreg' 'medium9'", "medium1"),
+        (["digits", "--recipe", "augreg+medium9"], "there is no augreg option 'medium9'", "medium1"),
         (["digits", "--init", "pretrained", "--model", "G/14"], "no AugReg weights of the variant", "B/16"),
         (["no/such/folder"], "'no/such/folder' does not exist", "FOLDER/CLASS/IMAGE"),
     ],

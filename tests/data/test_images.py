@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vitreous.data.images import BadImage, ImageLimits, decode_image, header_size, is_image_name, to_rgb
+from vitreous.data import images
+from vitreous.data.images import BadImage, decode_image, header_size, is_image_name, to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
@@ -36,9 +37,9 @@ def values(image):
     return np.asarray(image).astype(int)
 
 
-def reason(content, **limits):
+def reason(content):
     with pytest.raises(BadImage) as error:
-        decode_image(content, ImageLimits(**limits))
+        decode_image(content)
     assert str(error.value).isprintable()
     return error.value.reason
 
@@ -192,12 +193,17 @@ def test_the_size_in_the_header_is_checked_before_decoding(size, monkeypatch):
         header_size(png_header(*size))
 
 
-def test_limits_can_be_set():
+@pytest.mark.parametrize(
+    ("limit", "least", "why"),
+    [("MAX_BYTES", None, "bytes"), ("MAX_PIXELS", 12 * 16, "16 x 12 pixels"), ("MAX_SIDE", 16, "15 a side")],
+)
+def test_an_image_at_the_limit_is_decoded_and_one_above_it_is_refused(limit, least, why, monkeypatch):
     content = encoded(photo(12, 16))
-    assert decode_image(content, ImageLimits(len(content), 12 * 16, 16)).size == (16, 12)
-    assert "bytes" in reason(content, max_bytes=len(content) - 1)
-    assert "16 x 12 pixels" in reason(content, max_pixels=12 * 16 - 1)
-    assert "15 a side" in reason(content, max_side=15)
+    least = least or len(content)
+    monkeypatch.setattr(images, limit, least)
+    assert decode_image(content).size == (16, 12)
+    monkeypatch.setattr(images, limit, least - 1)
+    assert why in reason(content)
 
 
 def test_special_files_are_refused(tmp_path):
@@ -237,7 +243,8 @@ def test_a_truncated_image_is_bad_at_every_length(format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_mutated_images_are_decoded_or_bad(format):
+def test_mutated_images_are_decoded_or_bad(format, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 100_000)
     generator = np.random.default_rng(FORMATS.index(format))
     exif = (
         {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"}
@@ -253,7 +260,7 @@ def test_mutated_images_are_decoded_or_bad(format):
         if generator.random() < 0.3:
             mutated = np.roll(mutated, 1)[: generator.integers(1, len(content))]
         try:
-            image = decode_image(mutated.tobytes(), ImageLimits(max_pixels=100_000))
+            image = decode_image(mutated.tobytes())
         except BadImage as error:
             lines.append(str(error))
             continue

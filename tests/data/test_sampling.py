@@ -52,7 +52,7 @@ def test_the_values_are_frozen():
     assert batch_generator(1, 2, 3).integers(0, 1000, 5).tolist() == [977, 717, 435, 658, 877]
     assert sample_generator(1, 2, 3, 0).integers(0, 1000, 5).tolist() == [204, 933, 814, 390, 950]
     assert sample_generator(1, 2, 3, 4).integers(0, 1000, 5).tolist() == [1, 920, 395, 353, 318]
-    assert balanced_order(1, 2, np.array([0, 0, 0, 0, 0, 1, 2, 2]), 3).tolist() == [2, 4, 3, 6, 5, 5, 7, 5]
+    assert balanced_order(1, 2, np.array([0, 0, 0, 0, 0, 1, 2, 2])).tolist() == [2, 4, 3, 6, 5, 5, 7, 5]
 
 
 def test_purposes_do_not_share_a_stream():
@@ -84,7 +84,7 @@ LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=60)
 @given(LABELS, st.integers(0, 9), st.integers(0, 9))
 def test_a_balanced_epoch_has_every_class_equally_often(labels, seed, epoch):
     labels = np.array(labels)
-    order = balanced_order(seed, epoch, labels, 8)
+    order = balanced_order(seed, epoch, labels)
     assert order.dtype == np.int64
     assert order.shape == labels.shape
     per_class = Counter(labels[order].tolist())
@@ -94,12 +94,12 @@ def test_a_balanced_epoch_has_every_class_equally_often(labels, seed, epoch):
         drawn = Counter(place for place in order.tolist() if labels[place] == label)
         times = [drawn[place] for place in np.flatnonzero(labels == label).tolist()]
         assert max(times) - min(times) <= 1
-    assert order.tolist() == balanced_order(seed, epoch, labels, 8).tolist()
+    assert order.tolist() == balanced_order(seed, epoch, labels).tolist()
 
 
 def test_balanced_orders_differ_and_are_shuffled():
     labels = np.repeat([0, 1, 3], [900, 90, 10])
-    orders = [balanced_order(*key, labels, 4) for key in ((0, 0), (0, 1), (1, 0))]
+    orders = [balanced_order(*key, labels) for key in ((0, 0), (0, 1), (1, 0))]
     assert len({order.tobytes() for order in orders}) == 3
     large = [{place for place in order.tolist() if place < 900} for order in orders]
     assert all(len(seen) in (333, 334) for seen in large)
@@ -108,24 +108,24 @@ def test_balanced_orders_differ_and_are_shuffled():
         halves = labels[order].reshape(2, 500)
         assert all(abs((half == label).mean() - 1 / 3) < 0.1 for half in halves for label in (0, 1, 3))
         assert (np.diff(order) != 1).mean() > 0.9
-    extra = {np.bincount(labels[balanced_order(0, epoch, labels, 4)]).argmax() for epoch in range(30)}
+    extra = {np.bincount(labels[balanced_order(0, epoch, labels)]).argmax() for epoch in range(30)}
     assert extra == {0, 1, 3}  # the class that comes once more is drawn too
 
 
 def test_equal_classes_give_a_permutation():
-    order = balanced_order(0, 0, np.repeat([0, 1], 50), 2)
+    order = balanced_order(0, 0, np.repeat([0, 1], 50))
     assert sorted(order.tolist()) == list(range(100))
 
 
 def test_a_balanced_order_of_an_empty_split_is_empty():
-    assert balanced_order(0, 0, np.zeros(0, np.int64), 3).shape == (0,)
+    assert balanced_order(0, 0, np.zeros(0, np.int64)).shape == (0,)
 
 
 def test_repeated_samples_of_a_small_class_are_drawn():
     labels = np.repeat([0, 1], [7, 3])  # 5 of the 3: two of them come twice
     twice = Counter()
     for epoch in range(300):
-        drawn = Counter(balanced_order(0, epoch, labels, 2).tolist())
+        drawn = Counter(balanced_order(0, epoch, labels).tolist())
         twice.update(place for place in (7, 8, 9) if drawn[place] == 2)
     assert all(150 < twice[place] < 250 for place in (7, 8, 9))
 

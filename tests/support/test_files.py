@@ -49,7 +49,7 @@ def test_a_full_device_is_an_input_error(tmp_path, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with Path("/dev/full").open("wb", buffering=0) as full:
-        monkeypatch.setattr("vitreous.support.files._open", lambda path, mode: full)
+        monkeypatch.setattr(Path, "open", lambda path, mode: full)
         with pytest.raises(InputError, match="No space left"):
             write_bytes(tmp_path / "model", b"x")
 

@@ -155,7 +155,10 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.TyperException, ValueError, OSError) as error:
         if traceback:
             raise
-        print_error(*cause_and_hint(error))
+        cause, hint = cause_and_hint(error)
+        print(f"error: {printable(cause)}", file=sys.stderr)
+        if hint:
+            print(f"hint: {printable(hint)}", file=sys.stderr)
         return BAD_INPUT
     return 0
 
@@ -171,13 +174,6 @@ def cause_and_hint(error: Exception) -> tuple[str, str]:
     if isinstance(error, OSError) and error.filename is not None:
         return f"cannot use {str(error.filename)!r}: {error.strerror}", ""
     return str(error) or type(error).__name__, ""
-
-
-def print_error(cause: str, hint: str) -> None:
-    """Prints an error to stderr: one line of cause, one of hint if there is one."""
-    print(f"error: {printable(cause)}", file=sys.stderr)
-    if hint:
-        print(f"hint: {printable(hint)}", file=sys.stderr)
 
 
 def load_with_options(
@@ -197,10 +193,14 @@ def load_with_options(
 
 
 def open_classifier(model: str, family: str | None = None, settings: list[str] | None = None) -> "Classifier":
-    """Loads a classifier, and prints to stderr what was guessed about its file and which weights were left out.
+    """Tunes the host and loads a classifier.
 
-    A vitreous file records everything, so nothing is printed for it. Raises InputError as `load_with_options`.
+    Prints to stderr what was guessed about its file and which weights were left out; a vitreous file records
+    everything, so nothing is printed for it. Raises InputError as `load_with_options`.
     """
+    from vitreous.support.host import tune_host
+
+    tune_host()
     classifier = load_with_options(model, family, settings)
     for remark in classifier.report.remarks() if classifier.report else ():
         print(printable(remark), file=sys.stderr)

@@ -70,11 +70,9 @@ def command(
     from vitreous.explain.explanation import class_number
     from vitreous.explain.writing import write_results
     from vitreous.support.files import atomic_folder
-    from vitreous.support.host import tune_host
 
     if not paths and not {*names} <= {*OF_THE_MODEL}:
         raise InputError("there are no images to explain", f"name some; only {' and '.join(OF_THE_MODEL)} need none")
-    tune_host()
     classifier = open_classifier(model, family, settings)
     class_names = classifier.names() if classifier.model.config.num_classes else ()
     names, skipped = supported(names, classifier.model, strict=only is not None)

@@ -22,27 +22,24 @@ BATCH_SIZE = 32
 DTYPE = "<f4"  # float32
 Token = Literal["patches", "class"]
 
-OutOption = Annotated[
-    Path, typer.Option(help="A .npy file with one float32 row per image; a .csv next to it lists their paths.")
-]
-BlocksOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N[,N...]",
-        help="Concatenate the tokens after these blocks, instead of the representation y (equation 4).",
-    ),
-]
-TokenOption = Annotated[
-    Token | None, typer.Option(help="With --blocks: the mean of the patch tokens (the default), or the class token.")
-]
-
 
 def command(
     model: ModelArgument,
     images: ImagesArgument,
-    out: OutOption,
-    blocks: BlocksOption = None,
-    token: TokenOption = None,
+    out: Annotated[
+        Path, typer.Option(help="A .npy file with one float32 row per image; a .csv next to it lists their paths.")
+    ],
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N...]",
+            help="Concatenate the tokens after these blocks, instead of the representation y (equation 4).",
+        ),
+    ] = None,
+    token: Annotated[
+        Token | None,
+        typer.Option(help="With --blocks: the mean of the patch tokens (the default), or the class token."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     family: FamilyOption = None,
     settings: SettingsOption = None,
@@ -54,9 +51,7 @@ def command(
     check_files(out, table, overwrite)
 
     from vitreous.support.files import atomic_folder
-    from vitreous.support.host import tune_host
 
-    tune_host()
     classifier = open_classifier(model, family, settings)
     compute, width = features_of(classifier, blocks, token or "patches")
     bad: list[BadImage] = []

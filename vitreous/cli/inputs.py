@@ -132,11 +132,7 @@ def exit_if_unreadable(bad: "Sequence[BadImage]", paths: Sequence[str]) -> None:
 def counting(total: int) -> Iterator[Callable[[int], None]]:
     """Shows progress on stderr: a bar on a terminal, otherwise a line every few seconds.
 
-    Args:
-        total: number of images.
-
-    Yields:
-        A function to call with the number of images done.
+    Yields a function to call with the number of images done, of `total`.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

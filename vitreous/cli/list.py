@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vitreous.support.errors import InputError
+
 if TYPE_CHECKING:
     from vitreous.checkpoints.sources.pretrained import Pretrained
     from vitreous.model.config import ViTConfig
@@ -34,15 +36,18 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the available models, recipes and data sources."""
-    from vitreous.support.errors import InputError
-
     if name is not None:
         if what != "recipes":
             raise InputError(f"cannot show {name!r}: only recipes are shown one by one", f"vitreous list {what}")
         show_recipe(name, as_json)
         return
-    rows = {"models": models, "recipes": recipes, "sources": sources}[what]()
-    print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else text(rows))
+    rows_of, text_of = {
+        "models": (models, models_text),
+        "recipes": (recipes, recipes_text),
+        "sources": (sources, table),
+    }[what]
+    rows = rows_of()
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else text_of(rows))
 
 
 def show_recipe(name: str, as_json: bool) -> None:
@@ -107,24 +112,17 @@ def pretrained_row(row: "Pretrained") -> dict[str, Any]:
     }
 
 
+@lru_cache  # many published weights share a config
 def shared_columns(config: "ViTConfig", classes: int) -> dict[str, Any]:
     """The columns of both variants and published weights."""
-    from vitreous.model.cost import nominal_multiply_adds
+    from vitreous.model.cost import nominal_multiply_adds, parameter_count
 
     return {
         "image": "×".join(map(str, config.image_size)),
         "classes": classes,
-        "parameters": parameters(config),
+        "parameters": parameter_count(config),
         "GFLOPs": round(2 * nominal_multiply_adds(config) / 1e9, 2),
     }
-
-
-@lru_cache
-def parameters(config: "ViTConfig") -> int:
-    """The parameter count; many published weights share a config."""
-    from vitreous.model.cost import parameter_count
-
-    return parameter_count(config)
 
 
 def recipes() -> list[dict[str, Any]]:
@@ -146,22 +144,10 @@ def sources() -> list[dict[str, Any]]:
     return [{"source": name, "what": what} for name, what in SOURCES.items()]
 
 
-def text(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table; models as two, each with a heading."""
-    if rows and "options" in rows[0]:
-        return table([line for row in rows for line in recipe_lines(row)])
-    if not rows or "kind" not in rows[0]:
-        return table(rows)
+def models_text(rows: list[dict[str, Any]]) -> str:
+    """The variants and the published weights, as two tables with headings."""
     groups = groupby(rows, itemgetter("kind"))
     return "\n\n".join(f"{HEADINGS[kind]}:\n{table([*map(model_columns, group)])}" for kind, group in groups)
-
-
-def recipe_lines(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The table lines of a recipe: its options go on a second one."""
-    lines = [{"recipe": row["recipe"], "what": row["what"]}]
-    if row["options"]:
-        lines.append({"recipe": "", "what": " ".join(f"+{option}" for option in row["options"])})
-    return lines
 
 
 def model_columns(row: dict[str, Any]) -> dict[str, Any]:
@@ -176,10 +162,18 @@ def model_columns(row: dict[str, Any]) -> dict[str, Any]:
     return columns
 
 
+def recipes_text(rows: list[dict[str, Any]]) -> str:
+    """The recipes as a table, with the options of each on a second line."""
+    lines = []
+    for row in rows:
+        lines.append({"recipe": row["recipe"], "what": row["what"]})
+        if row["options"]:
+            lines.append({"recipe": "", "what": " ".join(f"+{option}" for option in row["options"])})
+    return table(lines)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows with the same keys as aligned text: numbers to the right, None as blank."""
-    if not rows:
-        return "none"
     columns = [[name, *(cell_text(row[name]) for row in rows)] for name in rows[0]]
     widths = [max(map(len, column)) for column in columns]
     right = [all(isinstance(row[name], int | float | None) for row in rows) for name in rows[0]]

@@ -43,10 +43,6 @@ def command(
     if as_csv and as_json:
         raise InputError("--csv and --json exclude each other", "give one of them")
     paths = find_images(images)
-
-    from vitreous.support.host import tune_host
-
-    tune_host()
     classifier = open_classifier(model, family, settings)
     bad: list[BadImage] = []
     predictions = readable(classifier.each(paths), bad)

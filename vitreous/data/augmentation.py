@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
 
 from vitreous.data.photometric import (
     TRIES,
@@ -16,7 +14,7 @@ from vitreous.data.photometric import (
     rand_augment,
     trivial_augment,
 )
-from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.support.errors import InputError
 
 MAXIMA = {"randaugment_layers": 10, "randaugment_magnitude": 30.0, "color_jitter": 1, "erasing": 1}
@@ -65,9 +63,7 @@ class Augmentation:
         if len(exclusive) > 1:
             raise InputError(" and ".join(exclusive), "set one of them, and leave the others at 0 or false")
 
-    def pixels(
-        self, image: Image.Image, preprocessing: Preprocessing, generator: np.random.Generator
-    ) -> UInt8[Tensor, "channels height width"]:
+    def pixels(self, image: Image.Image, preprocessing: Preprocessing, generator: np.random.Generator) -> Pixels:
         """One random view of the image, with the size, channels and interpolation of `preprocessing`.
 
         The number of draws depends on the settings alone, so later operations do not depend on how many tries the crop

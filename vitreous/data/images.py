@@ -6,7 +6,6 @@ import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +19,9 @@ from vitreous.support.text import printable
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif")
 NOT_AN_IMAGE = "is not a JPEG, PNG, WebP, BMP or GIF image"
+MAX_BYTES = 64 * 2**20  # of a file
+MAX_PIXELS = 2**26  # a phone's 50 megapixels are 8192 x 6144
+MAX_SIDE = 65_535  # in pixels; also the largest a JPEG can have
 SAVE_AGAIN = "open and save it again as JPEG or PNG, or remove it"
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -32,18 +34,9 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
+SIDEWAYS = (5, 6, 7, 8)  # swap height and width
 
 _one_at_a_time = threading.Lock()
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """The largest image to accept: bytes of the file, pixels, and pixels per side."""
-
-    max_bytes: int = 64 * 2**20
-    max_pixels: int = 2**26  # a phone's 50 megapixels are 8192 x 6144
-    max_side: int = 65_535  # also the largest a JPEG can have
 
 
 class BadImage(InputError):
@@ -62,9 +55,7 @@ def is_image_name(path: str | Path) -> bool:
     return not name.startswith(".") and name.endswith(SUFFIXES)
 
 
-def decode_image(
-    source: str | Path | bytes, limits: ImageLimits = ImageLimits(), name: str = "the image"
-) -> Image.Image:
+def decode_image(source: str | Path | bytes, name: str = "the image") -> Image.Image:
     """Decodes an image into mode "RGB", turned upright by its EXIF orientation.
 
     Transparency becomes white, 16 bits are scaled to 8, and an animation gives its first frame. The size in the header
@@ -73,14 +64,13 @@ def decode_image(
 
     Args:
         source: a path, or the bytes of a file.
-        limits: of the image.
         name: of bytes, for messages; a path is its own.
 
     Raises:
         BadImage: missing, not a regular file, too large, in another format, truncated or broken.
     """
-    name, content = _content(source, limits, name)
-    return upright_rgb(_open(name, content, limits), name)
+    name, content = _content(source, name)
+    return upright_rgb(_open(name, content), name)
 
 
 def upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
@@ -104,12 +94,9 @@ def upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     return upright
 
 
-def header_size(
-    source: str | Path | bytes, limits: ImageLimits = ImageLimits(), name: str = "the image"
-) -> tuple[int, int]:
+def header_size(source: str | Path | bytes, name: str = "the image") -> tuple[int, int]:
     """The upright (height, width) in the header; no pixel is decoded. Raises BadImage as `decode_image` does."""
-    name, content = _content(source, limits, name)
-    image = _open(name, content, limits)
+    image = _open(*_content(source, name))
     sideways = "exif" in image.info and _orientation(image) in SIDEWAYS  # otherwise getexif() would decode a PNG
     return image.size if sideways else (image.height, image.width)
 
@@ -135,31 +122,38 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled)
 
 
-def _content(source: str | Path | bytes, limits: ImageLimits, name: str) -> tuple[str, bytes]:
+def check_bytes(name: str, count: int) -> None:
+    """Raises BadImage if a file has too many bytes."""
+    if count > MAX_BYTES:
+        raise BadImage(name, f"has more than {MAX_BYTES:,} bytes", "make it smaller")
+
+
+def _content(source: str | Path | bytes, name: str) -> tuple[str, bytes]:
     """The name for messages, and the bytes of a regular file or the given ones."""
-    content = source if isinstance(source, bytes) else _read(Path(source), limits.max_bytes + 1)
-    name = name if isinstance(source, bytes) else str(source)
+    if isinstance(source, bytes):
+        content = source
+    else:
+        name, content = str(source), _read(Path(source))
     if not content:
         raise BadImage(name, "is empty", "remove it, or copy it again")
-    if len(content) > limits.max_bytes:
-        raise BadImage(name, f"has more than {limits.max_bytes:,} bytes", "make it smaller")
+    check_bytes(name, len(content))
     return name, content
 
 
-def _read(path: Path, most: int) -> bytes:
-    """The first bytes of a regular file."""
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file, at most one more than allowed."""
     try:
         status = path.stat()
         if stat.S_ISREG(status.st_mode):  # opening a FIFO may block forever, and a device may never end
             with path.open("rb") as file:
-                return file.read(min(status.st_size, most))  # not `most` alone, which would allocate that much
+                return file.read(min(status.st_size, MAX_BYTES + 1))  # allocates no more than the file has
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BadImage(str(path), f"cannot be read: {reason}", "check its name and permissions") from error
     raise BadImage(str(path), "is not a file", "give an image file")
 
 
-def _open(name: str, content: bytes, limits: ImageLimits) -> Image.Image:
+def _open(name: str, content: bytes) -> Image.Image:
     """Reads the header and checks the size in it."""
     try:
         with _quiet():
@@ -168,11 +162,11 @@ def _open(name: str, content: bytes, limits: ImageLimits) -> Image.Image:
     except UnidentifiedImageError as error:
         raise BadImage(name, NOT_AN_IMAGE) from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, above the default
-        raise BadImage(name, f"has more than {limits.max_pixels:,} pixels", "make it smaller") from error
+        raise BadImage(name, f"has more than {MAX_PIXELS:,} pixels", "make it smaller") from error
     except Exception as error:  # see decode_image
         raise BadImage(name, _reason(error)) from error
-    if width * height > limits.max_pixels or max(width, height) > limits.max_side:
-        allowed = f"{limits.max_pixels:,} pixels and {limits.max_side:,} a side are allowed"
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        allowed = f"{MAX_PIXELS:,} pixels and {MAX_SIDE:,} a side are allowed"
         raise BadImage(name, f"is too large: {width} x {height} pixels, {allowed}", "make it smaller")
     return image
 

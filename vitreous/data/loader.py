@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.images import BadImage
-from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sampling import balanced_order, earlier_visits, epoch_order, sample_generator
 from vitreous.data.sources.open import Split
 
@@ -69,14 +69,11 @@ class Batches(Dataset[Batch]):
                 good.append(sample)
             except BadImage as error:
                 bad.append((self.split.names[sample], error.reason))
-        height, width = self.preprocessing.image_size
-        images = torch.empty(len(good), self.preprocessing.channels, height, width, dtype=torch.uint8)
-        if pixels:
-            torch.stack(pixels, out=images)
         indices = torch.tensor(good, dtype=torch.int64)
-        return Batch(images, torch.from_numpy(self.split.labels)[indices], indices, bad)
+        labels = torch.from_numpy(self.split.labels)[indices]
+        return Batch(self.preprocessing.stack(pixels), labels, indices, bad)
 
-    def pixels(self, sample: int, visit: int) -> UInt8[Tensor, "channels height width"]:
+    def pixels(self, sample: int, visit: int) -> Pixels:
         """The view of one sample, different at each visit."""
         image = self.split.load(sample)
         if self.augmentation is None:
@@ -113,15 +110,13 @@ def batches(
         balanced: whether each class occurs equally often, which needs `shuffle`: samples of small classes repeat, each
             time with another view, and of large classes only a part occurs.
     """
-    if batch_size < 1 or workers < 0:
-        raise ValueError(
-            f"batch_size is {batch_size} and must be at least 1; workers is {workers} and must be at least 0"
-        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size} and must be at least 1")
     if balanced and not shuffle:
         raise ValueError("balanced needs shuffle=True")
     count = len(split)
     if balanced:
-        order = balanced_order(seed, epoch, split.labels, int(split.labels.max(initial=-1)) + 1)
+        order = balanced_order(seed, epoch, split.labels)
     else:
         order = epoch_order(seed, epoch, count) if shuffle else np.arange(count)
     visits = earlier_visits(order)

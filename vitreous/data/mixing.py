@@ -1,6 +1,7 @@
 """MixUp and CutMix: each image of a batch is mixed with another, and so are their labels."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,12 +50,10 @@ class Mixing:
             return images, targets
         count, _, height, width = images.shape
         draws = self.draw(count, height, width, generator)
-        partners = _moved(draws.partners, images.device)
-        shares = _moved(draws.shares, images.device).to(images.dtype)
-        boxes = _moved(draws.boxes, images.device)
+        partners, uncut, shares, boxes = (_moved(values, images.device) for values in draws)
+        shares = shares.to(images.dtype).view(-1, 1, 1)
         # With a box, the weight of the image is 0 inside and 1 outside; without one, it is the share everywhere.
-        uncut = _moved(draws.uncut, images.device).view(-1, 1, 1)
-        weights = torch.where(uncut, shares.view(-1, 1, 1), (~_inside(boxes, height, width)).to(images.dtype))
+        weights = torch.where(uncut.view(-1, 1, 1), shares, (~_inside(boxes, height, width)).to(images.dtype))
         mixed = torch.lerp(images[partners], images, weights.unsqueeze(1))
         partners, shares = partners.to(targets.device), shares.to(targets.device, targets.dtype)
         return mixed, torch.lerp(targets[partners], targets, shares.view(-1, 1))
@@ -75,8 +74,7 @@ class Mixing:
         return Draws(partners, uncut, np.where(uncut, blended, kept), np.concatenate((start, end), axis=1))
 
 
-@dataclass(frozen=True, eq=False)
-class Draws:
+class Draws(NamedTuple):
     """The mixing drawn for a batch; "rows" is its length, or 1 if it shares one draw.
 
     Args:

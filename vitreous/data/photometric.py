@@ -24,17 +24,11 @@ AUTHORS_SIDE = 224  # the image size for which RandAugment's translations and cu
 
 
 class Scale(NamedTuple):
-    """The strength of an operation by level: start + slope * level.
-
-    Args:
-        start: the strength at level 0.
-        slope: the change per level.
-        signed: whether the slope is negated with probability 1/2.
-    """
+    """The strength of an operation by level: start + slope * level."""
 
     start: float = 0.0
     slope: float = 0.0
-    signed: bool = False
+    signed: bool = False  # whether the slope is negated with probability 1/2
 
     def at(self, level: float, draw: float) -> float:
         """The strength at a level; `draw`, in [0, 1), chooses the sign."""
@@ -69,9 +63,8 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "posterize": lambda image, bits: ImageOps.posterize(image, max(1, min(8, int(bits)))),  # bits kept
     "solarize": lambda image, threshold: ImageOps.solarize(image, int(threshold)),  # inverts values from here on
     "solarize_add": _solarize_add,  # added to values below 128
-    "color": lambda image, factor: ImageEnhance.Color(image).enhance(
-        factor
-    ),  # 0 is gray, 1 unchanged; likewise the next three
+    # 0 is gray, 1 unchanged; likewise the next three
+    "color": lambda image, factor: ImageEnhance.Color(image).enhance(factor),
     "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
     "brightness": lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
     "sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
@@ -201,11 +194,7 @@ def rand_augment(image: Image.Image, layers: int, magnitude: float, generator: n
 def cut_out(image: Image.Image, share: float, down: float, right: float) -> Image.Image:
     """A copy with a gray box (cutout: DeVries and Taylor, arXiv 1708.04552), clipped at the edges.
 
-    Args:
-        image: not changed.
-        share: half the box's height and width, relative to the image.
-        down: row of the box's center, relative to the height, in [0, 1).
-        right: column of the box's center, relative to the width, in [0, 1).
+    `share` is half the box's height and width, and (`down`, `right`) its center: fractions of the image's size.
     """
     x, y = int(right * image.width), int(down * image.height)
     columns, rows = round(share * image.width), round(share * image.height)
@@ -251,10 +240,7 @@ def erased(
 ) -> UInt8[Tensor, "channels height width"]:
     """Fills a random box with random bytes (random erasing: Zhong et al., arXiv 1708.04896), or returns the view.
 
-    Args:
-        view: the pixels; not changed.
-        probability: of a box.
-        generator: the number of draws depends on neither the box nor its size.
+    The view is not changed. The number of draws depends on neither the box nor the probability.
     """
     _, height, width = view.shape
     erase = generator.random() < probability
@@ -274,12 +260,9 @@ def fitting_box(
 ) -> tuple[int, int, int, int] | None:
     """The (top, left, height, width) of a random box in an image of height x width; None if no try fits.
 
-    Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        area: range of the box's share of the area, uniform.
-        ratio: range of the box's width / height, uniform in its logarithm.
-        draws: "tries 4", in [0, 1): area, ratio, top, left of each try. The first box that fits is used.
+    The box's share of the image's area is uniform in the range `area`, its width / height in `ratio`, uniform in its
+    logarithm. Each row of `draws`, "tries 4" in [0, 1), has area, ratio, top and left of a try; the first that fits is
+    used.
     """
     (low, high), (narrow, wide) = area, ratio
     for share, slant, down, right in draws.tolist():

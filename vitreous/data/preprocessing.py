@@ -1,6 +1,7 @@
 """The input a model expects: size, crop, interpolation, mean and standard deviation."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -26,6 +27,7 @@ INTERPOLATIONS = {
     "hamming": Image.Resampling.HAMMING,
 }
 WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")
+Pixels = UInt8[Tensor, "channels height width"]
 Box = tuple[int | float, int | float, int | float, int | float]  # left, top, right, bottom
 MAX_SIDE = 8192  # of a model's input, since files are not trusted
 MAX_RESIZED = 2**26  # pixels, before the center crop
@@ -67,7 +69,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         _check(vars(self))
 
-    def pixels(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+    def pixels(self, image: Image.Image) -> Pixels:
         """The image, of any mode and size, resized and cropped, as bytes."""
         image = self.convert(image)
         cropped = self._cropped(image)
@@ -83,11 +85,11 @@ class Preprocessing:
 
     def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch channels height width"]:
         """The images as a batch for the model."""
-        height, width = self.image_size
-        pixels = torch.empty(len(images), self.channels, height, width, dtype=torch.uint8)
-        for row, image in zip(pixels, images, strict=True):
-            row.copy_(self.pixels(image))
-        return self.normalize(pixels)
+        return self.normalize(self.stack([self.pixels(image) for image in images]))
+
+    def stack(self, pixels: list[Pixels]) -> UInt8[Tensor, "batch channels height width"]:
+        """The bytes of several images as a batch, which may be empty."""
+        return torch.stack(pixels) if pixels else torch.empty(0, self.channels, *self.image_size, dtype=torch.uint8)
 
     def convert(self, image: Image.Image) -> Image.Image:
         """The image in mode "RGB", or "L" for one channel."""
@@ -100,7 +102,7 @@ class Preprocessing:
         height, width = self.image_size
         return self._resample(image, (width, height), (0, 0, image.width, image.height))
 
-    def to_tensor(self, image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+    def to_tensor(self, image: Image.Image) -> Pixels:
         """The bytes of an image in mode "RGB" or "L"."""
         values = torch.from_numpy(np.array(image))  # height width [channels]
         return values.permute(2, 0, 1).contiguous() if self.channels == 3 else values.unsqueeze(0)
@@ -125,8 +127,9 @@ class Preprocessing:
 
     @property
     def cover_size(self) -> tuple[int, int]:
-        """(height, width) that images are resized to, or to cover, before the middle is cut out."""
-        height, width = self.whole_size  # 224 / (224 / 232) must be 232
+        """(height, width) to resize to, or to cover, before the center crop."""
+        height, width = self.whole_size
+        # Plus a little, since 224 / (224 / 232) must be 232.
         return math.floor(height / self.crop_fraction + 1e-6), math.floor(width / self.crop_fraction + 1e-6)
 
     def summary(self) -> str:
@@ -221,8 +224,9 @@ def _is_size(value: object, least: int = 1) -> bool:
 
 
 def _are_numbers(values: object) -> bool:
-    is_list = isinstance(values, list | tuple)
-    return is_list and all(isinstance(v, float) or _is_whole(v) for v in values) and all(map(math.isfinite, values))
+    if not isinstance(values, list | tuple) or not all(isinstance(v, float) or _is_whole(v) for v in values):
+        return False
+    return all(abs(v) <= sys.float_info.max for v in values)  # not isfinite, which fails for 10**400
 
 
 @lru_cache(maxsize=16)

@@ -4,16 +4,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
 
 from vitreous.data.images import BadImage, decode_image, upright_rgb
-from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.support.host import usable_cores
 
 AnyImage = str | Path | bytes | Image.Image
-Pixels = UInt8[Tensor, "channels height width"]
 
 
 def as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:

@@ -38,28 +38,21 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return _generator(seed, ORDER, epoch, 0).permutation(count)
 
 
-def balanced_order(seed: int, epoch: int, labels: np.ndarray, classes: int) -> np.ndarray:
+def balanced_order(seed: int, epoch: int, labels: np.ndarray) -> np.ndarray:
     """An order of the same length, int64, in which the counts of any two classes differ by at most one.
 
     Of a large class, the epoch has a part. A sample of a small class repeats only after all others of its class.
-    Classes without samples are left out.
-
-    Args:
-        seed: of the run.
-        epoch: of the run.
-        labels: class numbers, one per sample.
-        classes: number of classes.
+    `labels` has the class number of each sample.
     """
     if not len(labels):
         return np.arange(0)
     generator = _generator(seed, BALANCE, epoch, 0)
-    counts = np.bincount(labels, minlength=classes)
+    _, counts = np.unique(labels, return_counts=True)
     groups = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
-    members = [group for group in groups if len(group)]
-    each, rest = divmod(len(labels), len(members))
-    quotas = each + (generator.permutation(len(members)) < rest)
+    each, rest = divmod(len(labels), len(groups))
+    quotas = each + (generator.permutation(len(groups)) < rest)
     drawn = []
-    for group, quota in zip(members, quotas.tolist(), strict=True):
+    for group, quota in zip(groups, quotas.tolist(), strict=True):
         passes = np.tile(group, (-(-quota // len(group)), 1))  # each row is shuffled on its own
         drawn.append(generator.permuted(passes, axis=1).ravel()[:quota])
     return generator.permutation(np.concatenate(drawn))

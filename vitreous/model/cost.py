@@ -31,9 +31,12 @@ def on_meta(config: ViTConfig) -> VisionTransformer:
 
 
 def parameter_count(config: ViTConfig) -> int:
-    """Counts the parameters; all blocks have the same number, so depths 1 and 2 are enough."""
-    one, two = (sum(p.numel() for p in on_meta(config.replace(depth=depth)).parameters()) for depth in (1, 2))
-    return one + (config.depth - 1) * (two - one)
+    """Counts the parameters: those of a model with one block, and of the other blocks, which are alike."""
+    model = on_meta(config.replace(depth=1))
+    in_block = [*model.encoder.blocks.parameters()]
+    if config.position_site == "every_layer":
+        in_block += model.position_embedding.parameters()
+    return sum(p.numel() for p in model.parameters()) + (config.depth - 1) * sum(p.numel() for p in in_block)
 
 
 def nominal_multiply_adds(config: ViTConfig, image_size: tuple[int, int] | None = None) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, Literal
+from typing import BinaryIO
 
 from vitreous.support.errors import InputError
 
@@ -52,12 +52,9 @@ def atomic_path(path: str | Path) -> Generator[Path, None, None]:
 
 
 @contextmanager
-def atomic_file(path: str | Path, mode: Literal["wb", "w"] = "wb") -> Generator[IO[Any], None, None]:
-    """An open file that replaces `path` when the block ends, or is removed if the block fails; see `atomic_path`.
-
-    Text is UTF-8; line ends are not translated.
-    """
-    with atomic_path(path) as temporary, _open(temporary, mode) as file:
+def atomic_file(path: str | Path) -> Generator[BinaryIO, None, None]:
+    """An open file that replaces `path` when the block ends, or is removed if the block fails; see `atomic_path`."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         yield file
 
 
@@ -68,10 +65,6 @@ def atomic_folder(path: str | Path, last: str = "") -> Generator[Path, None, Non
     Missing folders are created, and files of other names stay. All files are flushed before any moves, and an error
     during the moves restores the old files. Replaced files move out before new ones move in, so that a crash leaves no
     mixture: the file `last`, without which the others are useless, moves out first and in last.
-
-    Args:
-        path: of the folder.
-        last: the name of a file.
 
     Raises:
         InputError: `path` is not a folder, or cannot be created or written, or a file would replace a folder.
@@ -136,21 +129,13 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes text to a file atomically, as UTF-8."""
-    with atomic_file(path, "w") as file:
-        file.write(text)
+    r"""Writes text to a file atomically, as UTF-8. Undecodable bytes of file names are written as `\udcff`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, value: object) -> None:
     """Writes a value to a file atomically, as indented JSON. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _open(path: Path, mode: str) -> IO[Any]:
-    r"""Opens a file to write. Undecodable bytes of file names are written as \udcff, as JSON does."""
-    if mode == "wb":
-        return path.open("wb")
-    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _flush_folder(folder: Path) -> None:

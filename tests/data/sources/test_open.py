@@ -35,6 +35,10 @@ def splits_of(data):
     return [split for split in (data.train, data.validation, data.test) if split is not None]
 
 
+def class_counts(split, classes):
+    return np.bincount(split.labels, minlength=classes).tolist()
+
+
 def line(folder, **options):
     """The error message of opening a folder, which is one line with a hint."""
     with pytest.raises(InputError) as error:
@@ -55,7 +59,7 @@ def test_digits_have_fixed_splits():
     assert abs(len(test) - 1797 / 5) < 5
     assert abs(len(validation) - 1797 * 4 / 50) < 5
     for split in splits:
-        counts = split.class_counts(10)
+        counts = class_counts(split, 10)
         assert sum(counts) == len(split) == len(split.labels)
         assert max(counts) - min(counts) <= 8
     for split, again in zip(splits, splits_of(open_data("digits")), strict=True):
@@ -91,8 +95,8 @@ def test_class_folders_are_split_by_class(tmp_path):
     numbered(tmp_path, "rare", 1)
     data = open_data(tmp_path)
     assert data.class_names == ("class2", "class10", "rare")
-    assert data.train.class_counts(3) == [13, 27, 1]
-    assert data.validation.class_counts(3) == [1, 3, 0]
+    assert class_counts(data.train, 3) == [13, 27, 1]
+    assert class_counts(data.validation, 3) == [1, 3, 0]
     assert data.test is None
     assert not names_of(data.train) & names_of(data.validation)
     for split in (data.train, data.validation):
@@ -121,10 +125,10 @@ def test_split_folders_work_in_every_combination(tmp_path, validation, test):
         numbered(tmp_path / folder, "b", 10)
     data = open_data(tmp_path)
     assert data.class_names == ("a", "b")
-    assert data.train.class_counts(2) == ([20, 10] if validation else [18, 9])
-    assert data.validation.class_counts(2) == ([20, 10] if validation else [2, 1])
+    assert class_counts(data.train, 2) == ([20, 10] if validation else [18, 9])
+    assert class_counts(data.validation, 2) == ([20, 10] if validation else [2, 1])
     assert {name.split("/")[0] for name in data.validation.names} == {validation or "train"}
-    assert [split.class_counts(2) for split in splits_of(data)[2:]] == ([[20, 10]] if test else [])
+    assert [class_counts(split, 2) for split in splits_of(data)[2:]] == ([[20, 10]] if test else [])
 
 
 def test_the_held_out_files_do_not_depend_on_the_layout_or_on_other_classes(tmp_path):
@@ -334,7 +338,7 @@ def test_opening_many_files_decodes_none(tmp_path, monkeypatch):
         for number in range(1, 1500):
             os.link(content, tmp_path / name / f"{number}.png")
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
-    assert open_data(tmp_path).train.class_counts(2) == [1350, 1350]
+    assert class_counts(open_data(tmp_path).train, 2) == [1350, 1350]
 
 
 def test_real_sets_are_opened_with_their_classes(data_folder):

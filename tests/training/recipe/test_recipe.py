@@ -191,7 +191,7 @@ def test_the_extended_recipe_must_exist(tmp_path: Path):
     for text, recipe in (
         ('extends = "digts"', "no built-in recipe 'digts'; did you mean 'digits'"),
         ("extends = 3", "no built-in recipe '3'"),
-        ('extends = "digits"\n[optimiser]\nlr = 1', "did you mean 'optimizer'"),
+        ('extends = "digits"\n[optimizr]\nlr = 1', "did you mean 'optimizer'"),
     ):
         (tmp_path / "mine.toml").write_text(text)
         assert recipe in line(Recipe.load, tmp_path / "mine.toml")

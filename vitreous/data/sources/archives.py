@@ -20,7 +20,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from vitreous.data.images import BadImage, is_image_name
+from vitreous.data.images import BadImage, check_bytes, is_image_name
 from vitreous.data.sources.layouts import SPLITS, Entry, ImageLoader, Tree, holds_only_folders, is_clutter, kind_of
 from vitreous.support.errors import InputError
 
@@ -33,56 +33,30 @@ MAX_INT64 = 2**63 - 1
 MEMBER = np.dtype(
     [("archive", "i4"), ("offset", "i8"), ("stored", "i8"), ("size", "i8"), ("crc", "u4"), ("deflated", "?")]
 )
-
-
-@dataclass(frozen=True)
-class ArchiveFile:
-    """An archive on disk, opened for each read, so that threads and processes share no position.
-
-    Args:
-        path: of the archive.
-        stamp: its size in bytes and modification time in ns when its contents were read.
-    """
-
-    path: str
-    stamp: tuple[int, int]
-
-    def stored(self, offset: int, count: int) -> bytes:
-        """The stored bytes of the member whose header is at `offset`; empty if there is no header.
-
-        Raises:
-            OSError: the file cannot be read, or has changed.
-        """
-        with Path(self.path).open("rb") as file:
-            if _stamp(os.fstat(file.fileno())) != self.stamp:
-                raise OSError("the archive has changed since it was opened")
-            file.seek(offset)
-            header = file.read(HEADER)
-            if len(header) < HEADER or not header.startswith(SIGNATURE):
-                return b""
-            file.seek(sum(struct.unpack_from("<2H", header, LENGTHS_AT)), os.SEEK_CUR)
-            return file.read(count)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
+Row = tuple[int, int, int, int, int, bool]
 
 
 @dataclass(frozen=True, eq=False)
 class ArchiveLoader(ImageLoader):
-    """Loads the images of archives; of each it has a row of type MEMBER."""
+    """Loads the images of archives.
 
-    archives: tuple[ArchiveFile, ...]
+    An archive is opened for each image, so that threads and processes share no position in it.
+
+    Args:
+        archives: their paths.
+        members: a row of type MEMBER for each image.
+    """
+
+    archives: tuple[str, ...]
     members: np.ndarray
 
     def file(self, index: int) -> bytes:
         """The checked bytes of a member, decompressed no further than its recorded size."""
-        name, most = self.names[index], self.limits.max_bytes
+        name = self.names[index]
         archive, offset, stored, size, crc, deflated = self.members[index].item()
-        if max(stored, size) > most:
-            raise BadImage(name, f"has more than {most:,} bytes", "make it smaller")
+        check_bytes(name, max(stored, size))
         try:
-            content = self.archives[archive].stored(offset, stored)
+            content = _stored(self.archives[archive], offset, stored)
             if deflated:
                 content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
         except OSError as error:
@@ -90,9 +64,20 @@ class ArchiveLoader(ImageLoader):
         except zlib.error as error:
             raise BadImage(name, f"is broken in the archive: {error}", "create the archive again") from error
         if len(content) != size or zlib.crc32(content) != crc:
-            reason = "is broken in the archive: its size or checksum differs from the recorded one"
+            reason = "is broken in the archive, or the archive has changed: its size or checksum differs"
             raise BadImage(name, reason, "create the archive again")
         return content
+
+
+def _stored(path: str, offset: int, count: int) -> bytes:
+    """The stored bytes of the member whose header is at `offset`; empty if there is no header."""
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        header = file.read(HEADER)
+        if len(header) < HEADER or not header.startswith(SIGNATURE):
+            return b""
+        file.seek(sum(struct.unpack_from("<2H", header, LENGTHS_AT)), os.SEEK_CUR)
+        return file.read(count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,19 +85,14 @@ class ArchiveTree(Tree):
     """The members of one or several archives.
 
     Args:
-        archives: the files.
+        archives: their paths.
         names: of all members except clutter, sorted; those of folders end with "/".
-        rows: for each name its row in `members`, or the kind it is ignored as.
-        members: a row of type MEMBER for each image.
+        rows: for each name the fields of its MEMBER, or the kind it is ignored as.
     """
 
-    archives: tuple[ArchiveFile, ...]
+    archives: tuple[str, ...]
     names: list[str]
-    rows: list[int | str]
-    members: np.ndarray
-
-    def path(self, folder: str) -> str:
-        return f"{self.source}/{folder}".rstrip("/")
+    rows: list[Row | str]
 
     def entries(self, folder: str) -> list[Entry]:
         prefix = f"{folder}/" if folder else ""
@@ -121,25 +101,23 @@ class ArchiveTree(Tree):
     def images(self, folder: str, others: Counter[str]) -> Iterator[str]:
         below = self._below(folder)
         for name, row in zip(self.names[below], self.rows[below], strict=True):
-            if isinstance(row, int):
+            if not isinstance(row, str):
                 yield name
             elif not name.endswith("/"):
                 others[row] += 1
 
     def _below(self, folder: str) -> slice:
         """Where the names below a folder are: they are contiguous, and "0" is the character after "/"."""
-        return (
-            slice(bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0"))
-            if folder
-            else slice(None)
-        )
+        if not folder:
+            return slice(None)
+        return slice(bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0"))
 
     def loader(self, names: tuple[str, ...]) -> ArchiveLoader:
         rows = [self.rows[bisect_left(self.names, name)] for name in names]
-        return ArchiveLoader(names, self.archives, self.members[np.array(rows, dtype=np.int64)])
+        return ArchiveLoader(names, self.archives, np.array(rows, MEMBER))
 
 
-def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str] | None = None) -> ArchiveTree:
+def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str]) -> ArchiveTree:
     """The tree of one archive, or of one archive per split.
 
     A single top folder around everything is dropped from the names, unless it is a split.
@@ -147,16 +125,13 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
     Args:
         source: as the user named it.
         paths: a (folder, path) pair per archive: the folder to put its members in, such as "train" or "", and its path.
-        ignored: files ignored so far, by kind.
+        ignored: counts the ignored files by kind.
 
     Raises:
         InputError: an archive cannot be read, has too many members or two of one name, or is that of a split and
             has no class folders.
     """
-    ignored = Counter(ignored or ())
-    archives = tuple(ArchiveFile(path, _stamp(Path(path).stat())) for _, path in paths)
-    rows: list[tuple[str, int | str]] = []
-    images: list[tuple[int, ZipInfo]] = []
+    rows: list[tuple[str, Row | str]] = []
     for number, (folder, path) in enumerate(paths):
         members = [(name, info) for info in _contents(path) if (name := _name(info, ignored))]
         top = _common_top([name for name, _ in members], keep_splits=not folder)
@@ -165,19 +140,16 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
             raise InputError(cause, "arrange its contents as CLASS/IMAGE")
         for name, info in members:
             kind = "folder" if name.endswith("/") else _why_ignored(name, info)
-            rows.append((f"{folder}/{name.removeprefix(top)}".lstrip("/"), kind or len(images)))
-            if not kind:
-                images.append((number, info))
+            rows.append((f"{folder}/{name.removeprefix(top)}".lstrip("/"), kind or _row(number, info)))
     rows.sort(key=lambda row: row[0])
     for (name, _), (following, _) in pairwise(rows):
         if name == following and not name.endswith("/"):
             raise InputError(f"{source!r} has two members {name!r}", "create the archive again with one of them")
     return ArchiveTree(
         source=source,
-        archives=archives,
+        archives=tuple(path for _, path in paths),
         names=[name for name, _ in rows],
         rows=[row for _, row in rows],
-        members=np.fromiter((_row(number, info) for number, info in images), MEMBER, len(images)),
         ignored=ignored,
     )
 
@@ -242,8 +214,8 @@ def _why_ignored(name: str, info: ZipInfo) -> str | None:
     return None
 
 
-def _row(number: int, info: ZipInfo) -> tuple[int, int, int, int, int, bool]:
-    """A row of type MEMBER; a number beyond int64 is masked, and fails the checks when the image is loaded."""
+def _row(number: int, info: ZipInfo) -> Row:
+    """The fields of a MEMBER; a number beyond int64 is masked, and fails the checks when the image is loaded."""
     offset, stored, size = info.header_offset & MAX_INT64, info.compress_size & MAX_INT64, info.file_size & MAX_INT64
     return number, offset, stored, size, info.CRC, info.compress_type == ZIP_DEFLATED
 

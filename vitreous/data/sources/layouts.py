@@ -3,14 +3,16 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
 from statistics import median_low
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from vitreous.data.images import BadImage, ImageLimits, decode_image, header_size, is_image_name
+from vitreous.data.images import BadImage, decode_image, header_size, is_image_name
 from vitreous.data.sources.splits import ImageData, Split, hold_out
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, natural_key
@@ -40,18 +42,16 @@ class ImageLoader(ABC):
 
     Args:
         names: of the images, relative to the source.
-        limits: of an image.
     """
 
     names: tuple[str, ...]
-    limits: ImageLimits = field(default_factory=ImageLimits, kw_only=True)
 
     def __call__(self, index: int) -> Image.Image:
-        return decode_image(self.file(index), self.limits, self.names[index])
+        return decode_image(self.file(index), self.names[index])
 
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) in the header; no pixel is decoded."""
-        return header_size(self.file(index), self.limits, self.names[index])
+        return header_size(self.file(index), self.names[index])
 
     @abstractmethod
     def file(self, index: int) -> str | bytes:
@@ -70,9 +70,9 @@ class Tree(ABC):
     source: str
     ignored: Counter[str]
 
-    @abstractmethod
     def path(self, folder: str) -> str:
         """The path of a folder, for messages."""
+        return str(Path(self.source, folder))
 
     @abstractmethod
     def entries(self, folder: str) -> list[Entry]:
@@ -101,7 +101,7 @@ def kind_of(name: str) -> str:
 def holds_only_folders(entries: Iterable[Entry]) -> bool:
     """Whether these can be the class folders of a split: there are folders, and no images next to them."""
     entries = list(entries)
-    return any(e.is_folder for e in entries) and not any(not e.is_folder and is_image_name(e.name) for e in entries)
+    return any(e.is_folder for e in entries) and all(e.is_folder or not is_image_name(e.name) for e in entries)
 
 
 def open_tree(tree: Tree, validation_fraction: float) -> ImageData:
@@ -121,8 +121,8 @@ def open_tree(tree: Tree, validation_fraction: float) -> ImageData:
         for class_name in class_names:
             names, prefix = images["train"][class_name], f"{folders['train']}/{class_name}/".lstrip("/")
             mask = hold_out([name.removeprefix(prefix) for name in names], validation_fraction)
-            by_class["train"].append([name for name, out in zip(names, mask, strict=True) if not out])
-            by_class["validation"].append([name for name, out in zip(names, mask, strict=True) if out])
+            by_class["train"].append([*compress(names, ~mask)])
+            by_class["validation"].append([*compress(names, mask)])
         if not any(by_class["validation"]):
             hint = "add images, or a val/ folder next to train/"
             raise InputError(f"every class of {tree.source!r} has one image, so none is left for validation", hint)
@@ -195,10 +195,9 @@ def _images_by_class(tree: Tree, split_folder: str) -> dict[str, list[str]]:
             loose += is_image_name(entry.name)
             tree.ignored["file outside the class folders"] += 1
     if len(classes) < 2:
-        path = f"{tree.source}/{split_folder}".rstrip("/")
         count = f"one class folder, {next(iter(classes))!r}" if classes else "no class folders"
         outside = f", and {loose} images outside class folders" if loose else ""
-        raise InputError(f"{path!r} has {count}{outside}, but needs at least two classes", LAYOUT)
+        raise InputError(f"{tree.path(split_folder)!r} has {count}{outside}, but needs at least two classes", LAYOUT)
     return classes
 
 

@@ -63,20 +63,19 @@ def _tree(source: str) -> Tree:
     """A folder, an archive, or a folder of archives as a tree."""
     root = _real_path(source)
     if not root.is_dir():
-        return open_archives(source, [("", str(root))])
+        return open_archives(source, [("", str(root))], Counter())
     tree = FolderTree(source, Counter(), str(root))
     entries = tree.entries("")
     if any(entry.is_folder for entry in entries):
         return tree
     archives = []
-    for name in (entry.name for entry in entries):
-        stem, dot, suffix = name.rpartition(".")
-        if f"{dot}{suffix}".casefold() != SUFFIX or stem.casefold() not in SPLITS:
-            tree.ignored[f"{kind_of(name)} next to the archives"] += 1
-        elif not _leads_to_file_inside(tree.path(name), tree.root):
-            raise InputError(f"{tree.path(name)!r} is a link out of the folder", "replace it with the archive")
+    for file in (root / entry.name for entry in entries):
+        if file.suffix.casefold() != SUFFIX or file.stem.casefold() not in SPLITS:
+            tree.ignored[f"{kind_of(file.name)} next to the archives"] += 1
+        elif not _leads_to_file_inside(str(file), tree.root):
+            raise InputError(f"{tree.path(file.name)!r} is a link out of the folder", "replace it with the archive")
         else:
-            archives.append((stem, tree.path(name)))
+            archives.append((file.stem, str(file)))
     return open_archives(source, archives, tree.ignored) if archives else FolderTree(source, Counter(), tree.root)
 
 
@@ -160,20 +159,17 @@ class FolderTree(Tree):
 
     root: str
 
-    def path(self, folder: str) -> str:
-        return f"{self.root}/{folder}" if folder else self.root
-
     def entries(self, folder: str) -> list[Entry]:
         return [
             Entry(e.name, e.is_dir(follow_symlinks=False), e.is_symlink() and e.is_dir())
-            for e in _entries(self.path(folder))
+            for e in _entries(Path(self.root, folder))
         ]
 
     def images(self, folder: str, others: Counter[str]) -> Iterator[str]:
         pending = [folder]
         while pending:
             folder = pending.pop()
-            for entry in _entries(self.path(folder)):
+            for entry in _entries(Path(self.root, folder)):
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{folder}/{entry.name}")
                 elif entry.is_symlink() and not _leads_to_file_inside(entry.path, self.root):
@@ -189,13 +185,15 @@ class FolderTree(Tree):
         return FileLoader(names, self.root)
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder by name, without hidden ones and clutter."""
     try:
         with os.scandir(folder) as entries:
             kept = [entry for entry in entries if not is_clutter(entry.name)]
     except OSError as error:
-        raise InputError(f"cannot read the folder {folder!r}: {error.strerror}", "check its permissions") from error
+        raise InputError(
+            f"cannot read the folder {str(folder)!r}: {error.strerror}", "check its permissions"
+        ) from error
     return sorted(kept, key=lambda entry: entry.name)
 
 

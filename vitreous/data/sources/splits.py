@@ -28,10 +28,6 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
-    def class_counts(self, num_classes: int) -> list[int]:
-        """The number of samples of each class."""
-        return np.bincount(self.labels, minlength=num_classes).tolist()
-
 
 @dataclass(frozen=True, eq=False)
 class ImageData:

@@ -66,7 +66,7 @@ def read_recipe(source: str | Path, variant: str | None = None) -> Tables:
         if option not in known:
             if not known:
                 raise InputError(f"the recipe {name!r} has no options", f"use {name!r} alone")
-            raise unknown(f"option of the recipe {name!r}", option, known)
+            raise unknown(f"{name} option", option, known)
     model = own.get("model")
     row = str(variant or (model.get("variant") if isinstance(model, dict) else ""))
     tables: Tables = {}
