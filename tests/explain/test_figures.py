@@ -27,7 +27,7 @@ def values(*shape: int) -> np.ndarray:
 
 def sheet(count: int, height: int = 64, width: int = 64, grid: tuple[int, int] = (4, 4)) -> Figure:
     captions = [[LONG, "a class with a name that is too long to stand below a photo of a sheet 12.3%"]] * count
-    return figures.map_sheet([photo(height, width) for _ in range(count)], values(count, *grid), captions, "a note")
+    return figures.photo_sheet([photo(height, width) for _ in range(count)], values(count, *grid), captions, "a note")
 
 
 def similarity(rows: int, columns: int) -> Figure:
@@ -40,8 +40,8 @@ FIGURES = {
     "a sheet": lambda: sheet(7),
     "wide photos": lambda: sheet(4, 32, 128, (2, 8)),
     "tall photos": lambda: sheet(4, 128, 16, (8, 1)),
-    "gray photos": lambda: figures.map_sheet([photo(channels=1)], values(1, 4, 4), [["a"]]),
-    "colors": lambda: figures.color_sheet([photo()], values(1, 4, 4, 3), [["a"]], "a note"),
+    "gray photos": lambda: figures.photo_sheet([photo(channels=1)], values(1, 4, 4), [["a"]]),
+    "colors": lambda: figures.photo_sheet([photo()], values(1, 4, 4, 3), [["a"]], "a note"),
     "explanation": lambda: figures.photo_with_maps(photo(), [("rollout", values(4, 4)), (LONG, values(4, 4))], "a 9%"),
     "one head": lambda: figures.heads_sheet(photo(), values(1, 1, 4, 4), LONG, "a note that is wider than the rest"),
     "heads of B/16": lambda: figures.heads_sheet(photo(), values(12, 12, 14, 14), LONG, "a note"),
@@ -137,7 +137,7 @@ def test_a_figure_leaves_matplotlib_as_it_was():
 
 @pytest.mark.parametrize("name", ["$x^2$", "\x1b[31mred\n", "猫.jpg", "", "<b>&amp;</b>", "\udce9.jpg"])
 def test_any_name_is_only_text(name: str):
-    figure = figures.map_sheet([photo()], values(1, 4, 4), [[name]], "a note")
+    figure = figures.photo_sheet([photo()], values(1, 4, 4), [[name]], "a note")
     assert render(figure, "png")
     svg = render(figure, "svg").decode()
     assert "\x1b" not in svg
@@ -193,7 +193,7 @@ def test_each_photo_stands_beside_its_own_map():
     hot = [(0, 0), (1, 2), (3, 3), (2, 1)]
     for i, place in enumerate(hot):
         maps[i][place] = 0.1 * (i + 1)
-    figure = figures.map_sheet([dark + 60 * i for i in range(4)], maps, [["a"]] * 4)
+    figure = figures.photo_sheet([dark + 60 * i for i in range(4)], maps, [["a"]] * 4)
     for i, (row, column) in enumerate(hot):
         assert np.abs(colors_in(figure, 2 * i, (0.5, 0.5)) - 60 * i).max() <= 1
         here, elsewhere = ((row + 0.5) / 4, (column + 0.5) / 4), ((row + 0.5) / 4, ((column + 2) % 4 + 0.5) / 4)
@@ -205,7 +205,7 @@ def test_each_photo_stands_beside_its_own_map():
 def test_a_photo_of_few_pixels_shows_them_as_squares():
     tiny = np.zeros((2, 2, 3), np.uint8)
     tiny[0, 1] = 200
-    figure = figures.map_sheet([tiny], values(1, 2, 2), [["a"]])
+    figure = figures.photo_sheet([tiny], values(1, 2, 2), [["a"]])
     colors = colors_in(figure, 0, (0.45, 0.55), (0.05, 0.95), (0.45, 0.45), (0.55, 0.55))
     assert np.abs(colors - np.array([[200], [200], [0], [0]])).max() <= 1
 

@@ -56,12 +56,7 @@ Photo = UInt8[ndarray, "height width channels"]
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Writes a figure as PNG and as SVG, and returns both files.
-
-    Args:
-        figure: the figure.
-        stem: path of the files without a suffix.
-    """
+    """Writes a figure as PNG and as SVG, next to each other at `stem` plus a suffix; returns both files."""
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS]
     for file, kind in zip(files, KINDS, strict=True):
         file.write_bytes(render(figure, kind))
@@ -105,15 +100,15 @@ def strength(scores: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows col
     return (scores - low) / (high - low)
 
 
-def diverging(values: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
+def diverging(values: Float[ndarray, "*shape"]) -> UInt8[ndarray, "*shape 3"]:
     """Values from -1 to 1 as dark gray over white at 0 to the accent color."""
     size = np.abs(np.clip(values, -1, 1))[..., None]
     return np.where(values[..., None] < 0, mixed(size, "#ffffff", "#3a4350"), mixed(size, "#ffffff", ACCENT))
 
 
 def mixed(
-    share: Float[ndarray, "rows columns 1"], start: str | tuple[int, int, int], end: str | tuple[int, int, int]
-) -> UInt8[ndarray, "rows columns 3"]:
+    share: Float[ndarray, "*shape 1"], start: str | tuple[int, int, int], end: str | tuple[int, int, int]
+) -> UInt8[ndarray, "*shape 3"]:
     """Colors between two, each given as #rrggbb or as bytes."""
     low, high = (np.frombuffer(bytes.fromhex(c[1:]), np.uint8) if isinstance(c, str) else c for c in (start, end))
     return (np.asarray(low) * (1 - share) + np.asarray(high) * share).round().astype(np.uint8)

@@ -50,7 +50,7 @@ def write_maps(results: Results, name: str, folder: Path) -> str:
         header, labels = ("image", "class_name"), list(zip(names, classes, strict=True))
         for caption, class_name, probability in zip(captions, classes, probabilities, strict=False):
             caption.append(f"{class_name} {probability:.1%}")
-    save_figure(figures.map_sheet(photos, maps[: len(photos)], captions, note), folder / name)
+    save_figure(figures.photo_sheet(photos, maps[: len(photos)], captions, note), folder / name)
     write_numbers(folder / name, numbers, (*header, "row", "column", "value"), rows_of(labels, maps))
     return note
 
@@ -111,7 +111,7 @@ def write_patches(results: Results, name: str, folder: Path) -> str:
     colors, photos = results.values(name), results.photos
     names = results.names[: len(photos)]
     note = f"three principal components of the patches after block {results.block}, as red, green and blue"
-    save_figure(figures.color_sheet(photos, colors, [[image] for image in names], note), folder / name)
+    save_figure(figures.photo_sheet(photos, colors, [[image] for image in names], note), folder / name)
     rows = (
         (image, row, column, *colors[i, row, column])
         for i, image in enumerate(names)
