@@ -29,13 +29,7 @@ def images_at_once(
 
 
 def bytes_of_image(config: ViTConfig, image_size: tuple[int, int], with_gradient: bool = False) -> int:
-    """Estimates an upper bound of the memory for explaining one image in 32-bit floats.
-
-    Args:
-        config: of the model.
-        image_size: (height, width).
-        with_gradient: as for `images_at_once`.
-    """
+    """Estimates an upper bound of the memory for one image in 32-bit floats; arguments as for `images_at_once`."""
     rows, columns = grid_of(image_size, config.token_stride)
     tokens, pixels = config.prefix_tokens + rows * columns, image_size[0] * image_size[1]
     attention = config.num_heads * tokens**2
