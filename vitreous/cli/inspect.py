@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Show the inputs and outputs of every stage of a model, from image to class."""
     from vitreous.data.images import decode_image
-    from vitreous.inspection.table import lay_out, plain_table
+    from vitreous.inspection.table import lay_out
     from vitreous.inspection.trace import inspect
     from vitreous.support.host import tune_host
 
@@ -63,8 +63,7 @@ def command(
         table = lay_out(trace, fold=not all_blocks)
         if opened.fresh and image is not None:
             table.notes.append("The weights are random: the values say nothing about a trained model.")
-        if not print_colored(table):
-            print(plain_table(table))
+        print_table(table)
     if html is not None and photo is not None:
         write_page(html, opened, photo, model)
         print(f"the walk is in {printable(str(html))}", file=sys.stderr if as_json else sys.stdout)
@@ -139,26 +138,13 @@ def open_model(model: str, family: str | None, settings: list[str] | None, with_
     return Opened(named(model, on_meta=not with_weights), Preprocessing(config.image_size), None, fresh=True)
 
 
-def print_colored(table: "Table") -> bool:
-    """Prints the table in color on a terminal; returns whether the output is one."""
+def print_table(table: "Table") -> None:
+    """Prints the table; on a terminal with bold headings and dim notes."""
     from rich.console import Console
-    from rich.table import Table as Grid
     from rich.text import Text
 
+    from vitreous.inspection.table import styled_lines
+
     console = Console(highlight=False)
-    if not console.is_terminal:
-        return False
-    console.print(Text(table.title, style="bold"))
-    for columns in table.grids:
-        console.print()
-        grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-        for column in columns:
-            grid.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
-        for line, cells in zip(table.lines, zip(*(c.cells for c in columns), strict=True), strict=True):
-            heading = not line.stages or line.name == "total"
-            grid.add_row(*map(Text, cells), style="bold" if heading else None)
-        console.print(grid)
-    console.print()
-    for note in table.notes:
-        console.print(Text(printable(note), style="dim"))
-    return True
+    for line, style in styled_lines(table):
+        console.print(Text(line, style), soft_wrap=not console.is_terminal)

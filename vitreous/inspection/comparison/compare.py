@@ -12,6 +12,7 @@ from vitreous.inspection.comparison.matching import Error, Value, error_of, near
 from vitreous.inspection.comparison.passes import Pass, before_flat, is_flat, run_pass, tensors_vary
 from vitreous.inspection.recording import PATCHES, Shape, tensors_in
 from vitreous.inspection.stages import Stage
+from vitreous.inspection.table import shape_text
 from vitreous.support.text import html_text, printable
 
 
@@ -45,7 +46,7 @@ class Difference:
         if self.kind == "missing":
             return f"{where}: yours has no such stage"
         if self.kind == "shape":
-            return f"{where}: {size(self.shape)} in the reference, {size(self.my_shape or ())} in {yours}"
+            return f"{where}: {shape_text(self.shape)} in the reference, {shape_text(self.my_shape)} in {yours}"
         return f"{where}: {yours} is off by up to {self.absolute:.2g}, {self.relative:.2g} of its largest value"
 
 
@@ -206,7 +207,7 @@ def value_difference(stage: Stage, path: str | None, candidates: Sequence[Value]
 def other_layout(reference: Pass, mine: Pass) -> tuple[Difference, str]:
     """The difference between outputs with the same values in another layout."""
     shapes = tuple(reference.output.shape), tuple(mine.output.shape)
-    cause = f"The values are the same in another layout: reorder the axes to {size(shapes[0])}."
+    cause = f"The values are the same in another layout: reorder the axes to {shape_text(shapes[0])}."
     return Difference("", "output", "output", "shape", *shapes), cause
 
 
@@ -259,8 +260,3 @@ def shape_of(stage: Stage) -> Shape:
     """The shape of a stage's value."""
     assert stage.value is not None
     return tuple(stage.value.shape)
-
-
-def size(shape: Shape) -> str:
-    """A shape in words."""
-    return "×".join(map(str, shape)) or "one number"
