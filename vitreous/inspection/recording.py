@@ -235,8 +235,3 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from tensors_in(item)
-
-
-def input_events(root: Event) -> list[Event]:
-    """The inputs of the pass."""
-    return [part for part in root.parts if part.operation == INPUT and part.path == ""]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from vitreous.inspection.comparison.alignment import Alignment, Match, align
-from vitreous.inspection.comparison.diagnosis import Finding, find_mistake, shape_cause, stack_of
+from vitreous.inspection.comparison.diagnosis import Finding, MistakeSearch, shape_cause, stack_of
 from vitreous.inspection.comparison.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
 from vitreous.inspection.comparison.passes import Pass, before_flat, is_flat, run_pass, tensors_vary
 from vitreous.inspection.recording import PATCHES, Shape, tensors_in
@@ -224,20 +224,22 @@ def diagnose(
         cause = shape_cause(difference.shape, difference.my_shape or ())
         if cause is not None:
             return difference, cause
-    if is_ours(reference.model) or not is_ours(mine.model):
-        finding = find_mistake(reference, mine, inputs, alignment, tolerance)
-        return difference, None if finding is None else sentence(finding, "Yours", "the reference")
-    finding = find_mistake(mine, reference, inputs, align(mine, reference, tolerance), tolerance)
-    return difference, None if finding is None else sentence(finding, "The reference", "yours")
+    in_mine = is_ours(mine.model) and not is_ours(reference.model)
+    known, other = (mine, reference) if in_mine else (reference, mine)
+    if in_mine:
+        alignment = align(mine, reference, tolerance)
+    finding = MistakeSearch(known, other, inputs, alignment, tolerance).find()
+    return difference, None if finding is None else sentence(finding, in_mine)
 
 
-def sentence(finding: Finding, other: str, known: str) -> str:
-    """A finding in words, about the other model in relation to the known one."""
+def sentence(finding: Finding, in_mine: bool) -> str:
+    """A finding in words; `in_mine`: the mistake was made in a copy of yours, so the reference has it."""
     mistake, site, complete = finding
+    other, known = ("The reference", "yours") if in_mine else ("Yours", "the reference")
     text = f"{other} {mistake.wrong}, where {known} {mistake.right}."
     if site:
         text = f"Only in {site}: {text[0].lower()}{text[1:]}"
-    text += f" {mistake.hint}." if known == "the reference" else ""
+    text += "" if in_mine else f" {mistake.hint}."
     return text if complete else f"{text} After it, something else differs as well."
 
 

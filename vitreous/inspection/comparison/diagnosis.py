@@ -27,10 +27,8 @@ class Finding(NamedTuple):
     complete: bool  # whether nothing else differs
 
 
-def find_mistake(
-    known: Pass, other: Pass, inputs: Sequence[Any], alignment: Alignment, tolerance: float
-) -> Finding | None:
-    """Tries the mistakes, kind by kind, everywhere at once; then each only in the block of the first difference.
+class MistakeSearch:
+    """Makes mistakes in copies of a model, and checks whether they explain another one.
 
     Args:
         known: pass of the model in which mistakes can be made.
@@ -39,36 +37,33 @@ def find_mistake(
         alignment: with `known` as the reference.
         tolerance: relative error that counts as equal.
     """
-    trial = Trial(known, other, inputs, alignment, tolerance)
-    kinds = list(mistakes_in(known.model, trial.first.path))
-    for kind in kinds:
-        finding = trial.best(kind)
-        if finding is not None:
-            return finding
-    block = block_of(trial.first.path)
-    for kind in kinds if block else ():
-        mistake = trial.by_output(kind, block)
-        if mistake is not None:
-            return Finding(mistake, block, complete=True)
-    return None
-
-
-class Trial:
-    """Makes mistakes in copies of a model and checks whether they explain another one; arguments as find_mistake."""
 
     def __init__(self, known: Pass, other: Pass, inputs: Sequence[Any], alignment: Alignment, tolerance: float) -> None:
         self.known, self.other, self.inputs, self.tolerance = known, other, inputs, tolerance
         match = alignment.matches[min(alignment.start, len(alignment.matches) - 1)]
         self.first = match.stage
-        self.comparable = known.output.shape == other.output.shape
-        self.end = known.end
-        before = alignment.matches[: alignment.start]
-        seen = [Value(m.stage.value) for m in before if m.stage.value is not None]
+        self.block = block_of(self.first.path)
+        before = [Value(m.stage.value) for m in alignment.matches[: alignment.start] if m.stage.value is not None]
         self.fresh = [
-            value for value in other.values[alignment.passed :] if not any(same(old, value, tolerance) for old in seen)
+            value
+            for value in other.values[alignment.passed :]
+            if not any(same(old, value, tolerance) for old in before)
         ]
         if alignment.by_path and match.value is None:
             self.fresh = []  # the other has no such stage, so there are no values to explain
+
+    def find(self) -> Finding | None:
+        """Tries the mistakes, kind by kind, everywhere at once; then each only in the block of the first difference."""
+        kinds = list(mistakes_in(self.known.model, self.first.path))
+        for kind in kinds:
+            finding = self.best(kind)
+            if finding is not None:
+                return finding
+        for kind in kinds if self.block else ():
+            mistake = self.by_output(kind, self.block)
+            if mistake is not None:
+                return Finding(mistake, self.block, complete=True)
+        return None
 
     def best(self, kind: Sequence[Mistake]) -> Finding | None:
         """The mistake of a kind that explains the output, or one that explains the first differing stage."""
@@ -76,15 +71,14 @@ class Trial:
         if mistake is not None:
             return Finding(mistake, "", complete=True)
         partial = [mistake for mistake in kind if self.explains_stage(mistake)]
-        block = block_of(self.first.path)
-        mistake = self.by_output(partial, block) if block else None
+        mistake = self.by_output(partial, self.block) if self.block else None
         if mistake is not None:
-            return Finding(mistake, block, complete=True)
+            return Finding(mistake, self.block, complete=True)
         return Finding(partial[0], "", complete=False) if partial else None
 
     def by_output(self, mistakes: Sequence[Mistake], site: str = "") -> Mistake | None:
         """The mistake with which the known model returns what the other returns."""
-        if not self.comparable:
+        if self.known.output.shape != self.other.output.shape:
             return None
         before = error_of(self.other.output, self.known.output).relative
         tried: list[tuple[float, Mistake]] = []
@@ -103,7 +97,8 @@ class Trial:
 
     def output_of(self, model: nn.Module) -> Tensor | None:
         """The value of a copy where the passes end; None if it fails."""
-        return value_at(model, self.end, self.inputs) if self.end else attempt(model, self.inputs)
+        end = self.known.end
+        return value_at(model, end, self.inputs) if end else attempt(model, self.inputs)
 
     def explains_stage(self, mistake: Mistake) -> bool:
         """Whether the mistake turns the first differing stage into one of the other model's tensors."""

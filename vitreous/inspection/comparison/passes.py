@@ -98,12 +98,7 @@ def run_pass(model: nn.Module, inputs: Sequence[Any], entering: bool = False) ->
 
 
 def before_flat(run: Pass, varied: bool) -> Pass | None:
-    """Cuts a pass after the last stage whose values vary; None if none varies before the output.
-
-    Args:
-        run: the whole pass.
-        varied: whether the images differ from each other.
-    """
+    """Cuts a pass after the last stage that is not flat; None if all before the output are."""
     stages = [i for i, s in enumerate(run.stages[:-1]) if s.value is not None and not is_flat(s.value, varied)]
     values = [i for i, value in enumerate(run.values[:-1]) if not is_flat(value.tensor, varied)]
     if not stages or not values:
@@ -113,12 +108,7 @@ def before_flat(run: Pass, varied: bool) -> Pass | None:
 
 
 def is_flat(tensor: Tensor, varied: bool) -> bool:
-    """Whether values hide what they were computed from: one number throughout, or the same for every image.
-
-    Args:
-        tensor: the values.
-        varied: whether the images differ from each other.
-    """
+    """Whether values hide their input: one number throughout, or the same for every one of varied images."""
     x = tensor.detach().float()
     size = x.abs().max().item()
     if not size or x.numel() == 1:

@@ -28,21 +28,14 @@ def patches(modules: Modules) -> Iterator[Mistake]:
         hint = "Flatten each patch as (channel, height, width), the order of a Conv2d's weight"
         change = each(PatchEmbedding, partial(reorder_patch, order=order))
         yield Mistake(f"flattens each patch as ({axes})", "flattens it as (channel, height, width)", hint, change)
-    for wrong, right, hint, change in (
-        (
-            *("numbers the patches column by column", "numbers them row by row"),
-            *("Go through the rows first: rearrange to (batch, rows * columns, …)", read_by_column),
-        ),
-        (
-            *("reshapes the image without moving axes, which mixes the patches", "moves them"),
-            *("Split height and width, move the axes (permute), then reshape", reshape_only),
-        ),
-        (
-            *("takes the channels in reverse (BGR)", "takes RGB"),
-            *("Give the channels as red, green, blue", reverse_channels),
-        ),
-    ):
-        yield Mistake(wrong, right, hint, each(PatchEmbedding, change))
+    hint = "Go through the rows first: rearrange to (batch, rows * columns, …)"
+    change = each(PatchEmbedding, read_by_column)
+    yield Mistake("numbers the patches column by column", "numbers them row by row", hint, change)
+    wrong = "reshapes the image without moving axes, which mixes the patches"
+    hint = "Split height and width, move the axes (permute), then reshape"
+    yield Mistake(wrong, "moves them", hint, each(PatchEmbedding, reshape_only))
+    hint = "Give the channels as red, green, blue"
+    yield Mistake("takes the channels in reverse (BGR)", "takes RGB", hint, each(PatchEmbedding, reverse_channels))
 
 
 def reorder_patch(embedding: PatchEmbedding, order: Sequence[int]) -> None:
