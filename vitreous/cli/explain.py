@@ -116,15 +116,17 @@ def supported(names: Sequence[str], model: "VisionTransformer", strict: bool) ->
     Raises:
         InputError: one is not supported, and `strict`.
     """
-    from vitreous.explain.analyses import obstacle
+    from vitreous.explain.analyses import check_support
 
     skipped = {}
     for name in names:
-        if (reason := obstacle(name, model)) is not None:
+        try:
+            check_support(name, model)
+        except InputError as error:
             if strict:
-                raise InputError(f"there is no {name}: {reason.cause}", reason.hint)
-            skipped[name] = reason.cause
-            print(printable(f"no {name}: {reason.cause}"), file=sys.stderr)
+                raise InputError(f"there is no {name}: {error.cause}", error.hint) from error
+            skipped[name] = error.cause
+            print(printable(f"no {name}: {error.cause}"), file=sys.stderr)
     return tuple(name for name in names if name not in skipped), skipped
 
 

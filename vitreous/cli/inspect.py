@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +14,8 @@ from vitreous.support.text import printable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vitreous.data.preprocessing import Preprocessing
+    from vitreous.classifier import Classifier
     from vitreous.inspection.table import Table
-    from vitreous.model.vit import VisionTransformer
 
 
 def command(
@@ -52,30 +51,22 @@ def command(
 
     tune_host()
     check_page(html, image)
-    opened = open_model(model, family, settings, with_weights=image is not None)
+    classifier, fresh = open_model(model, family, settings, with_weights=image is not None)
     photo = None if image is None else decode_image(image)
-    pixels = [] if photo is None else [opened.preprocessing([photo]).to(next(opened.model.parameters()).device)]
-    trace = inspect(opened.model, *pixels, level=level, values=image is not None)
+    device = next(classifier.model.parameters()).device
+    pixels = [] if photo is None else [classifier.preprocessing([photo]).to(device)]
+    trace = inspect(classifier.model, *pixels, level=level, values=image is not None)
     if as_json:
-        fields = {"name": model, "fresh_weights": opened.fresh, **trace.to_dict()}
+        fields = {"name": model, "fresh_weights": fresh, **trace.to_dict()}
         print(json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         table = lay_out(trace, fold=not all_blocks)
-        if opened.fresh and image is not None:
+        if fresh and image is not None:
             table.notes.append("The weights are random: the values say nothing about a trained model.")
         print_table(table)
     if html is not None and photo is not None:
-        write_page(html, opened, photo, model)
+        write_page(html, classifier, photo, model, fresh)
         print(f"the walk is in {printable(str(html))}", file=sys.stderr if as_json else sys.stdout)
-
-
-class Opened(NamedTuple):
-    """A model, what it expects, and its classes."""
-
-    model: "VisionTransformer"
-    preprocessing: "Preprocessing"
-    class_names: tuple[str, ...] | None
-    fresh: bool  # whether its weights are random
 
 
 def check_page(html: Path | None, image: Path | None) -> None:
@@ -93,36 +84,34 @@ def check_page(html: Path | None, image: Path | None) -> None:
         )
 
 
-def write_page(html: Path, opened: Opened, photo: "Image", name: str) -> None:
+def write_page(html: Path, classifier: "Classifier", photo: "Image", name: str, fresh: bool) -> None:
     """Writes the page, atomically."""
     from vitreous.pages.walk import walk_page
     from vitreous.support.files import write_text
 
-    model, preprocessing, class_names, fresh = opened
     shown = name if fresh else Path(name).name or name  # the last part of a path
-    write_text(html, walk_page(model, photo, preprocessing, class_names, shown, fresh))
+    page = walk_page(classifier.model, photo, classifier.preprocessing, classifier.class_names, shown, fresh)
+    write_text(html, page)
 
 
-def open_model(model: str, family: str | None, settings: list[str] | None, with_weights: bool) -> Opened:
-    """Opens a model file, or builds a variant with fresh weights.
+def open_model(
+    model: str, family: str | None, settings: list[str] | None, with_weights: bool
+) -> tuple["Classifier", bool]:
+    """Opens a model file, or builds a variant; returns also whether it is a variant, whose weights are random.
 
-    Args:
-        model: name of a variant, or path of the weights.
-        family: checkpoint family of the file.
-        settings: config fields that the file does not record, such as "num_heads=3".
-        with_weights: whether a variant gets weights, or only shapes and costs, without memory.
+    A variant built without weights needs no memory, and has only shapes and costs.
 
     Raises:
         InputError: no such variant or file, or a family or settings for a variant.
         ValueError: the variant's patches do not divide its image.
     """
+    from vitreous.classifier import Classifier
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.inspection.trace import named
     from vitreous.model.variants import NAMES, SIZES, variant
 
     if Path(model).expanduser().exists() or ":" in model:
-        classifier = open_classifier(model, family, settings)
-        return Opened(classifier.model, classifier.preprocessing, classifier.class_names, fresh=False)
+        return open_classifier(model, family, settings), False
     try:
         config = variant(model)
     except ValueError as error:
@@ -135,7 +124,7 @@ def open_model(model: str, family: str | None, settings: list[str] | None, with_
         raise InputError(
             f"{model} is a variant: it has no checkpoint family or settings", "leave out --family and --set"
         )
-    return Opened(named(model, on_meta=not with_weights), Preprocessing(config.image_size), None, fresh=True)
+    return Classifier(named(model, on_meta=not with_weights), Preprocessing(config.image_size)), True
 
 
 def print_table(table: "Table") -> None:

@@ -18,7 +18,6 @@ from vitreous.explain.relevance import check_classes, gradient_attention, releva
 from vitreous.explain.rollout import attention_rollout
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
-from vitreous.support.errors import InputError
 
 OF_THE_MODEL = ("positions", "filters")  # these need no images
 FOR_A_CLASS = ("gradient", "relevance")
@@ -72,12 +71,7 @@ class Results:
     _parts: dict[str, list[ndarray]] = field(default_factory=dict)
 
     def add(self, names: Sequence[str], pixels: Sequence[Pixels], images: Images) -> None:
-        """Computes the numbers of more images.
-
-        Args:
-            names: of the images.
-            pixels: the images as shown.
-            images: the same, normalized; at least one.
+        """Computes the numbers of more images, at least one, given as they are shown and normalized.
 
         Raises:
             InputError: there is no such block, head, query or class.
@@ -131,13 +125,9 @@ class Results:
         return self.model.encoder.block_indices([self.options.block])[0]
 
 
-def obstacle(name: str, model: VisionTransformer) -> InputError | None:
-    """Why a model does not support an analysis; None if it does."""
-    try:
-        if name in FOR_A_CLASS:
-            check_classes(model, None)
-        elif name == "positions":
-            position_similarity(model)
-    except InputError as error:
-        return error
-    return None
+def check_support(name: str, model: VisionTransformer) -> None:
+    """Raises InputError if a model does not support an analysis."""
+    if name in FOR_A_CLASS:
+        check_classes(model, None)
+    elif name == "positions":
+        position_similarity(model)

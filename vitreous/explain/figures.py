@@ -83,14 +83,7 @@ def photo_with_maps(photo: Photo, maps: Sequence[tuple[str, Float[ndarray, "rows
 def heads_sheet(
     photo: Photo, maps: Float[ndarray, "blocks heads rows columns"], caption: str, note: str = ""
 ) -> Figure:
-    """One image, and its map for every head (across) of every block (down).
-
-    Args:
-        photo: the image.
-        maps: a value per patch; each map is drawn from its smallest value, pale, to its largest.
-        caption: of the image.
-        note: what the maps show.
-    """
+    """One image, and its map for every head (across) of every block (down), pale at its smallest value."""
     blocks, heads = maps.shape[:2]
     cells = np.stack([np.stack([drawing.tints(head) for head in block]) for block in maps])
     cell = min(0.7, HEADS_WIDTH / heads)
@@ -117,12 +110,9 @@ def heads_sheet(
 def distance_figure(
     mean: Float[ndarray, "blocks heads"], spread: Float[ndarray, "blocks heads"], note: str = ""
 ) -> Figure:
-    """How far each head of each block looks, one dot each, as in Figure 7 right and Figure 11.
+    """How far each head of each block looks, in pixels, as in Figure 7 right and Figure 11.
 
-    Args:
-        mean: mean attention distance over images, in pixels.
-        spread: standard deviation over images, drawn as thin lines.
-        note: the number and size of the images.
+    A dot is the mean over images, a thin line one standard deviation to each side.
     """
     blocks, heads = mean.shape
     figure = _figure(4.6, 3.2, note)
@@ -149,11 +139,9 @@ def distance_figure(
 
 @rc_context(STYLE)
 def similarity_figure(similarity: Float[ndarray, "rows columns rows columns"], note: str = "") -> Figure:
-    """The similarity of every position embedding with all others, as in Figure 7 center.
+    """The cosine similarity of every position embedding with all others, as in Figure 7 center.
 
-    Args:
-        similarity: cosine similarities; of a grid above 14×14 every second, third, … position is shown.
-        note: what the picture shows.
+    Of a grid above 14×14, every second, third, … position is shown.
     """
     rows, columns = similarity.shape[:2]
     step = math.ceil(max(rows, columns) / MOST_PLACES)
@@ -184,9 +172,7 @@ def similarity_figure(similarity: Float[ndarray, "rows columns rows columns"], n
 def filters_figure(filters: Float[ndarray, "components channels height width"], note: str = "") -> Figure:
     """The principal components of the embedding filters, first to last, as in Figure 7 left.
 
-    Args:
-        filters: drawn in color for three channels, or else the mean of the channels in gray.
-        note: what the picture shows.
+    Three channels are drawn in color; of any other number, the mean is drawn in gray.
     """
     count, channels, rows, columns = filters.shape
     pictures = filters if channels == 3 else filters.mean(axis=1, keepdims=True).repeat(3, axis=1)

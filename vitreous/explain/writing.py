@@ -20,15 +20,7 @@ HEADS = "attention_heads"  # the sheet of one image that comes with attention
 
 
 def write_results(results: Results, folder: Path) -> dict[str, str]:
-    """Writes all results.
-
-    Args:
-        results: with at least one image, unless the analyses need none.
-        folder: exists; its files are replaced.
-
-    Returns:
-        What each group of files shows, by their name without a suffix.
-    """
+    """Writes all results to an existing folder; returns what each group of files shows, by name without a suffix."""
     notes = {}
     for name in results.options.analyses:
         notes[name] = WRITERS.get(name, write_maps)(results, name, folder)

@@ -158,12 +158,7 @@ def first_difference(alignment: Alignment, mine: Pass, whole: bool) -> Differenc
     """The first stage after the last that is equal.
 
     A stage that your model lacks in this shape, such as q, k and v in one tensor, is skipped if its module goes on to
-    a stage that your model has.
-
-    Args:
-        alignment: of the reference with your model.
-        mine: the pass of your model.
-        whole: whether the reference is a single layer, to which all stages belong.
+    a stage that your model has; `whole`: all stages belong to one module, since the reference is a single layer.
     """
     remaining = alignment.matches[alignment.start :]
     if alignment.by_path:

@@ -90,7 +90,7 @@ def run_pass(model: nn.Module, inputs: Sequence[Any], entering: bool = False) ->
     for part in (p for p in recorder.root.parts if p.operation != INPUT or (entering and p.path)):
         for event in part.walk(children_first=True):
             if isinstance(event.seen, Tensor) and event.seen.numel():
-                if values and values[-1].is_same_tensor(event.seen):
+                if values and values[-1].shape == event.seen.shape and torch.equal(values[-1].tensor, event.seen):
                     values.pop()  # an operation of a layer: the layer's name is better
                 values.append(Value(event.seen, label(event)))
     values.append(Value(recorder.root.seen, "output"))
