@@ -30,7 +30,7 @@ class Options:
 
     Attributes:
         analyses: names, as in `vitreous.cli.explain.NAMES`.
-        block: for attention, gradient and patches; negative numbers count from the end.
+        block: for attention, gradient and patches, from 0.
         head: for attention; None for the mean over heads.
         query: for attention; see `attention_map`.
         class_index: for gradient and relevance; None for each image's top class.
@@ -38,7 +38,7 @@ class Options:
     """
 
     analyses: tuple[str, ...]
-    block: int = -1
+    block: int
     head: int | None = None
     query: Query = None
     class_index: int | None = None
@@ -106,7 +106,7 @@ class Results:
                 return attention_distance(model, images)
             case "patches":
                 with torch.no_grad():
-                    [tokens] = model.tokens(images, [self.block])
+                    [tokens] = model.tokens(images, [options.block])
                 return tokens[:, model.config.prefix_tokens :].float().unflatten(1, model.grid(images))
         raise ValueError(f"{name!r} is not an analysis of images")
 
@@ -118,11 +118,6 @@ class Results:
     def explained_class(self, index: int) -> str:
         """The name of the class that is explained for an image."""
         return self.class_names[self.classes[index]]
-
-    @property
-    def block(self) -> int:
-        """The number of the analyzed block, from 0."""
-        return self.model.encoder.block_indices([self.options.block])[0]
 
 
 def check_support(name: str, model: VisionTransformer) -> None:

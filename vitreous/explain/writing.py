@@ -102,7 +102,7 @@ def write_patches(results: Results, name: str, folder: Path) -> str:
     """Writes the colors of the patches of the images shown."""
     colors, photos = results.values(name), results.photos
     names = results.names[: len(photos)]
-    note = f"three principal components of the patches after block {results.block}, as red, green and blue"
+    note = f"three principal components of the patches after block {results.options.block}, as red, green and blue"
     save_figure(figures.photo_sheet(photos, colors, [[image] for image in names], note), folder / name)
     rows = (
         (image, row, column, *colors[i, row, column])
@@ -128,9 +128,9 @@ def note_of(results: Results, name: str) -> str:
     heads = f"head {options.head}" if options.head is not None else f"mean of {config.num_heads} heads"
     reads = readout_name(config)
     return {
-        "attention": f"where {subject(config, options.query)} in block {results.block}, {heads}",
+        "attention": f"where {subject(config, options.query)} in block {options.block}, {heads}",
         "rollout": f"share of each patch in {reads}, through the attention of all blocks",
-        "gradient": f"where {subject(config, None)} in block {results.block}, in support of the class",
+        "gradient": f"where {subject(config, None)} in block {options.block}, in support of the class",
         "relevance": f"how much each patch supports the class, through {reads}",
     }[name]
 

@@ -259,19 +259,16 @@ def plain_table(table: Table) -> str:
 
 
 def html_table(table: Table) -> str:
-    """The table for a notebook, with all text escaped."""
-    rows = []
+    """The table for a notebook, with all text escaped and the indentation of names kept."""
+    grids = []
     for columns in table.grids:
-        rows.append("<table><thead><tr>" + "".join(f"<th>{html_text(c.title)}</th>" for c in columns))
-        rows.append("</tr></thead><tbody>")
-        for cells in zip(*(c.cells for c in columns), strict=True):
-            rows.append("<tr>" + "".join(map(html_cell, cells, columns)) + "</tr>")
-        rows.append("</tbody></table>")
+        heads = "".join(f"<th>{html_text(column.title)}</th>" for column in columns)
+        starts = [f'<td style="text-align: {"right" if c.right else "left"}; white-space: pre">' for c in columns]
+        rows = [
+            "".join(f"{start}{html_text(cell)}</td>" for start, cell in zip(starts, cells, strict=True))
+            for cells in zip(*(column.cells for column in columns), strict=True)
+        ]
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        grids.append(f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
     notes = "".join(f"<p>{html_text(note)}</p>" for note in table.notes)
-    return f"<p><b>{html_text(table.title)}</b></p>{''.join(rows)}{notes}"
-
-
-def html_cell(cell: str, column: Column) -> str:
-    """One cell; the indentation of names is kept."""
-    side = "right" if column.right else "left"
-    return f'<td style="text-align: {side}; white-space: pre">{html_text(cell)}</td>'
+    return f"<p><b>{html_text(table.title)}</b></p>{''.join(grids)}{notes}"

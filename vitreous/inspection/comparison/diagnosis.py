@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from vitreous.inspection.comparison.alignment import Alignment
 from vitreous.inspection.comparison.matching import Value, error_of, same
 from vitreous.inspection.comparison.mistakes import mistakes_in
 from vitreous.inspection.comparison.mistakes.mistake import Mistake, copy_sharing_weights
-from vitreous.inspection.comparison.passes import Pass, output_of, run_pass
+from vitreous.inspection.comparison.passes import Pass, comparable, first_tensor, run_pass
 from vitreous.inspection.recording import Shape, tensors_in
 
 EXPLAINED = 100  # a mistake explains a difference if it reduces it by this factor
@@ -84,7 +85,7 @@ class MistakeSearch:
         tried: list[tuple[float, Mistake]] = []
         for mistake in mistakes:
             model = made(mistake, self.known.model, site)
-            output = None if model is None else self.output_of(model)
+            output = None if model is None else value_at(model, self.known.end, self.inputs)
             if output is None or output.shape != self.other.output.shape:
                 continue
             after = error_of(self.other.output, output).relative
@@ -94,11 +95,6 @@ class MistakeSearch:
                     break
         least = min((error for error, _ in tried), default=0.0)
         return next((mistake for error, mistake in tried if error <= SIMILAR * least), None)
-
-    def output_of(self, model: nn.Module) -> Tensor | None:
-        """The value of a copy where the passes end; None if it fails."""
-        end = self.known.end
-        return value_at(model, end, self.inputs) if end else attempt(model, self.inputs)
 
     def explains_stage(self, mistake: Mistake) -> bool:
         """Whether the mistake turns the first differing stage into one of the other model's tensors."""
@@ -113,8 +109,8 @@ class MistakeSearch:
 
 
 def value_at(model: nn.Module, path: str, inputs: Sequence[Any]) -> Tensor | None:
-    """The output of the stage at a path; None if there is no such stage, or the pass fails."""
-    module = dict(model.named_modules()).get(path) if path else None
+    """The output of the stage at a path, or of the model; None if there is no such stage, or the pass fails."""
+    module = dict(model.named_modules()).get(path)
     if module is not None:
         seen: list[Any] = []
         with module.register_forward_hook(lambda module, args, result: seen.append(result)):
@@ -135,7 +131,8 @@ def made(mistake: Mistake, model: nn.Module, site: str = "") -> nn.Module | None
 def attempt(model: nn.Module, inputs: Sequence[Any]) -> Tensor | None:
     """Runs a copy; None if its mistake does not work with these shapes."""
     try:
-        return output_of(model, inputs)
+        with comparable(model), torch.no_grad():
+            return first_tensor(model(*inputs), model)
     except (RuntimeError, ValueError):
         return None
 

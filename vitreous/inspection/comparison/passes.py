@@ -54,18 +54,12 @@ def read_all_tokens(
     return args[:2], {name: value for name, value in kwargs.items() if name != "read"}
 
 
-def output_of(model: nn.Module, inputs: Sequence[Any]) -> Tensor:
-    """Runs a model in evaluation mode.
+def first_tensor(result: Any, model: nn.Module) -> Tensor:
+    """The first tensor of what a model returned.
 
     Raises:
-        ValueError: it returns no tensor.
+        ValueError: it returned none.
     """
-    with comparable(model), torch.no_grad():
-        return first_tensor(model(*inputs), model)
-
-
-def first_tensor(result: Any, model: nn.Module) -> Tensor:
-    """The first tensor of what a model returned."""
     tensor = next(tensors_in(result), None)
     if tensor is None:
         raise ValueError(f"{type(model).__name__} returned no tensor but {type(result).__name__}")
