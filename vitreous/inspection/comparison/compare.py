@@ -127,7 +127,9 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
     if error is not None and error.relative <= tolerance:
         return Comparison(True, None, None, tuple(alignment.matches), tolerance, error, note)
     if error is None and same(Value(theirs.output), Value(ours.output), tolerance):
-        difference, cause = other_layout(theirs, ours)
+        shapes = tuple(theirs.output.shape), tuple(ours.output.shape)
+        cause = f"The values are the same in another layout: reorder the axes to {shape_text(shapes[0])}."
+        difference = Difference("", "output", "output", "shape", *shapes)
         return Comparison(False, difference, cause, tuple(alignment.matches), tolerance, error)
     difference = first_difference(alignment, ours, whole=not stack_of(reference)[1])
     difference, cause = diagnose(difference, alignment, ours, theirs, inputs, tolerance)
@@ -197,13 +199,6 @@ def value_difference(stage: Stage, path: str | None, candidates: Sequence[Value]
         absolute=error.absolute,
         relative=error.relative,
     )
-
-
-def other_layout(reference: Pass, mine: Pass) -> tuple[Difference, str]:
-    """The difference between outputs with the same values in another layout."""
-    shapes = tuple(reference.output.shape), tuple(mine.output.shape)
-    cause = f"The values are the same in another layout: reorder the axes to {shape_text(shapes[0])}."
-    return Difference("", "output", "output", "shape", *shapes), cause
 
 
 def diagnose(
