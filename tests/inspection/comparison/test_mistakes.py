@@ -135,7 +135,7 @@ def test_norm_after_the_pooling_is_named():
     result = compare(mine, reference, X)
     assert result.first_difference.kind == "missing"
     assert result.first_difference.stage == "encoder.norm"
-    assert "norms after the pooling" in result.cause
+    assert "normalizes after the pooling" in result.cause
 
 
 def test_a_mistake_in_one_block_is_found_there():
