@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from vitreous.explain import drawing, figures
-from vitreous.explain.drawing import ACCENT, diverging, fitting, heat, inches, mosaic, render, save_figure, strength
+from vitreous.explain.drawing import HEAT, diverging, fitting, heat, inches, mosaic, render, save_figure, strength
 
 RANDOM = np.random.default_rng(0)
 LONG = "photos/a folder/with a name/that is much too long/to stand below a photo of a sheet/flower.jpg"
@@ -163,7 +163,7 @@ def test_a_map_goes_from_clear_to_strong():
     scores = np.array([[1.0, 3.0], [2.0, 1.0]], np.float32)
     assert strength(scores).tolist() == [[0, 1], [0.5, 0]]
     assert heat(scores)[..., 3].tolist() == [[0, 209], [round(209.1 / 2), 0]]
-    assert {tuple(color) for color in heat(scores)[..., :3].reshape(-1, 3).tolist()} == {ACCENT}
+    assert {tuple(color) for color in heat(scores)[..., :3].reshape(-1, 3).tolist()} == {HEAT}
 
 
 @pytest.mark.parametrize("scores", [np.zeros((2, 2)), np.full((2, 2), 0.25) + np.eye(2) * 1e-8])
@@ -247,7 +247,7 @@ def test_each_place_is_most_like_itself():
     alike = np.eye(9, dtype=np.float32).reshape(3, 3, 3, 3)
     figure = figures.similarity_figure(alike)
     own = [(i + (i + 0.4) / 3) / 3 for i in range(3)]
-    assert np.abs(colors_in(figure, 0, *((y, x) for y in own for x in own)) - ACCENT).max() <= 3
+    assert np.abs(colors_in(figure, 0, *((y, x) for y in own for x in own)) - HEAT).max() <= 3
     assert (colors_in(figure, 0, (0.2, 0.2)) == 255).all()
 
 

@@ -44,7 +44,6 @@ STYLE = {
     "svg.hashsalt": "vitreous",  # the same figure gives the same bytes
 }
 INK, SOFT, LINE, RAISED = "#16191d", "#5a6470", "#e2e6ea", "#f1f3f5"
-ACCENT = HEAT
 PALEST, GRAYEST = 0.35, 0.6  # a grayed photo is PALEST white + GRAYEST × its luminance
 PNG_DPI, SVG_DPI = 200, 110  # SVG_DPI is for embedded photos; everything else is vector graphics
 MARGIN, GAP, TEXT_LINE = 0.12, 0.06, 0.15  # inches
@@ -89,7 +88,7 @@ def heat(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns
 
 def tints(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
     """A map as shades of one color, nearly white at the smallest value."""
-    return mixed(strength(scores)[..., None], RAISED, ACCENT)
+    return mixed(strength(scores)[..., None], RAISED, HEAT)
 
 
 def strength(scores: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows columns"]:
@@ -103,7 +102,7 @@ def strength(scores: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows col
 def diverging(values: Float[ndarray, "*shape"]) -> UInt8[ndarray, "*shape 3"]:
     """Values from -1 to 1 as dark gray over white at 0 to the accent color."""
     size = np.abs(np.clip(values, -1, 1))[..., None]
-    return np.where(values[..., None] < 0, mixed(size, "#ffffff", "#3a4350"), mixed(size, "#ffffff", ACCENT))
+    return np.where(values[..., None] < 0, mixed(size, "#ffffff", "#3a4350"), mixed(size, "#ffffff", HEAT))
 
 
 def mixed(

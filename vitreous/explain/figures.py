@@ -126,7 +126,7 @@ def distance_figure(
     axes.grid(axis="y", color=drawing.LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.vlines(places, (mean - spread).ravel(), (mean + spread).ravel(), color="#9aa5b1", linewidth=0.6)
-    axes.scatter(places, mean.ravel(), s=9, color=[np.array(drawing.ACCENT) / 255], linewidths=0, zorder=2)
+    axes.scatter(places, mean.ravel(), s=9, color=[np.array(drawing.HEAT) / 255], linewidths=0, zorder=2)
     axes.set_xlim(-0.6, blocks - 0.4)
     axes.set_ylim(0, None)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=13))

@@ -14,7 +14,7 @@ FIRST, SECOND = "x = x + attention(norm1(x))", "x = x + mlp(norm2(x))"
 BOTH = f"{FIRST}, then {SECOND}"
 BLOCKS: tuple[tuple[str, str, dict[str, Any]], ...] = (  # wrong, hint, arguments of rebuild
     ("normalizes after each sum (post-norm)", f"Normalize first: {BOTH}", {"norms": (False, False), "post": True}),
-    ("adds the normed tokens in its skip connections", f"Keep x as it was before the norm: {BOTH}", {"normed": True}),
+    ("adds normalized tokens in its skip connections", f"Keep x as it was before the norm: {BOTH}", {"normed": True}),
     ("has no skip connection (residual) around the attention", f"Write {FIRST}", {"skips": (False, True)}),
     ("has no skip connection (residual) around the MLP", f"Write {SECOND}", {"skips": (True, False)}),
     ("has no skip connections (residuals)", f"Write {BOTH}", {"skips": (False, False)}),
