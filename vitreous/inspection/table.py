@@ -113,7 +113,7 @@ def pack(
         return width is None or total <= width
 
     shown = [columns for group in groups if (columns := [column for column in group if any(column.cells)])]
-    grids, left_out = [[names, *itertools.chain(*shown[:1])]], []
+    grids, left_out = [[names, *(shown[0] if shown else ())]], []
     for columns in shown[1:]:
         if fits([*grids[-1], *columns]):
             grids[-1] += columns
