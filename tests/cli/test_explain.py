@@ -47,8 +47,8 @@ def inputs_of(classifier: Classifier, paths: list[str]) -> torch.Tensor:
 
 
 def numbers(file: str) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as found:
-        return dict(found)
+    with np.load(file, allow_pickle=False) as result:
+        return dict(result)
 
 
 def table(file: str) -> list[dict[str, str]]:
@@ -91,11 +91,11 @@ def test_the_numbers_are_those_of_the_functions(here, monkeypatch, unpainted):
         "relevance": relevance(model, images),
     }
     for name, maps in expected.items():
-        found = numbers(f"out/{name}.npz")
-        assert found["images"].tolist() == IN_ORDER
-        assert found["maps"] == pytest.approx(maps.numpy(), rel=1e-4)
-        assert np.ptp(found["maps"]) > 0
-        assert (values(f"out/{name}.csv", (4, 4, 4)) == found["maps"]).all()
+        result = numbers(f"out/{name}.npz")
+        assert result["images"].tolist() == IN_ORDER
+        assert result["maps"] == pytest.approx(maps.numpy(), rel=1e-4)
+        assert np.ptp(result["maps"]) > 0
+        assert (values(f"out/{name}.csv", (4, 4, 4)) == result["maps"]).all()
         rows = table(f"out/{name}.csv")
         assert [(row["image"], row["row"], row["column"]) for row in (rows[0], rows[21])] == [
             ("new/1.png", "0", "0"),
@@ -106,8 +106,8 @@ def test_the_numbers_are_those_of_the_functions(here, monkeypatch, unpainted):
     assert heads["maps"] == pytest.approx(attention_maps(model, images[:1])[0].numpy(), rel=1e-4)
     assert (values("out/attention_heads.csv", (2, 3, 4, 4)) == heads["maps"]).all()
     distances = attention_distance(model, images).numpy()
-    found = numbers("out/distance.npz")
-    assert found["distances"] == pytest.approx(distances, rel=1e-4)
+    result = numbers("out/distance.npz")
+    assert result["distances"] == pytest.approx(distances, rel=1e-4)
     assert values("out/distance.csv", (2, 3), "mean") == pytest.approx(distances.mean(axis=0), rel=1e-4)
     assert values("out/distance.csv", (2, 3), "std") == pytest.approx(distances.std(axis=0), rel=1e-2)
     [tokens] = model.tokens(images, [1])
@@ -159,9 +159,9 @@ def test_a_class_can_be_chosen(here, capsys, unpainted):
     probabilities = classifier.model(images).softmax(dim=-1)[:, 2].tolist()
     assert {row["class_name"] for row in printed["classes"]} == {"fox"}
     assert [row["probability"] for row in printed["classes"]] == pytest.approx(probabilities, abs=1e-5)
-    found = numbers("out/relevance.npz")
-    assert found["class_names"].tolist() == ["fox"] * 4
-    assert found["maps"] == pytest.approx(relevance(classifier.model, images, torch.full((4,), 2)).numpy(), rel=1e-4)
+    result = numbers("out/relevance.npz")
+    assert result["class_names"].tolist() == ["fox"] * 4
+    assert result["maps"] == pytest.approx(relevance(classifier.model, images, torch.full((4,), 2)).numpy(), rel=1e-4)
     assert {row["class_name"] for row in table("out/relevance.csv")} == {"fox"}
 
 
@@ -274,9 +274,9 @@ def test_broken_images_are_skipped_named_and_counted(here, capsys, unpainted):
     assert summary == "2 of 4 images could not be read"
     classifier = load("model.safetensors", "cpu")
     expected = attention_rollout(classifier.model, inputs_of(classifier, ["new/1.png", "new/2.png"])).numpy()
-    found = numbers("out/rollout.npz")
-    assert found["images"].tolist() == ["new/1.png", "new/2.png"]
-    assert found["maps"] == pytest.approx(expected, rel=1e-4)
+    result = numbers("out/rollout.npz")
+    assert result["images"].tolist() == ["new/1.png", "new/2.png"]
+    assert result["maps"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ MISTAKES = {
         "x = x + self.attention(self.attention_norm(x))  # z'_l, equation 2\n"
         "        return x + self.mlp(self.mlp_norm(x))",
         "x = self.attention_norm(x + self.attention(x))\n        return self.mlp_norm(x + self.mlp(x))",
-        "norms after each sum (post-norm)",
+        "normalizes after each sum (post-norm)",
     ),
     "no first skip": (
         5,

@@ -54,8 +54,8 @@ def test_the_readout_is_what_the_head_reads(switch):
         return
     read = torch.einsum("bt,btd->bd", shares, tokens)
     both = model.config.distillation_token
-    wanted = tokens[:, :2].mean(dim=1) if both else model.head.pooling(tokens)
-    torch.testing.assert_close(read, wanted)
+    expected = tokens[:, :2].mean(dim=1) if both else model.head.pooling(tokens)
+    torch.testing.assert_close(read, expected)
 
 
 def test_only_a_classifier_reads_the_distillation_token():
@@ -79,14 +79,14 @@ def test_every_query_is_a_row_of_the_map(switch):
     rows, columns = model.grid(images)
     prefix = model.config.prefix_tokens
     maps = model.attention_weights(images)
-    found = attention_maps(model, images, query=(1, 2))
-    assert found.shape == (3, 3, 3, rows, columns)
-    assert found.std(dim=0).min() > 0
+    result = attention_maps(model, images, query=(1, 2))
+    assert result.shape == (3, 3, 3, rows, columns)
+    assert result.std(dim=0).min() > 0
     for block, weights in maps.items():
-        torch.testing.assert_close(found[:, block].flatten(2), weights[:, :, prefix + columns + 2, prefix:])
+        torch.testing.assert_close(result[:, block].flatten(2), weights[:, :, prefix + columns + 2, prefix:])
     for token in range(prefix):
-        found = attention_map(model, images, block=1, head=2, query=token)
-        torch.testing.assert_close(found.flatten(1), maps[1][:, 2, token, prefix:])
+        result = attention_map(model, images, block=1, head=2, query=token)
+        torch.testing.assert_close(result.flatten(1), maps[1][:, 2, token, prefix:])
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -94,10 +94,10 @@ def test_by_default_the_last_block_shows_what_the_head_reads(switch):
     model = small_model(switch)
     images = images_for(model.config)
     mean = model.attention_weights(images)[2].mean(dim=1)
-    wanted = torch.einsum("bq,bqt->bt", readout(model, images), mean)
-    found = attention_map(model, images)
-    torch.testing.assert_close(found, over_patches(model, images, wanted))
-    with_prefix = found.sum(dim=(1, 2)) + wanted[:, : model.config.prefix_tokens].sum(dim=1)
+    expected = torch.einsum("bq,bqt->bt", readout(model, images), mean)
+    result = attention_map(model, images)
+    torch.testing.assert_close(result, over_patches(model, images, expected))
+    with_prefix = result.sum(dim=(1, 2)) + expected[:, : model.config.prefix_tokens].sum(dim=1)
     torch.testing.assert_close(with_prefix, torch.ones(3))
     assert model.config.class_token == (switch not in POOLED)
 
@@ -106,8 +106,8 @@ def test_blocks_are_in_the_given_order():
     model = small_model()
     images = images_for(model.config)
     every = attention_maps(model, images)
-    some = attention_maps(model, images, [-1, 0])
-    torch.testing.assert_close(some, every[:, [2, 0]])
+    chosen = attention_maps(model, images, [-1, 0])
+    torch.testing.assert_close(chosen, every[:, [2, 0]])
     torch.testing.assert_close(attention_map(model, images, block=-2), every[:, 1].mean(dim=1))
     torch.testing.assert_close(attention_map(model, images, block=1, head=0), every[:, 1, 0])
 
@@ -159,11 +159,11 @@ def test_explicit_attention_gives_the_same_logits(switch):
     model = small_model(switch)
     images = images_for(model.config)
     with torch.no_grad():
-        wanted = model(images)
+        expected = model(images)
         with ExplicitAttention() as explicit:
-            found = model(images)
-    assert (wanted[0] - wanted[1]).abs().max() > 1e-2
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+            result = model(images)
+    assert (expected[0] - expected[1]).abs().max() > 1e-2
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
     for weights, block in zip(explicit.maps, model.attention_weights(images).values(), strict=False):
         torch.testing.assert_close(weights, block[:, :, : weights.shape[2]])
     assert len(explicit.maps) == 3 + (switch == "attention pooling")
@@ -175,6 +175,6 @@ def test_explicit_attention_gives_the_same_logits(switch):
 def test_half_precision_gives_numbers_in_single():
     model = small_model().to(torch.bfloat16)
     images = images_for(model.config).to(torch.bfloat16)
-    found = attention_map(model, images)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, attention_map(small_model(), images.float()), rtol=0.2, atol=0.02)
+    result = attention_map(model, images)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, attention_map(small_model(), images.float()), rtol=0.2, atol=0.02)

@@ -16,7 +16,7 @@ from vitreous.model.variants import variant
 
 def curve(model, images):
     rows, columns = model.grid(images)
-    scores = images.mean(dim=1)[:, :rows, :columns]  # of each image its own, some numbers or other
+    scores = images.mean(dim=1)[:, :rows, :columns]  # different for each image; any numbers will do
     return deletion_curve(model, images, scores, torch.ones(len(images), dtype=torch.int64), steps=3)
 
 
@@ -51,9 +51,9 @@ def hooks(model):
     return [
         hook
         for module in model.modules()
-        for kind, there in vars(module).items()
+        for kind, hooks in vars(module).items()
         if kind.endswith(("_hooks", "_with_kwargs", "_always_called"))
-        for hook in there
+        for hook in hooks
     ]
 
 
@@ -84,15 +84,15 @@ def test_a_model_stays_as_it_was(name, frozen):
     """Also one in training, and for a caller without gradients: dropout is off, the numbers are the same."""
     model = small_model("attention pooling", dropout=0.5, stochastic_depth=0.5, patch_dropout=0.5)
     images = images_for(model.config)
-    wanted = ANALYSES[name](model, images)
+    expected = ANALYSES[name](model, images)
     model.train().requires_grad_(not frozen)
     model.head.eval()
     modes = [module.training for module in model.modules()]
     state = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.inference_mode():
-        found = ANALYSES[name](model, images.clone())
-    torch.testing.assert_close(found, wanted)
-    assert not found.requires_grad
+        result = ANALYSES[name](model, images.clone())
+    torch.testing.assert_close(result, expected)
+    assert not result.requires_grad
     assert not ANALYSES[name](model, images).requires_grad
     assert [module.training for module in model.modules()] == modes
     assert all(p.grad is None and p.requires_grad is not frozen for p in model.parameters())

@@ -19,8 +19,8 @@ class Brightness(VisionTransformer):
     weights = torch.tensor([[0.1, 2.0], [-1.0, 0.5]])
 
     def forward(self, images):
-        found = (images[:, 0, ::4, ::4] * self.weights).sum(dim=(1, 2))
-        return torch.stack([torch.zeros_like(found), found], dim=1)
+        result = (images[:, 0, ::4, ::4] * self.weights).sum(dim=(1, 2))
+        return torch.stack([torch.zeros_like(result), result], dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def known():
 def test_each_step_deletes_the_highest_scores_that_are_left():
     model, images = known()
     scores = model.weights.expand(2, 2, 2)  # the order of deletion: 2, ½, 0.1, -1
-    found = deletion_curve(model, images, scores, torch.ones(2, dtype=torch.int64), steps=5)
+    result = deletion_curve(model, images, scores, torch.ones(2, dtype=torch.int64), steps=5)
     sums = torch.tensor([1.6, -0.4, -0.9, -1.0, 0.0])
-    torch.testing.assert_close(found, torch.stack([sums, 2 * sums]).sigmoid())
+    torch.testing.assert_close(result, torch.stack([sums, 2 * sums]).sigmoid())
     other = deletion_curve(model, images, -scores, torch.zeros(2, dtype=torch.int64), steps=3)
     torch.testing.assert_close(other[0], 1 - torch.tensor([1.6, 2.5, 0.0]).sigmoid())  # -1 and 0.1 go first
 
@@ -69,10 +69,10 @@ def test_each_step_deletes_the_highest_scores_that_are_left():
 def test_deleted_patches_have_the_mean_color():
     images = torch.randn(2, 3, 4, 6)
     deleted = torch.tensor([[[True, False, False], [False, False, True]]]).repeat(2, 1, 1)
-    found = without(images, deleted)
-    assert found[:, :, :2, :2].abs().max() == 0
-    assert found[:, :, 2:, 4:].abs().max() == 0
-    kept = (found == images).all(dim=(0, 1))
+    result = without(images, deleted)
+    assert result[:, :, :2, :2].abs().max() == 0
+    assert result[:, :, 2:, 4:].abs().max() == 0
+    kept = (result == images).all(dim=(0, 1))
     assert kept.sum() == 24 - 8
 
 
@@ -81,13 +81,13 @@ def test_a_curve_goes_from_the_image_to_nothing(switch):
     model = small_model(switch)
     images = images_for(model.config)
     classes = torch.tensor([0, 3, 6])
-    found = deletion_curve(model, images, torch.rand(len(images), *model.grid(images)), classes)
-    assert found.shape == (3, 11)
+    result = deletion_curve(model, images, torch.rand(len(images), *model.grid(images)), classes)
+    assert result.shape == (3, 11)
     with torch.no_grad():
         whole, nothing = (model(x).softmax(dim=1)[torch.arange(3), classes] for x in (images, 0 * images))
-    torch.testing.assert_close(found[:, 0], whole)
-    torch.testing.assert_close(found[:, -1], nothing)
-    assert found.std(dim=1).min() > 0
+    torch.testing.assert_close(result[:, 0], whole)
+    torch.testing.assert_close(result[:, -1], nothing)
+    assert result.std(dim=1).min() > 0
 
 
 @pytest.mark.parametrize(

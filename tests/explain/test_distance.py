@@ -29,11 +29,11 @@ def blind(model):
 
 
 def test_distances_are_between_centers():
-    found = distances((2, 3), STRIDE)
-    assert found[0, 1] == 4
-    assert found[0, 3] == 8
-    assert found[2, 3] == math.hypot(8, 8)  # (0, 2) to (1, 0)
-    assert torch.equal(found, found.T)
+    result = distances((2, 3), STRIDE)
+    assert result[0, 1] == 4
+    assert result[0, 3] == 8
+    assert result[2, 3] == math.hypot(8, 8)  # (0, 2) to (1, 0)
+    assert torch.equal(result, result.T)
 
 
 def test_identity_has_no_distance():
@@ -43,8 +43,8 @@ def test_identity_has_no_distance():
 @pytest.mark.parametrize("grid", [(1, 2), (2, 3), (5, 1), (4, 4)])
 def test_uniform_attention_has_the_closed_form(grid):
     patches = grid[0] * grid[1]
-    found = mean_distance(torch.full((1, 1, patches, patches), 1 / patches), grid, STRIDE)
-    assert found.item() == pytest.approx(uniform_distance(grid, STRIDE), rel=1e-6)
+    result = mean_distance(torch.full((1, 1, patches, patches), 1 / patches), grid, STRIDE)
+    assert result.item() == pytest.approx(uniform_distance(grid, STRIDE), rel=1e-6)
 
 
 def test_rows_are_divided_by_their_sums_and_empty_ones_left_out():
@@ -55,9 +55,9 @@ def test_rows_are_divided_by_their_sums_and_empty_ones_left_out():
 @pytest.mark.parametrize("switch", ["the paper's", "registers", "mean pooling", "rectangles", "hybrid"])
 def test_a_model_that_looks_everywhere(switch):
     model = blind(small_model(switch))
-    found = attention_distance(model, images_for(model.config))
-    wanted = uniform_distance(model.config.grid, model.config.token_stride)
-    torch.testing.assert_close(found, torch.full((3, 3, 3), wanted))
+    result = attention_distance(model, images_for(model.config))
+    expected = uniform_distance(model.config.grid, model.config.token_stride)
+    torch.testing.assert_close(result, torch.full((3, 3, 3), expected))
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 10.0])
@@ -72,18 +72,18 @@ def test_a_model_in_which_each_patch_sees_itself(sharpness):
         block.attention_norm.bias.zero_()
         block.attention.qkv.weight[:96] = sharpness * torch.eye(48).repeat(2, 1)
         block.attention.qkv.bias[:96] = 0
-    found = attention_distance(model, images_for(model.config))
-    wanted = 0.0 if sharpness else uniform_distance((4, 4), (8, 8))
-    torch.testing.assert_close(found, torch.full((3, 1, 1), wanted), rtol=1e-5, atol=1e-4)
+    result = attention_distance(model, images_for(model.config))
+    expected = 0.0 if sharpness else uniform_distance((4, 4), (8, 8))
+    torch.testing.assert_close(result, torch.full((3, 1, 1), expected), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_every_head_of_every_model_has_a_distance(switch):
     model = small_model(switch)
     images = images_for(model.config)
-    found = attention_distance(model, images)
-    assert found.shape == (3, 3, 3)
-    assert found.std() > 0
+    result = attention_distance(model, images)
+    assert result.shape == (3, 3, 3)
+    assert result.std() > 0
     prefix, grid, stride = model.config.prefix_tokens, model.config.grid, model.config.token_stride
     between = model.attention_weights(images)[1][2, 1, prefix:, prefix:]  # image 2, block 1, head 1
     places = [(r * stride[0], c * stride[1]) for r in range(grid[0]) for c in range(grid[1])]
@@ -91,4 +91,4 @@ def test_every_head_of_every_model_has_a_distance(switch):
         sum(w * math.dist(place, other) for w, other in zip(row, places, strict=True)) / sum(row)
         for place, row in zip(places, between.tolist(), strict=True)
     ]
-    assert found[2, 1, 1].item() == pytest.approx(sum(far) / len(far), rel=1e-4)
+    assert result[2, 1, 1].item() == pytest.approx(sum(far) / len(far), rel=1e-4)

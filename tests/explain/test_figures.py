@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from vitreous.explain import drawing, figures
-from vitreous.explain.drawing import ACCENT, diverging, fitting, heat, inches, mosaic, render, save_figure, strength
+from vitreous.explain.drawing import HEAT, diverging, fitting, heat, inches, mosaic, render, save_figure, strength
 
 RANDOM = np.random.default_rng(0)
 LONG = "photos/a folder/with a name/that is much too long/to stand below a photo of a sheet/flower.jpg"
@@ -27,7 +27,7 @@ def values(*shape: int) -> np.ndarray:
 
 def sheet(count: int, height: int = 64, width: int = 64, grid: tuple[int, int] = (4, 4)) -> Figure:
     captions = [[LONG, "a class with a name that is too long to stand below a photo of a sheet 12.3%"]] * count
-    return figures.map_sheet([photo(height, width) for _ in range(count)], values(count, *grid), captions, "a note")
+    return figures.photo_sheet([photo(height, width) for _ in range(count)], values(count, *grid), captions, "a note")
 
 
 def similarity(rows: int, columns: int) -> Figure:
@@ -40,8 +40,8 @@ FIGURES = {
     "a sheet": lambda: sheet(7),
     "wide photos": lambda: sheet(4, 32, 128, (2, 8)),
     "tall photos": lambda: sheet(4, 128, 16, (8, 1)),
-    "gray photos": lambda: figures.map_sheet([photo(channels=1)], values(1, 4, 4), [["a"]]),
-    "colors": lambda: figures.color_sheet([photo()], values(1, 4, 4, 3), [["a"]], "a note"),
+    "gray photos": lambda: figures.photo_sheet([photo(channels=1)], values(1, 4, 4), [["a"]]),
+    "colors": lambda: figures.photo_sheet([photo()], values(1, 4, 4, 3), [["a"]], "a note"),
     "explanation": lambda: figures.photo_with_maps(photo(), [("rollout", values(4, 4)), (LONG, values(4, 4))], "a 9%"),
     "one head": lambda: figures.heads_sheet(photo(), values(1, 1, 4, 4), LONG, "a note that is wider than the rest"),
     "heads of B/16": lambda: figures.heads_sheet(photo(), values(12, 12, 14, 14), LONG, "a note"),
@@ -137,7 +137,7 @@ def test_a_figure_leaves_matplotlib_as_it_was():
 
 @pytest.mark.parametrize("name", ["$x^2$", "\x1b[31mred\n", "猫.jpg", "", "<b>&amp;</b>", "\udce9.jpg"])
 def test_any_name_is_only_text(name: str):
-    figure = figures.map_sheet([photo()], values(1, 4, 4), [[name]], "a note")
+    figure = figures.photo_sheet([photo()], values(1, 4, 4), [[name]], "a note")
     assert render(figure, "png")
     svg = render(figure, "svg").decode()
     assert "\x1b" not in svg
@@ -163,7 +163,7 @@ def test_a_map_goes_from_clear_to_strong():
     scores = np.array([[1.0, 3.0], [2.0, 1.0]], np.float32)
     assert strength(scores).tolist() == [[0, 1], [0.5, 0]]
     assert heat(scores)[..., 3].tolist() == [[0, 209], [round(209.1 / 2), 0]]
-    assert {tuple(color) for color in heat(scores)[..., :3].reshape(-1, 3).tolist()} == {ACCENT}
+    assert {tuple(color) for color in heat(scores)[..., :3].reshape(-1, 3).tolist()} == {HEAT}
 
 
 @pytest.mark.parametrize("scores", [np.zeros((2, 2)), np.full((2, 2), 0.25) + np.eye(2) * 1e-8])
@@ -193,7 +193,7 @@ def test_each_photo_stands_beside_its_own_map():
     hot = [(0, 0), (1, 2), (3, 3), (2, 1)]
     for i, place in enumerate(hot):
         maps[i][place] = 0.1 * (i + 1)
-    figure = figures.map_sheet([dark + 60 * i for i in range(4)], maps, [["a"]] * 4)
+    figure = figures.photo_sheet([dark + 60 * i for i in range(4)], maps, [["a"]] * 4)
     for i, (row, column) in enumerate(hot):
         assert np.abs(colors_in(figure, 2 * i, (0.5, 0.5)) - 60 * i).max() <= 1
         here, elsewhere = ((row + 0.5) / 4, (column + 0.5) / 4), ((row + 0.5) / 4, ((column + 2) % 4 + 0.5) / 4)
@@ -205,7 +205,7 @@ def test_each_photo_stands_beside_its_own_map():
 def test_a_photo_of_few_pixels_shows_them_as_squares():
     tiny = np.zeros((2, 2, 3), np.uint8)
     tiny[0, 1] = 200
-    figure = figures.map_sheet([tiny], values(1, 2, 2), [["a"]])
+    figure = figures.photo_sheet([tiny], values(1, 2, 2), [["a"]])
     colors = colors_in(figure, 0, (0.45, 0.55), (0.05, 0.95), (0.45, 0.45), (0.55, 0.55))
     assert np.abs(colors - np.array([[200], [200], [0], [0]])).max() <= 1
 
@@ -247,7 +247,7 @@ def test_each_place_is_most_like_itself():
     alike = np.eye(9, dtype=np.float32).reshape(3, 3, 3, 3)
     figure = figures.similarity_figure(alike)
     own = [(i + (i + 0.4) / 3) / 3 for i in range(3)]
-    assert np.abs(colors_in(figure, 0, *((y, x) for y in own for x in own)) - ACCENT).max() <= 3
+    assert np.abs(colors_in(figure, 0, *((y, x) for y in own for x in own)) - HEAT).max() <= 3
     assert (colors_in(figure, 0, (0.2, 0.2)) == 255).all()
 
 

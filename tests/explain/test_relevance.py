@@ -48,7 +48,7 @@ def logits_of(model, images, changes):
     return model.head.classifier(y), [*maps, a]
 
 
-def slow_relevance(model, image, wanted):
+def slow_relevance(model, image, class_index):
     """Ā of every attention and the relevance of all tokens for a class, with gradients by finite differences."""
     with torch.no_grad():
         unchanged = [0.0] * (model.config.depth + 1)
@@ -61,7 +61,7 @@ def slow_relevance(model, image, wanted):
                 logits_of(model, image.expand(count, -1, -1, -1), [*unchanged[:i], change, *unchanged[i + 1 :]])[0]
                 for change in (single, -single)
             )
-            gradient = ((above - below)[:, wanted] / (2 * STEP)).reshape(a.shape)
+            gradient = ((above - below)[:, class_index] / (2 * STEP)).reshape(a.shape)
             weighted.append((gradient * a).clamp(min=0)[0].mean(dim=0))
     total = torch.eye(weighted[0].shape[-1], dtype=image.dtype)
     for block in weighted[: model.config.depth]:
@@ -76,10 +76,10 @@ def test_relevance_agrees_with_finite_differences(switch):
     model = small_model(switch, **TINY).double()
     image = images_for(model.config, batch=1).double()
     prefix = model.config.prefix_tokens
-    found = relevance(model, image, torch.tensor([2]))
-    weighted, wanted = slow_relevance(model, image, 2)
-    assert wanted[prefix:].std() > 1e-4
-    torch.testing.assert_close(found.flatten().double(), wanted[prefix:], rtol=1e-4, atol=1e-6)
+    result = relevance(model, image, torch.tensor([2]))
+    weighted, expected = slow_relevance(model, image, 2)
+    assert expected[prefix:].std() > 1e-4
+    torch.testing.assert_close(result.flatten().double(), expected[prefix:], rtol=1e-4, atol=1e-6)
     by_block = gradient_attention(model, image, 0, torch.tensor([2]))
     shares = readout(model, image)[0].double()
     torch.testing.assert_close(by_block.flatten().double(), (shares @ weighted[0])[prefix:], rtol=1e-4, atol=1e-6)
@@ -123,9 +123,9 @@ def test_the_last_block_keeps_only_what_the_head_reads():
 def test_checkpointed_activations_change_nothing():
     model = small_model()
     images = images_for(model.config)
-    wanted = relevance(model, images)
+    expected = relevance(model, images)
     model.encoder.checkpoint_activations = True
-    torch.testing.assert_close(relevance(model, images), wanted)
+    torch.testing.assert_close(relevance(model, images), expected)
     assert model.encoder.checkpoint_activations
 
 

@@ -25,13 +25,13 @@ def test_three_tokens_by_hand():
         [Fraction(1, 2), Fraction(1, 8), Fraction(3, 8)],
     ]
     maps = [[first_head, other_head], [[[1, 0, 0]] * 3] * 2]
-    found = roll(torch.tensor([block], dtype=torch.float32) for block in maps)
-    np.testing.assert_allclose(found[0].numpy(), np.array(product, dtype=float), atol=1e-7)
+    result = roll(torch.tensor([block], dtype=torch.float32) for block in maps)
+    np.testing.assert_allclose(result[0].numpy(), np.array(product, dtype=float), atol=1e-7)
 
 
 def test_rows_that_do_not_sum_to_1_are_renormalized():
-    found = roll([torch.full((1, 1, 2, 2), 0.25)])  # ½A + ½I is ⅝ and ⅛
-    np.testing.assert_allclose(found[0], [[5 / 6, 1 / 6], [1 / 6, 5 / 6]], rtol=1e-6)
+    result = roll([torch.full((1, 1, 2, 2), 0.25)])  # ½A + ½I is ⅝ and ⅛
+    np.testing.assert_allclose(result[0], [[5 / 6, 1 / 6], [1 / 6, 5 / 6]], rtol=1e-6)
 
 
 def test_without_maps_there_is_no_rollout():
@@ -46,11 +46,11 @@ def test_a_model_is_rolled_out_from_what_its_head_reads(switch):
     weights = model.attention_weights(images)
     whole = roll(weights.values())
     torch.testing.assert_close(whole.sum(dim=-1), torch.ones(whole.shape[:2]))
-    found = attention_rollout(model, images)
+    result = attention_rollout(model, images)
     for image in range(3):
-        wanted = readout(model, images)[image].numpy()
+        expected = readout(model, images)[image].numpy()
         for block in (2, 1, 0):  # the later one first, as a row vector
             mean = weights[block][image].detach().numpy().mean(axis=0)
-            wanted = wanted @ (mean + np.eye(len(mean))) / 2
-        np.testing.assert_allclose(found[image].flatten(), wanted[model.config.prefix_tokens :], rtol=1e-4)
-    assert not torch.allclose(found[0], found[1], rtol=1e-3)
+            expected = expected @ (mean + np.eye(len(mean))) / 2
+        np.testing.assert_allclose(result[image].flatten(), expected[model.config.prefix_tokens :], rtol=1e-4)
+    assert not torch.allclose(result[0], result[1], rtol=1e-3)

@@ -31,16 +31,16 @@ def titles(trace, width):
 @pytest.mark.parametrize("name", ["mu/16", "B/16"])
 def test_no_width_takes_a_stage_s_equation_shapes_or_costs(name, width):
     trace = inspect(name)
-    found = titles(trace, width)
-    assert [title for title in found if title in COLUMNS] == list(COLUMNS)
+    result = titles(trace, width)
+    assert [title for title in result if title in COLUMNS] == list(COLUMNS)
     assert "MSA(LN(zℓ₋₁)) + zℓ₋₁ (2)" in "\n".join(text(trace, width))  # noqa: RUF001
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, None])
 def test_values_come_in_addition(width):
     trace = inspect("mu/16", torch.randn(1, 3, 32, 32))
-    found = titles(trace, width)
-    assert [title for title in found if title in COLUMNS + STATISTICS] == [*COLUMNS, *STATISTICS]
+    result = titles(trace, width)
+    assert [title for title in result if title in COLUMNS + STATISTICS] == [*COLUMNS, *STATISTICS]
     lines = text(trace, width)
     assert width is None or max(len(line) for line in lines if not line.endswith(".")) <= width
     grids = lay_out(trace, width).grids

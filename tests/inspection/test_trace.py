@@ -159,12 +159,12 @@ def test_sums_hold_the_values_of_equations_2_and_3():
     block = model.encoder.blocks[0]
     middle = z0 + block.attention(block.attention_norm(z0))
     for path, tensor in (("position_embedding", z0), ("encoder.blocks.0:add", middle)):
-        found = rows[path].statistics
-        assert found.mean == pytest.approx(tensor.mean().item(), abs=1e-5)
-        assert found.std == pytest.approx(tensor.std(correction=0).item(), rel=1e-4)
-        assert (found.min, found.max) == pytest.approx((tensor.min().item(), tensor.max().item()))
-        assert found.token_norm == pytest.approx(tensor.norm(dim=-1).mean().item(), rel=1e-4)
-        assert found.non_finite == 0
+        result = rows[path].statistics
+        assert result.mean == pytest.approx(tensor.mean().item(), abs=1e-5)
+        assert result.std == pytest.approx(tensor.std(correction=0).item(), rel=1e-4)
+        assert (result.min, result.max) == pytest.approx((tensor.min().item(), tensor.max().item()))
+        assert result.token_norm == pytest.approx(tensor.norm(dim=-1).mean().item(), rel=1e-4)
+        assert result.non_finite == 0
 
 
 def test_the_last_block_s_single_token_is_seen_and_explained():

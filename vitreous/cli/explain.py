@@ -66,7 +66,7 @@ def command(
     paths = find_images(images or [])
     check_unused(out)
 
-    from vitreous.explain.analyses import OF_THE_MODEL, Options
+    from vitreous.explain.analyses import OF_THE_MODEL, Options, Results
     from vitreous.explain.explanation import class_number
     from vitreous.explain.writing import write_results
     from vitreous.support.files import atomic_folder
@@ -82,7 +82,8 @@ def command(
     print_readout(options, classifier.model)
     faults: list[BadImage] = []
     with atomic_folder(out) as folder:
-        results = compute(classifier, class_names, options, paths, faults)
+        results = Results(classifier.model, options, class_names)
+        compute(results, classifier, paths, faults)
         notes = write_results(results, folder)
     print_results(out, results, notes, skipped, faults, as_json)
     exit_if_unreadable(faults, paths)
@@ -114,15 +115,17 @@ def supported(names: Sequence[str], model: "VisionTransformer", strict: bool) ->
     Raises:
         InputError: one is not supported, and `strict`.
     """
-    from vitreous.explain.analyses import obstacle
+    from vitreous.explain.analyses import check_support
 
     skipped = {}
     for name in names:
-        if (reason := obstacle(name, model)) is not None:
+        try:
+            check_support(name, model)
+        except InputError as error:
             if strict:
-                raise InputError(f"there is no {name}: {reason.cause}", reason.hint)
-            skipped[name] = reason.cause
-            print(printable(f"no {name}: {reason.cause}"), file=sys.stderr)
+                raise InputError(f"there is no {name}: {error.cause}", error.hint) from error
+            skipped[name] = error.cause
+            print(printable(f"no {name}: {error.cause}"), file=sys.stderr)
     return tuple(name for name in names if name not in skipped), skipped
 
 
@@ -140,30 +143,23 @@ def parse_query(text: str | None, model: "VisionTransformer") -> "Query":
     return (first, second[0]) if second else first
 
 
-def compute(
-    classifier: "Classifier",
-    class_names: Sequence[str],
-    options: "Options",
-    paths: Sequence[str],
-    faults: "list[BadImage]",
-) -> "Results":
+def compute(results: "Results", classifier: "Classifier", paths: Sequence[str], faults: "list[BadImage]") -> None:
     """Computes the analyses, a few images at a time; unreadable images go to `faults`.
 
     Raises:
         InputError: no image could be read, or there is no such head or query.
     """
-    from vitreous.explain.analyses import FOR_A_CLASS, OF_THE_MODEL, Results
+    from vitreous.explain.analyses import FOR_A_CLASS, OF_THE_MODEL
     from vitreous.explain.chunks import images_at_once
 
-    results = Results(classifier.model, options, class_names)
-    if {*options.analyses} <= {*OF_THE_MODEL}:
-        return results
-    with_gradient = bool({*options.analyses} & {*FOR_A_CLASS})
+    analyses = {*results.options.analyses}
+    if analyses <= {*OF_THE_MODEL}:
+        return
+    with_gradient = bool(analyses & {*FOR_A_CLASS})
     image_size = classifier.preprocessing.image_size
     batch_size = min(MOST_AT_ONCE, images_at_once(classifier.model.config, image_size, with_gradient))
     for names, pixels, inputs in read_inputs(paths, classifier, batch_size, faults):
         results.add(names, pixels, inputs)
-    return results
 
 
 def print_readout(options: "Options", model: "VisionTransformer") -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +14,8 @@ from vitreous.support.text import printable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vitreous.data.preprocessing import Preprocessing
+    from vitreous.classifier import Classifier
     from vitreous.inspection.table import Table
-    from vitreous.model.vit import VisionTransformer
 
 
 def command(
@@ -46,37 +45,28 @@ def command(
 ) -> None:
     """Show the inputs and outputs of every stage of a model, from image to class."""
     from vitreous.data.images import decode_image
-    from vitreous.inspection.table import lay_out, plain_table
+    from vitreous.inspection.table import lay_out
     from vitreous.inspection.trace import inspect
     from vitreous.support.host import tune_host
 
     tune_host()
     check_page(html, image)
-    opened = open_model(model, family, settings, with_weights=image is not None)
+    classifier, fresh = open_model(model, family, settings, with_weights=image is not None)
     photo = None if image is None else decode_image(image)
-    pixels = [] if photo is None else [opened.preprocessing([photo]).to(next(opened.model.parameters()).device)]
-    trace = inspect(opened.model, *pixels, level=level, values=image is not None)
+    device = next(classifier.model.parameters()).device
+    pixels = [] if photo is None else [classifier.preprocessing([photo]).to(device)]
+    trace = inspect(classifier.model, *pixels, level=level, values=image is not None)
     if as_json:
-        fields = {"name": model, "fresh_weights": opened.fresh, **trace.to_dict()}
+        fields = {"name": model, "fresh_weights": fresh, **trace.to_dict()}
         print(json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         table = lay_out(trace, fold=not all_blocks)
-        if opened.fresh and image is not None:
+        if fresh and image is not None:
             table.notes.append("The weights are random: the values say nothing about a trained model.")
-        if not print_colored(table):
-            print(plain_table(table))
+        print_table(table)
     if html is not None and photo is not None:
-        write_page(html, opened, photo, model)
+        write_page(html, classifier, photo, model, fresh)
         print(f"the walk is in {printable(str(html))}", file=sys.stderr if as_json else sys.stdout)
-
-
-class Opened(NamedTuple):
-    """A model, what it expects, and its classes."""
-
-    model: "VisionTransformer"
-    preprocessing: "Preprocessing"
-    class_names: tuple[str, ...] | None
-    fresh: bool  # whether its weights are random
 
 
 def check_page(html: Path | None, image: Path | None) -> None:
@@ -94,39 +84,37 @@ def check_page(html: Path | None, image: Path | None) -> None:
         )
 
 
-def write_page(html: Path, opened: Opened, photo: "Image", name: str) -> None:
+def write_page(html: Path, classifier: "Classifier", photo: "Image", name: str, fresh: bool) -> None:
     """Writes the page, atomically."""
     from vitreous.pages.walk import walk_page
     from vitreous.support.files import write_text
 
-    model, preprocessing, class_names, fresh = opened
     shown = name if fresh else Path(name).name or name  # the last part of a path
-    write_text(html, walk_page(model, photo, preprocessing, class_names, shown, fresh))
+    page = walk_page(classifier.model, photo, classifier.preprocessing, classifier.class_names, shown, fresh)
+    write_text(html, page)
 
 
-def open_model(model: str, family: str | None, settings: list[str] | None, with_weights: bool) -> Opened:
-    """Opens a model file, or builds a variant with fresh weights.
+def open_model(
+    model: str, family: str | None, settings: list[str] | None, with_weights: bool
+) -> tuple["Classifier", bool]:
+    """Opens a model file, or builds a variant; returns also whether it is a variant, whose weights are random.
 
-    Args:
-        model: name of a variant, or path of the weights.
-        family: checkpoint family of the file.
-        settings: config fields that the file does not record, such as "num_heads=3".
-        with_weights: whether a variant gets weights, or only shapes and costs, without memory.
+    A variant built without weights needs no memory, and has only shapes and costs.
 
     Raises:
-        InputError: no such variant or file, or a family or settings for a variant.
-        ValueError: the variant's patches do not divide its image.
+        InputError: no such variant or file, patches that do not divide the image, or a family or settings for a variant.
     """
+    from vitreous.checkpoints.store import StoredModel
+    from vitreous.classifier import Classifier
     from vitreous.data.preprocessing import Preprocessing
     from vitreous.inspection.trace import named
     from vitreous.model.variants import NAMES, SIZES, variant
 
     if Path(model).expanduser().exists() or ":" in model:
-        classifier = open_classifier(model, family, settings)
-        return Opened(classifier.model, classifier.preprocessing, classifier.class_names, fresh=False)
+        return open_classifier(model, family, settings), False
     try:
         config = variant(model)
-    except ValueError as error:
+    except InputError as error:
         size, _, patch = model.partition("/")
         if size in SIZES and patch.isdecimal() and int(patch):
             raise  # any patch size is a variant: the name is valid, the size is not
@@ -136,29 +124,17 @@ def open_model(model: str, family: str | None, settings: list[str] | None, with_
         raise InputError(
             f"{model} is a variant: it has no checkpoint family or settings", "leave out --family and --set"
         )
-    return Opened(named(model, on_meta=not with_weights), Preprocessing(config.image_size), None, fresh=True)
+    stored = StoredModel(named(model, on_meta=not with_weights), Preprocessing(config.image_size))
+    return Classifier(stored), True
 
 
-def print_colored(table: "Table") -> bool:
-    """Prints the table in color on a terminal; returns whether the output is one."""
+def print_table(table: "Table") -> None:
+    """Prints the table; on a terminal with bold headings and dim notes."""
     from rich.console import Console
-    from rich.table import Table as Grid
     from rich.text import Text
 
+    from vitreous.inspection.table import styled_lines
+
     console = Console(highlight=False)
-    if not console.is_terminal:
-        return False
-    console.print(Text(table.title, style="bold"))
-    for columns in table.grids:
-        console.print()
-        grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-        for column in columns:
-            grid.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
-        for line, cells in zip(table.lines, zip(*(c.cells for c in columns), strict=True), strict=True):
-            heading = not line.stages or line.name == "total"
-            grid.add_row(*map(Text, cells), style="bold" if heading else None)
-        console.print(grid)
-    console.print()
-    for note in table.notes:
-        console.print(Text(printable(note), style="dim"))
-    return True
+    for line, style in styled_lines(table):
+        console.print(Text(line, style), soft_wrap=not console.is_terminal)

@@ -61,9 +61,8 @@ def draw_shots(
     """
     counts = np.bincount(labels, minlength=classes)
     if not len(labels) or (shots is not None and not 0 < shots <= counts.min()):
-        cause = (
-            f"cannot draw {'any' if shots is None else shots} shots per class: the smallest has {counts.min()} images"
-        )
+        count = "any" if shots is None else shots
+        cause = f"cannot draw {count} shots per class: the smallest has {counts.min()} images"
         raise InputError(cause, "use from 1 to that many shots, or add images")
     if shots is None:
         return np.arange(len(labels))

@@ -88,11 +88,11 @@ def per_class(matrix: Int64[ndarray, "classes classes"]) -> list[ClassScore]:
     """Precision, recall and F1 of each class, from the confusion matrix."""
     hits, truths, predicted = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
     return [
-        ClassScore(share(hit, p), share(hit, truth), share(2 * hit, p + truth), truth)
+        ClassScore(quotient(hit, p), quotient(hit, truth), quotient(2 * hit, p + truth), truth)
         for hit, truth, p in zip(hits, truths, predicted, strict=True)
     ]
 
 
-def share(part: int, whole: int) -> float | None:
-    """The quotient; None if `whole` is 0."""
+def quotient(part: int, whole: int) -> float | None:
+    """The share of a part; None if the whole is 0."""
     return part / whole if whole else None

@@ -18,7 +18,6 @@ from vitreous.explain.relevance import check_classes, gradient_attention, releva
 from vitreous.explain.rollout import attention_rollout
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
-from vitreous.support.errors import InputError
 
 OF_THE_MODEL = ("positions", "filters")  # these need no images
 FOR_A_CLASS = ("gradient", "relevance")
@@ -31,7 +30,7 @@ class Options:
 
     Attributes:
         analyses: names, as in `vitreous.cli.explain.NAMES`.
-        block: for attention, gradient and patches; negative numbers count from the end.
+        block: for attention, gradient and patches, from 0.
         head: for attention; None for the mean over heads.
         query: for attention; see `attention_map`.
         class_index: for gradient and relevance; None for each image's top class.
@@ -39,7 +38,7 @@ class Options:
     """
 
     analyses: tuple[str, ...]
-    block: int = -1
+    block: int
     head: int | None = None
     query: Query = None
     class_index: int | None = None
@@ -72,12 +71,7 @@ class Results:
     _parts: dict[str, list[ndarray]] = field(default_factory=dict)
 
     def add(self, names: Sequence[str], pixels: Sequence[Pixels], images: Images) -> None:
-        """Computes the numbers of more images.
-
-        Args:
-            names: of the images.
-            pixels: the images as shown.
-            images: the same, normalized; at least one.
+        """Computes the numbers of more images, at least one, given as they are shown and normalized.
 
         Raises:
             InputError: there is no such block, head, query or class.
@@ -112,7 +106,7 @@ class Results:
                 return attention_distance(model, images)
             case "patches":
                 with torch.no_grad():
-                    [tokens] = model.tokens(images, [self.block])
+                    [tokens] = model.tokens(images, [options.block])
                 return tokens[:, model.config.prefix_tokens :].float().unflatten(1, model.grid(images))
         raise ValueError(f"{name!r} is not an analysis of images")
 
@@ -125,19 +119,10 @@ class Results:
         """The name of the class that is explained for an image."""
         return self.class_names[self.classes[index]]
 
-    @property
-    def block(self) -> int:
-        """The number of the analyzed block, from 0."""
-        return self.model.encoder.block_indices([self.options.block])[0]
 
-
-def obstacle(name: str, model: VisionTransformer) -> InputError | None:
-    """Why a model does not support an analysis; None if it does."""
-    try:
-        if name in FOR_A_CLASS:
-            check_classes(model, None)
-        elif name == "positions":
-            position_similarity(model)
-    except InputError as error:
-        return error
-    return None
+def check_support(name: str, model: VisionTransformer) -> None:
+    """Raises InputError if a model does not support an analysis."""
+    if name in FOR_A_CLASS:
+        check_classes(model, None)
+    elif name == "positions":
+        position_similarity(model)

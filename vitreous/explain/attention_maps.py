@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from vitreous.inspection.mode import evaluation_mode
 from vitreous.model.config import ViTConfig
-from vitreous.model.shapes import Grid, Images
+from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 
@@ -119,38 +119,25 @@ def query_shares(model: VisionTransformer, images: Images, query: Query) -> Floa
     """Computes the weight of each token in a query: 1 for a single token, or as the head reads them.
 
     Raises:
-        InputError: there is no such query.
+        InputError: there is no such patch or token.
     """
     if query is None:
         return readout(model, images)
-    grid = model.grid(images)
-    shares = torch.zeros(len(images), model.config.prefix_tokens + grid[0] * grid[1], device=images.device)
-    shares[:, token_number(model.config, grid, query)] = 1
-    return shares
-
-
-def token_number(config: ViTConfig, grid: Grid, query: int | tuple[int, int]) -> int:
-    """Returns the index of a query among the tokens.
-
-    Args:
-        config: of the model.
-        grid: (rows, columns) of the images' patches.
-        query: a patch (row, column), or the index of a prefix token.
-
-    Raises:
-        InputError: there is no such patch or token.
-    """
-    prefix, (rows, columns) = config.prefix_tokens, grid
+    prefix, (rows, columns) = model.config.prefix_tokens, model.grid(images)
     if isinstance(query, int):
-        if 0 <= query < prefix:
-            return query
-        valid = f"tokens 0 to {prefix - 1} precede the patches" if prefix else "no token precedes the patches"
-        raise InputError(f"there is no token {query}", f"{valid}; name a patch as (row, column)")
-    row, column = query
-    if not (0 <= row < rows and 0 <= column < columns):
-        valid = f"rows go from 0 to {rows - 1}, columns from 0 to {columns - 1}"
-        raise InputError(f"there is no patch ({row}, {column})", valid)
-    return prefix + row * columns + column
+        if not 0 <= query < prefix:
+            valid = f"tokens 0 to {prefix - 1} precede the patches" if prefix else "no token precedes the patches"
+            raise InputError(f"there is no token {query}", f"{valid}; name a patch as (row, column)")
+        token = query
+    else:
+        row, column = query
+        if not (0 <= row < rows and 0 <= column < columns):
+            valid = f"rows go from 0 to {rows - 1}, columns from 0 to {columns - 1}"
+            raise InputError(f"there is no patch ({row}, {column})", valid)
+        token = prefix + row * columns + column
+    shares = torch.zeros(len(images), prefix + rows * columns, device=images.device)
+    shares[:, token] = 1
+    return shares
 
 
 class ExplicitAttention(TorchFunctionMode):

@@ -6,7 +6,6 @@ All results of this package are per image: chunks change nothing but rounding.
 from vitreous.model.config import ViTConfig, grid_of
 
 BUDGET = 2**29  # bytes: ½ GiB
-FLOAT = 4  # bytes
 
 
 def images_at_once(
@@ -29,13 +28,7 @@ def images_at_once(
 
 
 def bytes_of_image(config: ViTConfig, image_size: tuple[int, int], with_gradient: bool = False) -> int:
-    """Estimates an upper bound of the memory for explaining one image in 32-bit floats.
-
-    Args:
-        config: of the model.
-        image_size: (height, width).
-        with_gradient: as for `images_at_once`.
-    """
+    """Estimates an upper bound of the memory for one image in 32-bit floats; arguments as for `images_at_once`."""
     rows, columns = grid_of(image_size, config.token_stride)
     tokens, pixels = config.prefix_tokens + rows * columns, image_size[0] * image_size[1]
     attention = config.num_heads * tokens**2
@@ -45,7 +38,7 @@ def bytes_of_image(config: ViTConfig, image_size: tuple[int, int], with_gradient
     activations = tokens * (12 * config.width + 4 * config.mlp_dim)
     kept = (4 if relative else 2) * attention + activations  # of each block: A, its gradient, all activations
     blocks = config.depth * kept if with_gradient else activations
-    return FLOAT * (blocks + passing + 2 * config.channels * pixels + stem_floats(config, pixels, with_gradient))
+    return 4 * (blocks + passing + 2 * config.channels * pixels + stem_floats(config, pixels, with_gradient))
 
 
 def stem_floats(config: ViTConfig, pixels: int, with_gradient: bool) -> int:

@@ -11,15 +11,13 @@ from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 
-STEPS = 11
-
 
 def deletion_curve(
     model: VisionTransformer,
     images: Images,
     scores: Float[Tensor, "batch rows columns"],
     classes: Classes,
-    steps: int = STEPS,
+    steps: int = 11,
 ) -> Float[Tensor, "batch steps"]:
     """Computes the probability of a class as an image's patches are deleted, the highest scores first.
 

@@ -45,13 +45,7 @@ def mean_distance(
 def distances(
     grid: Grid, stride: tuple[int, int], device: torch.device | None = None
 ) -> Float[Tensor, "patches patches"]:
-    """Computes the distances between the centers of all patches, in pixels and raster order.
-
-    Args:
-        grid: (rows, columns).
-        stride: (height, width) from a patch to the next, in pixels.
-        device: of the result.
-    """
+    """Computes the distances between the centers of all patches, in pixels and raster order."""
     y, x = (torch.arange(n, device=device) * float(step) for n, step in zip(grid, stride, strict=True))
     places = torch.cartesian_prod(y, x)
     return (places[:, None] - places).norm(dim=-1)

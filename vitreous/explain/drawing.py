@@ -44,7 +44,6 @@ STYLE = {
     "svg.hashsalt": "vitreous",  # the same figure gives the same bytes
 }
 INK, SOFT, LINE, RAISED = "#16191d", "#5a6470", "#e2e6ea", "#f1f3f5"
-ACCENT = HEAT
 PALEST, GRAYEST = 0.35, 0.6  # a grayed photo is PALEST white + GRAYEST × its luminance
 PNG_DPI, SVG_DPI = 200, 110  # SVG_DPI is for embedded photos; everything else is vector graphics
 MARGIN, GAP, TEXT_LINE = 0.12, 0.06, 0.15  # inches
@@ -56,12 +55,7 @@ Photo = UInt8[ndarray, "height width channels"]
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Writes a figure as PNG and as SVG, and returns both files.
-
-    Args:
-        figure: the figure.
-        stem: path of the files without a suffix.
-    """
+    """Writes a figure as PNG and as SVG, next to each other at `stem` plus a suffix; returns both files."""
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS]
     for file, kind in zip(files, KINDS, strict=True):
         file.write_bytes(render(figure, kind))
@@ -94,7 +88,7 @@ def heat(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns
 
 def tints(scores: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
     """A map as shades of one color, nearly white at the smallest value."""
-    return mixed(strength(scores)[..., None], RAISED, ACCENT)
+    return mixed(strength(scores)[..., None], RAISED, HEAT)
 
 
 def strength(scores: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows columns"]:
@@ -105,15 +99,15 @@ def strength(scores: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows col
     return (scores - low) / (high - low)
 
 
-def diverging(values: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows columns 3"]:
+def diverging(values: Float[ndarray, "*shape"]) -> UInt8[ndarray, "*shape 3"]:
     """Values from -1 to 1 as dark gray over white at 0 to the accent color."""
     size = np.abs(np.clip(values, -1, 1))[..., None]
-    return np.where(values[..., None] < 0, mixed(size, "#ffffff", "#3a4350"), mixed(size, "#ffffff", ACCENT))
+    return np.where(values[..., None] < 0, mixed(size, "#ffffff", "#3a4350"), mixed(size, "#ffffff", HEAT))
 
 
 def mixed(
-    share: Float[ndarray, "rows columns 1"], start: str | tuple[int, int, int], end: str | tuple[int, int, int]
-) -> UInt8[ndarray, "rows columns 3"]:
+    share: Float[ndarray, "*shape 1"], start: str | tuple[int, int, int], end: str | tuple[int, int, int]
+) -> UInt8[ndarray, "*shape 3"]:
     """Colors between two, each given as #rrggbb or as bytes."""
     low, high = (np.frombuffer(bytes.fromhex(c[1:]), np.uint8) if isinstance(c, str) else c for c in (start, end))
     return (np.asarray(low) * (1 - share) + np.asarray(high) * share).round().astype(np.uint8)

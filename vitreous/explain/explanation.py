@@ -105,20 +105,16 @@ def explain_batch(
         InputError: there is no such class.
     """
     number = class_number(class_names, class_name)
-    classes, probabilities = chosen_classes(model, images, number) if class_names else (None, None)
-    rolled = attention_rollout(model, images).cpu().numpy()
-    relevant = None if classes is None else relevance(model, images, classes).cpu().numpy()
+    names = shares = relevances = [None] * len(labels)
+    if class_names:
+        classes, probabilities = chosen_classes(model, images, number)
+        names, shares = [class_names[i] for i in classes.tolist()], probabilities.tolist()
+        relevances = relevance(model, images, classes).cpu().numpy()
+    rollouts, reads = attention_rollout(model, images).cpu().numpy(), readout_name(model.config)
+    columns = zip(labels, names, shares, rollouts, relevances, pixels, strict=True)
     return [
-        Explanation(
-            label,
-            None if classes is None else class_names[int(classes[i])],
-            None if probabilities is None else float(probabilities[i]),
-            rolled[i],
-            None if relevant is None else relevant[i],
-            readout_name(model.config),
-            as_photo(pixels[i]),
-        )
-        for i, label in enumerate(labels)
+        Explanation(label, name, share, rollout, relevant, reads, as_photo(photo))
+        for label, name, share, rollout, relevant, photo in columns
     ]
 
 
@@ -138,13 +134,7 @@ def class_number(class_names: Sequence[str], class_name: str | None) -> int | No
 def chosen_classes(
     model: VisionTransformer, images: Images, number: int | None
 ) -> tuple[Int64[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """A class and its probability for each image.
-
-    Args:
-        model: one with a head.
-        images: normalized.
-        number: index of the class; None for each image's top class.
-    """
+    """The class `number`, or each image's top class if None, and its probability for each image."""
     with torch.inference_mode(False), torch.no_grad():  # not inference tensors, so that they can enter a backward pass
         probabilities = model(images).float().softmax(dim=-1)
         top = probabilities.argmax(dim=-1)

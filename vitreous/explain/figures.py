@@ -4,12 +4,11 @@ Each function takes numbers and returns a matplotlib figure; `vitreous.explain.d
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
@@ -26,58 +25,45 @@ HEAD_COLUMN = 0.62  # inches of the labels at the left
 
 
 @rc_context(STYLE)
-def map_sheet(
+def photo_sheet(
     photos: Sequence[Photo],
-    maps: Float[ndarray, "images rows columns"],
+    values: Float[ndarray, "images rows columns *rgb"],
     captions: Sequence[Sequence[str]],
     note: str = "",
 ) -> Figure:
-    """Photos, each next to its map, as in Figures 6 and 14.
+    """Photos in up to three columns, each next to the values of its patches, as in Figures 6 and 14.
 
     Args:
         photos: at least one, all of one size.
-        maps: a value per patch; each map is drawn from its smallest value, transparent, to its largest.
+        values: a map per photo, drawn from its smallest value, transparent, to its largest; or colors in [0, 1].
         captions: lines of text for each photo.
-        note: what the maps show.
+        note: what the values show.
     """
-
-    def draw(axes: Axes, index: int) -> None:
-        show_map(axes, photos[index], maps[index])
-
-    return _pairs(photos, draw, captions, note)
-
-
-@rc_context(STYLE)
-def color_sheet(
-    photos: Sequence[Photo],
-    colors: Float[ndarray, "images rows columns 3"],
-    captions: Sequence[Sequence[str]],
-    note: str = "",
-) -> Figure:
-    """Photos, each next to the colors of its patches.
-
-    Args:
-        photos: at least one, all of one size.
-        colors: red, green and blue in [0, 1].
-        captions: lines of text for each photo.
-        note: what the colors show.
-    """
-
-    def draw(axes: Axes, index: int) -> None:
-        axes.imshow(_bytes(colors[index]), interpolation="none", aspect="auto")
-
-    return _pairs(photos, draw, captions, note)
+    count = len(photos)
+    columns, width = (count, (2.4, 1.7)[count - 1]) if count < 3 else (3, 1.3)
+    height = width * min(_shape(photos[0]), TALLEST)
+    lines = max(map(len, captions))
+    pair, line = 2 * width + GAP, height + lines * TEXT_LINE + 0.12
+    top = MARGIN + 1.5 * TEXT_LINE
+    figure = _figure(columns * (pair + 2 * GAP) - 2 * GAP, top - MARGIN + math.ceil(count / columns) * line, note)
+    for index, (photo, patches, texts) in enumerate(zip(photos, values, captions, strict=True)):
+        row, column = divmod(index, columns)
+        x, y = MARGIN + column * (pair + 2 * GAP), top + row * line
+        show_photo(place(figure, x, y, width, height), photo)
+        axes = place(figure, x + width + GAP, y, width, height)
+        if patches.ndim == 2:
+            show_map(axes, photo, patches)
+        else:
+            axes.imshow(_bytes(patches), interpolation="none", aspect="auto")
+        for number, text in enumerate(texts):
+            ink = drawing.SOFT if number else drawing.INK
+            write(figure, x, y + height + (number + 0.7) * TEXT_LINE, text, width=pair, ink=ink)
+    return figure
 
 
 @rc_context(STYLE)
 def photo_with_maps(photo: Photo, maps: Sequence[tuple[str, Float[ndarray, "rows columns"]]], caption: str) -> Figure:
-    """One photo and several maps of it side by side, each with its name below.
-
-    Args:
-        photo: the photo.
-        maps: names, and values as for `map_sheet`.
-        caption: of the photo.
-    """
+    """One photo with its caption, and several maps of it side by side, each with its name below."""
     width = 2.4
     height = width * _shape(photo)
     figure = _figure((len(maps) + 1) * (width + GAP) - GAP, height + 2 * TEXT_LINE)
@@ -97,14 +83,7 @@ def photo_with_maps(photo: Photo, maps: Sequence[tuple[str, Float[ndarray, "rows
 def heads_sheet(
     photo: Photo, maps: Float[ndarray, "blocks heads rows columns"], caption: str, note: str = ""
 ) -> Figure:
-    """One image, and its map for every head (across) of every block (down).
-
-    Args:
-        photo: the image.
-        maps: a value per patch; each map is drawn from its smallest value, pale, to its largest.
-        caption: of the image.
-        note: what the maps show.
-    """
+    """One image, and its map for every head (across) of every block (down), pale at its smallest value."""
     blocks, heads = maps.shape[:2]
     cells = np.stack([np.stack([drawing.tints(head) for head in block]) for block in maps])
     cell = min(0.7, HEADS_WIDTH / heads)
@@ -131,12 +110,9 @@ def heads_sheet(
 def distance_figure(
     mean: Float[ndarray, "blocks heads"], spread: Float[ndarray, "blocks heads"], note: str = ""
 ) -> Figure:
-    """How far each head of each block looks, one dot each, as in Figure 7 right and Figure 11.
+    """How far each head of each block looks, in pixels, as in Figure 7 right and Figure 11.
 
-    Args:
-        mean: mean attention distance over images, in pixels.
-        spread: standard deviation over images, drawn as thin lines.
-        note: the number and size of the images.
+    A dot is the mean over images, a thin line one standard deviation to each side.
     """
     blocks, heads = mean.shape
     figure = _figure(4.6, 3.2, note)
@@ -150,7 +126,7 @@ def distance_figure(
     axes.grid(axis="y", color=drawing.LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.vlines(places, (mean - spread).ravel(), (mean + spread).ravel(), color="#9aa5b1", linewidth=0.6)
-    axes.scatter(places, mean.ravel(), s=9, color=[np.array(drawing.ACCENT) / 255], linewidths=0, zorder=2)
+    axes.scatter(places, mean.ravel(), s=9, color=[np.array(drawing.HEAT) / 255], linewidths=0, zorder=2)
     axes.set_xlim(-0.6, blocks - 0.4)
     axes.set_ylim(0, None)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=13))
@@ -163,15 +139,13 @@ def distance_figure(
 
 @rc_context(STYLE)
 def similarity_figure(similarity: Float[ndarray, "rows columns rows columns"], note: str = "") -> Figure:
-    """The similarity of every position embedding with all others, as in Figure 7 center.
+    """The cosine similarity of every position embedding with all others, as in Figure 7 center.
 
-    Args:
-        similarity: cosine similarities; of a grid above 14×14 every second, third, … position is shown.
-        note: what the picture shows.
+    Of a grid above 14×14, every second, third, … position is shown.
     """
     rows, columns = similarity.shape[:2]
     step = math.ceil(max(rows, columns) / MOST_PLACES)
-    cells = np.stack([np.stack([drawing.diverging(s) for s in row]) for row in similarity[::step, ::step]])
+    cells = drawing.diverging(similarity[::step, ::step])
     cell = min(0.7, 5.6 / max(cells.shape[:2]))
     height = cell * rows / columns
     across, down = cells.shape[1] * cell, cells.shape[0] * height
@@ -198,9 +172,7 @@ def similarity_figure(similarity: Float[ndarray, "rows columns rows columns"], n
 def filters_figure(filters: Float[ndarray, "components channels height width"], note: str = "") -> Figure:
     """The principal components of the embedding filters, first to last, as in Figure 7 left.
 
-    Args:
-        filters: drawn in color for three channels, or else the mean of the channels in gray.
-        note: what the picture shows.
+    Three channels are drawn in color; of any other number, the mean is drawn in gray.
     """
     count, channels, rows, columns = filters.shape
     pictures = filters if channels == 3 else filters.mean(axis=1, keepdims=True).repeat(3, axis=1)
@@ -216,34 +188,6 @@ def filters_figure(filters: Float[ndarray, "components channels height width"], 
     figure = _figure(across * cell, down * height + 1.5 * TEXT_LINE, note)
     axes = place(figure, MARGIN, MARGIN + 1.5 * TEXT_LINE, across * cell, down * height)
     axes.imshow(mosaic(cells, FINE), interpolation="none", aspect="auto")
-    return figure
-
-
-# ---- parts
-
-
-def _pairs(
-    photos: Sequence[Photo],
-    draw: Callable[[Axes, int], None],
-    captions: Sequence[Sequence[str]],
-    note: str,
-) -> Figure:
-    """Photos with something drawn next to each, in up to three columns."""
-    count = len(photos)
-    columns, width = (count, (2.4, 1.7)[count - 1]) if count < 3 else (3, 1.3)
-    height = width * min(_shape(photos[0]), TALLEST)
-    lines = max(map(len, captions))
-    pair, line = 2 * width + GAP, height + lines * TEXT_LINE + 0.12
-    top = MARGIN + 1.5 * TEXT_LINE
-    figure = _figure(columns * (pair + 2 * GAP) - 2 * GAP, top - MARGIN + math.ceil(count / columns) * line, note)
-    for index, (photo, texts) in enumerate(zip(photos, captions, strict=True)):
-        row, column = divmod(index, columns)
-        x, y = MARGIN + column * (pair + 2 * GAP), top + row * line
-        show_photo(place(figure, x, y, width, height), photo)
-        draw(place(figure, x + width + GAP, y, width, height), index)
-        for number, text in enumerate(texts):
-            ink = drawing.SOFT if number else drawing.INK
-            write(figure, x, y + height + (number + 0.7) * TEXT_LINE, text, width=pair, ink=ink)
     return figure
 
 

@@ -25,11 +25,8 @@ def overlay(opacity: Float[ndarray, "rows columns"]) -> UInt8[ndarray, "rows col
 
 def encoded(image: Image.Image, kind: Kind) -> bytes:
     """The image as the bytes of a file."""
-    file = BytesIO()
-    if kind == "png":
-        image.save(file, "PNG", optimize=True)
-    else:
-        image.save(file, "JPEG", quality=QUALITY)
+    file, options = BytesIO(), {"optimize": True} if kind == "png" else {"quality": QUALITY}
+    image.save(file, kind, **options)
     return file.getvalue()
 
 

@@ -20,15 +20,7 @@ HEADS = "attention_heads"  # the sheet of one image that comes with attention
 
 
 def write_results(results: Results, folder: Path) -> dict[str, str]:
-    """Writes all results.
-
-    Args:
-        results: with at least one image, unless the analyses need none.
-        folder: exists; its files are replaced.
-
-    Returns:
-        What each group of files shows, by their name without a suffix.
-    """
+    """Writes all results to an existing folder; returns what each group of files shows, by name without a suffix."""
     notes = {}
     for name in results.options.analyses:
         notes[name] = WRITERS.get(name, write_maps)(results, name, folder)
@@ -50,7 +42,7 @@ def write_maps(results: Results, name: str, folder: Path) -> str:
         header, labels = ("image", "class_name"), list(zip(names, classes, strict=True))
         for caption, class_name, probability in zip(captions, classes, probabilities, strict=False):
             caption.append(f"{class_name} {probability:.1%}")
-    save_figure(figures.map_sheet(photos, maps[: len(photos)], captions, note), folder / name)
+    save_figure(figures.photo_sheet(photos, maps[: len(photos)], captions, note), folder / name)
     write_numbers(folder / name, numbers, (*header, "row", "column", "value"), rows_of(labels, maps))
     return note
 
@@ -110,8 +102,8 @@ def write_patches(results: Results, name: str, folder: Path) -> str:
     """Writes the colors of the patches of the images shown."""
     colors, photos = results.values(name), results.photos
     names = results.names[: len(photos)]
-    note = f"three principal components of the patches after block {results.block}, as red, green and blue"
-    save_figure(figures.color_sheet(photos, colors, [[image] for image in names], note), folder / name)
+    note = f"three principal components of the patches after block {results.options.block}, as red, green and blue"
+    save_figure(figures.photo_sheet(photos, colors, [[image] for image in names], note), folder / name)
     rows = (
         (image, row, column, *colors[i, row, column])
         for i, image in enumerate(names)
@@ -136,9 +128,9 @@ def note_of(results: Results, name: str) -> str:
     heads = f"head {options.head}" if options.head is not None else f"mean of {config.num_heads} heads"
     reads = readout_name(config)
     return {
-        "attention": f"where {subject(config, options.query)} in block {results.block}, {heads}",
+        "attention": f"where {subject(config, options.query)} in block {options.block}, {heads}",
         "rollout": f"share of each patch in {reads}, through the attention of all blocks",
-        "gradient": f"where {subject(config, None)} in block {results.block}, in support of the class",
+        "gradient": f"where {subject(config, None)} in block {options.block}, in support of the class",
         "relevance": f"how much each patch supports the class, through {reads}",
     }[name]
 

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""A context in which a model is in evaluation mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,13 @@ from vitreous.model.encoder import Encoder
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Puts a model into evaluation mode with all activations kept, and restores every module's state afterwards."""
-    training = [module for module in model.modules() if module.training]
-    checkpointing = [m for m in model.modules() if isinstance(m, Encoder) and m.checkpoint_activations]
+    modules = list(model.modules())
+    switches = [(m, "training") for m in modules if m.training]
+    switches += [(m, "checkpoint_activations") for m in modules if isinstance(m, Encoder) and m.checkpoint_activations]
     try:
-        for module in training:
-            module.training = False
-        for encoder in checkpointing:
-            encoder.checkpoint_activations = False
+        for module, name in switches:
+            setattr(module, name, False)
         yield
     finally:
-        for module in training:
-            module.training = True
-        for encoder in checkpointing:
-            encoder.checkpoint_activations = True
+        for module, name in switches:
+            setattr(module, name, True)

@@ -95,26 +95,26 @@ class Recorder:
 
     def _enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         with self._pause():
-            given = list(tensors_in((args, kwargs)))
+            tensors = list(tensors_in((args, kwargs)))
             if not self._stack:
                 event = self.root
-                for tensor in given:
+                for tensor in tensors:
                     self._add_tensor(event, INPUT, path, tensor)
             else:
                 parent = self._stack[-1]
-                self._note_inputs(parent, path, module, given)
+                self._note_inputs(parent, path, module, tensors)
                 event = Event(path, module)
                 parent.parts.append(event)
-            event.inputs = tuple(tuple(t.shape) for t in given)
-            event.seen = [(t, version(t)) for t in given[:1]]  # to see on leaving whether it returns its input
+            event.inputs = tuple(tuple(t.shape) for t in tensors)
+            event.seen = [(t, version(t)) for t in tensors[:1]]  # to see on leaving whether it returns its input
             self._stack.append(event)
 
-    def _note_inputs(self, parent: Event, path: str, module: nn.Module, given: list[Tensor]) -> None:
+    def _note_inputs(self, parent: Event, path: str, module: nn.Module, tensors: list[Tensor]) -> None:
         if isinstance(parent.module, PatchEmbedding) and module is parent.module.projection:
-            self._add_tensor(parent, PATCHES, parent.path, given[0])
+            self._add_tensor(parent, PATCHES, parent.path, tensors[0])
             parent.parts[-1].inputs = parent.inputs
         elif self.all_inputs:
-            for tensor in given:
+            for tensor in tensors:
                 if id(tensor) not in self._passed:
                     self._add_tensor(parent, INPUT, path, tensor)
 
@@ -131,11 +131,11 @@ class Recorder:
             self._finish(event, result)
 
     def _finish(self, event: Event, result: Any) -> None:
-        given = list(tensors_in(result))
-        event.outputs = tuple(tuple(t.shape) for t in given)
-        event.seen = None if self.observe is None or not given else self.observe(given[0])
+        tensors = list(tensors_in(result))
+        event.outputs = tuple(tuple(t.shape) for t in tensors)
+        event.seen = None if self.observe is None or not tensors else self.observe(tensors[0])
         if self.all_inputs:
-            self._passed |= {id(t): t for t in given}
+            self._passed |= {id(t): t for t in tensors}
 
     @contextmanager
     def _pause(self) -> Iterator[None]:
@@ -235,8 +235,3 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from tensors_in(item)
-
-
-def input_events(root: Event) -> list[Event]:
-    """The inputs of the pass."""
-    return [part for part in root.parts if part.operation == INPUT and part.path == ""]

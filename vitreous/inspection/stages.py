@@ -17,7 +17,6 @@ from vitreous.model.encoder import Encoder
 from vitreous.model.vit import VisionTransformer
 
 OWN = "own"  # a row for the parameters and multiply-adds of a module outside of its parts
-UNUSED = Text("not used", "parameters that this pass never read")
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,12 @@ def build_stages(recorder: Recorder, keep: bool = False) -> tuple[Stage, ...]:
 
     Args:
         recorder: after its pass.
-        keep: whether its observer kept the tensors, for `Stage.value`, or measured them.
+        keep: whether its observer kept the tensors, for `Stage.value`, instead of measuring them.
     """
     root = recorder.root
     builder = _Builder(recorder, keep)
-    rows = [builder.given(event) for event in root.parts if event.operation == INPUT]
+    image = IMAGE if isinstance(root.module, VisionTransformer) else OPERATIONS[INPUT]
+    rows = [builder.stage(event, image) for event in root.parts if event.operation == INPUT]
     if builder.shown[root]:
         rows += builder.parts_of(root)
     else:
@@ -106,8 +106,8 @@ def build_stages(recorder: Recorder, keep: bool = False) -> tuple[Stage, ...]:
         rows.append(builder.stage(root, whole))
     if builder.unused:
         names = ", ".join(builder.unused)
-        total = sum(builder.unused.values())
-        rows.append(Stage("", UNUSED.name, "Parameter", UNUSED.what, parameters=total, note=names))
+        what, total = "parameters that this pass never read", sum(builder.unused.values())
+        rows.append(Stage("", "not used", "Parameter", what, parameters=total, note=names))
     return tuple(rows)
 
 
@@ -172,11 +172,6 @@ class _Builder:
                 if event in self.parameters:
                     self.parameters[own] = self.parameters.pop(event)
 
-    def given(self, event: Event) -> Stage:
-        """The row of an input."""
-        image = isinstance(self.root.module, VisionTransformer)
-        return self.stage(event, IMAGE if image else OPERATIONS[INPUT])
-
     def parts_of(self, event: Event) -> list[Stage]:
         """The rows of an event's parts."""
         stages: list[Stage] = []
@@ -234,14 +229,17 @@ class _Builder:
         """The row of an event, with its parts."""
         parts = tuple(self.parts_of(event)) if self.shown[event] and event is not self.root else ()
         own_work = 0 if parts else sum(e.multiply_adds for e in event.walk())
+        input_shape = next(iter(event.inputs), None)
+        if event.operation == "cat":  # the patches, not the class token
+            input_shape = max(reversed(event.inputs), key=math.prod, default=None)
         return Stage(
             path=event.path,
             name=text.name,
             kind=type(event.module).__name__ if event.module else event.operation,
             what=text.what,
             equation=text.equation,
-            input_shape=largest(event.inputs) if event.operation == "cat" else first(event.inputs),
-            output_shape=first(event.outputs),
+            input_shape=input_shape,
+            output_shape=next(iter(event.outputs), None),
             parameters=self.parameters.get(event, 0) + sum(part.parameters for part in parts),
             multiply_adds=own_work + sum(part.multiply_adds for part in parts),
             statistics=self.statistics[event],
@@ -299,13 +297,3 @@ def fetch(events: list[Event]) -> dict[Event, Statistics | None]:
         norm = None if math.isnan(row[-1]) else row[-1]
         fetched[event] = Statistics(*row[:-1], token_norm=norm)
     return fetched
-
-
-def first(shapes: tuple[Shape, ...]) -> Shape | None:
-    """The first shape, if there is one."""
-    return shapes[0] if shapes else None
-
-
-def largest(shapes: tuple[Shape, ...]) -> Shape | None:
-    """The shape with the most elements; the last of equal ones."""
-    return max(reversed(shapes), key=math.prod, default=None)

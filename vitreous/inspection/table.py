@@ -2,8 +2,9 @@
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from vitreous.inspection.recording import Shape
@@ -56,7 +57,7 @@ class Table:
     title: str
     lines: list[Line]
     grids: list[list[Column]]
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
 
 def lay_out(trace: "Trace", width: int | None = 0, fold: bool = True) -> Table:
@@ -80,20 +81,20 @@ def lay_out(trace: "Trace", width: int | None = 0, fold: bool = True) -> Table:
     ]
     equation = column_of("equation", lines, lambda line: line.stages[0].equation)
     groups = [shapes, [equation], cost_columns(lines, trace), value_columns(lines) if values else []]
-    words = [
-        column_of("path", lines, lambda line: path_text(line)),
-        column_of("what it is", lines, lambda line: line.stages[0].what),
-    ]
+    words = [column_of("path", lines, path_text), column_of("what it is", lines, lambda line: line.stages[0].what)]
     grids, left_out = pack(names, groups, words, width)
     notes = trace.notes
     if left_out:
         missing = " and ".join(column.title for column in left_out)
         notes.append(f"Not shown, for lack of width: {missing}. A wider terminal shows more, --json and to_dict() all.")
-    return Table(title_of(trace), lines, grids, notes)
+    title = printable(trace.model)
+    if trace.boxes and trace.boxes[0].output_shape:
+        title += f" on {shape_text(trace.boxes[0].output_shape)}"
+    return Table(title, lines, grids, notes)
 
 
 def pack(
-    names: Column, groups: Sequence[Sequence[Column]], words: Sequence[Column], width: int | None
+    names: Column, groups: Iterable[Iterable[Column]], words: Sequence[Column], width: int | None
 ) -> tuple[list[list[Column]], list[Column]]:
     """Distributes columns over as few grids as possible, each beginning with the names.
 
@@ -108,31 +109,22 @@ def pack(
     """
 
     def fits(columns: Sequence[Column]) -> bool:
-        return width is None or total_width(columns) <= width
+        total = sum(column.width for column in columns) + GAP * (len(columns) - 1)
+        return width is None or total <= width
 
-    grids, left_out = [[names]], []
-    for group in groups:
-        columns = [column for column in group if any(column.cells)]
-        if not columns or fits([*grids[-1], *columns]):
+    shown = [columns for group in groups if (columns := [column for column in group if any(column.cells)])]
+    grids, left_out = [[names, *(shown[0] if shown else ())]], []
+    for columns in shown[1:]:
+        if fits([*grids[-1], *columns]):
             grids[-1] += columns
-        elif fits([names, *columns]) or any(column.right for column in columns) or len(grids[-1]) == 1:
-            grids += [[names, *columns]] if len(grids[-1]) > 1 else []
-            grids[-1] = [names, *columns]
+        elif fits([names, *columns]) or any(column.right for column in columns):
+            grids.append([names, *columns])
         else:
             left_out += columns
     for column in words:
-        room = next((grid for grid in grids if fits([*grid, column])), None)
-        if room is not None and any(column.cells):
-            room.append(column)
-        elif any(column.cells):
-            left_out.append(column)
+        if any(column.cells):
+            next((grid for grid in grids if fits([*grid, column])), left_out).append(column)
     return grids, left_out
-
-
-def title_of(trace: "Trace") -> str:
-    """The model and the shape of its input."""
-    given = trace.boxes[0].output_shape if trace.boxes else None
-    return f"{printable(trace.model)} on {'×'.join(map(str, given))}" if given else printable(trace.model)
 
 
 def lines_of(stages: Sequence[Stage], level: int, depth: int, fold: bool, separate: bool) -> Iterator[Line]:
@@ -148,7 +140,8 @@ def lines_of(stages: Sequence[Stage], level: int, depth: int, fold: bool, separa
     for _, run in itertools.groupby(stages, key=signature):
         same = list(run)
         opened = level > 1 and same[0].parts
-        shown = same[:1] if fold and stages_are_numbered(same) else same
+        numbered = all(stage.name[-1:].isdigit() for stage in same)  # blocks 0, 1, 2, not just equal in form
+        shown = same[:1] if fold and numbered else same
         for stage in shown:
             if opened:
                 yield Line(stage.name, depth, ())
@@ -161,11 +154,6 @@ def lines_of(stages: Sequence[Stage], level: int, depth: int, fold: bool, separa
                 yield Line(f"{stage.name}, as {numbers(same[:1])}", depth, (stage,))
         elif rest:
             yield Line(f"{plural(rest[0].name)} {numbers(rest)}, as {numbers(same[:1])}", depth, tuple(rest))
-
-
-def stages_are_numbered(stages: Sequence[Stage]) -> bool:
-    """Whether stages are numbered, as blocks 0, 1, 2 are, rather than just equal in form."""
-    return all(stage.name[-1:].isdigit() for stage in stages)
 
 
 def signature(stage: Stage) -> tuple[object, ...]:
@@ -206,25 +194,20 @@ def cost_columns(lines: Sequence[Line], trace: "Trace") -> list[Column]:
 def value_columns(lines: Sequence[Line]) -> list[Column]:
     """The statistics of each stage's output."""
 
-    def of(name: str) -> Callable[[Line], str]:
-        def cell(line: Line) -> str:
-            statistics = line.stages[0].statistics
-            value = None if statistics is None else getattr(statistics, name)
-            return "" if value is None else f"{value:.3g}"
+    def cell(line: Line, name: str) -> str:
+        value = getattr(line.stages[0].statistics, name, None)
+        return "" if value is None else f"{value:.3g}"
 
-        return cell
+    def non_finite(line: Line) -> str:
+        part = getattr(line.stages[0].statistics, "non_finite", 0)
+        return f"{part:.1%}" if part else ""
 
-    def broken(line: Line) -> str:
-        statistics = line.stages[0].statistics
-        return f"{statistics.non_finite:.1%}" if statistics and statistics.non_finite else ""
-
-    columns = [column_of(name, lines, of(name), True) for name in ("mean", "std", "min", "max")]
-    columns.append(column_of("token norm", lines, of("token_norm"), True))
-    not_finite = column_of("NaN, ∞", lines, broken, True)
-    return [*columns, not_finite] if any(not_finite.cells) else columns
+    names = ("mean", "std", "min", "max", "token_norm")
+    columns = [column_of(name.replace("_", " "), lines, partial(cell, name=name), True) for name in names]
+    return [*columns, column_of("NaN, ∞", lines, non_finite, True)]
 
 
-def shape_text(shape: Shape | None, images: int | None) -> str:
+def shape_text(shape: Shape | None, images: int | None = None) -> str:
     """A shape, without the batch if that is known."""
     if shape is None:
         return ""
@@ -254,37 +237,38 @@ def share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if part / whole >= 0.0005 else "<0.1%"
 
 
-def total_width(columns: Sequence[Column]) -> int:
-    """Characters of a grid of columns."""
-    return sum(column.width for column in columns) + GAP * (len(columns) - 1)
+def styled_lines(table: Table) -> Iterator[tuple[str, str]]:
+    """The lines of the table as aligned text, each with its rich style."""
+    yield table.title, "bold"
+    bold = [True, *(not line.stages or line.name == "total" for line in table.lines)]
+    for columns in table.grids:
+        yield "", ""
+        rows = [[c.title for c in columns], *zip(*(c.cells for c in columns), strict=True)]
+        for row, strong in zip(rows, bold, strict=True):
+            cells = zip(row, columns, strict=True)
+            line = (" " * GAP).join(f"{cell:{'>' if c.right else '<'}{c.width}}" for cell, c in cells)
+            yield line.rstrip(), "bold" if strong else ""
+    yield "", ""
+    for note in table.notes:
+        yield printable(note), "dim"
 
 
 def plain_table(table: Table) -> str:
     """The table as aligned text."""
-    text = [table.title]
-    for columns in table.grids:
-        text.append("")
-        for row in [[c.title for c in columns], *zip(*(c.cells for c in columns), strict=True)]:
-            cells = zip(row, columns, strict=True)
-            line = (" " * GAP).join(f"{cell:{'>' if c.right else '<'}{c.width}}" for cell, c in cells)
-            text.append(line.rstrip())
-    return "\n".join([*text, "", *map(printable, table.notes)])
+    return "\n".join(line for line, _ in styled_lines(table))
 
 
 def html_table(table: Table) -> str:
-    """The table for a notebook, with all text escaped."""
-    rows = []
+    """The table for a notebook, with all text escaped and the indentation of names kept."""
+    grids = []
     for columns in table.grids:
-        rows.append("<table><thead><tr>" + "".join(f"<th>{html_text(c.title)}</th>" for c in columns))
-        rows.append("</tr></thead><tbody>")
-        for cells in zip(*(c.cells for c in columns), strict=True):
-            rows.append("<tr>" + "".join(map(html_cell, cells, columns)) + "</tr>")
-        rows.append("</tbody></table>")
+        heads = "".join(f"<th>{html_text(column.title)}</th>" for column in columns)
+        starts = [f'<td style="text-align: {"right" if c.right else "left"}; white-space: pre">' for c in columns]
+        rows = [
+            "".join(f"{start}{html_text(cell)}</td>" for start, cell in zip(starts, cells, strict=True))
+            for cells in zip(*(column.cells for column in columns), strict=True)
+        ]
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        grids.append(f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
     notes = "".join(f"<p>{html_text(note)}</p>" for note in table.notes)
-    return f"<p><b>{html_text(table.title)}</b></p>{''.join(rows)}{notes}"
-
-
-def html_cell(cell: str, column: Column) -> str:
-    """One cell; the indentation of names is kept."""
-    side = "right" if column.right else "left"
-    return f'<td style="text-align: {side}; white-space: pre">{html_text(cell)}</td>'
+    return f"<p><b>{html_text(table.title)}</b></p>{''.join(grids)}{notes}"

@@ -118,8 +118,13 @@ def inspect(model: nn.Module | str, *inputs: Any, level: int = DEFAULT_LEVEL, va
     inputs = inputs or (random_image(model),)
     recorder = Recorder(model, observe=measure if values else None)
     output = recorder.run(*inputs)
-    trace = Trace(type(model).__name__, build_stages(recorder), output, None, is_training(model))
-    return per_image(trace, model, inputs).at_level(level)
+    images, events = batch_size(model, inputs), [*recorder.root.walk()]
+    if images and all(event.multiply_adds % images == 0 for event in events):
+        for event in events:
+            event.multiply_adds //= images
+    else:
+        images = None
+    return Trace(type(model).__name__, build_stages(recorder), output, images, is_training(model)).at_level(level)
 
 
 def is_training(model: nn.Module) -> bool:
@@ -159,27 +164,11 @@ def random_image(model: nn.Module) -> Tensor:
     return noise.to(parameter.device, parameter.dtype)
 
 
-def per_image(trace: Trace, model: nn.Module, inputs: Sequence[Any]) -> Trace:
-    """Divides the multiply-adds by the batch size, if the input is a batch of images or tokens."""
+def batch_size(model: nn.Module, inputs: Sequence[Any]) -> int | None:
+    """The number of images or sequences of tokens in the input; None if it is neither."""
     batch = next(tensors_in(list(inputs)), None)
     ours = type(model).__module__.startswith("vitreous.")
-    if batch is None or not (batch.ndim == 4 or (ours and batch.ndim == 3)):
-        return trace
-    count = len(batch)
-    if count == 0 or not all(divisible(box, count) for box in trace.boxes):
-        return trace
-    return replace(trace, boxes=tuple(divided(box, count) for box in trace.boxes), images=count)
-
-
-def divisible(stage: Stage, count: int) -> bool:
-    """Whether every row's multiply-adds are a multiple of the count."""
-    return stage.multiply_adds % count == 0 and all(divisible(part, count) for part in stage.parts)
-
-
-def divided(stage: Stage, count: int) -> Stage:
-    """The stage for one of `count` images."""
-    parts = tuple(divided(part, count) for part in stage.parts)
-    return replace(stage, multiply_adds=stage.multiply_adds // count, parts=parts)
+    return len(batch) if batch is not None and (batch.ndim == 4 or (ours and batch.ndim == 3)) else None
 
 
 def stage_to_dict(stage: Stage, trace: Trace) -> dict[str, Any]:

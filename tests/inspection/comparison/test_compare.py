@@ -22,15 +22,15 @@ def test_equal_models_are_equal_and_left_alone():
     reference = small().train()
     mine = copy.deepcopy(reference)
     mine.encoder.blocks[1].eval()
-    found = compare(mine, reference, X)
-    assert found.equal
-    assert found.first_difference is None
-    assert found.cause is None
-    assert all(match.error is not None for match in found.stages)
+    result = compare(mine, reference, X)
+    assert result.equal
+    assert result.first_difference is None
+    assert result.cause is None
+    assert all(match.error is not None for match in result.stages)
     assert hooks(mine) == hooks(reference) == []
     assert all(m.training for m in reference.modules())
     assert [b.training for b in mine.encoder.blocks] == [True, False]
-    assert "Equal" in str(found)
+    assert "Equal" in str(result)
 
 
 @pytest.mark.parametrize("mistake", ["", "torch attention"])
@@ -43,35 +43,35 @@ def test_a_foreign_model_with_other_names_is_equal(mistake):
 def test_fresh_models_are_compared_before_their_classifiers(images):
     reference, x = fresh(), X[:images]
     assert not reference.eval()(x).any()
-    found = compare(fresh(), reference, x)
-    assert found.equal
-    assert "all zero" in str(found)
-    assert "head.pooling" in found.note
-    assert all(match.error is not None for match in found.stages if match.stage.value.any())
+    result = compare(fresh(), reference, x)
+    assert result.equal
+    assert "all zero" in str(result)
+    assert "head.pooling" in result.note
+    assert all(match.error is not None for match in result.stages if match.stage.value.any())
 
-    found = compare(fresh(depth=3), reference, x)
-    assert not found.equal
-    assert "3 blocks, the reference 2" in found.cause
-    assert "all zero" in str(found)
+    result = compare(fresh(depth=3), reference, x)
+    assert not result.equal
+    assert "3 blocks, the reference 2" in result.cause
+    assert "all zero" in str(result)
 
-    found = compare(fresh(gelu="exact"), reference, x)
-    assert not found.equal
-    assert found.first_difference.stage == "encoder.blocks.0.mlp.activation"
-    assert found.cause.startswith("Yours uses the exact GELU")
-    assert "something else" not in found.cause
+    result = compare(fresh(gelu="exact"), reference, x)
+    assert not result.equal
+    assert result.first_difference.stage == "encoder.blocks.0.mlp.activation"
+    assert result.cause.startswith("Yours uses the exact GELU")
+    assert "something else" not in result.cause
 
     torch.manual_seed(1)
-    found = compare(VisionTransformer(reference.config), reference, x)
-    assert not found.equal
-    assert found.cause is None
+    result = compare(VisionTransformer(reference.config), reference, x)
+    assert not result.equal
+    assert result.cause is None
 
 
 def test_a_fresh_model_of_a_learner_is_compared_before_its_classifier():
     reference = fresh()
     assert compare(learners_copy(reference), reference, X).equal
-    found = compare(learners_copy(reference, "exact gelu"), reference, X)
-    assert not found.equal
-    assert found.cause.startswith("Yours uses the exact GELU")
+    result = compare(learners_copy(reference, "exact gelu"), reference, X)
+    assert not result.equal
+    assert result.cause.startswith("Yours uses the exact GELU")
     assert compare(reference, learners_copy(reference, "exact gelu"), X).cause.startswith("The reference uses")
 
 
@@ -79,10 +79,10 @@ def test_a_fresh_model_is_not_a_trained_one():
     reference = small()
     mine = edited(reference, lambda m: [p.zero_() for p in m.head.classifier.parameters()])
     for one, other in ((mine, reference), (reference, mine)):
-        found = compare(one, other, X)
-        assert not found.equal
-        assert found.first_difference.stage == "head.classifier"
-        assert found.note == ""
+        result = compare(one, other, X)
+        assert not result.equal
+        assert result.first_difference.stage == "head.classifier"
+        assert result.note == ""
 
 
 def test_logits_that_are_only_a_bias_hide_differences():
@@ -90,17 +90,17 @@ def test_logits_that_are_only_a_bias_hide_differences():
         return edited(fresh(**changes), lambda m: m.head.classifier.bias.copy_(torch.arange(7.0) - 3))
 
     reference = biased(num_classes=7)
-    found = compare(biased(num_classes=7, gelu="exact"), reference, X)
-    assert not found.equal
-    assert "constant" in found.note
+    result = compare(biased(num_classes=7, gelu="exact"), reference, X)
+    assert not result.equal
+    assert "constant" in result.note
     assert compare(biased(num_classes=7), reference, X).equal
 
 
 def test_zero_throughout_is_noted():
     reference = edited(nn.Linear(24, 24), lambda m: [p.zero_() for p in m.parameters()])
-    found = compare(copy.deepcopy(reference), reference, torch.randn(2, 24))
-    assert found.equal
-    assert "says little" in str(found)
+    result = compare(copy.deepcopy(reference), reference, torch.randn(2, 24))
+    assert result.equal
+    assert "says little" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_text_is_safe_to_show():
     reference, mine = nn.Sequential(), nn.Sequential()
     for model in (reference, mine):
         model.add_module("<i>\x1b[1m", nn.Linear(24, 24))
-    found = compare(mine, reference, X)
-    assert "\x1b" not in str(found)
-    assert "<i>" not in found._repr_html_()
+    result = compare(mine, reference, X)
+    assert "\x1b" not in str(result)
+    assert "<i>" not in result._repr_html_()
 
 
 def test_a_forward_that_goes_on_after_an_exception_is_compared():

@@ -38,19 +38,19 @@ LEARNERS = {
 @pytest.mark.parametrize("mistake", LEARNERS)
 def test_a_mistake_in_a_foreign_model_is_named(mistake):
     reference = small()
-    found = compare(learners_copy(reference, mistake), reference, X)
+    result = compare(learners_copy(reference, mistake), reference, X)
     stage, words = LEARNERS[mistake]
-    assert not found.equal
-    assert found.first_difference.stage == stage
-    assert found.cause.startswith("Yours")
-    assert words in found.cause
-    assert words in str(found)
+    assert not result.equal
+    assert result.first_difference.stage == stage
+    assert result.cause.startswith("Yours")
+    assert words in result.cause
+    assert words in str(result)
 
 
 def test_either_side_may_be_ours():
     mine = small()
-    found = compare(mine, learners_copy(mine, "exact gelu"), X)
-    assert found.cause.startswith("The reference uses the exact GELU")
+    result = compare(mine, learners_copy(mine, "exact gelu"), X)
+    assert result.cause.startswith("The reference uses the exact GELU")
 
 
 def interleave(model):
@@ -97,10 +97,10 @@ EDITS = {
 def test_a_mistake_in_converted_weights_is_named(edit):
     change, stage, words = EDITS[edit]
     reference = small()
-    found = compare(edited(reference, change), reference, X)
-    assert found.first_difference.stage.endswith(stage)
-    assert found.first_difference.kind == "value"
-    assert words in found.cause
+    result = compare(edited(reference, change), reference, X)
+    assert result.first_difference.stage.endswith(stage)
+    assert result.first_difference.kind == "value"
+    assert words in result.cause
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_the_resampling_of_positions_is_named():
     reference = small()
     mine = changed_copy(reference, position_resampling="bicubic_antialias")
     larger = torch.randn(2, 3, 40, 32)
-    found = compare(mine, reference, larger)
-    assert found.first_difference.stage == "position_embedding"
-    assert "resamples the positions by 'bicubic_antialias'" in found.cause
+    result = compare(mine, reference, larger)
+    assert result.first_difference.stage == "position_embedding"
+    assert "resamples the positions by 'bicubic_antialias'" in result.cause
 
 
 def test_norm_after_the_pooling_is_named():
@@ -132,37 +132,37 @@ def test_norm_after_the_pooling_is_named():
     mine = VisionTransformer(reference.config.replace(norm_after_pooling=True))
     state = {k.replace("encoder.norm", "head.norm"): v for k, v in reference.state_dict().items()}
     mine.load_state_dict(state)
-    found = compare(mine, reference, X)
-    assert found.first_difference.kind == "missing"
-    assert found.first_difference.stage == "encoder.norm"
-    assert "norms after the pooling" in found.cause
+    result = compare(mine, reference, X)
+    assert result.first_difference.kind == "missing"
+    assert result.first_difference.stage == "encoder.norm"
+    assert "normalizes after the pooling" in result.cause
 
 
 def test_a_mistake_in_one_block_is_found_there():
     reference = small()
     mine = copy.deepcopy(reference)
     mine.encoder.blocks[1].mlp.activation = nn.ReLU()
-    found = compare(mine, reference, X)
-    assert found.first_difference.stage == "encoder.blocks.1.mlp.activation"
-    assert found.cause.startswith("Only in encoder.blocks.1: yours uses ReLU")
+    result = compare(mine, reference, X)
+    assert result.first_difference.stage == "encoder.blocks.1.mlp.activation"
+    assert result.cause.startswith("Only in encoder.blocks.1: yours uses ReLU")
 
 
 def test_the_first_of_two_mistakes_is_named():
     reference = small()
     mine = edited(changed_copy(reference, gelu="exact"), lambda m: m.head.classifier.weight.add_(0.1))
-    found = compare(mine, reference, X)
-    assert "exact GELU" in found.cause
-    assert "something else differs" in found.cause
+    result = compare(mine, reference, X)
+    assert "exact GELU" in result.cause
+    assert "something else differs" in result.cause
 
 
 def test_no_cause_is_given_if_no_mistake_explains_the_difference():
     reference = small()
     mine = edited(reference, lambda m: m.encoder.blocks[0].mlp.fc1.weight.add_(0.01))
-    found = compare(mine, reference, X)
-    assert found.cause is None
-    assert found.first_difference.stage == "encoder.blocks.0.mlp.fc1"
-    assert found.first_difference.absolute > 0.01
-    assert "No usual mistake" in str(found)
+    result = compare(mine, reference, X)
+    assert result.cause is None
+    assert result.first_difference.stage == "encoder.blocks.0.mlp.fc1"
+    assert result.first_difference.absolute > 0.01
+    assert "No usual mistake" in str(result)
 
 
 def test_batch_first_of_torchs_attention():

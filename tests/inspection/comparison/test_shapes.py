@@ -21,25 +21,25 @@ def test_another_depth_is_named(depth, foreign):
     mine.load_state_dict(
         {k: v for k, v in (mine.state_dict() | reference.state_dict()).items() if k in mine.state_dict()}
     )
-    found = compare(learners_copy(mine) if foreign else mine, reference, X)
-    assert found.first_difference.kind == "shape"
-    assert f"{depth} blocks, the reference 2" in found.cause
+    result = compare(learners_copy(mine) if foreign else mine, reference, X)
+    assert result.first_difference.kind == "shape"
+    assert f"{depth} blocks, the reference 2" in result.cause
 
 
 @pytest.mark.parametrize("foreign", [False, True])
 def test_another_width_is_named(foreign):
     mine = small(width=32)
-    found = compare(learners_copy(mine) if foreign else mine, small(), X)
-    assert found.first_difference.kind == "shape"
-    assert found.first_difference.stage == "patch_embedding.projection"
-    assert "yours has 32 numbers, the reference 48; check the width" in found.cause
+    result = compare(learners_copy(mine) if foreign else mine, small(), X)
+    assert result.first_difference.kind == "shape"
+    assert result.first_difference.stage == "patch_embedding.projection"
+    assert "yours has 32 numbers, the reference 48; check the width" in result.cause
 
 
 @pytest.mark.parametrize("layer", [MLP, SwiGLU])
 def test_another_hidden_layer_is_named(layer):
-    found = compare(layer(24, 40), layer(24, 96), torch.randn(2, 5, 24))
-    assert found.first_difference.stage == "fc1"
-    assert "mlp_dim" in found.cause
+    result = compare(layer(24, 40), layer(24, 96), torch.randn(2, 5, 24))
+    assert result.first_difference.stage == "fc1"
+    assert "mlp_dim" in result.cause
 
 
 def test_another_mlp_dim_of_a_whole_model_is_named():
@@ -47,9 +47,9 @@ def test_another_mlp_dim_of_a_whole_model_is_named():
     state = reference.state_dict()
     own = mine.state_dict()
     mine.load_state_dict({k: state[k] if state[k].shape == v.shape else v for k, v in own.items()})
-    found = compare(mine, reference, X)
-    assert found.first_difference.stage == "encoder.blocks.0.mlp.fc1"
-    assert "yours has 56 numbers, the reference 96" in found.cause
+    result = compare(mine, reference, X)
+    assert result.first_difference.stage == "encoder.blocks.0.mlp.fc1"
+    assert "yours has 56 numbers, the reference 96" in result.cause
 
 
 def test_a_token_too_few_is_named():
@@ -59,9 +59,9 @@ def test_a_token_too_few_is_named():
     state["position_embedding.embedding"] = state["position_embedding.embedding"][:, 1:]
     del state["class_token"]
     mine.load_state_dict(state)
-    found = compare(mine, reference, X)
-    assert found.first_difference.kind == "missing"
-    assert found.first_difference.stage == "class_token"
+    result = compare(mine, reference, X)
+    assert result.first_difference.kind == "missing"
+    assert result.first_difference.stage == "class_token"
 
 
 def test_another_layout_is_no_mistake():
@@ -71,6 +71,6 @@ def test_another_layout_is_no_mistake():
     with torch.no_grad():
         convolution.weight.copy_(reference.projection.weight.view_as(convolution.weight))
         convolution.bias.copy_(reference.projection.bias)
-    found = compare(convolution, reference, X)
-    assert found.first_difference.kind == "shape"
-    assert "another layout" in found.cause
+    result = compare(convolution, reference, X)
+    assert result.first_difference.kind == "shape"
+    assert "another layout" in result.cause

@@ -7,11 +7,12 @@ from typing import Any, Literal
 from torch import nn
 
 from vitreous.inspection.comparison.alignment import Alignment, Match, align
-from vitreous.inspection.comparison.diagnosis import Finding, find_mistake, shape_cause, stack_of
+from vitreous.inspection.comparison.diagnosis import Finding, MistakeSearch, shape_cause, stack_of
 from vitreous.inspection.comparison.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
 from vitreous.inspection.comparison.passes import Pass, before_flat, is_flat, run_pass, tensors_vary
 from vitreous.inspection.recording import PATCHES, Shape, tensors_in
 from vitreous.inspection.stages import Stage
+from vitreous.inspection.table import shape_text
 from vitreous.support.text import html_text, printable
 
 
@@ -45,7 +46,7 @@ class Difference:
         if self.kind == "missing":
             return f"{where}: yours has no such stage"
         if self.kind == "shape":
-            return f"{where}: {size(self.shape)} in the reference, {size(self.my_shape or ())} in {yours}"
+            return f"{where}: {shape_text(self.shape)} in the reference, {shape_text(self.my_shape)} in {yours}"
         return f"{where}: {yours} is off by up to {self.absolute:.2g}, {self.relative:.2g} of its largest value"
 
 
@@ -126,7 +127,9 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
     if error is not None and error.relative <= tolerance:
         return Comparison(True, None, None, tuple(alignment.matches), tolerance, error, note)
     if error is None and same(Value(theirs.output), Value(ours.output), tolerance):
-        difference, cause = other_layout(theirs, ours)
+        shapes = tuple(theirs.output.shape), tuple(ours.output.shape)
+        cause = f"The values are the same in another layout: reorder the axes to {shape_text(shapes[0])}."
+        difference = Difference("", "output", "output", "shape", *shapes)
         return Comparison(False, difference, cause, tuple(alignment.matches), tolerance, error)
     difference = first_difference(alignment, ours, whole=not stack_of(reference)[1])
     difference, cause = diagnose(difference, alignment, ours, theirs, inputs, tolerance)
@@ -157,12 +160,7 @@ def first_difference(alignment: Alignment, mine: Pass, whole: bool) -> Differenc
     """The first stage after the last that is equal.
 
     A stage that your model lacks in this shape, such as q, k and v in one tensor, is skipped if its module goes on to
-    a stage that your model has.
-
-    Args:
-        alignment: of the reference with your model.
-        mine: the pass of your model.
-        whole: whether the reference is a single layer, to which all stages belong.
+    a stage that your model has; `whole`: all stages belong to one module, since the reference is a single layer.
     """
     remaining = alignment.matches[alignment.start :]
     if alignment.by_path:
@@ -203,13 +201,6 @@ def value_difference(stage: Stage, path: str | None, candidates: Sequence[Value]
     )
 
 
-def other_layout(reference: Pass, mine: Pass) -> tuple[Difference, str]:
-    """The difference between outputs with the same values in another layout."""
-    shapes = tuple(reference.output.shape), tuple(mine.output.shape)
-    cause = f"The values are the same in another layout: reorder the axes to {size(shapes[0])}."
-    return Difference("", "output", "output", "shape", *shapes), cause
-
-
 def diagnose(
     difference: Difference, alignment: Alignment, mine: Pass, reference: Pass, inputs: Sequence[Any], tolerance: float
 ) -> tuple[Difference, str | None]:
@@ -223,20 +214,22 @@ def diagnose(
         cause = shape_cause(difference.shape, difference.my_shape or ())
         if cause is not None:
             return difference, cause
-    if is_ours(reference.model) or not is_ours(mine.model):
-        finding = find_mistake(reference, mine, inputs, alignment, tolerance)
-        return difference, None if finding is None else sentence(finding, "Yours", "the reference")
-    finding = find_mistake(mine, reference, inputs, align(mine, reference, tolerance), tolerance)
-    return difference, None if finding is None else sentence(finding, "The reference", "yours")
+    in_mine = is_ours(mine.model) and not is_ours(reference.model)
+    known, other = (mine, reference) if in_mine else (reference, mine)
+    if in_mine:
+        alignment = align(mine, reference, tolerance)
+    finding = MistakeSearch(known, other, inputs, alignment, tolerance).find()
+    return difference, None if finding is None else sentence(finding, in_mine)
 
 
-def sentence(finding: Finding, other: str, known: str) -> str:
-    """A finding in words, about the other model in relation to the known one."""
+def sentence(finding: Finding, in_mine: bool) -> str:
+    """A finding in words; `in_mine`: the mistake was made in a copy of yours, so the reference has it."""
     mistake, site, complete = finding
+    other, known = ("The reference", "yours") if in_mine else ("Yours", "the reference")
     text = f"{other} {mistake.wrong}, where {known} {mistake.right}."
     if site:
         text = f"Only in {site}: {text[0].lower()}{text[1:]}"
-    text += f" {mistake.hint}." if known == "the reference" else ""
+    text += "" if in_mine else f" {mistake.hint}."
     return text if complete else f"{text} After it, something else differs as well."
 
 
@@ -259,8 +252,3 @@ def shape_of(stage: Stage) -> Shape:
     """The shape of a stage's value."""
     assert stage.value is not None
     return tuple(stage.value.shape)
-
-
-def size(shape: Shape) -> str:
-    """A shape in words."""
-    return "×".join(map(str, shape)) or "one number"

@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from vitreous.inspection.comparison.alignment import Alignment
 from vitreous.inspection.comparison.matching import Value, error_of, same
 from vitreous.inspection.comparison.mistakes import mistakes_in
 from vitreous.inspection.comparison.mistakes.mistake import Mistake, copy_sharing_weights
-from vitreous.inspection.comparison.passes import Pass, output_of, run_pass
+from vitreous.inspection.comparison.passes import Pass, comparable, first_tensor, run_pass
 from vitreous.inspection.recording import Shape, tensors_in
 
 EXPLAINED = 100  # a mistake explains a difference if it reduces it by this factor
@@ -27,10 +28,8 @@ class Finding(NamedTuple):
     complete: bool  # whether nothing else differs
 
 
-def find_mistake(
-    known: Pass, other: Pass, inputs: Sequence[Any], alignment: Alignment, tolerance: float
-) -> Finding | None:
-    """Tries the mistakes, kind by kind, everywhere at once; then each only in the block of the first difference.
+class MistakeSearch:
+    """Makes mistakes in copies of a model, and checks whether they explain another one.
 
     Args:
         known: pass of the model in which mistakes can be made.
@@ -39,36 +38,33 @@ def find_mistake(
         alignment: with `known` as the reference.
         tolerance: relative error that counts as equal.
     """
-    trial = Trial(known, other, inputs, alignment, tolerance)
-    kinds = list(mistakes_in(known.model, trial.first.path))
-    for kind in kinds:
-        finding = trial.best(kind)
-        if finding is not None:
-            return finding
-    block = block_of(trial.first.path)
-    for kind in kinds if block else ():
-        mistake = trial.by_output(kind, block)
-        if mistake is not None:
-            return Finding(mistake, block, complete=True)
-    return None
-
-
-class Trial:
-    """Makes mistakes in copies of a model and checks whether they explain another one; arguments as find_mistake."""
 
     def __init__(self, known: Pass, other: Pass, inputs: Sequence[Any], alignment: Alignment, tolerance: float) -> None:
         self.known, self.other, self.inputs, self.tolerance = known, other, inputs, tolerance
         match = alignment.matches[min(alignment.start, len(alignment.matches) - 1)]
         self.first = match.stage
-        self.comparable = known.output.shape == other.output.shape
-        self.end = known.end
-        before = alignment.matches[: alignment.start]
-        seen = [Value(m.stage.value) for m in before if m.stage.value is not None]
+        self.block = block_of(self.first.path)
+        before = [Value(m.stage.value) for m in alignment.matches[: alignment.start] if m.stage.value is not None]
         self.fresh = [
-            value for value in other.values[alignment.passed :] if not any(same(old, value, tolerance) for old in seen)
+            value
+            for value in other.values[alignment.passed :]
+            if not any(same(old, value, tolerance) for old in before)
         ]
         if alignment.by_path and match.value is None:
             self.fresh = []  # the other has no such stage, so there are no values to explain
+
+    def find(self) -> Finding | None:
+        """Tries the mistakes, kind by kind, everywhere at once; then each only in the block of the first difference."""
+        kinds = list(mistakes_in(self.known.model, self.first.path))
+        for kind in kinds:
+            finding = self.best(kind)
+            if finding is not None:
+                return finding
+        for kind in kinds if self.block else ():
+            mistake = self.by_output(kind, self.block)
+            if mistake is not None:
+                return Finding(mistake, self.block, complete=True)
+        return None
 
     def best(self, kind: Sequence[Mistake]) -> Finding | None:
         """The mistake of a kind that explains the output, or one that explains the first differing stage."""
@@ -76,21 +72,20 @@ class Trial:
         if mistake is not None:
             return Finding(mistake, "", complete=True)
         partial = [mistake for mistake in kind if self.explains_stage(mistake)]
-        block = block_of(self.first.path)
-        mistake = self.by_output(partial, block) if block else None
+        mistake = self.by_output(partial, self.block) if self.block else None
         if mistake is not None:
-            return Finding(mistake, block, complete=True)
+            return Finding(mistake, self.block, complete=True)
         return Finding(partial[0], "", complete=False) if partial else None
 
     def by_output(self, mistakes: Sequence[Mistake], site: str = "") -> Mistake | None:
         """The mistake with which the known model returns what the other returns."""
-        if not self.comparable:
+        if self.known.output.shape != self.other.output.shape:
             return None
         before = error_of(self.other.output, self.known.output).relative
         tried: list[tuple[float, Mistake]] = []
         for mistake in mistakes:
             model = made(mistake, self.known.model, site)
-            output = None if model is None else self.output_of(model)
+            output = None if model is None else value_at(model, self.known.end, self.inputs)
             if output is None or output.shape != self.other.output.shape:
                 continue
             after = error_of(self.other.output, output).relative
@@ -100,10 +95,6 @@ class Trial:
                     break
         least = min((error for error, _ in tried), default=0.0)
         return next((mistake for error, mistake in tried if error <= SIMILAR * least), None)
-
-    def output_of(self, model: nn.Module) -> Tensor | None:
-        """The value of a copy where the passes end; None if it fails."""
-        return value_at(model, self.end, self.inputs) if self.end else attempt(model, self.inputs)
 
     def explains_stage(self, mistake: Mistake) -> bool:
         """Whether the mistake turns the first differing stage into one of the other model's tensors."""
@@ -118,8 +109,8 @@ class Trial:
 
 
 def value_at(model: nn.Module, path: str, inputs: Sequence[Any]) -> Tensor | None:
-    """The output of the stage at a path; None if there is no such stage, or the pass fails."""
-    module = dict(model.named_modules()).get(path) if path else None
+    """The output of the stage at a path, or of the model; None if there is no such stage, or the pass fails."""
+    module = dict(model.named_modules()).get(path)
     if module is not None:
         seen: list[Any] = []
         with module.register_forward_hook(lambda module, args, result: seen.append(result)):
@@ -140,7 +131,8 @@ def made(mistake: Mistake, model: nn.Module, site: str = "") -> nn.Module | None
 def attempt(model: nn.Module, inputs: Sequence[Any]) -> Tensor | None:
     """Runs a copy; None if its mistake does not work with these shapes."""
     try:
-        return output_of(model, inputs)
+        with comparable(model), torch.no_grad():
+            return first_tensor(model(*inputs), model)
     except (RuntimeError, ValueError):
         return None
 

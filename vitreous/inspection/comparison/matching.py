@@ -41,10 +41,6 @@ class Value:
         first = tensor[:1] if tensor.ndim else tensor
         self.constant = self.size == 0 or (len(first) < len(tensor) and bool((tensor == first).all()))
 
-    def is_same_tensor(self, tensor: Tensor) -> bool:
-        """Whether another tensor has the same shape and, bit for bit, the same values."""
-        return self.shape == tuple(tensor.shape) and torch.equal(self.tensor, tensor)
-
     def may_equal(self, other: "Value", tolerance: float) -> bool:
         """A quick check whether `other` may have these values in some order."""
         if self.tensor.numel() != other.tensor.numel():

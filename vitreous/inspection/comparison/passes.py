@@ -54,18 +54,12 @@ def read_all_tokens(
     return args[:2], {name: value for name, value in kwargs.items() if name != "read"}
 
 
-def output_of(model: nn.Module, inputs: Sequence[Any]) -> Tensor:
-    """Runs a model in evaluation mode.
+def first_tensor(result: Any, model: nn.Module) -> Tensor:
+    """The first tensor of what a model returned.
 
     Raises:
-        ValueError: it returns no tensor.
+        ValueError: it returned none.
     """
-    with comparable(model), torch.no_grad():
-        return first_tensor(model(*inputs), model)
-
-
-def first_tensor(result: Any, model: nn.Module) -> Tensor:
-    """The first tensor of what a model returned."""
     tensor = next(tensors_in(result), None)
     if tensor is None:
         raise ValueError(f"{type(model).__name__} returned no tensor but {type(result).__name__}")
@@ -90,7 +84,7 @@ def run_pass(model: nn.Module, inputs: Sequence[Any], entering: bool = False) ->
     for part in (p for p in recorder.root.parts if p.operation != INPUT or (entering and p.path)):
         for event in part.walk(children_first=True):
             if isinstance(event.seen, Tensor) and event.seen.numel():
-                if values and values[-1].is_same_tensor(event.seen):
+                if values and values[-1].shape == event.seen.shape and torch.equal(values[-1].tensor, event.seen):
                     values.pop()  # an operation of a layer: the layer's name is better
                 values.append(Value(event.seen, label(event)))
     values.append(Value(recorder.root.seen, "output"))
@@ -98,12 +92,7 @@ def run_pass(model: nn.Module, inputs: Sequence[Any], entering: bool = False) ->
 
 
 def before_flat(run: Pass, varied: bool) -> Pass | None:
-    """Cuts a pass after the last stage whose values vary; None if none varies before the output.
-
-    Args:
-        run: the whole pass.
-        varied: whether the images differ from each other.
-    """
+    """Cuts a pass after the last stage that is not flat; None if all before the output are."""
     stages = [i for i, s in enumerate(run.stages[:-1]) if s.value is not None and not is_flat(s.value, varied)]
     values = [i for i, value in enumerate(run.values[:-1]) if not is_flat(value.tensor, varied)]
     if not stages or not values:
@@ -113,12 +102,7 @@ def before_flat(run: Pass, varied: bool) -> Pass | None:
 
 
 def is_flat(tensor: Tensor, varied: bool) -> bool:
-    """Whether values hide what they were computed from: one number throughout, or the same for every image.
-
-    Args:
-        tensor: the values.
-        varied: whether the images differ from each other.
-    """
+    """Whether values hide their input: one number throughout, or the same for every one of varied images."""
     x = tensor.detach().float()
     size = x.abs().max().item()
     if not size or x.numel() == 1:

@@ -114,8 +114,7 @@ def attend_wrongly(
 
 def head_counts(modules: Modules) -> Iterator[Mistake]:
     """Another number of heads with the same weights."""
-    known = first_of(SelfAttention, modules)
-    if known is None:
+    if (known := first_of(SelfAttention, modules)) is None:
         return
     width, heads = known.out.in_features, known.num_heads
     for count in (n for n in range(1, min(width, 65)) if width % n == 0 and n != heads):

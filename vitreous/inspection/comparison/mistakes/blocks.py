@@ -13,8 +13,8 @@ from vitreous.model.encoder import Encoder, EncoderBlock
 FIRST, SECOND = "x = x + attention(norm1(x))", "x = x + mlp(norm2(x))"
 BOTH = f"{FIRST}, then {SECOND}"
 BLOCKS: tuple[tuple[str, str, dict[str, Any]], ...] = (  # wrong, hint, arguments of rebuild
-    ("norms after each sum (post-norm)", f"Norm before each branch: {BOTH}", {"norms": (False, False), "post": True}),
-    ("adds the normed tokens in its skip connections", f"Keep x as it was before the norm: {BOTH}", {"normed": True}),
+    ("normalizes after each sum (post-norm)", f"Normalize first: {BOTH}", {"norms": (False, False), "post": True}),
+    ("adds normalized tokens in its skip connections", f"Keep x as it was before the norm: {BOTH}", {"normed": True}),
     ("has no skip connection (residual) around the attention", f"Write {FIRST}", {"skips": (False, True)}),
     ("has no skip connection (residual) around the MLP", f"Write {SECOND}", {"skips": (True, False)}),
     ("has no skip connections (residuals)", f"Write {BOTH}", {"skips": (False, False)}),
@@ -30,7 +30,7 @@ def blocks(modules: Modules) -> Iterator[Mistake]:
             change = each(EncoderBlock, partial(rebuild, **options))
             yield Mistake(wrong, "follows equations 2 and 3", hint, change)
         post_norm = each(EncoderBlock, partial(rebuild, **BLOCKS[0][2]))
-        wrong, hint = "norms after each sum (post-norm), and has no final norm", f"{BLOCKS[0][1]}; and at the end"
+        wrong, hint = "normalizes after each sum (post-norm), and has no final norm", f"{BLOCKS[0][1]}; and at the end"
         bare = together(post_norm, assigned(Encoder, norm=nn.Identity()))
         yield Mistake(wrong, "follows equations 2 to 4", hint, bare)
     encoder = first_of(Encoder, modules)

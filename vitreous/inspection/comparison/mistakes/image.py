@@ -28,21 +28,14 @@ def patches(modules: Modules) -> Iterator[Mistake]:
         hint = "Flatten each patch as (channel, height, width), the order of a Conv2d's weight"
         change = each(PatchEmbedding, partial(reorder_patch, order=order))
         yield Mistake(f"flattens each patch as ({axes})", "flattens it as (channel, height, width)", hint, change)
-    for wrong, right, hint, change in (
-        (
-            *("numbers the patches column by column", "numbers them row by row"),
-            *("Go through the rows first: rearrange to (batch, rows * columns, …)", read_by_column),
-        ),
-        (
-            *("reshapes the image without moving axes, which mixes the patches", "moves them"),
-            *("Split height and width, move the axes (permute), then reshape", reshape_only),
-        ),
-        (
-            *("takes the channels in reverse (BGR)", "takes RGB"),
-            *("Give the channels as red, green, blue", reverse_channels),
-        ),
-    ):
-        yield Mistake(wrong, right, hint, each(PatchEmbedding, change))
+    hint = "Go through the rows first: rearrange to (batch, rows * columns, …)"
+    change = each(PatchEmbedding, read_by_column)
+    yield Mistake("numbers the patches column by column", "numbers them row by row", hint, change)
+    wrong = "reshapes the image without moving axes, which mixes the patches"
+    hint = "Split height and width, move the axes (permute), then reshape"
+    yield Mistake(wrong, "moves them", hint, each(PatchEmbedding, reshape_only))
+    hint = "Give the channels as red, green, blue"
+    yield Mistake("takes the channels in reverse (BGR)", "takes RGB", hint, each(PatchEmbedding, reverse_channels))
 
 
 def reorder_patch(embedding: PatchEmbedding, order: Sequence[int]) -> None:
@@ -94,7 +87,7 @@ def tokens(modules: Modules) -> Iterator[Mistake]:
         change = each(PositionEmbedding, partial(add_positions, to_patches=False))
         yield Mistake("adds no positions", "follows equation 1", "Add position_embedding to the tokens", change)
     if known.site == "stem" and model.config.class_token:
-        wrong = "adds positions before the class token is there, so that it has none"
+        wrong = "adds the positions before the class token joins, so that it has none"
         change = each(PositionEmbedding, partial(add_positions, to_patches=True))
         hint = "Join the class token first, then add all N + 1 positions"
         yield Mistake(wrong, "follows equation 1", hint, change)
@@ -103,7 +96,7 @@ def tokens(modules: Modules) -> Iterator[Mistake]:
         if method != resampling:
             change = assigned(PositionEmbedding, resampling=method)
             hint = f"Interpolate the grid of positions as {resampling!r} does, without the class token's row"
-            yield Mistake(f"resamples the positions by {method!r}", f"does by {resampling!r}", hint, change)
+            yield Mistake(f"resamples the positions by {method!r}", f"uses {resampling!r}", hint, change)
 
 
 class TokenPooling(nn.Module):
@@ -160,7 +153,7 @@ def pooling(modules: Modules) -> Iterator[Mistake]:
     encoder = first_of(Encoder, modules)
     if encoder and mean and not isinstance(encoder.norm, nn.Identity):
         change = together(assigned(Head, norm=encoder.norm), assigned(Encoder, norm=nn.Identity()))
-        yield Mistake("norms after the pooling", "norms before it", "Norm first, then pool", change)
+        yield Mistake("normalizes after the pooling", "normalizes before it", "Normalize first, then pool", change)
     elif encoder and mean and not isinstance(known.norm, nn.Identity):
         change = together(assigned(Encoder, norm=known.norm), assigned(Head, norm=nn.Identity()))
-        yield Mistake("norms before the pooling", "norms after it", "Pool first, then norm", change)
+        yield Mistake("normalizes before the pooling", "normalizes after it", "Pool first, then normalize", change)

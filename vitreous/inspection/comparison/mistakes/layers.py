@@ -7,15 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vitreous.inspection.comparison.mistakes.mistake import (
-    Mistake,
-    Modules,
-    assigned,
-    each,
-    first_of,
-    last_name,
-    put,
-)
+from vitreous.inspection.comparison.mistakes.mistake import Mistake, Modules, assigned, each, first_of, last_name, put
 from vitreous.model.head import Head
 from vitreous.model.mlp import QuickGELU
 
@@ -60,8 +52,7 @@ def replace_activations(modules: Modules, build: Callable[[], nn.Module]) -> boo
 
 def epsilons(modules: Modules) -> Iterator[Mistake]:
     """Another eps in the norms."""
-    known = first_of(nn.LayerNorm, modules)
-    if known is None:
+    if (known := first_of(nn.LayerNorm, modules)) is None:
         return
     for eps in EPSILONS:
         if not math.isclose(eps, known.eps):
