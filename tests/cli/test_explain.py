@@ -283,7 +283,7 @@ def test_broken_images_are_skipped_named_and_counted(here, capsys, unpainted):
     ("arguments", "cause", "hint"),
     [
         (["nowhere", "new"], "there is no model at nowhere", ""),
-        (["B/16", "new"], "B/16 is the name of a shape, not of weights", "train it first"),
+        (["B/16", "new"], "B/16 is a model variant, not weights", "train it first"),
         (["model.safetensors"], "there are no images to explain", "only positions and filters need none"),
         (["model.safetensors", "nothing"], "no images in 'nothing'", "JPEG"),
         (["model.safetensors", "text.jpg"], "none of the 1 images could be read", "give JPEG"),

@@ -160,5 +160,5 @@ def test_a_model_without_a_class_token_has_no_class_features(here, capsys):
 def test_a_variant_name_is_refused(here, vitreous_process):
     done = vitreous_process("features", "B/16", "new", "--out", "features.npy", folder=here)
     assert done.returncode == 2
-    assert "B/16 is the name of a shape, not of weights" in done.stderr
+    assert "B/16 is a model variant, not weights" in done.stderr
     assert "Traceback" not in done.stderr

@@ -235,9 +235,9 @@ def test_if_all_images_are_broken_json_is_an_empty_list(here, capsys):
         (["run", "-"], "stdin is empty", "one path per line"),
         (["nothing", "new"], "has no model.safetensors", "finished its first epoch"),
         (["nowhere", "new"], "there is no model at nowhere", ""),
-        (["B/16", "new"], "B/16 is the name of a shape, not of weights", "train it first"),
+        (["B/16", "new"], "B/16 is a model variant, not weights", "train it first"),
         (["features.safetensors", "new"], "this model has no head", "train a head first"),
-        (["new/1.png", "new"], "new/1.png is no model file", ""),
+        (["new/1.png", "new"], "new/1.png is not a model file", ""),
         (["run"], "missing argument 'images'", ""),
         (["run", "new", "--csv", "--json"], "--csv and --json exclude each other", ""),
         (

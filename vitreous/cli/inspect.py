@@ -102,7 +102,8 @@ def open_model(
     A variant built without weights needs no memory, and has only shapes and costs.
 
     Raises:
-        InputError: no such variant or file, patches that do not divide the image, or a family or settings for a variant.
+        InputError: no such variant or file, patches that do not divide the image, or a family or settings for a
+            variant.
     """
     from vitreous.checkpoints.store import StoredModel
     from vitreous.classifier import Classifier
