@@ -18,7 +18,7 @@ from vitreous.model.cost import on_meta
 from vitreous.model.variants import variant
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.support.text import printable
+from vitreous.support.text import listed, printable
 from vitreous.training.recipe.sections import SHAPE, WITH_WEIGHTS, ModelSection
 
 DEFAULT = "timm:vit_small_patch16_224.augreg_in21k_ft_in1k"
@@ -142,7 +142,7 @@ def load_start(
     rates = {name: getattr(section, name) for name in RATES}
     model = float32_copy(adapted, adapted.config.replace(**rates, mask_token=mask_token))
     if any(row is not None for row in rows):
-        notes += changed_classes(names, stored.class_names or ())
+        notes += changed_classes(names, stored.class_names or (), rows)
     source = stored.report.source if stored.report else weights
     source = source if is_remote(source) else Path(source).expanduser().absolute().name
     metadata = {key: stored.metadata[key] for key in LASTING if key in stored.metadata}
@@ -171,16 +171,12 @@ def classifier_rows(names: Sequence[str], old: Sequence[str] | None) -> list[int
     return [rows.get(name) for name in names]
 
 
-def changed_classes(names: Sequence[str], old: Sequence[str]) -> list[str]:
-    """Notes on the new classes, and on those that are dropped."""
-    rows = classifier_rows(names, old)
+def changed_classes(names: Sequence[str], old: Sequence[str], rows: Sequence[int | None]) -> list[str]:
+    """Notes on the new classes, and on those that are dropped, from the result of `classifier_rows`."""
     new = [name for name, row in zip(names, rows, strict=True) if row is None]
     dropped = [name for row, name in enumerate(old) if row not in rows]
-    return [
-        f"{title}: {', '.join(group[:SHOWN])}" + (f" and {len(group) - SHOWN:,} more" if len(group) > SHOWN else "")
-        for title, group in (("new classes", new), ("dropped classes", dropped))
-        if group
-    ]
+    groups = ("new classes", new), ("dropped classes", dropped)
+    return [f"{title}: {listed(group, SHOWN)}" for title, group in groups if group]
 
 
 def check_shape(section: ModelSection, config: ViTConfig, weights: str) -> None:
