@@ -9,7 +9,7 @@ import torch
 
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.sources.hub import fetch, is_remote
-from vitreous.checkpoints.sources.pretrained import KNOWN, Pretrained
+from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.checkpoints.sources.repository import is_cached, look
 from vitreous.checkpoints.store import StoredModel
 from vitreous.model.adapt import adapt
@@ -93,18 +93,15 @@ def best_weights(name: str) -> str:
     Raises:
         InputError: none are known; it names the variants that have some.
     """
-    rows = [row for row in KNOWN.values() if is_augreg(row) and row.top1 is not None]
+    # Google's bucket has them in a folder, timm by a tag.
+    augreg = (row for row in KNOWN.values() if "/augreg/" in (row.url or "") or ".augreg" in row.name)
+    rows = [row for row in augreg if row.top1 is not None]
     candidates = [row for row in rows if row.variant == name]
     if not candidates:
         variants = ", ".join(dict.fromkeys(row.variant for row in rows))
         cause = f"init is 'pretrained', but no AugReg weights of the variant {name!r} are known"
         raise InputError(cause, f"choose one of {variants}; or weights by name (vitreous list models)")
     return max(candidates, key=lambda row: (-row.config.image_size[0], row.top1 or 0, row.family == "timm")).name
-
-
-def is_augreg(row: Pretrained) -> bool:
-    """Whether weights are from the AugReg release, in Google's bucket or in timm."""
-    return ".augreg" in row.name or (row.url is not None and "/augreg/" in row.url)
 
 
 def load_start(

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from vitreous.support.errors import InputError
@@ -56,9 +55,7 @@ class Log:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.board.close()
         failed = error is not None and not self.folder.model.exists()
         if self.bad_files.count or not failed:
