@@ -1,5 +1,6 @@
 import dataclasses
 import tomllib
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,10 @@ def test_the_model_section_has_every_choice_of_the_architecture():
 def test_a_built_in_recipe_is_complete(name: str):
     recipe = Recipe.load(name)
     assert Recipe.from_dict(tomllib.loads(recipe.to_toml())) == recipe
-    header = built_in()[name].read_text().partition("\n[")[0]
+    header = "\n".join(takewhile(lambda line: line.startswith("#"), built_in()[name].read_text().splitlines()))
+    for label in ("Command:", "Hardware:", "Hours:", "Expected:"):
+        assert f"# {label}" in header
     assert f"vitreous train {'digits' if name == 'digits' else 'photos/'}" in header
-    assert all(line.startswith("#") for line in header.splitlines() if line)
 
 
 def test_a_file_is_read(tmp_path: Path):
@@ -213,7 +215,17 @@ def test_the_row_of_the_variant_is_below_the_settings(tmp_path: Path):
     assert "are not tables" in line(Recipe.load, mine)
 
 
-def test_a_new_length_puts_the_old_one_out_of_force():
+def test_a_file_extends_a_recipe_that_extends_another(tmp_path: Path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "paper-jft"\n[optimizer]\nmomentum = 0.5\n')
+    recipe, jft, imagenet = Recipe.load(mine), Recipe.load("paper-jft"), Recipe.load("paper-imagenet")
+    assert 'extends = "paper-imagenet"' in built_in()["paper-jft"].read_text()
+    assert recipe == jft.with_settings({"momentum": 0.5})
+    assert (recipe.data, recipe.objective) == (imagenet.data, imagenet.objective)
+    assert (recipe.model.dropout, recipe.schedule.epochs, recipe.optimizer.lr) == (0.0, 7, 8e-4)
+
+
+def test_a_new_length_overrides_the_old_one():
     jft = Recipe.load("paper-jft")
     assert jft.schedule.warmup_steps == 10_000
     short = jft.with_settings({"epochs": 10}).schedule
