@@ -25,7 +25,7 @@ IMAGES = "held_out"
 REPORT = "report.html"
 TARGET = 0.97  # test accuracy; a demo below it has failed
 FAILED = 1
-SHOWN = 5  # held-out images that are predicted
+SHOWN, TOP = 5, 3  # held-out images that are predicted, and classes for each
 SETTINGS: dict[str, Any] = {}  # that differ from the recipe
 
 
@@ -59,15 +59,13 @@ def demonstrate(out: Path) -> float:
     assert outcome is not None, "the recipe learns classes"
     print("\nTest images by digit (rows) and prediction (columns)\n")
     print(confusion_table(outcome, data.class_names))
-    saved = save_images(data.test, data.class_names, out / IMAGES)
+    images = save_images(data.test, data.class_names, out / IMAGES)
     print("\nSome predictions (the file name begins with the digit)\n")
-    rows = {place: row for row, place in enumerate(outcome.places.tolist())}
-    for name, place in saved[:: max(1, len(saved) // SHOWN)]:
-        classes, probabilities = outcome.classes[rows[place]], outcome.probabilities[rows[place]]
-        top = [(data.class_names[i], p) for i, p in zip(classes, probabilities.tolist(), strict=True)]
-        others = ", ".join(f"{other} {p:.1%}" for other, p in top[1:])
-        print(f"  {name}  {top[0][0]}  {top[0][1]:6.1%}  ({others})")
-    write_report(out, load(out), data, outcome)
+    classifier = load(out)
+    for prediction in classifier(images[:: len(images) // SHOWN]):
+        others = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.top[1:TOP])
+        print(f"  {Path(prediction.image).name}  {prediction.class_name}  {prediction.probability:6.1%}  ({others})")
+    write_report(out, classifier, data, outcome)
     return outcome.accuracy
 
 
@@ -81,16 +79,15 @@ def confusion_table(outcome: "Outcome", class_names: Sequence[str]) -> str:
     return "\n".join("".join(f"{cell:>5}" for cell in row) for row in rows)
 
 
-def save_images(split: "Split", class_names: Sequence[str], folder: Path) -> list[tuple[str, int]]:
-    """Writes the first image of each class as a PNG, to try the model on; returns names and positions."""
+def save_images(split: "Split", class_names: Sequence[str], folder: Path) -> list[Path]:
+    """Writes the first image of each class as a PNG, to try the model on."""
     folder.mkdir()
-    saved = []
+    files = []
     for label, name in enumerate(class_names):
         place = split.labels.tolist().index(label)
-        file = f"{name}-{Path(split.names[place]).name}.png"
-        split.load(place).save(folder / file)
-        saved.append((file, place))
-    return saved
+        files.append(folder / f"{name}-{Path(split.names[place]).name}.png")
+        split.load(place).save(files[-1])
+    return files
 
 
 # ---- the folder

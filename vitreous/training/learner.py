@@ -16,7 +16,7 @@ from vitreous.training.optimization.averaging import WeightAverage
 from vitreous.training.optimization.memory import MicroBatch, free_bytes, largest_fit, parameter_bytes, saved_bytes
 from vitreous.training.optimization.optimizer import freeze, make_optimizer
 from vitreous.training.optimization.precision import LossScale
-from vitreous.training.optimization.schedule import Schedule
+from vitreous.training.optimization.schedule import lr_factor
 from vitreous.training.optimization.step import StepResult, Streak, train_step
 from vitreous.training.planning.plan import Plan
 
@@ -62,10 +62,8 @@ class Learner:
             self.model, self.objective, algorithm=section.algorithm, lr=section.lr, weight_decay=section.weight_decay,
             layer_decay=section.layer_decay, betas=section.betas, eps=section.eps, momentum=section.momentum,
         )  # fmt: skip
-        warmup, cooldown = recipe.schedule.warmup_and_cooldown(plan.steps_per_epoch)
-        self.schedule = Schedule(section.lr, plan.total_steps, warmup, cooldown, recipe.schedule.decay)
         self.loss_scale = LossScale(plan.device) if plan.precision == "float16" else None
-        self.streak = Streak(section.max_skipped)
+        self.streak = Streak(section.max_skipped, plan.device)
         self.micro_batch = MicroBatch(recipe.data.micro_batch or self._largest_micro_batch(), notify)
 
     @property
@@ -81,7 +79,10 @@ class Learner:
     @property
     def lr(self) -> float:
         """The learning rate of the next update."""
-        return self.schedule(self.step)
+        plan, schedule = self.plan, self.plan.recipe.schedule
+        warmup, cooldown = schedule.warmup_and_cooldown(plan.steps_per_epoch)
+        factor = lr_factor(self.step, plan.total_steps, warmup, schedule.decay, cooldown)
+        return plan.recipe.optimizer.lr * factor
 
     def train(self) -> None:
         """Sets the model and the objective to training mode."""

@@ -9,7 +9,7 @@ from vitreous.checkpoints.store import load_model, save_model
 from vitreous.data.loader import Batch, Batches
 from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
-from vitreous.support.text import printable
+from vitreous.support.text import listed, printable
 from vitreous.training.learner import Learner
 from vitreous.training.records.log import Log
 from vitreous.training.records.results import Run
@@ -33,8 +33,8 @@ def fit(learner: Learner, log: Log) -> Run:
     Raises:
         InputError: too many broken images; or no finite loss in too many steps in a row, or on validation.
     """
-    plan, schedule = learner.plan, learner.plan.recipe.schedule
-    while learner.step < plan.total_steps and not log.is_stalled(schedule.patience):
+    plan = learner.plan
+    while learner.step < plan.total_steps and not log.is_stalled:
         epoch = log.begin_epoch()
         learner.train()
         batches = plan.training_batches(epoch)
@@ -52,7 +52,7 @@ def fit(learner: Learner, log: Log) -> Run:
         check_streak(learner, batches)
         row = log.end_updates(learner.step)
         report_skipped(learner, batches, log)
-        if learner.step == plan.total_steps or epoch % schedule.evaluate_every == 0:
+        if learner.step == plan.total_steps or epoch % plan.recipe.schedule.evaluate_every == 0:
             score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files)
             if log.add_validation(row, score.loss, score.accuracy):
                 keep(learner, log)
@@ -64,8 +64,8 @@ def keep(learner: Learner, log: Log) -> None:
     """Writes the model of the best epoch so far."""
     assert log.best is not None
     plan = learner.plan
-    best = {"data": Path(plan.data.name).name, "epoch": log.best["epoch"], "val_accuracy": log.best["val_accuracy"]}
-    metadata = {**plan.metadata, **best}
+    metadata = {} if plan.start is None else dict(plan.start.stored.metadata)
+    metadata |= {"data": Path(plan.data.name).name, **{key: log.best[key] for key in ("epoch", "val_accuracy")}}
     save_model(log.folder.model, learner.eval_model, plan.preprocessing, plan.class_names, metadata)
 
 
@@ -112,7 +112,7 @@ def report_skipped(learner: Learner, batches: "DataLoader[Batch]", log: Log) -> 
     """Prints the steps that an epoch skipped, and what was in the first."""
     steps = log.totals.skipped_steps()
     if steps:
-        numbers = ", ".join(str(step + 1) for step in steps[:5]) + (", …" if len(steps) > 5 else "")
+        numbers = listed([str(step + 1) for step in steps])
         log.display.print(
             f"epoch {len(log.rows) + 1}: skipped updates without a finite loss and gradient at steps {numbers}; "
             f"the first had {names_of(batches, steps[0] % learner.plan.steps_per_epoch)}"
@@ -123,6 +123,4 @@ def names_of(batches: "DataLoader[Batch]", number: int) -> str:
     """The names of some images of a batch."""
     data = batches.dataset
     assert isinstance(data, Batches)
-    places = data.order[number].tolist()
-    names = ", ".join(printable(data.split.names[place]) for place in places[:SHOWN])
-    return names + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
+    return listed([printable(data.split.names[place]) for place in data.order[number].tolist()], SHOWN)

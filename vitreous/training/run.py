@@ -46,15 +46,13 @@ def run_training(
     depends on the free memory, draws dropout in another order. recipe.toml records all of them.
 
     Args:
-        data: "digits", a folder of images with a subfolder per class, or such a zip archive.
-        model: a variant such as "Ti/8", with fresh weights; or weights, as `vitreous.load` takes them; "auto" uses
-            known weights if available, and otherwise leaves the model to the recipe and the data.
-        recipe: a TOML file, the name of a built-in recipe, perhaps with options, or a Recipe; by default "digits",
-            "finetune" with weights and "small-data" without.
-        out: the run's folder, new or empty, and outside the data; by default runs/ and the name of the data.
-        settings: values that differ from the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
+        data: as for `vitreous.train`, and so are `model`, `recipe`, `out`, `settings` and `init`.
+        model: "auto" uses known weights if available, and otherwise leaves the model to the recipe and the data.
+        recipe: by default "digits" for these, "finetune" with weights and "small-data" without.
+        out: by default runs/ and the name of the data.
+        settings: override the recipe's values.
         quiet: print nothing.
-        init: "random" for fresh weights, "pretrained" for known weights of a variant; the recipe's if None.
+        init: overrides the recipe's.
 
     Raises:
         InputError: any of these is not usable, and no folder is made; or training met too many broken images or no

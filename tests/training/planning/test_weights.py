@@ -264,7 +264,7 @@ def test_the_same_classes_keep_their_logits_bit_for_bit(switch, weights):
         ((*OLD, "hen"), ["new classes: hen"]),
         (OLD[:2] + OLD[3:], ["dropped classes: cat"]),
         (OLD[::-1], []),
-        (("Ant", "cow", "bee"), ["new classes: Ant, cow", "dropped classes: ant, cat, dog, eel, fox and 1 more"]),
+        (("Ant", "cow", "bee"), ["new classes: Ant, cow", "dropped classes: ant, cat, dog, eel, fox … and 1 more"]),
     ],
     ids=["added", "dropped", "reordered", "one in common"],
 )
@@ -391,5 +391,5 @@ def test_a_mask_token_is_dropped_unless_it_is_needed(has, weights):
 def test_missing_weights_are_an_error(tmp_path):
     with pytest.raises(InputError, match="there is no model at"):
         load_start(str(tmp_path / "none"), PLAIN, OLD, 3)
-    with pytest.raises(InputError, match="the name of a shape, not of weights"):
+    with pytest.raises(InputError, match="is a model variant, not weights"):
         load_start("S/16", PLAIN, OLD, 3)

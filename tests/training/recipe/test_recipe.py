@@ -1,5 +1,6 @@
 import dataclasses
 import tomllib
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,10 @@ def test_the_model_section_has_every_choice_of_the_architecture():
 def test_a_built_in_recipe_is_complete(name: str):
     recipe = Recipe.load(name)
     assert Recipe.from_dict(tomllib.loads(recipe.to_toml())) == recipe
-    header = built_in()[name].read_text().partition("\n[")[0]
+    header = "\n".join(takewhile(lambda line: line.startswith("#"), built_in()[name].read_text().splitlines()))
+    for label in ("Command:", "Hardware:", "Hours:", "Expected:"):
+        assert f"# {label}" in header
     assert f"vitreous train {'digits' if name == 'digits' else 'photos/'}" in header
-    assert all(line.startswith("#") for line in header.splitlines() if line)
 
 
 def test_a_file_is_read(tmp_path: Path):
@@ -53,7 +55,7 @@ def test_a_file_is_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "recipe"),
+    ("text", "message"),
     [
         ("[optimizer]\nlrr = 1", "there is no recipe key 'lrr'; did you mean 'lr'?"),
         ("[optimzer]\nlr = 1", "there is no recipe section 'optimzer'; did you mean 'optimizer'?"),
@@ -77,10 +79,10 @@ def test_a_file_is_read(tmp_path: Path):
         ("\x00", "is not TOML"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, recipe: str):
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str):
     (tmp_path / "bad.toml").write_text(text)
     printed = line(Recipe.load, tmp_path / "bad.toml")
-    assert recipe in printed.replace(str(tmp_path), "")
+    assert message in printed.replace(str(tmp_path), "")
     assert len(printed) < 1000
 
 
@@ -121,7 +123,7 @@ def test_settings_by_leaf_or_path():
 
 
 @pytest.mark.parametrize(
-    ("key", "recipe"),
+    ("key", "message"),
     [
         ("lrr", "did you mean 'lr'?"),
         ("optimizer.lrr", "did you mean 'lr'?"),
@@ -131,8 +133,8 @@ def test_settings_by_leaf_or_path():
         (".lr", "did you mean 'optimizer.lr'?"),
     ],
 )
-def test_a_setting_that_does_not_exist_is_named(key: str, recipe: str):
-    assert recipe in line(Recipe().with_settings, {key: "1"})
+def test_a_setting_that_does_not_exist_is_named(key: str, message: str):
+    assert message in line(Recipe().with_settings, {key: "1"})
 
 
 def test_another_variant_comes_in_its_own_shape():
@@ -145,7 +147,7 @@ def test_another_variant_comes_in_its_own_shape():
 
 
 @pytest.mark.parametrize(
-    ("settings", "recipe"),
+    ("settings", "message"),
     [
         ({"variant": "Tii/8"}, "there is no variant 'Tii/8'"),
         ({"variant": "Ti/8", "image_size": 60}, "60×60 is not made of whole patches of 8×8; the nearest"),
@@ -153,9 +155,9 @@ def test_another_variant_comes_in_its_own_shape():
         ({"variant": "Ti/8", "image_size": 64, "class_token": False}, "pool by 'mean' or 'attention'"),
     ],
 )
-def test_fields_that_contradict_each_other_are_named(settings: dict, recipe: str):
+def test_fields_that_contradict_each_other_are_named(settings: dict, message: str):
     recipe = Recipe().with_settings(settings)
-    assert recipe in line(recipe.config, 3, 3)
+    assert message in line(recipe.config, 3, 3)
 
 
 @given(
@@ -188,13 +190,13 @@ def test_a_file_extends_a_built_in_recipe(tmp_path: Path):
 
 
 def test_the_extended_recipe_must_exist(tmp_path: Path):
-    for text, recipe in (
+    for text, message in (
         ('extends = "digts"', "no built-in recipe 'digts'; did you mean 'digits'"),
         ("extends = 3", "no built-in recipe '3'"),
         ('extends = "digits"\n[optimizr]\nlr = 1', "did you mean 'optimizer'"),
     ):
         (tmp_path / "mine.toml").write_text(text)
-        assert recipe in line(Recipe.load, tmp_path / "mine.toml")
+        assert message in line(Recipe.load, tmp_path / "mine.toml")
 
 
 def test_the_row_of_the_variant_is_below_the_settings(tmp_path: Path):
@@ -213,7 +215,17 @@ def test_the_row_of_the_variant_is_below_the_settings(tmp_path: Path):
     assert "are not tables" in line(Recipe.load, mine)
 
 
-def test_a_new_length_puts_the_old_one_out_of_force():
+def test_a_file_extends_a_recipe_that_extends_another(tmp_path: Path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "paper-jft"\n[optimizer]\nmomentum = 0.5\n')
+    recipe, jft, imagenet = Recipe.load(mine), Recipe.load("paper-jft"), Recipe.load("paper-imagenet")
+    assert 'extends = "paper-imagenet"' in built_in()["paper-jft"].read_text()
+    assert recipe == jft.with_settings({"momentum": 0.5})
+    assert (recipe.data, recipe.objective) == (imagenet.data, imagenet.objective)
+    assert (recipe.model.dropout, recipe.schedule.epochs, recipe.optimizer.lr) == (0.0, 7, 8e-4)
+
+
+def test_a_new_length_overrides_the_old_one():
     jft = Recipe.load("paper-jft")
     assert jft.schedule.warmup_steps == 10_000
     short = jft.with_settings({"epochs": 10}).schedule

@@ -6,7 +6,7 @@ import pytest
 
 from vitreous.data.sources.open import Split
 from vitreous.support.errors import InputError
-from vitreous.training.records.folder import BadFiles, RunFolder
+from vitreous.training.records.folder import METRICS, BadFiles, RunFolder
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_file_in_the_way_is_named(tmp_path):
 def test_metrics_are_json_even_without_numbers(folder):
     folder.append_metrics({"epoch": 1, "train_loss": math.nan, "val_loss": math.inf, "lr": 0.1})
     folder.append_metrics({"epoch": 2})
-    rows = [json.loads(line, parse_constant=pytest.fail) for line in folder.metrics.read_text().splitlines()]
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in (folder.path / METRICS).read_text().splitlines()]
     assert rows == [{"epoch": 1, "train_loss": None, "val_loss": None, "lr": 0.1}, {"epoch": 2}]
 
 

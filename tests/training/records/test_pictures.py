@@ -13,7 +13,7 @@ from vitreous.training.objectives.classification import Classification, CrossEnt
 from vitreous.training.objectives.masked_patch import MaskedPatches, MaskedPatchPrediction
 from vitreous.training.objectives.objective import MOST_VIEWS, Setup, View
 from vitreous.training.objectives.section import ObjectiveSection
-from vitreous.training.records.pictures import picture, write_picture
+from vitreous.training.records.pictures import picture, save
 
 RGB = Preprocessing((8, 12), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 GRAY = Preprocessing((8, 12), channels=1, mean=(0.5,), std=(0.3,))
@@ -132,8 +132,8 @@ def test_hidden_patches_are_gray_and_the_others_as_they_are(preprocessing):
 def test_files_are_written_and_images_are_left_alone(tmp_path):
     images, labels = RGB.normalize(pixels(5)), torch.arange(5) % 3
     before = images.clone()
-    write_picture(tmp_path / "batch.png", labeled(images, labels, NAMES, RGB))
-    write_picture(tmp_path / "masked.png", masked(images, torch.rand(5, 8) < 0.5, RGB))
+    save(picture(labeled(images, labels, NAMES, RGB)), tmp_path / "batch.png")
+    save(picture(masked(images, torch.rand(5, 8) < 0.5, RGB)), tmp_path / "masked.png")
     assert torch.equal(images, before)
     assert {path.name for path in tmp_path.iterdir()} == {"batch.png", "masked.png"}
     for name in ("batch", "masked"):
@@ -145,7 +145,7 @@ def test_files_are_written_and_images_are_left_alone(tmp_path):
 @pytest.mark.parametrize("name", ["$\\frac{1", "<script>", "new\nline", "猫", "\x1b[31mred", "x" * 200])
 def test_any_class_name_can_be_drawn(tmp_path, name):
     images = RGB.normalize(pixels(2))
-    write_picture(tmp_path / "a.png", labeled(images, torch.tensor([[0.6, 0.4], [1, 0]]), (name, "dog"), RGB))
+    save(picture(labeled(images, torch.tensor([[0.6, 0.4], [1, 0]]), (name, "dog"), RGB)), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
@@ -153,7 +153,7 @@ def test_any_class_name_can_be_drawn(tmp_path, name):
 def test_strips_make_a_picture_of_bounded_size(tmp_path, size):
     strip = Preprocessing(size)
     images = strip.normalize(torch.zeros(16, 3, *size, dtype=torch.uint8))
-    write_picture(tmp_path / "a.png", labeled(images, torch.zeros(16, dtype=torch.int64), NAMES, strip))
+    save(picture(labeled(images, torch.zeros(16, dtype=torch.int64), NAMES, strip)), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert max(image.size) < 2500
         assert min(image.size) > 50

@@ -27,6 +27,7 @@ from vitreous.training.objectives.objective import (
     Targets,
     Verdict,
     View,
+    at_least_float32,
 )
 from vitreous.training.objectives.section import Loss
 
@@ -57,7 +58,7 @@ class CrossEntropy:
         self, logits: Float[Tensor, "batch classes"], targets: Int64[Tensor, " batch"] | Shares
     ) -> Float[Tensor, ""]:
         """The sum over the batch, in nats; divide by the batch for the mean."""
-        logits, weights = logits.to(torch.promote_types(logits.dtype, torch.float32)), self.class_weights
+        logits, weights = at_least_float32(logits), self.class_weights
         if self.loss == "softmax":
             smoothing = self.label_smoothing
             return F.cross_entropy(logits, targets, weights, label_smoothing=smoothing, reduction="sum")
@@ -68,11 +69,7 @@ class CrossEntropy:
 
 
 class Classification(Objective):
-    """Learns the classes from labels.
-
-    Args:
-        loss: of the logits.
-    """
+    """Learns the classes from labels."""
 
     def __init__(self, loss: CrossEntropy) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 from vitreous.training.objectives.classification import Classification, CrossEntropy, count_correct, make_loss
-from vitreous.training.objectives.objective import Setup, Targets, Verdict
+from vitreous.training.objectives.objective import Setup, Targets, Verdict, at_least_float32
 from vitreous.training.objectives.section import Distillation
 
 FEW = 5  # class names that an error lists
@@ -137,11 +137,6 @@ class Distilled(Classification):
         return self.temperature**2 * F.kl_div(student, teacher, reduction="sum", log_target=True)
 
 
-def at_least_float32(logits: Logits) -> Logits:
-    """The same numbers, in float32 if they have 16 bits."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
 def match_teacher(
     stored: StoredModel, class_names: Sequence[str], preprocessing: Preprocessing, device: torch.device
 ) -> Teacher:
@@ -164,8 +159,7 @@ def match_teacher(
     if stored.model.config.channels != preprocessing.channels:
         cause = f"the teacher takes {stored.model.config.channels} channels, the images have {preprocessing.channels}"
         raise InputError(cause, f"choose a teacher with {preprocessing.channels} channels")
-    order = None if tuple(class_names) == names else positions(class_names, names)
-    model = stored.model.to(device)
+    order = None if tuple(class_names) == names else torch.tensor(positions(class_names, names), device=device)
     # student = (x - m) / s and teacher = (x - M) / S, so that teacher = student · s / S + (m - M) / S
     mean, std, their_mean, their_std = (
         torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
@@ -173,7 +167,7 @@ def match_teacher(
     )
     scale, shift = ((x / their_std).float().to(device) for x in (std, mean - their_mean))
     rescale = Rescale(scale, shift, theirs.image_size)
-    return Teacher(model, None if order is None else torch.tensor(order, device=device), rescale)
+    return Teacher(stored.model.to(device), order, rescale)
 
 
 def positions(class_names: Sequence[str], teacher_names: Sequence[str]) -> list[int]:

@@ -17,7 +17,15 @@ from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.shapes import Images, Patches, PatchMask, PatchOrder
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.training.objectives.objective import MOST_VIEWS, Objective, Setup, Targets, Verdict, View
+from vitreous.training.objectives.objective import (
+    MOST_VIEWS,
+    Objective,
+    Setup,
+    Targets,
+    Verdict,
+    View,
+    at_least_float32,
+)
 from vitreous.training.objectives.section import MaskedTarget
 
 Codes = Int64[Tensor, "batch patches"] | Int64[Tensor, "batch patches 16"]
@@ -144,8 +152,7 @@ class MaskedPatchPrediction(Objective):
         x = model.embed(images, targets.hidden, targets.swapped)
         x = model.encoder(x, model.position_embedding.for_blocks(model.grid(images)))[:, self.prefix_tokens :]
         places = self._places(targets.corrupted)
-        output = self.decoder(model.head.norm(x.take_along_dim(places, dim=1)))
-        output = output.to(torch.promote_types(output.dtype, torch.float32))
+        output = at_least_float32(self.decoder(model.head.norm(x.take_along_dim(places, dim=1))))
         if self.target == "pixels":
             expected = targets.expected.take_along_dim(places, dim=1)
             error = F.mse_loss(output, expected, reduction="sum")
@@ -182,11 +189,7 @@ def corrupted_count(patches: int, fraction: float) -> int:
 
 def draw_masks(
     count: int, patches: int, fraction: float, generator: np.random.Generator
-) -> tuple[
-    Bool[np.ndarray, "batch patches"],
-    Int64[np.ndarray, "batch patches"],
-    Bool[np.ndarray, "batch patches"],
-]:
+) -> tuple[Bool[np.ndarray, "batch patches"], Int64[np.ndarray, "batch patches"], Bool[np.ndarray, "batch patches"]]:
     """Draws which patches are corrupted, and how; the same for the same state of the generator.
 
     Exactly `corrupted_count` patches of each image are corrupted. Each is drawn independently: hidden with 80 %,

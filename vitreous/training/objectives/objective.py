@@ -28,11 +28,10 @@ View = tuple[Float[np.ndarray, "height width channels"], str]
 
 @runtime_checkable
 class Targets(Protocol):
-    """What a batch should give; a tensor is one. It splits as the images do, into micro-batches."""
+    """The targets of a batch, such as a tensor of labels. They split as the images do, into micro-batches."""
 
     def split(self, size: int, /) -> "tuple[Targets, ...]":
         """Parts of `size` images; the last one may have fewer."""
-        ...
 
 
 class Verdict(NamedTuple):
@@ -98,6 +97,11 @@ class Setup:
         )
         values = (images.detach().float().cpu() * std + mean).clamp(0, 1)
         return values.permute(0, 2, 3, 1).numpy()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers, in float32 if they have 16 bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Objective(nn.Module):

@@ -82,24 +82,16 @@ def largest_fit(size: int, bytes_per_image: int, weights: int, free: int | None)
 def saved_bytes(
     model: VisionTransformer, objective: Objective, images: Images, targets: Targets, precision: Precision
 ) -> int:
-    """Measures the bytes that each image saves for the backward pass; consumes no random numbers.
+    """Measures the bytes that each image saves for the backward pass, in training mode; draws no random numbers.
 
     With activation checkpointing, one block's activations are there a second time during its backward pass.
-
-    Args:
-        model: in training mode.
-        objective: to train.
-        images: a few.
-        targets: of these.
-        precision: of the activations.
     """
+    saved = _saved(model, objective, images, targets, precision)
     if model.encoder.checkpoint_activations:
-        checkpointed = _saved(model, objective, images, targets, precision)
         model.encoder.checkpoint_activations = False
-        whole = _saved(model, objective, images, targets, precision)
+        saved += _saved(model, objective, images, targets, precision) // model.config.depth
         model.encoder.checkpoint_activations = True
-        return checkpointed + whole // model.config.depth
-    return _saved(model, objective, images, targets, precision)
+    return saved
 
 
 def _saved(

@@ -10,7 +10,7 @@ from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
 
 Algorithm = Literal["adamw", "adam", "sgd"]
-BACKBONE = "backbone"
+BACKBONE, CLASSIFIERS = "backbone", ("head.classifier.", "head.distillation.")  # BACKBONE is all but CLASSIFIERS
 MATRICES = (nn.Linear, nn.Conv2d)  # layers with what the authors' code calls a kernel
 
 
@@ -67,9 +67,10 @@ def freeze(model: VisionTransformer, parts: Sequence[str]) -> None:
     """
     names = dict(model.named_parameters())
     for part in parts:
-        inside = [
-            n for n in names if n == part or n.startswith(f"{part}.") or (part == BACKBONE and not is_classifier(n))
-        ]
+        if part == BACKBONE:
+            inside = [name for name in names if not name.startswith(CLASSIFIERS)]
+        else:
+            inside = [name for name in names if name == part or name.startswith(f"{part}.")]
         if not inside:
             known = [BACKBONE, *(name for name, _ in model.named_modules() if name), *names]
             raise unknown("part of the model to freeze", part, known)
@@ -77,11 +78,6 @@ def freeze(model: VisionTransformer, parts: Sequence[str]) -> None:
             names[name].requires_grad_(False)
     if parts and not any(parameter.requires_grad for parameter in names.values()):
         raise InputError(f"frozen = {list(parts)} leaves nothing of the model to train", "freeze fewer parts")
-
-
-def is_classifier(name: str) -> bool:
-    """Whether a parameter belongs to a classifier, rather than to the head's pooling, norm or hidden layer."""
-    return name.startswith(("head.classifier.", "head.distillation."))
 
 
 def make_optimizer(

@@ -1,7 +1,6 @@
 """The learning rate schedule: a pure function from a step to a factor of the peak rate."""
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 Decay = Literal["cosine", "linear", "rsqrt", "constant"]
@@ -33,26 +32,3 @@ def lr_factor(step: int, total: int, warmup: int, decay: Decay = "cosine", coold
     else:
         factor = 1.0
     return factor * min(1.0, (total - step) / (cooldown + 1)) if cooldown else factor
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate of every step of a run.
-
-    Args:
-        lr: the peak.
-        total: steps of the run.
-        warmup: steps of the linear rise.
-        cooldown: steps of the linear fall at the end.
-        decay: how it falls in between.
-    """
-
-    lr: float
-    total: int
-    warmup: int = 0
-    cooldown: int = 0
-    decay: Decay = "cosine"
-
-    def __call__(self, step: int) -> float:
-        """The learning rate of a step, from 0."""
-        return self.lr * lr_factor(step, self.total, self.warmup, self.decay, self.cooldown)

@@ -1,7 +1,7 @@
 """One update of the weights."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,35 +55,29 @@ class Totals:
         return [step for step, skipped in zip(steps, torch.stack(flags).tolist(), strict=True) if skipped]
 
 
-class Streak:
+class Streak(nn.Module):
     """The current streak of skipped steps, counted on the device, and the first step that made it too long.
 
     Args:
         most: skipped steps in a row that are too many.
+        device: of the steps.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, device: torch.device) -> None:
+        super().__init__()
         self.most = most
-        self.length: Tensor | int = 0
-        self.broken: Tensor | int = -1
+        self.register_buffer("length", torch.tensor(0, device=device))
+        self.register_buffer("last", torch.tensor(-1, device=device))  # the step that made it too long, or -1
 
     def add(self, step: int, skipped: Tensor) -> None:
         """Adds a step."""
         self.length = torch.where(skipped, self.length + 1, 0)
-        self.broken = torch.where((self.length >= self.most) & (torch.as_tensor(self.broken) < 0), step, self.broken)
+        self.last = torch.where((self.length >= self.most) & (self.last < 0), step, self.last)
 
     def read(self) -> int | None:
         """The step that made the streak too long, or None; waits for the device."""
-        broken = int(self.broken)
-        return None if broken < 0 else broken
-
-    def state_dict(self) -> dict[str, Any]:
-        """The length of the streak, and the step that broke the run, or -1."""
-        return {"length": int(self.length), "broken": int(self.broken)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a `state_dict`."""
-        self.length, self.broken = state["length"], state["broken"]
+        last = int(self.last)
+        return None if last < 0 else last
 
 
 def train_step(

@@ -50,7 +50,10 @@ def resolve_recipe(
         InputError: the model's fields contradict each other, no patch fits the image size, warmup and cooldown take
             the whole run, an option would do nothing, or the images must not be flipped.
     """
-    check_objective(recipe)
+    check_options(recipe.objective)
+    if recipe.objective.class_weights == "balanced" and recipe.data.balanced_sampling:
+        cause = "class_weights is 'balanced' and balanced_sampling is true: small classes would count twice as much"
+        raise InputError(cause, "set one of them")
     tables = recipe.model_dump(exclude_none=True)
     if start is None:
         tables["model"] = choose_shape(recipe.model, data) | {"init": "random"}
@@ -73,14 +76,6 @@ def resolve_recipe(
     preprocessing = replace(preprocessing, **given)
     tables["data"] |= {name: getattr(preprocessing, name) for name in PREPROCESSING}
     return Recipe.from_dict(tables), config, preprocessing
-
-
-def check_objective(recipe: Recipe) -> None:
-    """Raises InputError for options that would do nothing, or the same thing twice."""
-    check_options(recipe.objective)
-    if recipe.objective.class_weights == "balanced" and recipe.data.balanced_sampling:
-        cause = "class_weights is 'balanced' and balanced_sampling is true: small classes would count twice as much"
-        raise InputError(cause, "set one of them")
 
 
 def resolve_schedule(schedule: ScheduleSection, images: int, batch_size: int) -> dict[str, Any]:

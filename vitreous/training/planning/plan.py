@@ -22,6 +22,7 @@ from vitreous.model.config import ViTConfig
 from vitreous.model.variants import is_variant, variant
 from vitreous.support.errors import InputError
 from vitreous.support.host import best_device, free_memory, usable_cores
+from vitreous.support.text import first_line
 from vitreous.training.objectives.goals import objective_class
 from vitreous.training.objectives.objective import Setup
 from vitreous.training.optimization.precision import Precision, choose_precision
@@ -90,11 +91,6 @@ class Plan:
     def class_names(self) -> tuple[str, ...] | None:
         """The classes of the model; None if it has no classifier."""
         return self.data.class_names if self.config.num_classes else None
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """What is known of the starting weights; it stays with the model."""
-        return {} if self.start is None else self.start.stored.metadata
 
     @cached_property
     def setup(self) -> Setup:
@@ -251,6 +247,5 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(best_device() if name == AUTO else name)
         torch.zeros(1, device=device).item()
     except UNAVAILABLE as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"the device {name!r} cannot be used: {reason}", "set device=auto") from error
+        raise InputError(f"the device {name!r} cannot be used: {first_line(error)}", "set device=auto") from error
     return device

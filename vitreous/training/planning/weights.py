@@ -9,7 +9,7 @@ import torch
 
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.sources.hub import fetch, is_remote
-from vitreous.checkpoints.sources.pretrained import KNOWN, Pretrained
+from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.checkpoints.sources.repository import is_cached, look
 from vitreous.checkpoints.store import StoredModel
 from vitreous.model.adapt import adapt
@@ -18,7 +18,7 @@ from vitreous.model.cost import on_meta
 from vitreous.model.variants import variant
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.support.text import printable
+from vitreous.support.text import listed, printable
 from vitreous.training.recipe.sections import SHAPE, WITH_WEIGHTS, ModelSection
 
 DEFAULT = "timm:vit_small_patch16_224.augreg_in21k_ft_in1k"
@@ -93,18 +93,15 @@ def best_weights(name: str) -> str:
     Raises:
         InputError: none are known; it names the variants that have some.
     """
-    rows = [row for row in KNOWN.values() if is_augreg(row) and row.top1 is not None]
+    # Google's bucket has them in a folder, timm by a tag.
+    augreg = (row for row in KNOWN.values() if "/augreg/" in (row.url or "") or ".augreg" in row.name)
+    rows = [row for row in augreg if row.top1 is not None]
     candidates = [row for row in rows if row.variant == name]
     if not candidates:
         variants = ", ".join(dict.fromkeys(row.variant for row in rows))
         cause = f"init is 'pretrained', but no AugReg weights of the variant {name!r} are known"
         raise InputError(cause, f"choose one of {variants}; or weights by name (vitreous list models)")
     return max(candidates, key=lambda row: (-row.config.image_size[0], row.top1 or 0, row.family == "timm")).name
-
-
-def is_augreg(row: Pretrained) -> bool:
-    """Whether weights are from the AugReg release, in Google's bucket or in timm."""
-    return ".augreg" in row.name or (row.url is not None and "/augreg/" in row.url)
 
 
 def load_start(
@@ -142,7 +139,7 @@ def load_start(
     rates = {name: getattr(section, name) for name in RATES}
     model = float32_copy(adapted, adapted.config.replace(**rates, mask_token=mask_token))
     if any(row is not None for row in rows):
-        notes += changed_classes(names, stored.class_names or ())
+        notes += changed_classes(names, stored.class_names or (), rows)
     source = stored.report.source if stored.report else weights
     source = source if is_remote(source) else Path(source).expanduser().absolute().name
     metadata = {key: stored.metadata[key] for key in LASTING if key in stored.metadata}
@@ -171,16 +168,12 @@ def classifier_rows(names: Sequence[str], old: Sequence[str] | None) -> list[int
     return [rows.get(name) for name in names]
 
 
-def changed_classes(names: Sequence[str], old: Sequence[str]) -> list[str]:
-    """Notes on the new classes, and on those that are dropped."""
-    rows = classifier_rows(names, old)
+def changed_classes(names: Sequence[str], old: Sequence[str], rows: Sequence[int | None]) -> list[str]:
+    """Notes on the new classes, and on those that are dropped, from the result of `classifier_rows`."""
     new = [name for name, row in zip(names, rows, strict=True) if row is None]
     dropped = [name for row, name in enumerate(old) if row not in rows]
-    return [
-        f"{title}: {', '.join(group[:SHOWN])}" + (f" and {len(group) - SHOWN:,} more" if len(group) > SHOWN else "")
-        for title, group in (("new classes", new), ("dropped classes", dropped))
-        if group
-    ]
+    groups = ("new classes", new), ("dropped classes", dropped)
+    return [f"{title}: {listed(group, SHOWN)}" for title, group in groups if group]
 
 
 def check_shape(section: ModelSection, config: ViTConfig, weights: str) -> None:

@@ -1,5 +1,6 @@
 """Recipe files: TOML tables, built in or the user's, that may extend a built-in recipe and have options."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ def options_in(tables: Tables, path: Path) -> dict[str, Tables]:
 
 
 def read_recipe(source: str | Path, variant: str | None = None) -> Tables:
-    """The tables of a recipe: those of the recipe it extends, its own and its options', each over the ones before.
+    """The tables of a recipe: those of what it extends, its own and its options', each over the ones before.
 
     An option named after the model's variant applies without being requested, right after the tables of its own file.
 
@@ -53,26 +54,32 @@ def read_recipe(source: str | Path, variant: str | None = None) -> Tables:
         path = Path(name).expanduser()
         if not path.exists() and path.suffix != ".toml":
             raise unknown("recipe", name, built_in())
-    own = read_toml(path)
-    options, below, base_options = options_in(own, path), {}, {}
-    if EXTENDS in own:
-        base = own.pop(EXTENDS)
-        if not isinstance(base, str) or base not in built_in():
-            raise unknown("built-in recipe", str(base), built_in())
-        below = read_toml(built_in()[base])
-        base_options = options_in(below, path)
-    known = base_options | options
+    files = read_chain(path)
+    known = {option: tables for _, options in files for option, tables in options.items()}
     for option in chosen:
         if option not in known:
             if not known:
                 raise InputError(f"the recipe {name!r} has no options", f"use {name!r} alone")
             raise unknown(f"{name} option", option, known)
-    model = own.get("model")
+    model = files[-1][0].get("model")
     row = str(variant or (model.get("variant") if isinstance(model, dict) else ""))
     tables: Tables = {}
-    for layer in (below, base_options.get(row), own, options.get(row), *(known[option] for option in chosen)):
-        tables = merged(tables, layer or {})
+    rows = (layer for own, options in files for layer in (own, options.get(row, {})))
+    for layer in (*rows, *(known[option] for option in chosen)):
+        tables = merged(tables, layer)
     return tables
+
+
+def read_chain(path: Path) -> list[tuple[Tables, dict[str, Tables]]]:
+    """The tables and the options of a recipe file, after those of the built-in recipe it extends, if any."""
+    own = read_toml(path)
+    options = options_in(own, path)
+    if EXTENDS not in own:
+        return [(own, options)]
+    base = own.pop(EXTENDS)
+    if not isinstance(base, str) or base not in built_in():
+        raise unknown("built-in recipe", str(base), built_in())
+    return [*read_chain(built_in()[base]), (own, options)]
 
 
 def merged(tables: Tables, changes: Mapping[str, Any]) -> Tables:
@@ -91,23 +98,16 @@ def merged(tables: Tables, changes: Mapping[str, Any]) -> Tables:
 
 def settled(schedule: Tables, given: set[str]) -> Tables:
     """A merged schedule without what the given leaves override; the warmup is at most a fifth of a new length."""
-    dropped = {"steps"} if "epochs" in given and "steps" not in given else set()
-    for part in ("warmup", "cooldown"):
-        if f"{part}_epochs" in given and f"{part}_steps" not in given:
-            dropped.add(f"{part}_steps")
-    schedule = {leaf: value for leaf, value in schedule.items() if leaf not in dropped}
-    if not given & {"epochs", "steps"} or given & {"warmup_epochs", "warmup_steps"}:
-        return schedule
-    if "epochs" in given and "steps" not in given:
-        schedule.pop("warmup_steps", None)
-        leaf, length = "warmup_epochs", schedule["epochs"]
-        warmup = schedule.get(leaf, ScheduleSection().warmup_epochs)
-    else:
-        leaf, length = "warmup_steps", schedule["steps"]
-        warmup = schedule.get(leaf, length)
-    if all(isinstance(number, int | float) for number in (length, warmup)):  # anything else is rejected later, by name
-        shortest = length / WARMUPS
-        schedule[leaf] = min(warmup, shortest if leaf == "warmup_epochs" else int(shortest))
+    length = "steps" if "steps" in given else "epochs"
+    overridden = {f"{part}_steps" for part in ("warmup", "cooldown") if f"{part}_epochs" in given}
+    if length == "epochs" and length in given:
+        overridden |= {"steps", "warmup_steps"}
+    schedule = {leaf: value for leaf, value in schedule.items() if leaf in given or leaf not in overridden}
+    if length in given and not given & {"warmup_epochs", "warmup_steps"}:
+        leaf, default = f"warmup_{length}", ScheduleSection().warmup_epochs if length == "epochs" else math.inf
+        total, warmup = schedule[length], schedule.get(leaf, default)
+        if all(isinstance(number, int | float) for number in (total, warmup)):  # others are rejected later, by name
+            schedule[leaf] = min(warmup, total / WARMUPS if length == "epochs" else total // WARMUPS)
     return schedule
 
 

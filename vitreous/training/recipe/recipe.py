@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import tomli_w
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from vitreous.model.config import ViTConfig
 from vitreous.model.variants import variant
@@ -29,10 +29,8 @@ from vitreous.training.recipe.sections import (
 )
 
 
-class Recipe(BaseModel):
+class Recipe(Section):
     """Everything that decides a run, except the data."""
-
-    model_config = Section.model_config
 
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()

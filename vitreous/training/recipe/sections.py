@@ -4,15 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from vitreous.model.config import (
-    Gelu,
-    MLPKind,
-    Pooling,
-    PositionKind,
-    PositionSite,
-    Resampling,
-    SincosExponent,
-)
+from vitreous.model.config import Gelu, MLPKind, Pooling, PositionKind, PositionSite, Resampling, SincosExponent
 from vitreous.training.fields import Auto, Count, Finite, Positive, Range, Rate, Section, Share, Size
 from vitreous.training.optimization.optimizer import Algorithm
 from vitreous.training.optimization.precision import Precision

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -51,9 +50,7 @@ class Display:
         self.epochs = epochs
         self.progress.update(self.task, total=steps, epoch=f"1/{epochs}", visible=True)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.progress.stop()
 
     def print(self, line: str) -> None:

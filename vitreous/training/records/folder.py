@@ -61,11 +61,6 @@ class RunFolder:
         """The one complete model, best on validation."""
         return self.path / MODEL_FILE
 
-    @property
-    def metrics(self) -> Path:
-        """A JSON object for each epoch, and one for the test."""
-        return self.path / METRICS
-
     def clear(self) -> None:
         """Removes what a run wrote before it had a model, except the list of broken images."""
         for name in (RECIPE, ENVIRONMENT, METRICS, FIRST_BATCH):
@@ -76,9 +71,11 @@ class RunFolder:
                 self.path.rmdir()
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Adds a line; numbers that are not finite become null, since JSON has no nan."""
-        values = {key: None if is_not_finite(value) else value for key, value in row.items()}
-        with self.metrics.open("a", encoding="utf-8") as file:
+        """Adds a line, a JSON object; numbers that are not finite become null, since JSON has no nan."""
+        values = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+        }
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
@@ -136,8 +133,3 @@ def is_bad_files(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.readline(100) == ",".join(BAD_FILES_HEADER).encode() + b"\n"
-
-
-def is_not_finite(value: object) -> bool:
-    """Whether a value is nan or infinite."""
-    return isinstance(value, float) and not math.isfinite(value)

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from vitreous.support.errors import InputError
@@ -14,7 +13,7 @@ from vitreous.training.planning.plan import Plan
 from vitreous.training.records.display import Display
 from vitreous.training.records.folder import FIRST_BATCH, BadFiles, RunFolder
 from vitreous.training.records.meter import Meter
-from vitreous.training.records.pictures import write_picture
+from vitreous.training.records.pictures import picture, save
 from vitreous.training.records.tensorboard import Board
 
 
@@ -56,9 +55,7 @@ class Log:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.board.close()
         failed = error is not None and not self.folder.model.exists()
         if self.bad_files.count or not failed:
@@ -66,9 +63,10 @@ class Log:
         if failed:
             self.folder.clear()
 
-    def is_stalled(self, patience: int) -> bool:
-        """Whether that many validations brought no better model; never if it is 0."""
-        return bool(patience) and self.worse >= patience
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the recipe's patience is over; never if it is 0."""
+        return 0 < self.plan.recipe.schedule.patience <= self.worse
 
     def begin_epoch(self) -> int:
         """Starts the clock and the sums of the next epoch; returns its number, from 1."""
@@ -81,7 +79,7 @@ class Log:
 
     def write_picture(self, views: Sequence[View]) -> None:
         """Writes train_batch.png, the first batch as the model sees it."""
-        write_picture(self.folder.path / FIRST_BATCH, views)
+        save(picture(views), self.folder.path / FIRST_BATCH)
         self.pictured = True
 
     def add_step(self, step: int, lr: float, result: StepResult | None) -> None:
@@ -134,7 +132,7 @@ class Log:
         """What the log has collected after an epoch."""
         best = None if self.best is None else self.rows.index(self.best)
         return {
-            "rows": [dict(row) for row in self.rows],
+            "rows": [*self.rows],
             "best": best,
             "worse": self.worse,
             "bad_files": {split: dict(reasons) for split, reasons in self.bad_files.reasons.items()},
@@ -142,7 +140,7 @@ class Log:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a `state_dict`."""
-        self.rows = [dict(row) for row in state["rows"]]
+        self.rows = [*state["rows"]]
         self.best = None if state["best"] is None else self.rows[state["best"]]
         self.worse = state["worse"]
         self.bad_files.reasons = {split: dict(reasons) for split, reasons in state["bad_files"].items()}
@@ -151,10 +149,7 @@ class Log:
 
 
 def is_better(row: dict[str, Any], best: dict[str, Any] | None) -> bool:
-    """Whether an epoch did better on validation: a higher accuracy, or the same with a lower loss.
-
-    One without a finite loss is never better; any other is better than it, and than none.
-    """
+    """Whether an epoch has a higher validation accuracy, or the same and a lower loss; the loss must be finite."""
     if not math.isfinite(row["val_loss"]):
         return False
     if best is None or not math.isfinite(best["val_loss"]):

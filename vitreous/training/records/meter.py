@@ -19,11 +19,7 @@ SIDE, REPEATS = 8192, 10  # of the matrix product that measures a GPU
 
 
 class Meter:
-    """The clock of one epoch.
-
-    Args:
-        plan: of the run.
-    """
+    """The clock of one epoch of a plan."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -41,18 +37,13 @@ class Meter:
                 return
             yield batch
 
-    @property
-    def seconds(self) -> float:
-        """Since the epoch began."""
-        return time.perf_counter() - self.started
-
     def row(self, images: int) -> dict[str, Any]:
         """The metrics of the epoch so far, from the number of images trained on."""
-        seconds, device = self.seconds, self.plan.device
+        seconds, device = time.perf_counter() - self.started, self.plan.device
         row: dict[str, Any] = {
             "images_per_second": images / seconds,
             "data_wait": self.waited / seconds,  # a fraction of the time
-            "memory_bytes": memory(device),
+            "memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory(),
         }
         if measures_mfu(self.plan):
             flops = 2 * PASSES * nominal_multiply_adds(self.plan.config) * images / seconds
@@ -64,11 +55,6 @@ def measures_mfu(plan: Plan) -> bool:
     """Whether MFU is reported: on a GPU, if a step is a full forward and backward pass of all patches and no more."""
     whole = not plan.config.patch_dropout and not plan.recipe.optimizer.frozen and plan.recipe.objective.teacher is None
     return plan.device.type == "cuda" and whole
-
-
-def memory(device: torch.device) -> int:
-    """Peak bytes: of tensors on a GPU, or of the process in main memory."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
 
 
 @lru_cache

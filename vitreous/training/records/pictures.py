@@ -18,11 +18,6 @@ GAP, TEXT_LINE = 0.12, 0.15  # inches
 TEXT = "#333333"
 
 
-def write_picture(path: Path, views: Sequence[View]) -> None:
-    """Writes `picture` as PNG, atomically."""
-    save(picture(views), path)
-
-
 def picture(views: Sequence[View]) -> Figure:
     """Views in rows of four, each below its caption.
 

@@ -70,10 +70,7 @@ def curves(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
-        for split, label, color in (
-            ("train", "training", TRAIN_COLOR),
-            ("val", "validation", VALIDATION_COLOR),
-        ):
+        for split, label, color in (("train", "training", TRAIN_COLOR), ("val", "validation", VALIDATION_COLOR)):
             points = [(row["epoch"], value) for row in rows if (value := row[f"{split}_{name}"]) is not None]
             axes.plot(*zip(*points, strict=True), color=color, label=label, linewidth=1.6)
         kept = best["epoch"], best[f"val_{name}"]

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import torch
 
 from vitreous.model.vit import VisionTransformer
-from vitreous.training.optimization.memory import parameter_bytes
 from vitreous.training.planning.plan import Plan
 from vitreous.training.records.display import duration
 from vitreous.training.records.folder import BAD_FILES, BadFiles
@@ -27,8 +26,8 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
         yield f"from the weights of {plan.start.source}" + "".join(f"; {note}" for note in plan.start.notes)
     height, width = plan.preprocessing.image_size
     rows, columns = config.grid
-    parameters = parameter_bytes(model) / 4
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     trained = "" if trainable == parameters else f", {trainable / 1e6:.2f} M of them trained"
     at_once = "" if micro_batch >= plan.batch_size else f", {micro_batch} at once"
     flip = "flipped, " if plan.augmentation.flip else ""
