@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from vitreous.checkpoints.families.family import Family, Naming, bias, block_count, prefixed, prefixes, shape_of
+from vitreous.checkpoints.families.family import Family, Naming, block_count, prefixes, shape_of
 from vitreous.checkpoints.families.holds import Holds
 from vitreous.checkpoints.families.key_map import (
     HWIO,
@@ -27,6 +27,7 @@ from vitreous.checkpoints.families.key_map import (
     stacked,
 )
 from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.rules import bias, prefixed
 from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig

@@ -3,25 +3,17 @@
 import re
 from collections.abc import Iterator
 
-from vitreous.checkpoints.families.family import (
-    CLIP_MEAN,
-    CLIP_STD,
-    Family,
-    Naming,
-    block_count,
-    fused_block,
-    prefixed,
-    prefixes,
-    shape_of,
-)
+from vitreous.checkpoints.families.family import CLIP_MEAN, CLIP_STD, Family, Naming, block_count, prefixes, shape_of
 from vitreous.checkpoints.families.holds import Holds
 from vitreous.checkpoints.families.key_map import TRANSPOSED, Rule, both, patch_convolution, rule
 from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.rules import BlockKeys, block_rules, prefixed
 from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 
 BLOCK = "transformer.resblocks.{}."
+LAYERS = BlockKeys("ln_1", ("attn.in_proj_{}",), "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
 TOWER = "visual."
 
 
@@ -88,7 +80,7 @@ def _tower_rules(c: ViTConfig) -> Iterator[Rule]:
     yield from token_rules(c, TokenKeys("positional_embedding", "class_embedding", rows=(CLASS,), flat=True))
     yield from both("encoder.pre_norm", "ln_pre")
     for i in range(c.depth):
-        yield from fused_block(i, BLOCK.format(i), "attn", ("mlp.c_fc", "mlp.c_proj"))
+        yield from block_rules(i, BLOCK.format(i), LAYERS)
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", "ln_post")
     if c.num_classes:
         yield rule("head.classifier.weight", "proj", layout=TRANSPOSED)

@@ -8,23 +8,21 @@ from vitreous.checkpoints.families.family import (
     IMAGENET_STD,
     Family,
     Naming,
-    bias,
     block_count,
-    classifier,
-    fused_block,
-    prefixed,
     prefixes,
     shape_of,
 )
 from vitreous.checkpoints.families.holds import Holds
 from vitreous.checkpoints.families.key_map import Rule, both, patch_convolution, rule
 from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.rules import BlockKeys, bias, block_rules, classifier, prefixed
 from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 
 BLOCK = "encoder.layers.encoder_layer_{}."
 NEW, OLD = ("mlp.0", "mlp.3"), ("mlp.linear_1", "mlp.linear_2")
+LAYERS = BlockKeys("ln_1", ("self_attention.in_proj_{}",), "self_attention.out_proj", "ln_2", *NEW)
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def _embedding_rules(c: ViTConfig) -> Iterator[Rule]:
 
 def _encoder_rules(c: ViTConfig, naming: TorchvisionNaming) -> Iterator[Rule]:
     for i in range(c.depth):
-        yield from fused_block(i, BLOCK.format(i), "self_attention", naming.mlp)
+        yield from block_rules(i, BLOCK.format(i), LAYERS._replace(fc1=naming.mlp[0], fc2=naming.mlp[1]))
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", "encoder.ln")
 
 
