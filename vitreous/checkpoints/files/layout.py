@@ -1,6 +1,7 @@
 """What weights files are called, alone and in a folder, and the JSON files next to them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ WEIGHTS = (
     *(MODEL_FILE, f"{MODEL_FILE}{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
     *("model.npz", "model.pth"),
 )
+SHARDS = 1000  # at most
 MAX_JSON = 2**24  # bytes of a config or an index; a config with 21,843 class names has 2 MB
 
 
@@ -67,3 +69,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{str(path)!r} is not a JSON object of at most {MAX_JSON:,} bytes", hint)
     return value
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """The shard of each key, from the index of a sharded checkpoint.
+
+    Raises:
+        InputError: the file is not an index, or names files that are not weights in its own folder.
+    """
+    places = read_json(path).get("weight_map")
+    names = set(map(str, places.values())) if isinstance(places, dict) else set()
+    if not all(re.fullmatch(r"\w[\w.\-+ ]*", name) and name.endswith(SUFFIXES) for name in names):
+        raise InputError(f"{str(path)!r} names shards that are not weights in its own folder", "download it again")
+    if not isinstance(places, dict) or not 0 < len(names) <= SHARDS:
+        raise InputError(f"{str(path)!r} is not an index of 1 to {SHARDS:,} shards", "download it again")
+    return {key: str(name) for key, name in places.items()}
