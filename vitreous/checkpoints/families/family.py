@@ -47,6 +47,7 @@ class Family(ABC):
             where there is none.
         drops: patterns of keys (after the prefix, if any) that are not part of the model, and why.
         holds: the models that the format can hold.
+        naming: of the family's own code, if it is the same for all models.
     """
 
     name: ClassVar[str]
@@ -58,6 +59,7 @@ class Family(ABC):
     mask_token: ClassVar[bool] = False
     drops: ClassVar[tuple[tuple[str, str], ...]] = ()
     holds: ClassVar[Holds]
+    naming: ClassVar[Naming] = Naming()
 
     def claims(self, shapes: Shapes) -> bool:
         """Whether a file with these keys belongs to this family."""
@@ -91,9 +93,9 @@ class Family(ABC):
         """Names the parts of a model that the family cannot hold."""
         return self.holds.unsupported(config)
 
-    @abstractmethod
     def usual_naming(self, config: ViTConfig) -> Naming:
         """The naming of the family's own code, which export writes."""
+        return self.naming
 
     @abstractmethod
     def preprocessing(self, config: ViTConfig) -> Preprocessing:

@@ -61,6 +61,7 @@ class JaxTable(Family):
     """What these families have in common."""
 
     kinds = ("npz",)
+    naming = JaxNaming()
     required_keys = ("embedding/kernel", "embedding/bias", "Transformer/encoder_norm/scale")
     drops: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(opt/state/|state/|extra/)", "state of a training run"),
@@ -129,9 +130,6 @@ class JaxTable(Family):
     def unsupported(self, config: ViTConfig) -> list[str]:
         unused = config.class_token and config.pooling != "class_token"
         return super().unsupported(config) + [f"{config.pooling} pooling with a class token"] * unused
-
-    def usual_naming(self, config: ViTConfig) -> JaxNaming:
-        return JaxNaming()
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size)

@@ -42,6 +42,7 @@ class CLIP(Family):
         rectangles=(False,),
         channels=(3,),
     )
+    naming = Naming(TOWER)
 
     def read(self, shapes: Shapes, reading: Reading) -> Naming:
         prefix = prefixes(shapes, self.required_keys)[0]
@@ -62,9 +63,6 @@ class CLIP(Family):
         reading.guess_heads(fields["width"], fields["depth"])
         fields["position_resampling"] = "bicubic_antialias"
         return Naming(prefix)
-
-    def usual_naming(self, config: ViTConfig) -> Naming:
-        return Naming(TOWER)
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "crop", 1.0, "bicubic", mean=CLIP_MEAN, std=CLIP_STD)

@@ -62,6 +62,7 @@ class TimmTable(Family):
     """
 
     has_json = True
+    naming = TimmNaming()
     required_keys = (
         "patch_embed.proj.weight",
         "blocks.0.norm1.weight",
@@ -205,9 +206,6 @@ class TimmTable(Family):
             + ["attention pooling over a class token or registers"] * prefixed
             + ["a bias of the patch projection with a norm before the encoder"] * biased
         )
-
-    def usual_naming(self, config: ViTConfig) -> TimmNaming:
-        return TimmNaming()
 
     def rules(self, config: ViTConfig, naming: TimmNaming) -> list[Rule]:
         table = [*_embedding_rules(config, naming), *_encoder_rules(config, naming), *_head_rules(config)]

@@ -50,6 +50,7 @@ class Torchvision(Family):
         "encoder.ln.weight",
     )
     holds = Holds(hidden=(False, True), classifier=(True,), rectangles=(False,), channels=(3,))
+    naming = TorchvisionNaming()
 
     def read(self, shapes: Shapes, reading: Reading) -> TorchvisionNaming:
         prefix = prefixes(shapes, self.required_keys)[0]
@@ -69,9 +70,6 @@ class Torchvision(Family):
         reading.guess_heads(fields["width"], fields["depth"])
         fields["position_resampling"] = "bicubic_aligned"
         return TorchvisionNaming(prefix, mlp)
-
-    def usual_naming(self, config: ViTConfig) -> TorchvisionNaming:
-        return TorchvisionNaming()
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "crop", 0.875, mean=IMAGENET_MEAN, std=IMAGENET_STD)
