@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,16 +42,20 @@ def weights_in(folder: Path) -> Path:
     Raises:
         InputError: the folder has no weights, or several files and none with a usual name.
     """
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    candidates = sorted(path for path in folder.iterdir() if path.suffix in KINDS)
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
-        names = ", ".join(path.name for path in candidates)
-        raise InputError(f"the folder {folder} has {len(candidates)} weights files: {names}", "name one of them")
-    raise InputError(f"the folder {folder} has no {MODEL_FILE}", "give the folder of a run that finished an epoch")
+    names = weights_among(path.name for path in folder.iterdir() if path.is_file())
+    if not names:
+        raise InputError(f"the folder {folder} has no {MODEL_FILE}", "give the folder of a run that finished an epoch")
+    if len(names) > 1:
+        cause = f"the folder {folder} has {len(names)} weights files: {', '.join(names)}"
+        raise InputError(cause, "name one of them")
+    return folder / names[0]
+
+
+def weights_among(files: Iterable[str]) -> list[str]:
+    """The weights among the files of a folder: only the one with the most usual name, or all if none has one."""
+    files = set(files)
+    usual = [name for name in WEIGHTS if name in files]
+    return usual[:1] or sorted(name for name in files if name.endswith(SUFFIXES))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vitreous.checkpoints.files.layout import CONFIG, INDEX, PREPROCESSOR, SUFFIXES, WEIGHTS, read_index, read_json
+from vitreous.checkpoints.files.layout import (
+    CONFIG,
+    INDEX,
+    PREPROCESSOR,
+    SUFFIXES,
+    read_index,
+    read_json,
+    weights_among,
+)
 from vitreous.checkpoints.sources import pretrained
 from vitreous.checkpoints.sources.download import bytes_text, cache_folder, check_address, download
 from vitreous.checkpoints.sources.repository import Repository, hub_errors, open_repository
@@ -107,11 +115,7 @@ def choose(files: Iterable[str], name: str, repo_id: str) -> str:
     Raises:
         InputError: there is none, or several and none with a usual name; it lists them.
     """
-    files = set(files)
-    for usual in WEIGHTS:
-        if usual in files:
-            return usual
-    candidates = sorted(file for file in files if file.endswith(SUFFIXES))
+    candidates = weights_among(files)
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
