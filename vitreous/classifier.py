@@ -115,14 +115,14 @@ class Classifier:
         family: str | None = None,
         **fields: Any,
     ) -> Self:
-        """Loads a classifier from the Hugging Face hub, as `vitreous.load("hf:owner/name")` does.
+        """Loads a classifier from the Hugging Face hub, as `vitreous.load("hf:owner/name@revision")` does.
 
         Args:
-            repo_id: owner/name; for local files use `vitreous.load`.
+            repo_id: owner/name.
             revision: a branch, tag or commit; the main branch if None.
-            device: as for `load`.
-            family: as for `load`.
-            **fields: fields of ViTConfig that the files there do not record, such as `num_heads=3`.
+            device: as for `vitreous.load`.
+            family: as for `vitreous.load`.
+            **fields: as for `vitreous.load`.
 
         Raises:
             InputError: the repository does not exist or cannot be reached, or its weights do not fit.

@@ -164,13 +164,6 @@ def test_a_run_folder_holds_its_model(tmp_path):
     assert load_checkpoint(tmp_path).class_names == tuple(NAMES)
 
 
-def test_metadata_of_older_versions_is_ignored(tmp_path):
-    path = tmp_path / "m.safetensors"
-    older = {"license": "MIT", "family": "timm", "dialect": {"prefix": ""}, "source_dtype": "float16"}
-    save_model(path, small_model(), PREPROCESSING, NAMES, older)
-    assert load_model(path).metadata == {"license": "MIT", "family": "timm"}
-
-
 def test_a_stored_model_has_one_name_for_each_class():
     with pytest.raises(InputError, match="there are 1 class names for 7 classes"):
         StoredModel(small_model(), PREPROCESSING, ("one",))

@@ -12,7 +12,7 @@ from vitreous.checkpoints.families.key_map import to_ours
 from vitreous.checkpoints.families.reading import Guess, Reading, check_extent, checked_fields, whole_patches
 from vitreous.checkpoints.families.recognize import family_named, recognize
 from vitreous.checkpoints.files.dtypes import read_casts
-from vitreous.checkpoints.files.layout import CONFIG, MODEL_FILE, PREPROCESSOR, is_weights, weights_in
+from vitreous.checkpoints.files.layout import MODEL_FILE, is_weights, weights_in
 from vitreous.checkpoints.files.tensors import Tensors, read_tensors
 from vitreous.checkpoints.report import LoadReport
 from vitreous.checkpoints.sources.hub import Located, fetch, is_remote
@@ -71,8 +71,7 @@ def locate(source: str | Path) -> Located:
         raise InputError(f"there is no model at {source}", NO_MODEL)
     elif not is_weights(path):
         raise InputError(f"{source} is not a model file", NO_MODEL)
-    config, preprocessor = (file if file.is_file() else None for file in map(path.with_name, (CONFIG, PREPROCESSOR)))
-    return Located(path, name, config=config, preprocessor=preprocessor)
+    return Located(path, name)
 
 
 def _choose_family(tensors: Tensors, located: Located, requested: str | None) -> Family:
@@ -103,18 +102,13 @@ def _read_foreign(tensors: Tensors, family: Family, located: Located, fields: Ma
     notes = _notes(model)
     preprocessing = located.preprocessing or family.preprocessing_from(config_json, preprocessor_json)
     preprocessing = _fit_preprocessing(preprocessing, family, config, reading, notes)
-    names = _fit_class_names(
-        located.class_names or family.class_names_from(config_json), family, config, reading, notes
-    )
-    report = LoadReport(
-        located.source,
-        family.title,
-        len(keys),
-        sum(p.numel() for p in model.parameters()),
-        tuple(reading.guesses),
-        reading.dropped | dict.fromkeys(tensors.ignored, "not a tensor"),
-        (*notes, *read_casts(dtypes), *family.notes(config_json)),
-    )
+    names = located.class_names or family.class_names_from(config_json)
+    names = _fit_class_names(names, family, config, reading, notes)
+    dropped = reading.dropped | dict.fromkeys(tensors.ignored, "not a tensor")
+    notes += [*read_casts(dtypes), *family.notes(config_json)]
+    parameters = sum(p.numel() for p in model.parameters())
+    guesses = tuple(reading.guesses)
+    report = LoadReport(located.source, family.title, len(keys), parameters, guesses, dropped, tuple(notes))
     metadata = {"source": located.source, "family": family.name}
     metadata |= {} if located.license is None else {"license": located.license}
     return StoredModel(model, preprocessing, names, metadata, report)
@@ -128,14 +122,13 @@ def _fit_preprocessing(
     if preprocessing is None:
         preprocessing = family.preprocessing(config).adapted(config.image_size, config.channels)
         reading.guesses.append(Guess("preprocessing", preprocessing.summary(), f"{family.title}'s default"))
-    size, whole = preprocessing.image_size, whole_patches(preprocessing.image_size, config.token_stride)
-    if whole == size:
-        return preprocessing
-    (height, width), patch = config.token_stride, whole
-    notes.append(
-        f"{size[0]}×{size[1]} pixels are not a whole number of {height}×{width} patches: the model reads the upper "
-        f"left {patch[0]}×{patch[1]}"
-    )
+    (height, width), stride = preprocessing.image_size, config.token_stride
+    whole = whole_patches((height, width), stride)
+    if whole != (height, width):
+        notes.append(
+            f"{height}×{width} pixels are not a whole number of {stride[0]}×{stride[1]} patches: the model reads the "
+            f"upper left {whole[0]}×{whole[1]}"
+        )
     return preprocessing.trimmed(whole)
 
 

@@ -24,7 +24,6 @@ from vitreous.support.files import atomic_path
 
 FORMAT = 1
 HEADER = "vitreous"  # key of the header, which is JSON, in the file's metadata
-RETIRED = ("dialect", "source_dtype")  # metadata of older files that nothing reads anymore
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def read_model(tensors: Tensors, source: str, license: str | None = None) -> Sto
         config = ViTConfig.from_dict(header["config"])
         preprocessing = Preprocessing.from_dict(header["preprocessing"])
         names = header["class_names"]
-        metadata = {key: value for key, value in dict(header["metadata"]).items() if key not in RETIRED}
+        metadata = dict(header["metadata"])
         _check_fit(names, preprocessing, config)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"the header of {source} is damaged: {error!r}", "save or copy it again") from error

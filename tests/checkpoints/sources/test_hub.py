@@ -50,9 +50,7 @@ def test_a_repository_is_fetched_with_its_configs(server, capsys):
     fetched = fetch("hf:me/vit")
     assert weights_of(fetched) == WEIGHTS
     assert fetched.source == f"hf:me/vit@{made.refs['main']}"
-    assert fetched.config is not None
-    assert fetched.preprocessor is not None
-    assert (read_json(fetched.config), read_json(fetched.preprocessor)) == (CONFIG, preprocessor)
+    assert fetched.json_files() == (CONFIG, preprocessor)
     assert fetched.license == "apache-2.0"
     assert (fetched.family, fetched.fields) == (None, {})
     assert capsys.readouterr().err == "hf:me/vit: 8.07 kB, license apache-2.0\n"
@@ -60,7 +58,7 @@ def test_a_repository_is_fetched_with_its_configs(server, capsys):
 
 
 def test_cached_weights_are_not_downloaded_again_and_work_offline(server, monkeypatch, capsys):
-    server.add("me/vit", {"model.safetensors": WEIGHTS, "config.json": b"{}"})
+    server.add("me/vit", {"model.safetensors": WEIGHTS, "config.json": b'{"a": 1}'})
     first = fetch("hf:me/vit")
     server.requests.clear()
     capsys.readouterr()
@@ -69,8 +67,8 @@ def test_cached_weights_are_not_downloaded_again_and_work_offline(server, monkey
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     server.requests.clear()
     offline = fetch("hf:me/vit")
-    assert (offline.path, offline.source, offline.config) == (first.path, first.source, first.config)
-    assert offline.config is not None
+    assert (offline.path, offline.source) == (first.path, first.source)
+    assert offline.json_files() == ({"a": 1}, {})
     assert fetch(first.source).path == first.path
     assert server.requests == []
     assert capsys.readouterr().err == ""
@@ -118,7 +116,7 @@ def test_sharded_weights_are_downloaded_completely(server, monkeypatch, capsys):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for hostile in ("../../model-00001.safetensors", "sub/a.safetensors", "a\\b.safetensors", 3, "config.json"):
         made.commit({"model.safetensors.index.json": json.dumps({"weight_map": {"a": hostile}}).encode()})
-        with pytest.raises(InputError, match="not an index of weights"):
+        with pytest.raises(InputError, match="names shards that are not weights in its own folder"):
             fetch("hf:me/large")
     made.commit({"model.safetensors.index.json": b'{"weight_map": {"a": "b.safetensors"}}'})
     with pytest.raises(InputError, match=r"lacks b.safetensors, listed in model.safetensors.index.json"):
@@ -151,12 +149,9 @@ def test_a_config_is_that_of_the_files_own_folder(server):
     root = {"model.safetensors": WEIGHTS, "config.json": b'{"a": 1}', "preprocessor_config.json": b"{}"}
     server.add("me/many", root | {"sub/x.safetensors": WEIGHTS, "sub/config.json": b'{"a": 2}', "bare/x.npz": WEIGHTS})
     deep, bare = fetch("hf:me/many/sub/x.safetensors"), fetch("hf:me/many/bare/x.npz")
-    assert deep.config is not None
-    assert (read_json(deep.config), deep.preprocessor) == ({"a": 2}, None)
-    assert (bare.config, bare.preprocessor) == (None, None)
-    root_config = fetch("hf:me/many/model.safetensors").config
-    assert root_config is not None
-    assert read_json(root_config) == {"a": 1}
+    assert deep.json_files() == ({"a": 2}, {})
+    assert bare.json_files() == ({}, {})
+    assert fetch("hf:me/many/model.safetensors").json_files() == ({"a": 1}, {})
 
 
 def test_one_file_of_many_is_named(server):
@@ -320,13 +315,10 @@ def test_a_pushed_folder_can_be_fetched(server, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     fetched = fetch("hf:me/new")
-    assert fetched.config is not None
-    assert (weights_of(fetched), read_json(fetched.config)) == (WEIGHTS, {"a": 1})
+    assert (weights_of(fetched), fetched.json_files()) == (WEIGHTS, ({"a": 1}, {}))
     (folder / "config.json").write_text('{"a": 2}')
     assert push(folder, "me/new", message="second") == url
-    second = fetch("hf:me/new").config
-    assert second is not None
-    assert read_json(second) == {"a": 2}
+    assert fetch("hf:me/new").json_files() == ({"a": 2}, {})
     with pytest.raises(InputError, match="there are no files in"):
         push(tmp_path / "nothing", "me/new", message="third")
     with pytest.raises(InputError, match="is not a valid repository name"):

@@ -6,12 +6,12 @@ format can hold, and defaults for what its files do not record.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vitreous.checkpoints.families.holds import Holds
-from vitreous.checkpoints.families.key_map import Rule, both, constant, rule
+from vitreous.checkpoints.families.key_map import Rule
 from vitreous.checkpoints.families.reading import Reading, Shapes
 from vitreous.checkpoints.files.layout import Kind
 from vitreous.data.preprocessing import Preprocessing
@@ -47,6 +47,7 @@ class Family(ABC):
             where there is none.
         drops: patterns of keys (after the prefix, if any) that are not part of the model, and why.
         holds: the models that the format can hold.
+        naming: of the family's own code, if it is the same for all models.
     """
 
     name: ClassVar[str]
@@ -58,6 +59,7 @@ class Family(ABC):
     mask_token: ClassVar[bool] = False
     drops: ClassVar[tuple[tuple[str, str], ...]] = ()
     holds: ClassVar[Holds]
+    naming: ClassVar[Naming] = Naming()
 
     def claims(self, shapes: Shapes) -> bool:
         """Whether a file with these keys belongs to this family."""
@@ -91,9 +93,9 @@ class Family(ABC):
         """Names the parts of a model that the family cannot hold."""
         return self.holds.unsupported(config)
 
-    @abstractmethod
     def usual_naming(self, config: ViTConfig) -> Naming:
         """The naming of the family's own code, which export writes."""
+        return self.naming
 
     @abstractmethod
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
@@ -133,34 +135,6 @@ def prefixes(shapes: Shapes, keys: Sequence[str]) -> list[str]:
             if name.endswith(key) and (not prefix or prefix[-1] in "./"):
                 counts[prefix] = counts.get(prefix, 0) + 1
     return sorted(counts, key=lambda prefix: (-counts[prefix], prefix))
-
-
-def prefixed(prefix: str, rules: Iterator[Rule] | Sequence[Rule]) -> list[Rule]:
-    """The rules with a prefix on the family's keys."""
-    return [r._replace(theirs=tuple(prefix + key for key in r.theirs)) for r in rules]
-
-
-def classifier(ours: str, theirs: str, c: ViTConfig) -> Iterator[Rule]:
-    """The rules of a classifier; a missing bias is written as zeros."""
-    yield rule(f"{ours}.weight", f"{theirs}.weight")
-    yield from bias(f"{ours}.bias", f"{theirs}.bias", c.classifier_bias, c.num_classes)
-
-
-def bias(ours: str, theirs: str, present: bool, size: int) -> Iterator[Rule]:
-    """The rule of a bias; one of zeros is written where our model has none."""
-    yield rule(ours, theirs) if present else Rule((), (theirs,), constant(0.0, size))
-
-
-def fused_block(i: int, theirs: str, attention: str, mlp: Sequence[str]) -> Iterator[Rule]:
-    """The rules of block i with `nn.MultiheadAttention`'s names and norms `ln_1` and `ln_2`."""
-    ours = f"encoder.blocks.{i}."
-    yield from both(f"{ours}attention_norm", f"{theirs}ln_1")
-    yield rule(f"{ours}attention.qkv.weight", f"{theirs}{attention}.in_proj_weight")
-    yield rule(f"{ours}attention.qkv.bias", f"{theirs}{attention}.in_proj_bias")
-    yield from both(f"{ours}attention.out", f"{theirs}{attention}.out_proj")
-    yield from both(f"{ours}mlp_norm", f"{theirs}ln_2")
-    yield from both(f"{ours}mlp.fc1", f"{theirs}{mlp[0]}")
-    yield from both(f"{ours}mlp.fc2", f"{theirs}{mlp[1]}")
 
 
 def block_count(shapes: Shapes, pattern: str) -> int:

@@ -6,40 +6,16 @@ on disk, theirs in memory since transformers 5.9, or those of CLIP and SigLIP.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from vitreous.checkpoints.families.family import (
-    CLIP_MEAN,
-    CLIP_STD,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Family,
-    Naming,
-    bias,
-    block_count,
-    classifier,
-    prefixed,
-    prefixes,
-    shape_of,
-)
+from vitreous.checkpoints.families import huggingface_config
+from vitreous.checkpoints.families.family import Family, Naming, block_count, prefixes, shape_of
 from vitreous.checkpoints.families.holds import Holds
-from vitreous.checkpoints.families.huggingface_config import (
-    CLIP,
-    DEFAULTS,
-    DEIT,
-    GELUS,
-    SIGLIP,
-    VIT,
-    class_names_of,
-    config_json,
-    fields_of,
-    model_of,
-    preprocessing_of,
-    preprocessor_json,
-)
-from vitreous.checkpoints.families.key_map import Rule, both, joined, patch_convolution, rule
+from vitreous.checkpoints.families.huggingface_config import CLIP, DEFAULTS, DEIT, GELUS, SIGLIP, VIT, model_of
+from vitreous.checkpoints.families.key_map import Rule, both, patch_convolution, rule
 from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.rules import BlockKeys, bias, block_rules, classifier, prefixed
 from vitreous.checkpoints.families.tokens import CLASS, DISTILLATION, REGISTERS, TokenKeys, token_rules
 from vitreous.checkpoints.files.layout import CONFIG, PREPROCESSOR
 from vitreous.data.preprocessing import Preprocessing
@@ -48,26 +24,26 @@ from vitreous.support.errors import InputError
 
 
 class Names(NamedTuple):
-    """The names of a body's keys; those of a block follow `block` with the block's number."""
+    """The names of a body's keys; those of a block's layers follow `block` with the block's number."""
 
     patch: str
     class_token: str
     positions: str
     block: str
-    attention_norm: str
-    qkv: tuple[str, ...]
-    out: str
-    mlp_norm: str
-    fc1: str
-    fc2: str
+    layers: BlockKeys
     norm: str
 
     @property
     def required_keys(self) -> tuple[str, ...]:
         """Keys that every file with these names has."""
         block = self.block.format(0)
-        parts = self.patch, f"{block}{self.attention_norm}", f"{block}{self.qkv[0]}", self.norm
-        return tuple(f"{part}.weight" for part in parts)
+        query = f"{block}{self.layers.qkv[0].format('weight')}"
+        return (
+            f"{self.patch}.weight",
+            f"{block}{self.layers.attention_norm}.weight",
+            query,
+            f"{self.norm}.weight",
+        )
 
 
 DISK = Names(
@@ -75,32 +51,38 @@ DISK = Names(
     "embeddings.cls_token",
     "embeddings.position_embeddings",
     "encoder.layer.{}.",
-    "layernorm_before",
-    ("attention.attention.query", "attention.attention.key", "attention.attention.value"),
-    "attention.output.dense",
-    "layernorm_after",
-    "intermediate.dense",
-    "output.dense",
+    BlockKeys(
+        "layernorm_before",
+        ("attention.attention.query.{}", "attention.attention.key.{}", "attention.attention.value.{}"),
+        "attention.output.dense",
+        "layernorm_after",
+        "intermediate.dense",
+        "output.dense",
+    ),
     "layernorm",
 )
 MEMORY = DISK._replace(
     block="layers.{}.",
-    qkv=("attention.q_proj", "attention.k_proj", "attention.v_proj"),
-    out="attention.o_proj",
-    fc1="mlp.fc1",
-    fc2="mlp.fc2",
+    layers=DISK.layers._replace(
+        qkv=("attention.q_proj.{}", "attention.k_proj.{}", "attention.v_proj.{}"),
+        out="attention.o_proj",
+        fc1="mlp.fc1",
+        fc2="mlp.fc2",
+    ),
 )
 TOWER = Names(
     "embeddings.patch_embedding",
     "embeddings.class_embedding",
     "embeddings.position_embedding.weight",
     "encoder.layers.{}.",
-    "layer_norm1",
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "self_attn.out_proj",
-    "layer_norm2",
-    "mlp.fc1",
-    "mlp.fc2",
+    BlockKeys(
+        "layer_norm1",
+        ("self_attn.q_proj.{}", "self_attn.k_proj.{}", "self_attn.v_proj.{}"),
+        "self_attn.out_proj",
+        "layer_norm2",
+        "mlp.fc1",
+        "mlp.fc2",
+    ),
     "post_layernorm",
 )
 DISTILLATION_TOKEN = "embeddings.distillation_token"
@@ -187,9 +169,9 @@ class HuggingFace(Family):
         fields["patch_size"] = tuple(patch)
         fields["patch_bias"] = f"{names.patch}.bias" in inner
         fields["depth"] = block_count(inner, re.escape(names.block).replace(r"\{\}", r"(\d+)"))
-        fields["mlp_dim"] = shape_of(inner, f"{first}{names.fc1}.weight", 2)[0]
+        fields["mlp_dim"] = shape_of(inner, f"{first}{names.layers.fc1}.weight", 2)[0]
         fields["pre_norm"] = "pre_layrnorm.weight" in inner
-        if f"{first}{names.qkv[0]}.bias" not in inner:
+        if f"{first}{names.layers.qkv[0].format('bias')}" not in inner:
             raise InputError("the file has no query, key and value biases", "only models with them can be read")
 
     def read_head(self, inner: Shapes, reading: Reading) -> None:
@@ -250,36 +232,25 @@ class HuggingFace(Family):
         return [*prefixed(naming.prefix + naming.body, body), *prefixed(naming.prefix, _classifier_rules(config))]
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
-        size = config.image_size
-        match model_of(config):
-            case "deit":  # transformers squashes to 256 × 256, then crops to 224 × 224
-                squash = Preprocessing(size, "squash", 0.875, "bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
-                return replace(squash, crop_rounding="down")
-            case "clip_vision_model":
-                crop = Preprocessing(size, "crop", 1.0, "bicubic", mean=CLIP_MEAN, std=CLIP_STD)
-                return replace(crop, crop_rounding="down")
-            case "siglip_vision_model":
-                return Preprocessing(size, interpolation="bicubic")
-            case _:
-                return Preprocessing(size)
+        return huggingface_config.default_preprocessing(config)
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
-        return fields_of(config_json)
+        return huggingface_config.fields_of(config_json)
 
     def preprocessing_from(
         self, config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]
     ) -> Preprocessing | None:
-        return preprocessing_of(config_json, preprocessor_json)
+        return huggingface_config.preprocessing_of(config_json, preprocessor_json)
 
     def class_names_from(self, config_json: Mapping[str, Any]) -> tuple[str, ...] | None:
-        return class_names_of(config_json)
+        return huggingface_config.class_names_of(config_json)
 
     def config_files(
         self, config: ViTConfig, preprocessing: Preprocessing, class_names: Sequence[str] | None
     ) -> dict[str, Any]:
         return {
-            CONFIG: config_json(config, preprocessing, class_names),
-            PREPROCESSOR: preprocessor_json(config, preprocessing),
+            CONFIG: huggingface_config.config_json(config, preprocessing, class_names),
+            PREPROCESSOR: huggingface_config.preprocessor_json(config, preprocessing),
         }
 
 
@@ -308,15 +279,7 @@ def _encoder_rules(c: ViTConfig, names: Names) -> Iterator[Rule]:
     if c.pre_norm:
         yield from both("encoder.pre_norm", "pre_layrnorm")
     for i in range(c.depth):
-        ours, theirs = f"encoder.blocks.{i}.", names.block.format(i)
-        yield from both(f"{ours}attention_norm", f"{theirs}{names.attention_norm}")
-        for name in ("weight", "bias"):
-            parts = [f"{theirs}{part}.{name}" for part in names.qkv]
-            yield rule(f"{ours}attention.qkv.{name}", *parts, layout=joined(3))
-        yield from both(f"{ours}attention.out", f"{theirs}{names.out}")
-        yield from both(f"{ours}mlp_norm", f"{theirs}{names.mlp_norm}")
-        yield from both(f"{ours}mlp.fc1", f"{theirs}{names.fc1}")
-        yield from both(f"{ours}mlp.fc2", f"{theirs}{names.fc2}")
+        yield from block_rules(i, names.block.format(i), names.layers)
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", names.norm)
 
 

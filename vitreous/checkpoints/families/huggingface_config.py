@@ -1,9 +1,10 @@
 """Reads and writes transformers' config.json and preprocessor_config.json."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from vitreous.checkpoints.families.family import CLIP_MEAN, CLIP_STD
+from vitreous.checkpoints.families.family import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from vitreous.checkpoints.files.layout import PREPROCESSOR
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
 from vitreous.model.config import ViTConfig, is_integer
@@ -140,6 +141,17 @@ def preprocessing_of(config_json: Mapping[str, Any], preprocessor_json: Mapping[
     except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
         cause = f"{PREPROCESSOR} has a preprocessing that is not supported: {error}"
         raise InputError(cause, "correct it, or remove it to use the default") from error
+
+
+def default_preprocessing(c: ViTConfig) -> Preprocessing:
+    """The preprocessing of transformers' published models of a kind."""
+    size, model = c.image_size, model_of(c)
+    if model == DEIT:  # transformers squashes to 256 × 256, then crops to 224 × 224
+        squash = Preprocessing(size, "squash", 0.875, "bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return replace(squash, crop_rounding="down")
+    if model == CLIP:
+        return Preprocessing(size, "crop", 1.0, "bicubic", mean=CLIP_MEAN, std=CLIP_STD, crop_rounding="down")
+    return Preprocessing(size, interpolation="bicubic") if model == SIGLIP else Preprocessing(size)
 
 
 def geometry(values: Mapping[str, Any], *, by_edge: bool) -> tuple[tuple[int, int], Any, float]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from vitreous.checkpoints.families.family import Family, Naming, bias, block_count, prefixed, prefixes, shape_of
+from vitreous.checkpoints.families.family import Family, Naming, block_count, prefixes, shape_of
 from vitreous.checkpoints.families.holds import Holds
 from vitreous.checkpoints.families.key_map import (
     HWIO,
@@ -27,6 +27,7 @@ from vitreous.checkpoints.families.key_map import (
     stacked,
 )
 from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.rules import bias, prefixed
 from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
@@ -60,6 +61,7 @@ class JaxTable(Family):
     """What these families have in common."""
 
     kinds = ("npz",)
+    naming = JaxNaming()
     required_keys = ("embedding/kernel", "embedding/bias", "Transformer/encoder_norm/scale")
     drops: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(opt/state/|state/|extra/)", "state of a training run"),
@@ -128,9 +130,6 @@ class JaxTable(Family):
     def unsupported(self, config: ViTConfig) -> list[str]:
         unused = config.class_token and config.pooling != "class_token"
         return super().unsupported(config) + [f"{config.pooling} pooling with a class token"] * unused
-
-    def usual_naming(self, config: ViTConfig) -> JaxNaming:
-        return JaxNaming()
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size)

@@ -76,6 +76,7 @@ class DINOv2(MetaTable):
     name = "dinov2"
     title = "DINOv2"
     mask_token = True
+    naming = TimmNaming(registers="register_tokens", gated=("mlp.w12", "mlp.w3"), rows=(CLASS,), masked=True)
     drops = (
         *DINO.drops,
         (r"(teacher/|student/)?(module\.)?(dino_head|ibot_head)\.", "a projection head of self-supervised training"),
@@ -97,15 +98,13 @@ class DINOv2(MetaTable):
         reading.fields["position_resampling"] = "bicubic_antialias" if registers else "bicubic_offset"
         return naming
 
-    def usual_naming(self, config: ViTConfig) -> TimmNaming:
-        return TimmNaming(registers="register_tokens", gated=("mlp.w12", "mlp.w3"), rows=(CLASS,), masked=True)
-
 
 class MAE(MetaTable):
     """MAE (arXiv 2111.06377): the encoder of a pre-training checkpoint, or a model fine-tuned from it."""
 
     name = "mae"
     title = "MAE"
+    naming = TimmNaming("model/", rows=(CLASS, DISTILLATION))
     drops = (
         *TimmTable.drops,
         (r"decoder_", "the pre-training decoder"),
@@ -120,6 +119,3 @@ class MAE(MetaTable):
         after = any(key.endswith("/fc_norm.weight") for key in wrapped)
         others = DeiT().claims(shapes) or DINOv2().claims(shapes)
         return super().claims(shapes) and (decoder or (bool(wrapped) and (headless or after) and not others))
-
-    def usual_naming(self, config: ViTConfig) -> TimmNaming:
-        return TimmNaming("model/", rows=(CLASS, DISTILLATION))

@@ -3,25 +3,17 @@
 import re
 from collections.abc import Iterator
 
-from vitreous.checkpoints.families.family import (
-    CLIP_MEAN,
-    CLIP_STD,
-    Family,
-    Naming,
-    block_count,
-    fused_block,
-    prefixed,
-    prefixes,
-    shape_of,
-)
+from vitreous.checkpoints.families.family import CLIP_MEAN, CLIP_STD, Family, Naming, block_count, prefixes, shape_of
 from vitreous.checkpoints.families.holds import Holds
 from vitreous.checkpoints.families.key_map import TRANSPOSED, Rule, both, patch_convolution, rule
 from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.rules import BlockKeys, block_rules, prefixed
 from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 
 BLOCK = "transformer.resblocks.{}."
+LAYERS = BlockKeys("ln_1", ("attn.in_proj_{}",), "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
 TOWER = "visual."
 
 
@@ -50,6 +42,7 @@ class CLIP(Family):
         rectangles=(False,),
         channels=(3,),
     )
+    naming = Naming(TOWER)
 
     def read(self, shapes: Shapes, reading: Reading) -> Naming:
         prefix = prefixes(shapes, self.required_keys)[0]
@@ -71,9 +64,6 @@ class CLIP(Family):
         fields["position_resampling"] = "bicubic_antialias"
         return Naming(prefix)
 
-    def usual_naming(self, config: ViTConfig) -> Naming:
-        return Naming(TOWER)
-
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "crop", 1.0, "bicubic", mean=CLIP_MEAN, std=CLIP_STD)
 
@@ -88,7 +78,7 @@ def _tower_rules(c: ViTConfig) -> Iterator[Rule]:
     yield from token_rules(c, TokenKeys("positional_embedding", "class_embedding", rows=(CLASS,), flat=True))
     yield from both("encoder.pre_norm", "ln_pre")
     for i in range(c.depth):
-        yield from fused_block(i, BLOCK.format(i), "attn", ("mlp.c_fc", "mlp.c_proj"))
+        yield from block_rules(i, BLOCK.format(i), LAYERS)
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", "ln_post")
     if c.num_classes:
         yield rule("head.classifier.weight", "proj", layout=TRANSPOSED)

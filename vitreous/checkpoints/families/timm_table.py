@@ -5,16 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from vitreous.checkpoints.families.family import (
-    Family,
-    Naming,
-    bias,
-    block_count,
-    classifier,
-    prefixed,
-    prefixes,
-    shape_of,
-)
+from vitreous.checkpoints.families.family import Family, Naming, block_count, prefixes, shape_of
 from vitreous.checkpoints.families.key_map import (
     QUERY_AND_REST,
     Rule,
@@ -25,6 +16,7 @@ from vitreous.checkpoints.families.key_map import (
     rule,
 )
 from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.rules import BlockKeys, bias, block_rules, classifier, prefixed
 from vitreous.checkpoints.families.tokens import CLASS, DISTILLATION, REGISTERS, TokenKeys, token_rules
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
@@ -70,6 +62,7 @@ class TimmTable(Family):
     """
 
     has_json = True
+    naming = TimmNaming()
     required_keys = (
         "patch_embed.proj.weight",
         "blocks.0.norm1.weight",
@@ -214,9 +207,6 @@ class TimmTable(Family):
             + ["a bias of the patch projection with a norm before the encoder"] * biased
         )
 
-    def usual_naming(self, config: ViTConfig) -> TimmNaming:
-        return TimmNaming()
-
     def rules(self, config: ViTConfig, naming: TimmNaming) -> list[Rule]:
         table = [*_embedding_rules(config, naming), *_encoder_rules(config, naming), *_head_rules(config)]
         return prefixed(naming.prefix, table)
@@ -261,13 +251,8 @@ def _encoder_rules(c: ViTConfig, naming: TimmNaming) -> Iterator[Rule]:
         yield from both("encoder.pre_norm", "norm_pre")
     for i in range(c.depth):
         ours, theirs = f"encoder.blocks.{i}.", naming.block(i)
-        yield from both(f"{ours}attention_norm", f"{theirs}norm1")
-        yield from both(f"{ours}attention.qkv", f"{theirs}attn.qkv")
-        yield from both(f"{ours}attention.out", f"{theirs}attn.proj")
-        yield from both(f"{ours}mlp_norm", f"{theirs}norm2")
-        fc1, fc2 = naming.gated if c.mlp == "swiglu" else TimmNaming.gated
-        yield from both(f"{ours}mlp.fc1", f"{theirs}{fc1}")
-        yield from both(f"{ours}mlp.fc2", f"{theirs}{fc2}")
+        mlp = naming.gated if c.mlp == "swiglu" else TimmNaming.gated
+        yield from block_rules(i, theirs, BlockKeys("norm1", ("attn.qkv.{}",), "attn.proj", "norm2", *mlp))
         if c.layer_scale is not None:
             yield rule(f"{ours}attention_scale.gamma", f"{theirs}{naming.scales[0]}")
             yield rule(f"{ours}mlp_scale.gamma", f"{theirs}{naming.scales[1]}")

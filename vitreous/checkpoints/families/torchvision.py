@@ -8,23 +8,21 @@ from vitreous.checkpoints.families.family import (
     IMAGENET_STD,
     Family,
     Naming,
-    bias,
     block_count,
-    classifier,
-    fused_block,
-    prefixed,
     prefixes,
     shape_of,
 )
 from vitreous.checkpoints.families.holds import Holds
 from vitreous.checkpoints.families.key_map import Rule, both, patch_convolution, rule
 from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.rules import BlockKeys, bias, block_rules, classifier, prefixed
 from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 
 BLOCK = "encoder.layers.encoder_layer_{}."
 NEW, OLD = ("mlp.0", "mlp.3"), ("mlp.linear_1", "mlp.linear_2")
+LAYERS = BlockKeys("ln_1", ("self_attention.in_proj_{}",), "self_attention.out_proj", "ln_2", *NEW)
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ class Torchvision(Family):
         "encoder.ln.weight",
     )
     holds = Holds(hidden=(False, True), classifier=(True,), rectangles=(False,), channels=(3,))
+    naming = TorchvisionNaming()
 
     def read(self, shapes: Shapes, reading: Reading) -> TorchvisionNaming:
         prefix = prefixes(shapes, self.required_keys)[0]
@@ -72,9 +71,6 @@ class Torchvision(Family):
         fields["position_resampling"] = "bicubic_aligned"
         return TorchvisionNaming(prefix, mlp)
 
-    def usual_naming(self, config: ViTConfig) -> TorchvisionNaming:
-        return TorchvisionNaming()
-
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "crop", 0.875, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
@@ -93,7 +89,7 @@ def _embedding_rules(c: ViTConfig) -> Iterator[Rule]:
 
 def _encoder_rules(c: ViTConfig, naming: TorchvisionNaming) -> Iterator[Rule]:
     for i in range(c.depth):
-        yield from fused_block(i, BLOCK.format(i), "self_attention", naming.mlp)
+        yield from block_rules(i, BLOCK.format(i), LAYERS._replace(fc1=naming.mlp[0], fc2=naming.mlp[1]))
     yield from both("head.norm" if c.norm_after_pooling else "encoder.norm", "encoder.ln")
 
 

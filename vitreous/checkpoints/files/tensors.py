@@ -6,20 +6,17 @@ are refused, and a pickle is scanned for the names it uses before torch reads it
 unpack into much more than its own size is refused.
 """
 
-import json
-import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vitreous.checkpoints.files.layout import INDEX, KINDS, Kind
+from vitreous.checkpoints.files.layout import INDEX, KINDS, Kind, read_index
 from vitreous.checkpoints.files.npz import npz_arrays, read_array, write_npz
 from vitreous.checkpoints.files.pickles import is_pickle, nested, read_old, read_zipped
 from vitreous.support.errors import InputError
@@ -27,8 +24,6 @@ from vitreous.support.files import atomic_file, atomic_path
 from vitreous.support.text import first_line
 
 READABLE = f"give one of {', '.join(KINDS)}, or the {INDEX} of a sharded file"
-
-INDEX_BYTES, SHARDS = 2**24, 1000  # at most
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -39,7 +34,6 @@ class Tensors(Mapping[str, Tensor]):
     Args:
         kind: format of the file.
         shapes: of all tensors, by key, in the file's order.
-        nbytes: of all tensors together.
         read: reads one tensor.
         metadata: safetensors' strings; other formats have none.
         ignored: flattened names of what a pickle holds besides tensors.
@@ -50,7 +44,6 @@ class Tensors(Mapping[str, Tensor]):
         self,
         kind: Kind,
         shapes: Mapping[str, tuple[int, ...]],
-        nbytes: int,
         read: Callable[[str], Tensor],
         metadata: Mapping[str, str] | None = None,
         ignored: tuple[str, ...] = (),
@@ -58,7 +51,6 @@ class Tensors(Mapping[str, Tensor]):
     ) -> None:
         self.kind: Kind = kind
         self.shapes = shapes
-        self.nbytes = nbytes
         self.metadata: Mapping[str, str] = metadata or {}
         self.ignored = ignored
         self._read: Callable[[str], Tensor] | None = read
@@ -91,12 +83,6 @@ class Tensors(Mapping[str, Tensor]):
         self._read = None
         if self._close is not None:
             self._close()
-
-
-def in_memory(tensors: Mapping[str, Tensor], kind: Kind = "safetensors") -> Tensors:
-    """Tensors in memory, as if they were in a file of that format."""
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    return Tensors(kind, shapes, sum(tensor.nbytes for tensor in tensors.values()), tensors.__getitem__)
 
 
 def read_tensors(path: str | Path) -> Tensors:
@@ -150,8 +136,6 @@ def _readers(path: Path) -> Callable[[Path], Tensors]:
 
 
 def _read_safetensors(path: Path) -> Tensors:
-    with path.open("rb") as raw:
-        header = int.from_bytes(raw.read(8), "little")
     file = safe_open(path, framework="pt")
     keys = file.keys()
     shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
@@ -162,38 +146,22 @@ def _read_safetensors(path: Path) -> Tensors:
         except Exception as error:
             raise _damaged(path, error) from error
 
-    nbytes = path.stat().st_size - 8 - header  # the format has no gaps
-    return Tensors("safetensors", shapes, nbytes, read, file.metadata(), close=lambda: file.__exit__(None, None, None))
+    return Tensors("safetensors", shapes, read, file.metadata(), close=lambda: file.__exit__(None, None, None))
 
 
 def _read_shards(path: Path) -> Tensors:
-    if path.stat().st_size > INDEX_BYTES:
-        raise InputError(f"{path} is longer than {INDEX_BYTES:,} bytes", "download it again")
-    try:
-        places = json.loads(path.read_bytes())["weight_map"]
-        names = sorted(set(places.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is not an index of shards: {error!r:.300}", "copy or download it again") from error
-    _check_shard_names(path, names)
-    with ExitStack() as opened:
-        shards: dict[str, Tensors] = {}
-        for name in names:
-            shards[name] = opened.enter_context(read_tensors(path.parent / name))
-            _check_shard(path, name, shards, places)
-        return _joined(shards, places, opened.pop_all().close)
-
-
-def _check_shard_names(path: Path, names: list[Any]) -> None:
+    places = read_index(path)
     # In the cache of a hub both the index and the shards are links into one other folder.
     folders = (path.parent.resolve(), path.resolve().parent)
-    for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.\-+ ]*", name) or name.endswith(INDEX):
-            raise InputError(f"{path} names the shard {name!r}", "shards must be in the folder of the index")
-        shard = path.parent / name
-        if shard.is_file() and shard.resolve().parent not in folders:
-            raise InputError(f"the shard {name!r} of {path} links to another folder", "copy the file itself there")
-    if not 0 < len(names) <= SHARDS:
-        raise InputError(f"{path} has {len(names)} shards", f"the number must be from 1 to {SHARDS}")
+    with ExitStack() as opened:
+        shards: dict[str, Tensors] = {}
+        for name in sorted(set(places.values())):
+            shard = path.parent / name
+            if shard.is_file() and shard.resolve().parent not in folders:
+                raise InputError(f"the shard {name!r} of {path} links to another folder", "copy the file itself there")
+            shards[name] = opened.enter_context(read_tensors(shard))
+            _check_shard(path, name, shards, places)
+        return _joined(shards, places, opened.pop_all().close)
 
 
 def _check_shard(path: Path, name: str, shards: Mapping[str, Tensors], places: Mapping[str, str]) -> None:
@@ -210,7 +178,6 @@ def _joined(shards: Mapping[str, Tensors], places: Mapping[str, str], close: Cal
     return Tensors(
         next(iter(shards.values())).kind,
         {key: shards[name].shapes[key] for key, name in places.items()},
-        sum(shard.nbytes for shard in shards.values()),
         lambda key: shards[places[key]][key],
         {key: text for shard in shards.values() for key, text in shard.metadata.items()},
         tuple(f"{place}:{name}" for place, shard in shards.items() for name in shard.ignored),
@@ -234,8 +201,8 @@ def _read_old(path: Path) -> Tensors:
 
 
 def _of_pickle(tensors: dict[str, Tensor], ignored: tuple[str, ...]) -> Tensors:
-    held = in_memory(tensors, "pickle")
-    return Tensors("pickle", held.shapes, held.nbytes, held.__getitem__, ignored=ignored, close=tensors.clear)
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    return Tensors("pickle", shapes, tensors.__getitem__, ignored=ignored, close=tensors.clear)
 
 
 def _read_npz(path: Path, archive: zipfile.ZipFile, close: Callable[[], object]) -> Tensors:
@@ -248,7 +215,7 @@ def _read_npz(path: Path, archive: zipfile.ZipFile, close: Callable[[], object])
             raise _damaged(path, error) from error
 
     shapes = {key: array.shape for key, array in arrays.items()}
-    return Tensors("npz", shapes, sum(array.nbytes for array in arrays.values()), read, close=close)
+    return Tensors("npz", shapes, read, close=close)
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -281,11 +248,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
             content = nested(_apart(tensors))
             with atomic_file(path) as file:
                 torch.save(content, file)
-    except (
-        SafetensorError,
-        RuntimeError,
-        TypeError,
-    ) as error:  # the first two hide the system's error
+    except (SafetensorError, RuntimeError, TypeError) as error:  # the first two hide the system's error
         cause = f"cannot write {str(path)!r}: {first_line(error)}"
         raise InputError(cause, "give plain tensors, and a folder with free space") from error
 

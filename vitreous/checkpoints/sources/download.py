@@ -5,7 +5,7 @@ import ipaddress
 import os
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from vitreous.support.text import printable
 
 if TYPE_CHECKING:
     import httpx2
+    from rich.progress import Progress
 
 ATTEMPTS, PAUSE = 3, 1.0  # seconds before another attempt
 TIMEOUT = 30.0  # seconds without a byte
@@ -145,32 +146,27 @@ def _attempt(url: str, path: Path, checksum: str | None, announcement: str) -> N
         algorithm, _, digits = (checksum or "sha256:").partition(":")
         digest = hashlib.new(algorithm, usedforsecurity=False)
         print(printable(announcement.format(bytes_text(length))), file=sys.stderr, flush=True)
-        with atomic_file(path) as file, _progress(length) as advance:
+        with atomic_file(path) as file, _progress_bar() as bar:
+            task = bar.add_task("", total=length)
             for chunk in response.iter_raw():
                 received += len(chunk)
                 if received > length:
                     raise InputError(f"{url} sends more than the {length} bytes it announced", "download it by hand")
                 file.write(chunk)
                 digest.update(chunk)
-                advance(len(chunk))
+                bar.update(task, completed=received)
             if not digest.hexdigest().startswith(digits.lower()):
                 cause = f"the content of {url} does not match its checksum: {algorithm} must begin with {digits}"
                 raise InputError(cause, "check the address and the checksum")
 
 
-@contextmanager
-def _progress(total: int) -> Generator[Callable[[int], None], None, None]:
-    """A progress bar on a terminal, advanced by the function it yields; elsewhere nothing."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
+def _progress_bar() -> "Progress":
+    """A progress bar on stderr, shown on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda count: bar.update(task, advance=count)
+    columns = BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True)
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _is_safe(url: str) -> bool:

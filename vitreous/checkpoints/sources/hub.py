@@ -10,7 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vitreous.checkpoints.files.layout import CONFIG, INDEX, PREPROCESSOR, SUFFIXES, WEIGHTS, read_json
+from vitreous.checkpoints.files.layout import (
+    CONFIG,
+    INDEX,
+    PREPROCESSOR,
+    SUFFIXES,
+    read_index,
+    read_json,
+    weights_among,
+)
 from vitreous.checkpoints.sources import pretrained
 from vitreous.checkpoints.sources.download import bytes_text, cache_folder, check_address, download
 from vitreous.checkpoints.sources.repository import Repository, hub_errors, open_repository
@@ -28,8 +36,6 @@ class Located:
         source: the canonical name, with the commit if there is one; contains no local path.
         license: SPDX-like, if known.
         family: the family, if the name implies one; a repository of `hf:` may hold any.
-        config: the config.json in the same folder, if any.
-        preprocessor: the preprocessor_config.json there, if any.
         class_names: torchvision's, in the order of the logits.
         preprocessing: torchvision's transforms.
         fields: fields of ViTConfig that the table of published weights knows and the file's keys do not record.
@@ -39,16 +45,14 @@ class Located:
     source: str
     license: str | None = None
     family: str | None = None
-    config: Path | None = None
-    preprocessor: Path | None = None
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def json_files(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The contents of config.json and preprocessor_config.json; {} for one that does not exist."""
-        config, preprocessor = ({} if path is None else read_json(path) for path in (self.config, self.preprocessor))
-        return config, preprocessor
+        """The config.json and preprocessor_config.json in the folder of the weights; {} for one that is missing."""
+        config, preprocessor = (self.path.with_name(name) for name in (CONFIG, PREPROCESSOR))
+        return read_json(config) if config.is_file() else {}, read_json(preprocessor) if preprocessor.is_file() else {}
 
 
 def is_remote(name: str) -> bool:
@@ -111,11 +115,7 @@ def choose(files: Iterable[str], name: str, repo_id: str) -> str:
     Raises:
         InputError: there is none, or several and none with a usual name; it lists them.
     """
-    files = set(files)
-    for usual in WEIGHTS:
-        if usual in files:
-            return usual
-    candidates = sorted(file for file in files if file.endswith(SUFFIXES))
+    candidates = weights_among(files)
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
@@ -150,15 +150,15 @@ def _from_repository(name: str, repo_id: str, file: str | None, revision: str | 
         if file is not None and file not in repository.files:
             raise unknown(f"file in hf:{repo_id}", file, [path for path in repository.files if path.endswith(SUFFIXES)])
         file = file or choose(repository.files, name, repo_id)
-        # Those in another folder belong to other weights.
-        siblings = [PurePosixPath(file).with_name(sibling).as_posix() for sibling in (CONFIG, PREPROCESSOR)]
-        config, preprocessor = (repository.get(path) if path in repository.files else None for path in siblings)
+        for json_file in (CONFIG, PREPROCESSOR):  # those in another folder belong to other weights
+            if (sibling := PurePosixPath(file).with_name(json_file).as_posix()) in repository.files:
+                repository.get(sibling)
         row = pretrained.KNOWN.get(base)
         license = repository.license or (row.license if row else None)
         path = _download_weights(base, repository, file, license)
     family = "timm" if repo_id.startswith("timm/") else None  # others publish files of any family
     fields = row.fields if row else {}
-    return Located(path, f"{base}@{repository.commit}", license, family, config, preprocessor, fields=fields)
+    return Located(path, f"{base}@{repository.commit}", license, family, fields=fields)
 
 
 def _download_weights(name: str, repository: Repository, file: str, license: str | None) -> Path:
@@ -167,7 +167,7 @@ def _download_weights(name: str, repository: Repository, file: str, license: str
         _announce(name, repository, [file], license)
         return repository.get(file)
     path = repository.get(file)
-    shards = _shards(path, file)
+    shards = sorted({PurePosixPath(file).with_name(shard).as_posix() for shard in read_index(path).values()})
     missing = [shard for shard in shards if shard not in repository.files]
     if missing:
         raise InputError(f"{name} lacks {', '.join(missing)}, listed in {file}", "download it again")
@@ -175,15 +175,6 @@ def _download_weights(name: str, repository: Repository, file: str, license: str
     for shard in shards:
         repository.get(shard)
     return path
-
-
-def _shards(index: Path, file: str) -> list[str]:
-    """The paths of the shards in an index; all are in its folder."""
-    weight_map = read_json(index).get("weight_map")
-    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    if not names or not all(isinstance(n, str) and n.endswith(SUFFIXES) and not set(n) & set("/\\") for n in names):
-        raise InputError(f"{str(index)!r} is not an index of weights in its own folder", "choose another file")
-    return sorted({str(PurePosixPath(file).parent / shard) for shard in names})
 
 
 def _announce(name: str, repository: Repository, files: Iterable[str], license: str | None) -> None:

@@ -13,7 +13,7 @@ Accuracy is ImageNet top-1 in percent, of the classifier in the file. Sources:
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,6 @@ GOOGLE = "https://storage.googleapis.com/vit_models"
 META = "https://dl.fbaipublicfiles.com"
 APACHE, NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0"
 SEE_TORCHVISION = "see torchvision"  # its code is BSD-3-Clause; no license is given for these weights
-MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -176,12 +175,7 @@ DINO = (
     ("dino_vitb16", "dino_vitbase16_pretrain/dino_vitbase16_pretrain", "B/16"),
     ("dino_vitb8", "dino_vitbase8_pretrain/dino_vitbase8_pretrain", "B/8"),
 )
-GIANT = {
-    "width": 1536,
-    "num_heads": 24,
-    "mlp_dim": 4096,
-    "mlp": "swiglu",
-}  # DINOv2's g is wider than arXiv 2106.04560's
+GIANT = {"width": 1536, "num_heads": 24, "mlp_dim": 4096, "mlp": "swiglu"}  # wider than arXiv 2106.04560's g
 DINOV2 = (("s", "S/14", {}), ("b", "B/14", {}), ("l", "L/14", {}), ("g", "g/14", GIANT))
 # File, shape, MD5, top-1.
 MAE = (
@@ -211,7 +205,7 @@ DISTILLED = {"distillation_token": True}
 CLIP = {"pre_norm": True, "patch_bias": False, "gelu": "quick", "norm_eps": 1e-5}
 SIGLIP = {"class_token": False, "position_class_slot": False, "pooling": "attention"}
 # Name, family, shape, pixels, classes, license, top-1, other fields.
-HUBS = (
+HUB = (
     ("hf:google/vit-base-patch16-224", "huggingface", "B/16", 224, 1000, APACHE, None, {}),
     ("hf:google/vit-base-patch16-384", "huggingface", "B/16", 384, 1000, None, None, {}),
     ("hf:facebook/deit-base-patch16-224", "huggingface", "B/16", 224, 1000, APACHE, 81.8, {}),
@@ -257,11 +251,12 @@ def metas() -> Iterator[Pretrained]:
     """Meta's DeiT, DeiT III, DINO, DINOv2 and MAE."""
     for file, shape, pixels, top1 in DEIT:
         name, digits = file.split("-")
-        other, address = DISTILLED if "distilled" in name else {}, f"{META}/deit/{file}.pth"
-        checksum = f"sha256:{digits}"
+        address, checksum = f"{META}/deit/{file}.pth", f"sha256:{digits}"
+        other = DISTILLED if "distilled" in name else {}
         yield Pretrained(f"meta:{name}", "deit", shape, pixels, 1000, APACHE, top1, address, checksum, other=other)
+    other = {"layer_scale": 1e-6, "position_class_slot": False}
     for name, shape, pixels, top1 in DEIT_3:
-        other, address = {"layer_scale": 1e-6, "position_class_slot": False}, f"{META}/deit/{name}.pth"
+        address = f"{META}/deit/{name}.pth"
         yield Pretrained(f"meta:{name}", "deit", shape, pixels, 1000, APACHE, top1, address, other=other)
     for name, path, shape in DINO:
         yield Pretrained(f"meta:{name}", "dino", shape, 224, 0, APACHE, url=f"{META}/dino/{path}.pth")
@@ -281,25 +276,14 @@ def metas() -> Iterator[Pretrained]:
 def torchvisions() -> Iterator[Pretrained]:
     """Torchvision's ViTs."""
     for name, pixels, top1, mebibytes in TORCHVISION:
-        shape = name.partition(".")[0].removeprefix("vit_").replace("_", "/")
-        shape = shape[:1].upper() + shape[1:]
-        license, size = NON_COMMERCIAL if "SWAG" in name else SEE_TORCHVISION, round(mebibytes * MEBIBYTE)
+        shape = name.partition(".")[0].removeprefix("vit_").replace("_", "/").capitalize()
+        license, size = NON_COMMERCIAL if "SWAG" in name else SEE_TORCHVISION, round(mebibytes * 2**20)
         yield Pretrained(f"torchvision:{name}", "torchvision", shape, pixels, 1000, license, top1, size=size)
 
 
-def hubs() -> Iterator[Pretrained]:
-    """The most used repositories of the hub."""
-    for name, family, shape, pixels, classes, license, top1, other in HUBS:
-        yield Pretrained(name, family, shape, pixels, classes, license, top1, other=other)
-
-
-def table(*parts: Iterable[Pretrained]) -> dict[str, Pretrained]:
-    """The rows by name."""
-    return {row.name: row for part in parts for row in part}
-
-
 AUGREGS = [row for file, top1 in AUGREG if (row := augreg(file, top1))]
-KNOWN = table(originals(), AUGREGS, metas(), torchvisions(), hubs())
+HUBS = [Pretrained(*row[:7], other=row[7]) for row in HUB]
+KNOWN = {row.name: row for row in (*originals(), *AUGREGS, *metas(), *torchvisions(), *HUBS)}
 
 
 def row_for(name: str) -> Pretrained:
