@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitreous.checkpoints.families.key_map import Rule, to_theirs
 from vitreous.checkpoints.families.recognize import family_named
+from vitreous.checkpoints.families.shared.key_map import Rule, to_theirs
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objectives.classification import Classification, CrossEntropy

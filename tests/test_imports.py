@@ -162,7 +162,7 @@ def test_a_module_imports_only_what_it_may(module: str):
         ("model.config", "from vitreous.model.shapes import Tokens"),
         ("data.images", "from ..model import vit"),
         ("checkpoints.store", "from vitreous.data import images"),
-        ("checkpoints.files.tensors", "from vitreous.checkpoints.families.family import Family"),
+        ("checkpoints.files.tensors", "from vitreous.checkpoints.families.shared.family import Family"),
         ("checkpoints.families.timm", "from vitreous.checkpoints.sources import hub"),
         ("inspection.trace", "import vitreous"),
         ("classifier", "from vitreous.training.loop import fit"),

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.families.family import Family
 from vitreous.checkpoints.families.imagenet import CLASSES, imagenet_class_names
-from vitreous.checkpoints.families.key_map import to_theirs
-from vitreous.checkpoints.families.reading import Reading, Shapes, whole_patches
 from vitreous.checkpoints.families.recognize import FAMILIES, OURS, recognize
+from vitreous.checkpoints.families.shared.family import Family
+from vitreous.checkpoints.families.shared.key_map import to_theirs
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes, whole_patches
 from vitreous.checkpoints.files.dtypes import check_dtype, dtype_name, write_casts
 from vitreous.checkpoints.files.layout import CONFIG, KINDS, PREPROCESSOR, Kind, is_weights, read_json
 from vitreous.checkpoints.files.tensors import write_tensors

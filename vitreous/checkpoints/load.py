@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from vitreous.checkpoints.families.family import Family
 from vitreous.checkpoints.families.imagenet import CLASSES, imagenet_class_names
-from vitreous.checkpoints.families.key_map import to_ours
-from vitreous.checkpoints.families.reading import Guess, Reading, check_extent, checked_fields, whole_patches
 from vitreous.checkpoints.families.recognize import family_named, recognize
+from vitreous.checkpoints.families.shared.family import Family
+from vitreous.checkpoints.families.shared.key_map import to_ours
+from vitreous.checkpoints.families.shared.reading import Guess, Reading, check_extent, checked_fields, whole_patches
 from vitreous.checkpoints.files.dtypes import read_casts
 from vitreous.checkpoints.files.layout import MODEL_FILE, is_weights, weights_in
 from vitreous.checkpoints.files.tensors import Tensors, read_tensors

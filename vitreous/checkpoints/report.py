@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vitreous.checkpoints.families.reading import Guess
+from vitreous.checkpoints.families.shared.reading import Guess
 
 SHOWN = 3  # keys named per reason
 

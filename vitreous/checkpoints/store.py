@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from vitreous.checkpoints.families.key_map import rule, to_ours
-from vitreous.checkpoints.families.reading import check_extent
+from vitreous.checkpoints.families.shared.key_map import rule, to_ours
+from vitreous.checkpoints.families.shared.reading import check_extent
 from vitreous.checkpoints.files.dtypes import check_dtype
 from vitreous.checkpoints.files.tensors import Tensors, read_tensors
 from vitreous.checkpoints.report import LoadReport

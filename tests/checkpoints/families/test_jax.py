@@ -14,7 +14,7 @@ from tests.checkpoints.peers import TI, assert_same_function, assert_same_tensor
 from tests.model.models import small_model
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.jax import BLOCK, SCANNED, Google, JaxNaming
-from vitreous.checkpoints.families.key_map import to_ours
+from vitreous.checkpoints.families.shared.key_map import to_ours
 from vitreous.checkpoints.files.tensors import read_tensors, write_tensors
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel

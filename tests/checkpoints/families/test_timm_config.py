@@ -13,7 +13,7 @@ from tests.checkpoints.peers import (
     through_a_file,
 )
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.families.reading import Reading
+from vitreous.checkpoints.families.shared.reading import Reading
 from vitreous.checkpoints.families.timm import Timm
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.data.preprocessing import Preprocessing

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from vitreous.checkpoints.families import huggingface_config
-from vitreous.checkpoints.families.family import Family, Naming, block_count, prefixes, shape_of
-from vitreous.checkpoints.families.holds import Holds
 from vitreous.checkpoints.families.huggingface_config import CLIP, DEFAULTS, DEIT, GELUS, SIGLIP, VIT, model_of
-from vitreous.checkpoints.families.key_map import Rule, both, patch_convolution, rule
-from vitreous.checkpoints.families.reading import Reading, Shapes
-from vitreous.checkpoints.families.rules import BlockKeys, bias, block_rules, classifier, prefixed
-from vitreous.checkpoints.families.tokens import CLASS, DISTILLATION, REGISTERS, TokenKeys, token_rules
+from vitreous.checkpoints.families.shared.family import Family, Naming, block_count, prefixes, shape_of
+from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.key_map import Rule, both, patch_convolution, rule
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.rules import BlockKeys, bias, block_rules, classifier, prefixed
+from vitreous.checkpoints.families.shared.tokens import CLASS, DISTILLATION, REGISTERS, TokenKeys, token_rules
 from vitreous.checkpoints.files.layout import CONFIG, PREPROCESSOR
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig

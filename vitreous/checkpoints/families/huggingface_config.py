@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vitreous.checkpoints.families.family import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from vitreous.checkpoints.families.shared.family import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from vitreous.checkpoints.files.layout import PREPROCESSOR
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
 from vitreous.model.config import ViTConfig, is_integer

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from vitreous.checkpoints.families.family import Family, Naming, block_count, prefixes, shape_of
-from vitreous.checkpoints.families.holds import Holds
-from vitreous.checkpoints.families.key_map import (
+from vitreous.checkpoints.families.shared.family import Family, Naming, block_count, prefixes, shape_of
+from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.key_map import (
     HWIO,
     SAME,
     TRANSPOSED,
@@ -26,9 +26,9 @@ from vitreous.checkpoints.families.key_map import (
     rule,
     stacked,
 )
-from vitreous.checkpoints.families.reading import Reading, Shapes
-from vitreous.checkpoints.families.rules import bias, prefixed
-from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.rules import bias, prefixed
+from vitreous.checkpoints.families.shared.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 

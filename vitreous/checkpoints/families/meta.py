@@ -5,11 +5,11 @@ All have exact GELU, eps 1e-6 and ImageNet's mean and standard deviation.
 
 import re
 
-from vitreous.checkpoints.families.family import IMAGENET_MEAN, IMAGENET_STD
-from vitreous.checkpoints.families.holds import Holds
-from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.family import IMAGENET_MEAN, IMAGENET_STD
+from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.tokens import CLASS, DISTILLATION
 from vitreous.checkpoints.families.timm_table import TimmNaming, TimmTable
-from vitreous.checkpoints.families.tokens import CLASS, DISTILLATION
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 

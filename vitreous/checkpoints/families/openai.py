@@ -3,12 +3,20 @@
 import re
 from collections.abc import Iterator
 
-from vitreous.checkpoints.families.family import CLIP_MEAN, CLIP_STD, Family, Naming, block_count, prefixes, shape_of
-from vitreous.checkpoints.families.holds import Holds
-from vitreous.checkpoints.families.key_map import TRANSPOSED, Rule, both, patch_convolution, rule
-from vitreous.checkpoints.families.reading import Reading, Shapes
-from vitreous.checkpoints.families.rules import BlockKeys, block_rules, prefixed
-from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
+from vitreous.checkpoints.families.shared.family import (
+    CLIP_MEAN,
+    CLIP_STD,
+    Family,
+    Naming,
+    block_count,
+    prefixes,
+    shape_of,
+)
+from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.key_map import TRANSPOSED, Rule, both, patch_convolution, rule
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.rules import BlockKeys, block_rules, prefixed
+from vitreous.checkpoints.families.shared.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 

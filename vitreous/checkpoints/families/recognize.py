@@ -2,12 +2,12 @@
 
 import re
 
-from vitreous.checkpoints.families.family import Family
 from vitreous.checkpoints.families.huggingface import HuggingFace
 from vitreous.checkpoints.families.jax import BigVision, Google, SigLIP
 from vitreous.checkpoints.families.meta import DINO, MAE, DeiT, DINOv2
 from vitreous.checkpoints.families.openai import CLIP
-from vitreous.checkpoints.families.reading import Shapes
+from vitreous.checkpoints.families.shared.family import Family
+from vitreous.checkpoints.families.shared.reading import Shapes
 from vitreous.checkpoints.families.timm import Timm
 from vitreous.checkpoints.families.torchvision import Torchvision
 from vitreous.support.errors import InputError, unknown

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from vitreous.checkpoints.families.family import IMAGENET_MEAN, IMAGENET_STD
-from vitreous.checkpoints.families.holds import Holds
+from vitreous.checkpoints.families.shared.family import IMAGENET_MEAN, IMAGENET_STD
+from vitreous.checkpoints.families.shared.holds import Holds
 from vitreous.checkpoints.families.timm_table import ALL, TimmNaming, TimmTable
 from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing

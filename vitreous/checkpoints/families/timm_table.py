@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from vitreous.checkpoints.families.family import Family, Naming, block_count, prefixes, shape_of
-from vitreous.checkpoints.families.key_map import (
+from vitreous.checkpoints.families.shared.family import Family, Naming, block_count, prefixes, shape_of
+from vitreous.checkpoints.families.shared.key_map import (
     QUERY_AND_REST,
     Rule,
     both,
@@ -15,9 +15,9 @@ from vitreous.checkpoints.families.key_map import (
     reshaped,
     rule,
 )
-from vitreous.checkpoints.families.reading import Reading, Shapes
-from vitreous.checkpoints.families.rules import BlockKeys, bias, block_rules, classifier, prefixed
-from vitreous.checkpoints.families.tokens import CLASS, DISTILLATION, REGISTERS, TokenKeys, token_rules
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.rules import BlockKeys, bias, block_rules, classifier, prefixed
+from vitreous.checkpoints.families.shared.tokens import CLASS, DISTILLATION, REGISTERS, TokenKeys, token_rules
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vitreous.checkpoints.families.family import (
+from vitreous.checkpoints.families.shared.family import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Family,
@@ -12,11 +12,11 @@ from vitreous.checkpoints.families.family import (
     prefixes,
     shape_of,
 )
-from vitreous.checkpoints.families.holds import Holds
-from vitreous.checkpoints.families.key_map import Rule, both, patch_convolution, rule
-from vitreous.checkpoints.families.reading import Reading, Shapes
-from vitreous.checkpoints.families.rules import BlockKeys, bias, block_rules, classifier, prefixed
-from vitreous.checkpoints.families.tokens import CLASS, TokenKeys, token_rules
+from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.key_map import Rule, both, patch_convolution, rule
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.rules import BlockKeys, bias, block_rules, classifier, prefixed
+from vitreous.checkpoints.families.shared.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints.peers import assert_same_function, filled
 from tests.model.models import small_model
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.families.reading import whole_patches
+from vitreous.checkpoints.families.shared.reading import whole_patches
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import HEADER, StoredModel, save_model
 from vitreous.data.preprocessing import Preprocessing

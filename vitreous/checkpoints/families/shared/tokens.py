@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.families.key_map import SAME, Layout, Rule, reshaped, rule
+from vitreous.checkpoints.families.shared.key_map import SAME, Layout, Rule, reshaped, rule
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import position_embedding
 

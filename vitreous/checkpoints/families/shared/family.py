@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from vitreous.checkpoints.families.holds import Holds
-from vitreous.checkpoints.families.key_map import Rule
-from vitreous.checkpoints.families.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.key_map import Rule
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.files.layout import Kind
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from vitreous.checkpoints.families.key_map import SAME, Rule, both, constant, joined, rule
+from vitreous.checkpoints.families.shared.key_map import SAME, Rule, both, constant, joined, rule
 from vitreous.model.config import ViTConfig
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitreous.checkpoints.families.key_map import (
+from vitreous.checkpoints.families.shared.key_map import (
     HWIO,
     QUERY_AND_REST,
     SAME,

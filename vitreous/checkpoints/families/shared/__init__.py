@@ -1,0 +1,1 @@
+"""What all checkpoint families share: rules between keys, what a family is, how it is read."""
