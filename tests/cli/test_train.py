@@ -71,7 +71,7 @@ def test_the_next_commands_run_as_printed(data, settings, commands, tmp_path, mo
         (["digits", "--recipe", "agureg"], "there is no recipe 'agureg'", "did you mean 'augreg'?"),
         (["digits", "--recipe", "augreg+medium9"], "there is no augreg option 'medium9'", "medium1"),
         (["digits", "--init", "pretrained", "--model", "G/14"], "no AugReg weights of the variant", "B/16"),
-        (["no/such/folder"], "'no/such/folder' does not exist", "FOLDER/CLASS/IMAGE"),
+        (["no/such/folder"], "'no/such/folder' does not exist", "check the path"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, cause, hint):
