@@ -118,6 +118,14 @@ def test_a_folder_of_timm(tmp_path):
     assert load(tmp_path, "cpu").class_names is None
 
 
+def test_the_callers_image_size_overrides_the_files_next_to_the_weights(tmp_path):
+    """64 positions may be those of a square image or of any other that has as many patches."""
+    model = small_model(gelu="exact", image_size=(64, 64), patch_size=8)
+    export_model(StoredModel(model, Preprocessing((64, 64)), None, {}), "timm", tmp_path / "theirs")
+    classifier = load(tmp_path / "theirs", device="cpu", image_size=(128, 32))
+    assert classifier.model.config.image_size == classifier.preprocessing.image_size == (128, 32)
+
+
 def test_a_folder_with_a_pickle(tmp_path):
     theirs = from_transformers(tmp_path)
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitreous.model.config import CHOICES, ViTConfig, grid_of
-from vitreous.model.variants import HYBRIDS, NAMES, SIZES, variant
+from vitreous.model.variants import HYBRIDS, NAMES, SIZES, is_variant, variant
 
 
 def test_the_defaults_are_base_16():
@@ -114,3 +114,10 @@ def test_a_wrong_name_says_which_exist(wrong):
 def test_a_wrong_name_says_the_nearest(wrong, right):
     with pytest.raises(ValueError, match=f"did you mean '{right}'".replace("+", r"\+")):
         variant(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("B/16", True), ("R50+B/16", True), ("Ti/3", True), ("B_16.npz", False)]
+)
+def test_variants_are_distinguished_from_files(name, expected):
+    assert is_variant(name) is expected

@@ -132,7 +132,7 @@ def _weights_file(out: Path, family: Family) -> tuple[Path, Kind]:
 
 
 def _check_folder(out: Path, file: Path, json_files: Collection[str]) -> None:
-    """Raises InputError if a folder is in a file's place, or a reader could take other weights for these."""
+    """Raises InputError if a folder is in a file's place, or a reader could load other weights instead."""
     if file.parent != out or not out.is_dir():
         return
     for name in (file.name, *json_files):
@@ -198,7 +198,7 @@ def unrecorded_fields(
 
 
 def differing_fields(read: Preprocessing, expected: Preprocessing) -> list[str]:
-    """The fields, as name=value, by which one preprocessing gives other pixels than the expected one."""
+    """The fields, as name=value, that make a preprocessing produce other pixels than expected."""
     a, b = effect(read), effect(expected)
     names = [name for name in b if a[name] != b[name] and getattr(read, name) != getattr(expected, name)]
     return [f"{name}={getattr(expected, name)}" for name in names]

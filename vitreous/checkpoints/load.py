@@ -101,6 +101,8 @@ def _read_foreign(tensors: Tensors, family: Family, located: Located, fields: Ma
     model.load_state_dict(state, assign=True)
     notes = _notes(model)
     preprocessing = located.preprocessing or family.preprocessing_from(config_json, preprocessor_json)
+    if preprocessing is not None and "image_size" in fields:
+        preprocessing = preprocessing.adapted(config.image_size, config.channels)
     preprocessing = _fit_preprocessing(preprocessing, family, config, reading, notes)
     names = located.class_names or family.class_names_from(config_json)
     names = _fit_class_names(names, family, config, reading, notes)

@@ -51,7 +51,7 @@ def command(
     channel_method: Annotated[
         ChannelChoice, typer.Option(help="Give new channels the mean of the old ones, or the old ones in turn.")
     ] = "average",
-    dtype: Annotated[DType | None, typer.Option(help="Of the stored numbers; float32 by default.")] = None,
+    dtype: Annotated[DType | None, typer.Option(help="Dtype of the stored weights; float32 by default.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing OUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

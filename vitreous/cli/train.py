@@ -19,7 +19,7 @@ def command(
     data: Annotated[
         str,
         typer.Argument(
-            help="A folder or zip of images with a subfolder per class, perhaps below train/, val/ and test/; or "
+            help="A folder or zip of images with a subfolder per class, optionally inside train/, val/ and test/; or "
             '"digits".'
         ),
     ],
@@ -36,9 +36,7 @@ def command(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            help="A built-in recipe, perhaps with options, as augreg+light1 (vitreous list recipes); or a TOML file."
-        ),
+        typer.Option(help="A built-in recipe, optionally with options, such as augreg+light1; or a TOML file."),
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -111,7 +111,7 @@ def environment(plan: Plan, micro_batch: int) -> dict[str, Any]:
 
 
 def check_is_outside(folder: Path, data: Path) -> None:
-    """Raises InputError for a run's folder inside the data, where the next run would take it for a class."""
+    """Raises InputError for a run's folder inside the data, where the next run would read it as a class."""
     if folder.resolve().is_relative_to(data.resolve()):
         cause = f"the run's folder {str(folder)!r} would be inside the data, {str(data)!r}"
         outside = os.path.normpath(data / ".." / RUNS / (data.resolve().name or "images"))

@@ -112,7 +112,6 @@ class HuggingFaceNaming(Naming):
     """How a file names its keys.
 
     Args:
-        prefix: of the body and the classifier.
         body: further prefix of the body.
         in_memory: whether ViT and DeiT have their in-memory names, not those on disk.
     """

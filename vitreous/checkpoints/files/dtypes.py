@@ -18,7 +18,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def read_casts(dtypes: Collection[torch.dtype]) -> list[str]:
-    """What converting a file's numbers to float32 did, one sentence each."""
+    """Notes on the lossy and the exact casts of a file's numbers to float32."""
     names = sorted(dtype_name(dtype) for dtype in dtypes if dtype != torch.float32)
     exact = " and ".join(name for name in names if name in EXACT)
     notes = [f"{exact} numbers are converted to float32, exactly"] if exact else []
@@ -32,7 +32,7 @@ def check_dtype(dtype: torch.dtype | None) -> None:
 
 
 def write_casts(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> list[str]:
-    """What writing tensors in a dtype does to their numbers, one sentence each.
+    """Notes on what casting tensors to a dtype loses.
 
     Raises:
         InputError: numbers are not finite, or too large for the dtype; it names the tensors.

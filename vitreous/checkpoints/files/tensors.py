@@ -27,7 +27,7 @@ READABLE = f"give one of {', '.join(KINDS)}, or the {INDEX} of a sharded file"
 
 
 class Tensors(Mapping[str, Tensor]):
-    """A file's tensors by key: shapes are known at once, values are read on access.
+    """A file's tensors by key: shapes are read eagerly, values lazily.
 
     Use it in a `with` block, which closes the file. Tensors stay valid after that.
 
@@ -36,7 +36,7 @@ class Tensors(Mapping[str, Tensor]):
         shapes: of all tensors, by key, in the file's order.
         read: reads one tensor.
         metadata: safetensors' strings; other formats have none.
-        ignored: flattened names of what a pickle holds besides tensors.
+        ignored: flattened names of the non-tensor entries of a pickle.
         close: closes the file.
     """
 

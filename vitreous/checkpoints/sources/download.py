@@ -83,7 +83,7 @@ def download(
 
 @contextmanager
 def open_url(url: str) -> Generator["httpx2.Response", None, None]:
-    """The streamed response of an address. Redirects lead to https, or from this machine to this machine."""
+    """The streamed response of an address. Follows redirects to https only, and between localhost addresses."""
     import httpx2
 
     came_from_here = _is_here(url)

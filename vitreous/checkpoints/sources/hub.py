@@ -56,7 +56,7 @@ class Located:
 
 
 def is_remote(name: str) -> bool:
-    """Whether `fetch` takes a name. `http:` is included, so that `fetch` can refuse it with a reason."""
+    """Whether `fetch` accepts a name. `http:` is included, so that `fetch` can refuse it with a reason."""
     scheme, colon, rest = name.partition(":")
     return bool(colon) and scheme in SCHEMES and (not scheme.startswith("http") or rest.startswith("//"))
 

@@ -155,7 +155,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
 
 
 class _Bounded(io.BufferedReader):
-    """A file that refuses to read more at once than a table of contents may have."""
+    """A file that caps a single read at the largest directory of a zip archive."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_CONTENTS:

@@ -95,6 +95,8 @@ class Distilled(Classification):
         InputError: soft distillation with a sigmoid loss, whose logits form no softmax.
     """
 
+    one_pass = False
+
     def __init__(
         self, loss: CrossEntropy, teacher: Teacher, kind: Distillation, share: float, temperature: float
     ) -> None:

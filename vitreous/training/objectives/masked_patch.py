@@ -85,7 +85,7 @@ class MaskedPatchPrediction(Objective):
     def __init__(self, config: ViTConfig, target: MaskedTarget, fraction: float) -> None:
         super().__init__()
         if not config.mask_token:
-            raise ValueError("this model has no mask token; set mask_token=True in the config")
+            raise InputError("this model has no mask token", "set mask_token=True in the config")
         if config.patch_dropout:
             cause = f"patch_dropout is {config.patch_dropout}, which masked patch prediction does not allow"
             raise InputError(cause, "set patch_dropout=0")

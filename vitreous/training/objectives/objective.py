@@ -110,11 +110,13 @@ class Objective(nn.Module):
     Attributes:
         classifies: whether the model has a classifier of the data's classes, and validation gives an `Outcome`.
         mask_token: whether the model has a mask token.
+        one_pass: whether a step is one forward and backward pass of the model, and no other model runs.
         unused: options in the recipe's [objective] that do nothing here, so that setting one is an error.
     """
 
     classifies: ClassVar[bool] = True
     mask_token: ClassVar[bool] = False
+    one_pass: ClassVar[bool] = True
     unused: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -123,7 +125,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def prepare(self, batch: Batch, setup: Setup, epoch: int, number: int) -> tuple[Images, Targets]:
-        """The images as the model sees them, and their targets: here as they are, with their labels.
+        """The images as the model sees them, and their targets: by default unchanged, with their labels.
 
         Anything random is drawn from (seed, epoch, number), so that every worker count and every restart agree.
 

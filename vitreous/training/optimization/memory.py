@@ -84,7 +84,7 @@ def saved_bytes(
 ) -> int:
     """Measures the bytes that each image saves for the backward pass, in training mode; draws no random numbers.
 
-    With activation checkpointing, one block's activations are there a second time during its backward pass.
+    With activation checkpointing, one block's activations are held twice during its backward pass.
     """
     saved = _saved(model, objective, images, targets, precision)
     if model.encoder.checkpoint_activations:
@@ -118,7 +118,7 @@ def _saved(
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that tensors could still take on a device; None if unknown."""
+    """A device's free memory in bytes; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":

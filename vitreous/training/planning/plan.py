@@ -225,7 +225,7 @@ def check_model_name(name: str) -> None:
 
 
 def is_digits(source: str | Path) -> bool:
-    """Whether `open_data` takes a source for the embedded digits, rather than for a folder of that name."""
+    """Whether a source means the embedded digits, not a folder of that name."""
     return str(source) == DIGITS and not (isinstance(source, Path) and source.is_dir())
 
 

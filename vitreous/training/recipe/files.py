@@ -121,7 +121,10 @@ def read_toml(path: Path) -> Tables:
     except OSError as error:
         raise InputError(f"cannot read the recipe {str(path)!r}: {error.strerror}", "check its name") from error
     if len(content) > MAX_BYTES:
-        raise InputError(f"the recipe {str(path)!r} is larger than {MAX_BYTES:,} bytes", "a recipe is a few lines")
+        raise InputError(
+            f"the recipe {str(path)!r} is larger than {MAX_BYTES:,} bytes",
+            "give the path of a recipe, a TOML file of a few lines",
+        )
     try:
         return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested too deeply

@@ -11,6 +11,7 @@ import torch
 from vitreous.data.loader import Batch
 from vitreous.model.cost import nominal_multiply_adds
 from vitreous.support.host import peak_memory
+from vitreous.training.objectives.goals import objective_class
 from vitreous.training.optimization.precision import HALVES
 from vitreous.training.planning.plan import Plan
 
@@ -53,8 +54,8 @@ class Meter:
 
 def measures_mfu(plan: Plan) -> bool:
     """Whether MFU is reported: on a GPU, if a step is a full forward and backward pass of all patches and no more."""
-    whole = not plan.config.patch_dropout and not plan.recipe.optimizer.frozen and plan.recipe.objective.teacher is None
-    return plan.device.type == "cuda" and whole
+    whole = not plan.config.patch_dropout and not plan.recipe.optimizer.frozen
+    return plan.device.type == "cuda" and whole and objective_class(plan.recipe.objective).one_pass
 
 
 @lru_cache

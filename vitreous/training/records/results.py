@@ -1,4 +1,4 @@
-"""What comes out of a run: `Run`, and its tables and pictures."""
+"""The results of a run: `Run`, and its tables and pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -145,7 +145,10 @@ def block_count(shapes: Shapes, pattern: str) -> int:
 def shape_of(shapes: Shapes, key: str, rank: int) -> Sequence[int]:
     """The shape of a required tensor. Raises InputError if it is missing or has another rank."""
     if key not in shapes:
-        raise InputError(f"the file's key {key!r} is missing", "nothing was loaded")
+        raise InputError(f"the file's key {key!r} is missing", "check the family, or download the file again")
     if len(shapes[key]) != rank:
-        raise InputError(f"{key} has shape {tuple(shapes[key])}, expected {rank} axes", "nothing was loaded")
+        raise InputError(
+            f"{key} has shape {tuple(shapes[key])}, expected {rank} axes",
+            "check the family, or download the file again",
+        )
     return shapes[key]

@@ -159,9 +159,13 @@ def to_ours(
             elif not problems:
                 state[parameter] = tensor.float().contiguous()
     if problems:
-        raise InputError(f"{name} does not fit: {listed(problems)}", "nothing was loaded")
+        raise InputError(
+            f"{name} does not fit: {listed(problems)}", "check --family and --set, or download the file again"
+        )
     if broken := [f"{parameter} is not finite" for parameter, tensor in state.items() if not is_finite(tensor)]:
-        raise InputError(f"{name} is damaged: {listed(broken)}", "nothing was loaded")
+        raise InputError(
+            f"{name} is damaged: {listed(broken)}", "download the file again, or train again with a lower lr"
+        )
     return state
 
 

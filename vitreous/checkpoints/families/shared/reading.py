@@ -99,7 +99,7 @@ class Reading:
         return inner
 
     def config(self) -> ViTConfig:
-        """The config of all fields. Images lose the last pixels that make no whole patch, as in the families' code.
+        """The config of all fields. Trailing pixels that do not fill a patch are cropped, as in the families' code.
 
         Raises:
             InputError: the fields do not make a ViT.
