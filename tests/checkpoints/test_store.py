@@ -118,6 +118,11 @@ def test_a_file_that_does_not_fit_is_refused(change, reason, tmp_path):
         load_model(path)
 
 
+def test_the_license_of_a_file_with_the_old_key_is_kept(tmp_path):
+    save_model(tmp_path / "old.safetensors", small_model(), Preprocessing((32, 32)), None, {"licence": "cc-by-nc-4.0"})
+    assert load_model(tmp_path / "old.safetensors").metadata == {"license": "cc-by-nc-4.0"}
+
+
 def test_a_truncated_file_is_refused(tmp_path):
     path = tmp_path / "m.safetensors"
     save_model(path, small_model(), PREPROCESSING, NAMES)

@@ -162,5 +162,6 @@ def test_a_folder_in_use_is_reported_before_the_work(quick, capsys):
     out, error = capsys.readouterr()
     assert out == ""
     assert error.splitlines() == [
-        "error: 'photos' is not the folder of an earlier demo", "hint: choose another with --out",
+        "error: 'photos' is not the folder of an earlier demo",
+        "hint: choose another with --out; if a stopped demo left it, remove it",
     ]  # fmt: skip

@@ -28,7 +28,7 @@ def test_trains_on_the_digits(tmp_path, monkeypatch, capsys):
     assert "epoch 2/2" in printed
     assert (tmp_path / "runs/digits/model.safetensors").is_file()
     assert run(["train", "digits", *QUICK]) == 2
-    assert "is in use" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
 
 
 def photos(folder: Path) -> None:

@@ -236,7 +236,7 @@ def test_it_works_for_every_model(overrides, source, tmp_path):
     page = Page(html)
     heads = 12 * 3
     assert len(page.all("img")) == 12 + heads
-    assert ("the patches looked, on average," in page.text) == (overrides.get("class_token") is False)
+    assert ("the patches look, on average," in page.text) == (overrides.get("class_token") is False)
     assert ("data:image/jpeg" in html) == (overrides.get("image_size") == 80)
 
 

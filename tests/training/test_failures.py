@@ -91,7 +91,7 @@ def test_bad_input_makes_no_folder(photos, tmp_path, arguments: dict):
 def test_a_used_folder_is_left_as_it_is(photos, tmp_path, quick):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="is in use"):
+    with pytest.raises(InputError, match="is not empty"):
         run_training(photos, out=tmp_path / "out", settings=quick)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 

@@ -61,7 +61,9 @@ def export_model(
 
 def _export_theirs(stored: StoredModel, family: Family, out: Path, dtype: torch.dtype) -> ExportReport:
     if unsupported := family.unsupported(stored.model.config):
-        raise InputError(f"{family.title} cannot hold {', '.join(unsupported)}", "export to another family")
+        able = [OURS, *(name for name, other in FAMILIES.items() if not other.unsupported(stored.model.config))]
+        hint = f"choose a format that can hold the model: {', '.join(able)}"
+        raise InputError(f"{family.title} cannot hold {', '.join(unsupported)}", hint)
     file, kind = _weights_file(out, family)
     config, tensors, dropped = _tensors_for(stored, family, kind)
     json_files: dict[str, Any] = {}

@@ -124,6 +124,8 @@ def read_model(tensors: Tensors, source: str, license: str | None = None) -> Sto
         preprocessing = Preprocessing.from_dict(header["preprocessing"])
         names = header["class_names"]
         metadata = dict(header["metadata"])
+        if "licence" in metadata:  # as files of version 0.1 before its release have it
+            metadata.setdefault("license", metadata.pop("licence"))
         _check_fit(names, preprocessing, config)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"the header of {source} is damaged: {error!r}", "save or copy it again") from error

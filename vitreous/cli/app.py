@@ -172,7 +172,7 @@ def cause_and_hint(error: Exception) -> tuple[str, str]:
         context = getattr(error, "ctx", None)
         return message[:1].lower() + message[1:], f"see {context.command_path} --help" if context else ""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot use {str(error.filename)!r}: {error.strerror}", ""
+        return f"cannot use {str(error.filename)!r}: {error.strerror}", "check its name and permissions"
     return str(error) or type(error).__name__, ""
 
 

@@ -126,7 +126,10 @@ def replacing(folder: Path) -> Iterator[None]:
 
 def check_is_demo(folder: Path) -> None:
     """Raises InputError unless a demo wrote everything in the folder."""
-    refusal = InputError(f"{str(folder)!r} is not the folder of an earlier demo", "choose another with --out")
+    refusal = InputError(
+        f"{str(folder)!r} is not the folder of an earlier demo",
+        "choose another with --out; if a stopped demo left it, remove it",
+    )
     if folder.is_symlink() or not (folder / MANIFEST).is_file():
         raise refusal
     try:

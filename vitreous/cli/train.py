@@ -66,7 +66,7 @@ def command(
 
 def next_commands(data: str, run: "Run") -> list[list[str]]:
     """Commands that use the run, with an image of the data if it is a folder; they run as printed."""
-    folder = str(run.folder)
+    data, folder = as_argument(data), as_argument(str(run.folder))
     split = run.data.validation if run.data.test is None else run.data.test
     paths = (os.path.join(data, name) for name in split.names)  # noqa: PTH118 (a Path would drop a leading ./)
     image = next((path for path in paths if path.isprintable() and Path(path).is_file()), None)
@@ -76,3 +76,8 @@ def next_commands(data: str, run: "Run") -> list[list[str]]:
     if image is None:
         return [inspect]
     return [["predict", folder, image], inspect, ["explain", folder, image, "--out", f"{folder}-explained"]]
+
+
+def as_argument(path: str) -> str:
+    """A path that no command takes for an option."""
+    return f"./{path}" if path.startswith("-") else path

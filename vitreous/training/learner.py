@@ -1,4 +1,4 @@
-"""What learns: a model with everything that an update changes."""
+"""The state of training: model, objective, optimizer and average of the weights."""
 
 from collections.abc import Callable
 from functools import partial

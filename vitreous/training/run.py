@@ -66,7 +66,7 @@ def run_training(
         if not is_digits(data):
             check_is_outside(path, Path(data))
         log = Log(path, plan, display)
-        with prepared(plan):
+        with tuned_and_seeded(plan):
             with log:
                 learner = Learner(plan, display.print)
                 learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
@@ -119,7 +119,7 @@ def check_is_outside(folder: Path, data: Path) -> None:
 
 
 @contextmanager
-def prepared(plan: Plan) -> Iterator[None]:
+def tuned_and_seeded(plan: Plan) -> Iterator[None]:
     """Tunes the host and seeds torch's generators; threads and generators are restored afterwards."""
     threads, section = torch.get_num_threads(), plan.recipe.run
     tune_host(None if section.threads == "auto" else section.threads)

@@ -86,7 +86,7 @@ def test_folder_members_are_folders(tmp_path):
     assert all_names(open_data(path)) == {*CLASSES, "ant/deeper/x.png"}
     add(path, special("cat", stat.S_IFDIR | 0o755), b" ")
     assert "'cat'" not in line(path)
-    assert f"'{path}/cat' has no images, but no files" in line(path)
+    assert f"'{path}/cat' is empty" in line(path)
 
 
 def test_members_that_cannot_be_decompressed_are_counted(tmp_path):

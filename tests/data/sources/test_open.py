@@ -250,7 +250,7 @@ def test_an_empty_class_is_an_error_that_lists_its_files(tmp_path):
     numbered(tmp_path, "a", 3)
     numbered(tmp_path, "b", 3)
     (tmp_path / "c").mkdir()
-    assert "no images, but no files" in line(tmp_path)
+    assert "is empty" in line(tmp_path)
     (tmp_path / "c" / "photo.heic").touch()
     assert "1 x heic file" in line(tmp_path)
 

@@ -24,7 +24,7 @@ def test_an_empty_folder_may_be_used(folder):
 
 def test_a_folder_in_use_is_rejected(folder):
     (folder.path / "recipe.toml").touch()
-    with pytest.raises(InputError, match="is in use; choose a new one with --out"):
+    with pytest.raises(InputError, match="is not empty; choose a new one with --out"):
         RunFolder.create(folder.path)
 
 
@@ -77,7 +77,7 @@ def test_only_the_list_of_a_stopped_run_is_replaced(folder):
     BadFiles(folder, 0.5).write()
     assert RunFolder.create(folder.path).path == folder.path
     (folder.path / "bad_files.csv").write_text("mine")
-    with pytest.raises(InputError, match="is in use"):
+    with pytest.raises(InputError, match="is not empty"):
         RunFolder.create(folder.path)
 
 

@@ -18,10 +18,10 @@ from vitreous.checkpoints.families.shared.key_map import (
     TRANSPOSED,
     Layout,
     Rule,
-    heads_bias,
-    heads_in,
-    heads_out,
+    output_kernel,
     patch_kernel,
+    qkv_bias,
+    qkv_kernel,
     reshaped,
     rule,
     stacked,
@@ -218,9 +218,9 @@ def _norm(ours: str, theirs: str, layout: Layout = SAME) -> Iterator[Rule]:
 
 def _attention(ours: str, theirs: str, heads: int) -> Iterator[Rule]:
     parts = [f"{theirs}/{name}" for name in ("query", "key", "value")]
-    yield rule(f"{ours}.qkv.weight", *(f"{part}/kernel" for part in parts), layout=heads_out(heads))
-    yield rule(f"{ours}.qkv.bias", *(f"{part}/bias" for part in parts), layout=heads_bias(heads))
-    yield from _dense(f"{ours}.out", f"{theirs}/out", heads_in(heads))
+    yield rule(f"{ours}.qkv.weight", *(f"{part}/kernel" for part in parts), layout=qkv_kernel(heads))
+    yield rule(f"{ours}.qkv.bias", *(f"{part}/bias" for part in parts), layout=qkv_bias(heads))
+    yield from _dense(f"{ours}.out", f"{theirs}/out", output_kernel(heads))
 
 
 def _mlp(ours: str, theirs: str) -> Iterator[Rule]:

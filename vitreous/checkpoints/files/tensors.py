@@ -108,7 +108,7 @@ def read_tensors(path: str | Path) -> Tensors:
 
 def _read_one(path: Path) -> Tensors:
     try:
-        return _readers(path)(path)
+        return _reader_of(path)(path)
     except InputError:
         raise
     except Exception as error:  # four parsers, and damage of any kind
@@ -120,7 +120,7 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read: {reason[:300]}", "copy or download it again")
 
 
-def _readers(path: Path) -> Callable[[Path], Tensors]:
+def _reader_of(path: Path) -> Callable[[Path], Tensors]:
     """The reader for a file, by its first bytes; by its suffix if they match no format."""
     with path.open("rb") as file:
         start = file.read(9)

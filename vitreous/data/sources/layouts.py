@@ -187,8 +187,9 @@ def _images_by_class(tree: Tree, split_folder: str) -> dict[str, list[str]]:
             others: Counter[str] = Counter()
             classes[entry.name] = sorted(tree.images(folder, others))
             if not classes[entry.name]:
-                contents = ", ".join(f"{count} x {kind}" for kind, count in others.items()) or "no files"
-                cause = f"the class folder {tree.path(folder)!r} has no images, but {contents}"
+                contents = ", ".join(f"{count} x {kind}" for kind, count in others.items())
+                state = f"has no images, but {contents}" if contents else "is empty"
+                cause = f"the class folder {tree.path(folder)!r} {state}"
                 raise InputError(cause, "remove it, or add JPEG, PNG, WebP, BMP or GIF images")
             tree.ignored.update(others)
         else:

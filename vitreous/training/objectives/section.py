@@ -12,7 +12,7 @@ MaskedTarget = Literal["mean_color", "small_colors", "pixels"]
 
 
 class ObjectiveSection(Section):
-    """What is learned: classes, from labels and perhaps a teacher; or, without labels, the content of hidden patches."""
+    """What is learned: classes, from labels and perhaps a teacher; or, without labels, what hidden patches show."""
 
     goal: str = "classes"  # a key of goals.OBJECTIVES
     loss: Loss = "softmax"

@@ -114,7 +114,7 @@ class Plan:
         return batches(split, self.preprocessing, batch_size=self.batch_size, workers=self.workers, shuffle=False)
 
     def with_machine(self, micro_batch: int, threads: int) -> Self:
-        """The same with what was chosen for this machine in its recipe, for the same bits elsewhere if possible."""
+        """A copy whose recipe records what was chosen for this machine, so that the run can be repeated bit for bit."""
         chosen = {
             "device": str(self.device),
             "precision": self.precision,

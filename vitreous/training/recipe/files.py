@@ -52,7 +52,7 @@ def read_recipe(source: str | Path, variant: str | None = None) -> Tables:
     path = built_in().get(name)
     if path is None:
         path = Path(name).expanduser()
-        if not path.exists() and path.suffix != ".toml":
+        if not name or (not path.exists() and path.suffix != ".toml"):
             raise unknown("recipe", name, built_in())
     files = read_chain(path)
     known = {option: tables for _, options in files for option, tables in options.items()}

@@ -53,7 +53,7 @@ class RunFolder:
             cause = f"cannot create the folder {str(path)!r}: {error.strerror}"
             raise InputError(cause, "choose another with --out") from error
         if used:
-            raise InputError(f"the folder {str(path)!r} is in use", "choose a new one with --out, or remove it")
+            raise InputError(f"the folder {str(path)!r} is not empty", "choose a new one with --out, or remove it")
         return cls(path, is_new)
 
     @property

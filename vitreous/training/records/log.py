@@ -29,7 +29,7 @@ class Log:
         display: shows the progress.
 
     Raises:
-        InputError: the folder is in use, or TensorBoard is requested and not installed; nothing is written then.
+        InputError: the folder is not empty, or TensorBoard is requested and not installed; nothing is written then.
 
     Attributes:
         rows: of metrics.jsonl, one for each epoch.

@@ -80,7 +80,7 @@ def both(ours: str, theirs: str, layout: Layout = SAME) -> Iterator[Rule]:
     yield rule(f"{ours}.bias", f"{theirs}.bias")
 
 
-def heads_out(heads: int) -> Layout:
+def qkv_kernel(heads: int) -> Layout:
     """Kernels of query, key and value: theirs (D, heads, head_dim) each, ours one (3 D, D)."""
     return Layout(
         lambda t: [torch.cat([x.flatten(1).T for x in t])],
@@ -93,7 +93,7 @@ QUERY_AND_REST = Layout(  # query, and key and value together: one and two third
 )
 
 
-def heads_bias(heads: int) -> Layout:
+def qkv_bias(heads: int) -> Layout:
     """Biases of query, key and value: theirs (heads, head_dim) each, ours one (3 D)."""
     return Layout(
         lambda t: [torch.cat([x.flatten() for x in t])],
@@ -101,7 +101,7 @@ def heads_bias(heads: int) -> Layout:
     )
 
 
-def heads_in(heads: int) -> Layout:
+def output_kernel(heads: int) -> Layout:
     """Kernel of attention's output: theirs (heads, head_dim, D), ours (D, D)."""
     return one_to_one(lambda t: t.flatten(0, 1).T, lambda t: t.T.unflatten(0, (heads, -1)))
 
