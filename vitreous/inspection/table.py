@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from vitreous.inspection.recording import Shape
 from vitreous.inspection.stages import Stage
@@ -15,6 +15,7 @@ GAP = 2  # spaces between columns
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
+@runtime_checkable
 class Traced(Protocol):
     """What the table reads of a trace."""
 
