@@ -203,7 +203,7 @@ TABLE: tuple[Experiment, ...] = (
         "deletion",
         "Deleting what the model looks at",
         "The probability of the true class while patches are deleted (painted in the mean color), the ones with the "
-        "highest score first. If the scores are faithful, accuracy drops faster than in random order; `least-relevant` "
+        "highest score first. If the scores are faithful, it drops faster than in random order; `least-relevant` "
         "is the reverse order of `relevance`. Only images that the full model classifies correctly.",
         "pizza_steak_sushi",
         (
