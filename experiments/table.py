@@ -203,8 +203,8 @@ TABLE: tuple[Experiment, ...] = (
         "deletion",
         "Deleting what the model looks at",
         "The probability of the true class while patches are deleted (painted in the mean color), the ones with the "
-        "highest score first: where scores tell what the model goes by, it falls faster than in a random order. "
-        "`least-relevant` has the order of `relevance` turned round. Images that the whole model names right.",
+        "highest score first. If the scores are faithful, it drops faster than in random order; `least-relevant` "
+        "is the reverse order of `relevance`. Only images that the full model classifies correctly.",
         "pizza_steak_sushi",
         (
             *(

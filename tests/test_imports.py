@@ -196,6 +196,55 @@ def test_an_allowed_import_passes(module: str, source: str):
     assert complaints(source, module) == []
 
 
+def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """The modules of the package that each one imports, also inside functions and for type checkers.
+
+    The public names of vitreous/__init__.py are imported on first use, so no edge leaves that module.
+    """
+    graph: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        targets = {item.name.removeprefix("vitreous.") for item in imports(ast.parse(source), module)}
+        targets |= {f"{name}.__init__" for name in targets}
+        graph[module] = set() if module == "__init__" else (targets & sources.keys()) - {module}
+    return graph
+
+
+def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one module."""
+
+    def reachable(start: str) -> set[str]:
+        seen, pending = set(), [start]
+        while pending:
+            following = graph[pending.pop()] - seen
+            seen |= following
+            pending += following
+        return seen
+
+    reached = {module: reachable(module) for module in graph}
+    components = {frozenset(other for other in reached[m] if m in reached[other]) for m in graph if m in reached[m]}
+    return sorted(sorted(component) for component in components)
+
+
+def test_no_modules_import_each_other():
+    sources = {
+        module: PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+        for module in package_modules()
+    }
+    graph = import_graph(sources)
+    assert sum(map(len, graph.values())) > len(graph)
+    assert import_cycles(graph) == []
+
+
+def test_a_cycle_through_functions_and_annotations_is_found():
+    sources = {
+        "data.images": "def f():\n    from vitreous.model.vit import VisionTransformer",
+        "model.vit": "if TYPE_CHECKING:\n    from vitreous.model import mlp",
+        "model.mlp": "from vitreous.data.images import read",
+        "model.head": "from vitreous.model.mlp import MLP",
+    }
+    assert import_cycles(import_graph(sources)) == [["data.images", "model.mlp", "model.vit"]]
+
+
 STARTS = [
     "import vitreous",
     "import vitreous; vitreous.InputError",

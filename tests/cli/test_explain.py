@@ -39,7 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are put together, but their files stay empty; painting takes most of the time."""
-    monkeypatch.setattr(drawing, "render", lambda figure, kind: b"")
+    monkeypatch.setattr(drawing, "figure_bytes", lambda figure, kind: b"")
 
 
 def inputs_of(classifier: Classifier, paths: list[str]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from vitreous.explain import drawing, figures
-from vitreous.explain.drawing import HEAT, diverging, fitting, heat, inches, mosaic, render, save_figure, strength
+from vitreous.explain.drawing import HEAT, diverging, figure_bytes, fitting, heat, inches, mosaic, save_figure, strength
 
 RANDOM = np.random.default_rng(0)
 LONG = "photos/a folder/with a name/that is much too long/to stand below a photo of a sheet/flower.jpg"
@@ -114,7 +114,7 @@ def test_the_files_are_the_same_each_time_and_small(name: str, tmp_path: Path):
     assert [file.name for file in files] == ["some.figure.png", "some.figure.svg"]
     for file in files:
         content = file.read_bytes()
-        assert content == render(figure, "svg" if file.suffix == ".svg" else "png")
+        assert content == figure_bytes(figure, "svg" if file.suffix == ".svg" else "png")
         assert len(content) < 600_000
     svg = files[1].read_text(encoding="utf-8")
     assert "<dc:date>" not in svg
@@ -130,7 +130,7 @@ def test_a_png_has_two_pixels_for_each_of_a_screen():
 def test_a_figure_leaves_matplotlib_as_it_was():
     before = dict(mpl.rcParams)
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "text.usetex": True}):
-        styled = render(FIGURES["one photo"](), "svg")
+        styled = figure_bytes(FIGURES["one photo"](), "svg")
     assert dict(mpl.rcParams) == before
     assert b"font-size: 7px; font-family: 'DejaVu Sans', sans-serif;" in styled
 
@@ -138,8 +138,8 @@ def test_a_figure_leaves_matplotlib_as_it_was():
 @pytest.mark.parametrize("name", ["$x^2$", "\x1b[31mred\n", "猫.jpg", "", "<b>&amp;</b>", "\udce9.jpg"])
 def test_any_name_is_only_text(name: str):
     figure = figures.photo_sheet([photo()], values(1, 4, 4), [[name]], "a note")
-    assert render(figure, "png")
-    svg = render(figure, "svg").decode()
+    assert figure_bytes(figure, "png")
+    svg = figure_bytes(figure, "svg").decode()
     assert "\x1b" not in svg
     assert "<b>" not in svg
     assert ("$x^2$" in svg) == (name == "$x^2$")

@@ -275,7 +275,7 @@ def test_the_model_is_left_as_it_was_also_after_a_failure():
     before = {name: p.clone() for name, p in model.state_dict().items()}
     x = torch.randn(1, 3, 30, 30)
     state = torch.random.get_rng_state()
-    with pytest.raises(ValueError, match="whole patches"):
+    with pytest.raises(ValueError, match="does not divide into"):
         inspect(model, x)
     inspect(model)
     assert len(hooks(model)) == 1

@@ -319,10 +319,10 @@ def test_a_new_patch_size_alone_resamples_the_positions():
 @pytest.mark.parametrize(
     ("switch", "changes", "message"),
     [
-        ("the paper's", {"image_size": 33}, "the nearest sizes that are: 32×32 and 40×40"),
-        ("rectangles", {"image_size": (32, 50)}, "the nearest sizes that are: 32×48 and 32×52"),
-        ("hybrid", {"image_size": (64, 70)}, "the nearest sizes that are: 64×64 and 64×72"),
-        ("the paper's", {"patch_size": 7}, "the nearest sizes that are: 28×28 and 35×35"),
+        ("the paper's", {"image_size": 33}, "the nearest sizes that do: 32×32 and 40×40"),
+        ("rectangles", {"image_size": (32, 50)}, "the nearest sizes that do: 32×48 and 32×52"),
+        ("hybrid", {"image_size": (64, 70)}, "the nearest sizes that do: 64×64 and 64×72"),
+        ("the paper's", {"patch_size": 7}, "the nearest sizes that do: 28×28 and 35×35"),
         ("the paper's", {"image_size": 0}, "image_size is 0"),
         ("the paper's", {"num_classes": -1}, "num_classes is -1"),
         ("the paper's", {"channels": 0}, "channels is 0"),

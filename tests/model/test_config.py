@@ -16,9 +16,9 @@ def test_the_defaults_are_base_16():
     ("fields", "message"),
     [
         ({"width": 100, "num_heads": 12}, "does not divide width 100; the nearest that do are 4, 5, 10"),
-        ({"image_size": 225}, "the nearest sizes that are: 224×224 and 240×240"),
+        ({"image_size": 225}, "the nearest sizes that do: 224×224 and 240×240"),
         ({"image_size": (224, 100)}, "224×96 and 224×112"),
-        ({"image_size": 8}, "the nearest sizes that are: 16×16"),
+        ({"image_size": 8}, "the nearest sizes that do: 16×16"),
         ({"patch_size": 0}, "patch_size is 0"),
         ({"patch_size": (16, 16, 3)}, "patch_size is"),
         ({"width": 0}, "width is 0; it must be an integer of at least 1"),
@@ -38,7 +38,11 @@ def test_the_defaults_are_base_16():
         ({"class_token": False}, "pool by 'mean' or 'attention'"),
         ({"distillation_token": True, "pooling": "mean"}, "distillation token needs"),
         ({"position_embedding": "relative"}, "position_site is 'every_layer' or 'shared'"),
-        ({"position_embedding": "sincos_2d", "width": 6, "num_heads": 2}, "multiple of 4"),
+        (
+            {"position_embedding": "sincos_2d", "width": 30, "num_heads": 2},
+            "divisible by 4, 8 or more, got 30; set width=32",
+        ),
+        ({"position_embedding": "sincos_2d", "width": 6, "num_heads": 2}, "got 6; set width=8"),
         ({"position_embedding": "learned_2d", "width": 7, "num_heads": 1}, "even width"),
         ({"stem_blocks": (3, 0)}, "the units of each stage, 1 or more"),
         ({"stem_blocks": (1,), "stem_width": 48, "patch_size": 1}, "multiple of 32"),
@@ -82,7 +86,7 @@ def test_the_sizes_that_an_error_names_work(height, width, patch):
     try:
         grid_of((height, width), (patch, patch))
     except ValueError as error:
-        sizes = str(error).partition("that are: ")[2].split(" and ")
+        sizes = str(error).partition("that do: ")[2].split(" and ")
         for size in sizes:
             assert min(grid_of(tuple(map(int, size.split("×"))), (patch, patch))) >= 1
 

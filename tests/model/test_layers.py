@@ -11,11 +11,11 @@ REFUSED = {
     "vt.PatchEmbedding(16, 768, 0)": "channels is 0",
     "vt.EncoderBlock(8, 2, 16, mlp='foo')": "mlp is 'foo'; it can be mlp, swiglu",
     "vt.EncoderBlock(8, 2, 16, stochastic_depth=1.0)": "stochastic_depth is 1.0",
-    "vt.LearnedPosition((2, 2), 8, slots=1, prefix_tokens=0)": "there are only 0 prefix tokens",
+    "vt.LearnedPosition((2, 2), 8, slots=1, prefix_tokens=0)": "(0); set slots=0, or prefix_tokens=1",
     "vt.LearnedPosition((2, 2), 8, site='foo')": "position_site is 'foo'",
     "vt.LearnedPosition((2, 2), 8, resampling='foo')": "position_resampling is 'foo'",
     "vt.SinCos2DPosition(8, exponent='foo')": "sincos_exponent is 'foo'",
-    "vt.SinCos2DPosition(4)": "need a multiple of 4, 8 or more",
+    "vt.SinCos2DPosition(4)": "divisible by 4, 8 or more, got 4; set width=8",
     "vt.RelativePosition((2, 2), 8, 2, site='stem')": "relative positions act inside attention",
     "vt.variant(None)": "there is no variant 'None'",
 }

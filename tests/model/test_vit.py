@@ -97,7 +97,7 @@ def test_rectangles_of_rectangular_patches(rows, columns, height, width):
 
 
 def test_a_size_that_the_patch_does_not_divide_names_those_that_work():
-    with pytest.raises(ValueError, match=r"36×32 is not made of whole patches of 8×8; .* 32×32 and 40×32"):
+    with pytest.raises(ValueError, match=r"36×32 image does not divide into 8×8 patches; .* 32×32 and 40×32"):
         small_model()(torch.zeros(1, 3, 36, 32))
 
 

@@ -16,8 +16,8 @@ from vitreous.data.sources.open import ImageData, Split, open_data
 from vitreous.evaluation.metrics import Outcome
 from vitreous.pages.pictures import as_image, attention_picture, photo
 from vitreous.pages.report import write_report
-from vitreous.pages.report.charts import Line, axis, line_chart, segments
-from vitreous.pages.report.view import cell, choose
+from vitreous.pages.report.charts import Curve, axis, line_chart, segments
+from vitreous.pages.report.view import cell, choose_examples
 from vitreous.pages.templates import TEMPLATES
 from vitreous.support.errors import InputError
 from vitreous.training.recipe.recipe import Recipe
@@ -284,7 +284,7 @@ def test_mistakes_come_first_the_most_confident_on_top():
     classes[[3, 8, 25]] = 1 - classes[[3, 8, 25]]
     probabilities = np.full(40, 0.5, np.float32)
     probabilities[25], probabilities[3] = 0.9, 0.7
-    chosen = choose(outcome_by_hand(labels, classes, probabilities))
+    chosen = choose_examples(outcome_by_hand(labels, classes, probabilities))
     assert chosen[:3] == [25, 3, 8]
     assert len(chosen) == len({*chosen}) == 12
     assert sum(labels[chosen[3:]]) in (4, 5), "correct ones of all classes"
@@ -294,7 +294,7 @@ def test_mistakes_come_first_the_most_confident_on_top():
 def test_at_most_a_dozen_is_shown(right, wrong, shown):
     labels = np.zeros(right + wrong, np.int64)
     classes = np.repeat([0, 1], [right, wrong])
-    chosen = choose(outcome_by_hand(labels, classes, np.ones(len(labels), np.float32)))
+    chosen = choose_examples(outcome_by_hand(labels, classes, np.ones(len(labels), np.float32)))
     assert len(chosen) == min(12, right + wrong)
     assert sum(classes[chosen]) == shown
 
@@ -337,11 +337,11 @@ def test_an_axis_has_round_numbers(low, high, expected):
 
 def test_a_line_is_split_where_a_value_is_missing():
     assert segments([1.0, 2.0, 3.0, 4.0], [1.0, None, 3.0, float("nan")]) == [[(1, 1.0)] * 2, [(3, 3.0)] * 2]
-    assert line_chart("Loss", [1.0, 2.0, 3.0], [Line("t", [None] * 3, "train")], "{:g}".format).lines == []
+    assert line_chart("Loss", [1.0, 2.0, 3.0], [Curve("t", [None] * 3, "train")], "{:g}".format).lines == []
 
 
 def test_a_chart_of_one_epoch():
-    chart = line_chart("Loss", [1.0], [Line("training", [0.5], "train")], "{:g}".format, None, (1.0, 0.5))
+    chart = line_chart("Loss", [1.0], [Curve("training", [0.5], "train")], "{:g}".format, None, (1.0, 0.5))
     drawn = Page(TEMPLATES.get_template("report/chart.html").module.line_chart(chart))
     assert len(drawn.all("circle", "kept")) == len(drawn.all("path", "train")) == 1
 

@@ -62,13 +62,13 @@ def command(
 ) -> None:
     """Show where a model looks and what it has learned: the paper's figures for your images."""
     names = NAMES if only is None else parse_names(only)
-    check_options(names, head, query, class_name)
+    check_unused_options(names, head, query, class_name)
     paths = find_images(images or [])
     check_unused(out)
 
     from vitreous.explain.analyses import OF_THE_MODEL, Options, Results
     from vitreous.explain.explanation import class_number
-    from vitreous.explain.writing import write_results
+    from vitreous.explain.writing import write_files
     from vitreous.support.files import atomic_folder
 
     if not paths and not {*names} <= {*OF_THE_MODEL}:
@@ -84,12 +84,12 @@ def command(
     with atomic_folder(out) as folder:
         results = Results(classifier.model, options, class_names)
         compute(results, classifier, paths, faults)
-        notes = write_results(results, folder)
+        notes = write_files(results, folder)
     print_results(out, results, notes, skipped, faults, as_json)
     exit_if_unreadable(faults, paths)
 
 
-def check_options(names: Sequence[str], head: int | None, query: str | None, class_name: str | None) -> None:
+def check_unused_options(names: Sequence[str], head: int | None, query: str | None, class_name: str | None) -> None:
     """Raises InputError for an option that none of the analyses uses."""
     for option, value, users in (
         ("--head", head, ("attention",)),

@@ -71,7 +71,7 @@ class Results:
     _parts: dict[str, list[ndarray]] = field(default_factory=dict)
 
     def add(self, names: Sequence[str], pixels: Sequence[Pixels], images: Images) -> None:
-        """Computes the numbers of more images, at least one, given as they are shown and normalized.
+        """Computes the numbers of more images, at least one, as raw pixels and normalized.
 
         Raises:
             InputError: there is no such block, head, query or class.

@@ -141,7 +141,7 @@ def query_shares(model: VisionTransformer, images: Images, query: Query) -> Floa
 
 
 class ExplicitAttention(TorchFunctionMode):
-    """A context in which attention is computed explicitly instead of fused (equations 6 and 7), and A is kept.
+    """Replaces fused attention by the explicit formula (equations 6 and 7) and records A.
 
     Attributes:
         maps: A of each attention in order of execution, "batch heads queries tokens". With gradients enabled each

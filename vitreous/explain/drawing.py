@@ -58,11 +58,11 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Writes a figure as PNG and as SVG, next to each other at `stem` plus a suffix; returns both files."""
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS]
     for file, kind in zip(files, KINDS, strict=True):
-        file.write_bytes(render(figure, kind))
+        file.write_bytes(figure_bytes(figure, kind))
     return files
 
 
-def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     """The bytes of a figure's file, reproducible to the bit. A PNG has two pixels per screen pixel.
 
     Characters missing from the font become boxes in a PNG, without a warning.
@@ -142,9 +142,9 @@ def write(
 
 def fitting(text: str, width: float) -> str:
     """The text cut to a width in inches, but to no fewer than four characters."""
-    line = shortened(text, len(text) if width == math.inf else int(width / NARROWEST))
+    line = elided(text, len(text) if width == math.inf else int(width / NARROWEST))
     while len(line) > 4 and inches(line) > width:
-        line = shortened(text, len(line) - 1)
+        line = elided(text, len(line) - 1)
     return line
 
 
@@ -155,7 +155,7 @@ def inches(line: str) -> float:
         return TextToPath().get_text_width_height_descent(line, letters, False)[0] / 72 if line else 0.0
 
 
-def shortened(text: str, most: int) -> str:
+def elided(text: str, most: int) -> str:
     """The text on one line of at most `most` characters; of a long one the beginning and the end."""
     text = printable(text)
     if len(text) <= most:

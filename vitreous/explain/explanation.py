@@ -11,7 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from vitreous.explain.attention_maps import readout_name
-from vitreous.explain.drawing import KINDS, Photo, render
+from vitreous.explain.drawing import KINDS, Photo, figure_bytes
 from vitreous.explain.figures import photo_with_maps
 from vitreous.explain.inline import uri
 from vitreous.explain.relevance import relevance
@@ -71,12 +71,12 @@ class Explanation:
         kind = next((kind for kind in KINDS if suffix == f".{kind}"), None)
         if kind is None:
             raise InputError(f"unknown kind of picture: {str(path)!r}", "end it in .png or .svg")
-        write_bytes(path, render(self.figure(), kind))
+        write_bytes(path, figure_bytes(self.figure(), kind))
 
     def _repr_html_(self) -> str:
         figure, name = self.figure(), html_text(self.image)
         alt = html_text(f"{self.image}: {self.caption()}, and where the model looked")
-        picture = uri(render(figure, "png"), "png")
+        picture = uri(figure_bytes(figure, "png"), "png")
         width = f"{100 * figure.get_size_inches()[0]:.0f}px"  # two pixels of the picture are one of the screen
         style = f"max-width: min(100%, {width})"
         image = f'<img style="{style}" alt="{alt}" src="{picture}">'

@@ -19,7 +19,7 @@ from vitreous.support.text import csv_cell
 HEADS = "attention_heads"  # the sheet of one image that comes with attention
 
 
-def write_results(results: Results, folder: Path) -> dict[str, str]:
+def write_files(results: Results, folder: Path) -> dict[str, str]:
     """Writes all results to an existing folder; returns what each group of files shows, by name without a suffix."""
     notes = {}
     for name in results.options.analyses:

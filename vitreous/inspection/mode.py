@@ -1,4 +1,4 @@
-"""A context in which a model is in evaluation mode."""
+"""Context manager: evaluation mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -118,7 +118,7 @@ class _Builder:
         self.root = recorder.root
         self.events = list(self.root.walk())
         self.keep = keep
-        self.statistics = dict.fromkeys(self.events) if keep else fetch(self.events)
+        self.statistics = dict.fromkeys(self.events) if keep else read_statistics(self.events)
         self.shown: dict[Event, list[Event]] = {}
         self._host: dict[Event, Event] = {}  # the row in which an event is counted
         self._show(self.root, self.root)
@@ -183,7 +183,7 @@ class _Builder:
             calls[key] = calls.get(key, 0) + 1
             stage = self._part(event, part, key, calls[key])
             if stages and stage.path == stages[-1].path and not part.module and part.operation != OWN:
-                stages[-1] = joined(stages[-1], stage)
+                stages[-1] = merged_products(stages[-1], stage)
             else:
                 stages.append(stage)
         return stages
@@ -264,7 +264,7 @@ def key_of(parent: Event, part: Event) -> str:
     return part.path.removeprefix(parent.path).lstrip(".") if part.path.startswith(parent.path) else part.path
 
 
-def joined(one: Stage, two: Stage) -> Stage:
+def merged_products(one: Stage, two: Stage) -> Stage:
     """One row for two products with the weight of one layer, such as q, then k and v."""
     wide = max(one, two, key=lambda stage: math.prod(stage.output_shape or ()))
     shapes = " and ".join("×".join(map(str, (stage.output_shape or ())[1:])) for stage in (one, two))
@@ -286,7 +286,7 @@ def note_on(event: Event) -> str:
     return ""
 
 
-def fetch(events: list[Event]) -> dict[Event, Statistics | None]:
+def read_statistics(events: list[Event]) -> dict[Event, Statistics | None]:
     """Copies all statistics from the device at once."""
     fetched: dict[Event, Statistics | None] = dict.fromkeys(events)
     seen = [event for event in events if isinstance(event.seen, Tensor)]

@@ -5,17 +5,36 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from vitreous.inspection.recording import Shape
 from vitreous.inspection.stages import Stage
 from vitreous.support.text import html_text, printable
 
-if TYPE_CHECKING:
-    from vitreous.inspection.trace import Trace
-
 GAP = 2  # spaces between columns
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """What the table reads of a trace."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def boxes(self) -> tuple[Stage, ...]: ...
+    @property
+    def stages(self) -> tuple[Stage, ...]: ...
+    @property
+    def images(self) -> int | None: ...
+    @property
+    def level(self) -> int: ...
+    @property
+    def total_parameters(self) -> int: ...
+    @property
+    def total_multiply_adds(self) -> int: ...
+    @property
+    def notes(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ class Table:
     notes: list[str]
 
 
-def lay_out(trace: "Trace", width: int | None = 0, fold: bool = True) -> Table:
+def lay_out(trace: Traced, width: int | None = 0, fold: bool = True) -> Table:
     """Chooses lines and columns.
 
     Args:
@@ -171,7 +190,7 @@ def numbers(stages: Sequence[Stage]) -> str:
 
 
 def plural(name: str) -> str:
-    """The words before a stage's number, in the plural: blocks."""
+    """Plural stage name: blocks."""
     return f"{name.rpartition(' ')[0] or name}s"
 
 
@@ -180,7 +199,7 @@ def column_of(title: str, lines: Sequence[Line], cell: Callable[[Line], str], ri
     return Column(title, [printable(cell(line)) if line.stages else "" for line in lines], right)
 
 
-def cost_columns(lines: Sequence[Line], trace: "Trace") -> list[Column]:
+def cost_columns(lines: Sequence[Line], trace: Traced) -> list[Column]:
     """Parameters and multiply-adds, with the share of each."""
     parameters, work = trace.total_parameters, trace.total_multiply_adds
     return [

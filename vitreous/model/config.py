@@ -173,8 +173,8 @@ class ViTConfig:
     def _check_sizes(self) -> None:
         grid_of(self.image_size, self.token_stride)
         check_heads(self.width, self.num_heads)
-        if self.position_embedding == "sincos_2d" and (self.width % 4 or self.width < 8):
-            raise InputError(f"width is {self.width}", "sincos_2d positions need a multiple of 4, 8 or more")
+        if self.position_embedding == "sincos_2d":
+            check_sincos(self.width)
         if self.position_embedding == "learned_2d" and self.width % 2:
             raise InputError(f"width is {self.width}", "learned_2d positions need an even width")
         if self.stem_blocks is not None and self.stem_width % 32:
@@ -213,10 +213,19 @@ def grid_of(image_size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, 
         above = (max(1, -(-height // patch_height)) * patch_height, max(1, -(-width // patch_width)) * patch_width)
         sizes = " and ".join(f"{h}×{w}" for h, w in dict.fromkeys((below, above)))
         raise InputError(
-            f"an image of {height}×{width} is not made of whole patches of {patch_height}×{patch_width}",
-            f"the nearest sizes that are: {sizes}",
+            f"a {height}×{width} image does not divide into {patch_height}×{patch_width} patches",
+            f"the nearest sizes that do: {sizes}",
         )
     return height // patch_height, width // patch_width
+
+
+def check_sincos(width: int) -> None:
+    """Raises InputError for a width without room for two or more frequencies of sines and cosines of x and y."""
+    if width % 4 or width < 8:
+        nearest = max(8, (width + 2) // 4 * 4)
+        raise InputError(
+            f"sincos_2d positions need a width divisible by 4, 8 or more, got {width}", f"set width={nearest}"
+        )
 
 
 def as_pair(name: str, value: Any) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vitreous.model import initialization
 from vitreous.model.attention import BlockPositions
-from vitreous.model.config import PositionSite, Resampling, SincosExponent, check_choice
+from vitreous.model.config import PositionSite, Resampling, SincosExponent, check_choice, check_sincos
 from vitreous.model.encoder import EncoderPositions, no_positions
 from vitreous.model.shapes import AttentionMap, Grid, QueryHeads, Tokens
 from vitreous.support.errors import InputError
@@ -137,7 +137,8 @@ class LearnedPosition(PositionEmbedding):
         super().__init__(site, prefix_tokens)
         check_choice("position_resampling", resampling)
         if slots > prefix_tokens:
-            raise InputError(f"slots is {slots}, but there are only {prefix_tokens} prefix tokens")
+            cause = f"slots is {slots}, more than the prefix tokens ({prefix_tokens})"
+            raise InputError(cause, f"set slots={prefix_tokens}, or prefix_tokens={slots}")
         self.grid, self.slots, self.resampling = grid, slots, resampling
         self.make_tables(depth if site == "every_layer" else 1, width)
         self.reset_parameters()
@@ -209,8 +210,7 @@ class SinCos2DPosition(PositionEmbedding):
     ) -> None:
         super().__init__(site, prefix_tokens)
         check_choice("sincos_exponent", exponent)
-        if width % 4 or width < 8:
-            raise InputError(f"width is {width}", "sincos_2d positions need a multiple of 4, 8 or more")
+        check_sincos(width)
         self.width, self.exponent = width, exponent
         self._cached: tuple[tuple[Grid, torch.device | None], Tensor] | None = None
 

@@ -92,7 +92,7 @@ def test_logits_that_are_only_a_bias_hide_differences():
     reference = biased(num_classes=7)
     result = compare(biased(num_classes=7, gelu="exact"), reference, X)
     assert not result.equal
-    assert "constant" in result.note
+    assert "the same for every image" in result.note
     assert compare(biased(num_classes=7), reference, X).equal
 
 
@@ -161,3 +161,22 @@ def test_a_forward_that_goes_on_after_an_exception_is_compared():
     mine, reference = GoesOn(), nn.Sequential(nn.Linear(24, 24))
     mine.layer.load_state_dict(reference[0].state_dict())
     assert compare(mine, reference, X).equal
+
+
+@pytest.mark.parametrize(
+    ("changed", "first", "last"),
+    [
+        ("fc1.bias", "Different from the first stage.", None),
+        ("fc2.bias", "Different after 2 equal stages.", "Last equal stage: activation (GELU)."),
+    ],
+)
+def test_a_comparison_prints_the_last_equal_and_the_first_different_stage(changed, first, last):
+    reference = MLP(24, 96)
+    mine = copy.deepcopy(reference)
+    with torch.no_grad():
+        mine.get_parameter(changed)[0] += 1
+    lines = str(compare(mine, reference, torch.randn(2, 5, 24))).splitlines()
+    assert lines[0] == first
+    assert lines[1:-2] == ([last] if last else [])
+    assert lines[-2].startswith(f"First different stage: {changed.removesuffix('.bias')} (dense ")
+    assert ": max error 1, relative 0." in lines[-2]

@@ -32,14 +32,17 @@ def test_another_width_is_named(foreign):
     result = compare(learners_copy(mine) if foreign else mine, small(), X)
     assert result.first_difference.kind == "shape"
     assert result.first_difference.stage == "patch_embedding.projection"
-    assert "yours has 32 numbers, the reference 48; check the width" in result.cause
+    assert "yours has 32 numbers, the reference 48; check the width." in result.cause
 
 
-@pytest.mark.parametrize("layer", [MLP, SwiGLU])
-def test_another_hidden_layer_is_named(layer):
+@pytest.mark.parametrize(
+    ("layer", "numbers"), [(MLP, "40 numbers, the reference 96"), (SwiGLU, "80 numbers, the reference 192")]
+)
+def test_another_hidden_layer_is_named(layer, numbers):
     result = compare(layer(24, 40), layer(24, 96), torch.randn(2, 5, 24))
     assert result.first_difference.stage == "fc1"
-    assert "mlp_dim" in result.cause
+    assert result.cause == f"The last axis differs: yours has {numbers}; check mlp_dim."
+    assert "width" not in result.cause
 
 
 def test_another_mlp_dim_of_a_whole_model_is_named():
@@ -49,7 +52,20 @@ def test_another_mlp_dim_of_a_whole_model_is_named():
     mine.load_state_dict({k: state[k] if state[k].shape == v.shape else v for k, v in own.items()})
     result = compare(mine, reference, X)
     assert result.first_difference.stage == "encoder.blocks.0.mlp.fc1"
-    assert "yours has 56 numbers, the reference 96" in result.cause
+    assert "yours has 56 numbers, the reference 96; check mlp_dim." in result.cause
+
+
+def test_the_output_of_an_mlp_is_not_its_hidden_layer():
+    mine = nn.Sequential(nn.Linear(24, 96), nn.GELU(), nn.Linear(96, 30))
+    result = compare(mine, MLP(24, 96), torch.randn(2, 5, 24))
+    assert not result.equal
+    assert "mlp_dim" not in (result.cause or "")
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 24), (5, 24)])
+def test_plain_layers_get_no_advice_about_the_width(shape):
+    result = compare(nn.Linear(24, 40), nn.Linear(24, 96), torch.randn(shape))
+    assert result.cause == "The last axis differs: yours has 40 numbers, the reference 96."
 
 
 def test_a_token_too_few_is_named():

@@ -317,7 +317,7 @@ def test_another_image_size_patch_and_channels(weights):
 
     patched = load_start(path, ModelSection(patch_size=4), OLD, 3).stored.model.config
     assert (patched.patch_size, patched.image_size) == ((4, 4), (32, 32))
-    with pytest.raises(InputError, match="the nearest sizes that are: 32×32 and 40×40"):
+    with pytest.raises(InputError, match="the nearest sizes that do: 32×32 and 40×40"):
         load_start(path, ModelSection(image_size=36), OLD, 3)
 
 

@@ -150,7 +150,7 @@ def test_another_variant_comes_in_its_own_shape():
     ("settings", "message"),
     [
         ({"variant": "Tii/8"}, "there is no variant 'Tii/8'"),
-        ({"variant": "Ti/8", "image_size": 60}, "60×60 is not made of whole patches of 8×8; the nearest"),
+        ({"variant": "Ti/8", "image_size": 60}, "60×60 image does not divide into 8×8 patches; the nearest"),
         ({"variant": "Ti/8", "image_size": 64, "num_heads": 5}, "num_heads is 5, which does not divide width 192"),
         ({"variant": "Ti/8", "image_size": 64, "class_token": False}, "pool by 'mean' or 'attention'"),
     ],

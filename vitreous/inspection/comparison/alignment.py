@@ -1,4 +1,4 @@
-"""Which stage of one pass is which of another."""
+"""Matches the stages of two passes."""
 
 from dataclasses import dataclass
 

@@ -47,7 +47,8 @@ class Difference:
             return f"{where}: yours has no such stage"
         if self.kind == "shape":
             return f"{where}: {shape_text(self.shape)} in the reference, {shape_text(self.my_shape)} in {yours}"
-        return f"{where}: {yours} is off by up to {self.absolute:.2g}, {self.relative:.2g} of its largest value"
+        counterpart = f", {yours}" if yours != "yours" else ""
+        return f"{where}{counterpart}: max error {self.absolute:.2g}, relative {self.relative:.2g}"
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,13 @@ class Comparison:
             what = "the values compared" if self.note else "the outputs"
             first = f"Equal: {what} differ by at most {self.error.relative:.1e} of their largest value"
             return [f"{first} (tolerance {self.tolerance:g}).", *filter(None, [self.note])]
-        lines = [f"Different. {len(matched)} stages of the reference are the same in both models."]
+        equal = f"{len(matched)} equal {'stage' if len(matched) == 1 else 'stages'}"
+        lines = [f"Different after {equal}." if matched else "Different from the first stage."]
         lines += filter(None, [self.note])
         if matched:
             last = matched[-1]
-            lines.append(f"Last that is the same: {last.stage.path} ({last.stage.name}).")
-        lines.append(f"First that differs: {self.first_difference}.")
+            lines.append(f"Last equal stage: {last.stage.path} ({last.stage.name}).")
+        lines.append(f"First different stage: {self.first_difference}.")
         no_cause = "No usual mistake explains it: check this stage's code, its weights and their order."
         lines.append(f"Cause: {self.cause}" if self.cause else no_cause)
         return lines
@@ -146,7 +148,7 @@ def comparable_passes(
     if not hidden or error_of(theirs.output, ours.output).relative > tolerance:
         return ours, theirs, ""
     ours, theirs = run_pass(mine, inputs, entering=True), run_pass(reference, inputs, entering=True)
-    outputs = "constant, whatever the images" if theirs.output.any() else "all zero, as from a fresh classifier"
+    outputs = "the same for every image" if theirs.output.any() else "all zero, as from a fresh classifier"
     my_part, their_part = before_flat(ours, varied), before_flat(theirs, varied)
     if my_part is None or their_part is None:
         note = "nothing before them varies: this says little; compare with other weights or inputs"
@@ -159,14 +161,14 @@ def comparable_passes(
 def first_difference(alignment: Alignment, mine: Pass, whole: bool) -> Difference:
     """The first stage after the last that is equal.
 
-    A stage that your model lacks in this shape, such as q, k and v in one tensor, is skipped if its module goes on to
-    a stage that your model has; `whole`: all stages belong to one module, since the reference is a single layer.
+    A stage that your model lacks in this shape, such as q, k and v in one tensor, is skipped if a later stage of the
+    same module matches; `whole`: all stages belong to one module, since the reference is a single layer.
     """
     remaining = alignment.matches[alignment.start :]
     if alignment.by_path:
         first = remaining[0]
         if first.value is None:
-            return Difference(first.stage.path, first.stage.name, None, "missing", shape_of(first.stage))
+            return Difference(first.stage.path, first.stage.name, None, "missing", stage_shape(first.stage))
         return value_difference(first.stage, first.value.path, [first.value])
     candidates = mine.values[alignment.passed :] or mine.values[-1:]
     missing: Stage | None = None
@@ -180,16 +182,16 @@ def first_difference(alignment: Alignment, mine: Pass, whole: bool) -> Differenc
         if not whole and not inside(match.stage.path, parent_of(missing.path)):
             break
     stage = missing or remaining[-1].stage
-    nearest = nearest_by_shape(shape_of(stage), candidates)
-    if nearest is None or len(nearest.shape) != len(shape_of(stage)):
-        return Difference(stage.path, stage.name, None, "missing", shape_of(stage))
-    return Difference(stage.path, stage.name, nearest.path, "shape", shape_of(stage), nearest.shape)
+    nearest = nearest_by_shape(stage_shape(stage), candidates)
+    if nearest is None or len(nearest.shape) != len(stage_shape(stage)):
+        return Difference(stage.path, stage.name, None, "missing", stage_shape(stage))
+    return Difference(stage.path, stage.name, nearest.path, "shape", stage_shape(stage), nearest.shape)
 
 
 def value_difference(stage: Stage, path: str | None, candidates: Sequence[Value]) -> Difference:
     """A difference in value from the nearest candidate, or in shape if none has the size."""
     assert stage.value is not None
-    shape = shape_of(stage)
+    shape = stage_shape(stage)
     nearest = nearest_by_value(Value(stage.value), candidates)
     if nearest is None:
         return Difference(stage.path, stage.name, path, "shape", shape, candidates[0].shape)
@@ -211,7 +213,12 @@ def diagnose(
         cause = f"The depth differs: yours has {my_depth} blocks, the reference {depth}."
         return Difference(path, "blocks", my_path, "shape", (depth,), (my_depth,)), cause
     if difference.kind == "shape":
-        cause = shape_cause(difference.shape, difference.my_shape or ())
+        cause = shape_cause(
+            difference.shape,
+            difference.my_shape or (),
+            hidden=any((name or "").endswith("fc1") for name in (difference.stage, difference.mine)),
+            ours=is_ours(mine.model) or is_ours(reference.model),
+        )
         if cause is not None:
             return difference, cause
     in_mine = is_ours(mine.model) and not is_ours(reference.model)
@@ -219,10 +226,10 @@ def diagnose(
     if in_mine:
         alignment = align(mine, reference, tolerance)
     finding = MistakeSearch(known, other, inputs, alignment, tolerance).find()
-    return difference, None if finding is None else sentence(finding, in_mine)
+    return difference, None if finding is None else finding_text(finding, in_mine)
 
 
-def sentence(finding: Finding, in_mine: bool) -> str:
+def finding_text(finding: Finding, in_mine: bool) -> str:
     """A finding in words; `in_mine`: the mistake was made in a copy of yours, so the reference has it."""
     mistake, site, complete = finding
     other, known = ("The reference", "yours") if in_mine else ("Yours", "the reference")
@@ -234,7 +241,7 @@ def sentence(finding: Finding, in_mine: bool) -> str:
 
 
 def is_ours(model: nn.Module) -> bool:
-    """Whether a model contains vitreous modules, in which mistakes can be made."""
+    """Whether a model contains vitreous modules, which we can modify."""
     return any(type(module).__module__.startswith("vitreous.") for module in model.modules())
 
 
@@ -248,7 +255,7 @@ def parent_of(path: str) -> str:
     return path.rpartition(":")[0] if ":" in path else path.rpartition(".")[0]
 
 
-def shape_of(stage: Stage) -> Shape:
+def stage_shape(stage: Stage) -> Shape:
     """The shape of a stage's value."""
     assert stage.value is not None
     return tuple(stage.value.shape)

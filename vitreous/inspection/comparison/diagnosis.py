@@ -32,7 +32,7 @@ class MistakeSearch:
     """Makes mistakes in copies of a model, and checks whether they explain another one.
 
     Args:
-        known: pass of the model in which mistakes can be made.
+        known: pass of the model to make mistakes in.
         other: pass of the model to explain.
         inputs: of both.
         alignment: with `known` as the reference.
@@ -144,16 +144,22 @@ def block_of(path: str) -> str:
     return ".".join(parts[: numbers[-1] + 1]) if numbers else ""
 
 
-def shape_cause(reference: Shape, mine: Shape) -> str | None:
-    """The usual cause of a difference in shape; None if there is no usual one."""
+def shape_cause(reference: Shape, mine: Shape, hidden: bool, ours: bool) -> str | None:
+    """The usual cause of a difference in shape; None if there is no usual one.
+
+    Args:
+        reference: the shape in the reference.
+        mine: the shape in your model.
+        hidden: whether the stage is the first dense layer of an MLP.
+        ours: whether either model is ours; otherwise the meaning of its axes is unknown.
+    """
     if len(reference) != len(mine):
         return None
     differ = [i for i, (a, b) in enumerate(zip(reference, mine, strict=True)) if a != b]
     numbers = f"yours has {mine[-1]} numbers, the reference {reference[-1]}" if mine else ""
-    if len(reference) == 2 and differ == [1]:
-        return f"The last axis differs: {numbers}; check the number of classes, or the width."
-    if len(reference) == 3 and 2 in differ:
-        return f"The last axis differs: {numbers}; check the width or, inside an MLP, mlp_dim."
+    if (len(reference) == 2 and differ == [1]) or (len(reference) == 3 and 2 in differ):
+        sizes = "mlp_dim" if hidden else "the number of classes, or the width" if len(reference) == 2 else "the width"
+        return f"The last axis differs: {numbers}{f'; check {sizes}' if ours else ''}."
     if len(reference) == 3 and differ == [1]:
         if abs(mine[1] - reference[1]) == 1:
             change = "more" if mine[1] > reference[1] else "fewer"

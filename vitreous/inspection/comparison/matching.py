@@ -91,7 +91,7 @@ def orders(dimensions: int) -> Iterator[tuple[int, ...]]:
 
 
 def least_error(reference: Tensor, other: Tensor) -> Error:
-    """The error in the best layout; the first in which the values are about equal is taken."""
+    """The error in the best layout; stops at the first near match."""
     least = Error(math.inf, math.inf)
     for pair in layouts(reference, other):
         least = min(least, error_of(*pair), key=lambda error: error.relative)

@@ -11,7 +11,7 @@ TICKS = 5  # about this many steps on an axis
 STEPS = (1, 2, 2.5, 5, 10)
 
 
-class Line(NamedTuple):
+class Curve(NamedTuple):
     """One line of a chart: a value per x, or None; the CSS class sets the color."""
 
     name: str
@@ -37,7 +37,7 @@ class Chart:
 def line_chart(
     title: str,
     x: Sequence[float],
-    lines: Sequence[Line],
+    lines: Sequence[Curve],
     text: Callable[[float], str],
     ceiling: float | None = None,
     kept: tuple[float, float] | None = None,
@@ -53,7 +53,7 @@ def line_chart(
     x_of = scale(x[0], x[-1], LEFT, WIDTH - RIGHT)
     return Chart(
         title,
-        in_words(title, lines, text),
+        spoken(title, lines, text),
         [(y_of(tick), text(tick)) for tick in ticks],
         [(x_of(tick), f"{tick:g}") for tick in axis(x[0], x[-1]) if tick == round(tick) and x[0] <= tick <= x[-1]],
         [
@@ -65,7 +65,7 @@ def line_chart(
     )
 
 
-def in_words(title: str, lines: Sequence[Line], text: Callable[[float], str]) -> str:
+def spoken(title: str, lines: Sequence[Curve], text: Callable[[float], str]) -> str:
     """The chart for screen readers: each line's first and last value."""
     spans = []
     for line in lines:

@@ -19,7 +19,7 @@ from vitreous.explain.inline import CRISP
 from vitreous.model.config import ViTConfig
 from vitreous.model.cost import nominal_multiply_adds, parameter_count
 from vitreous.pages.pictures import as_image, attention_picture, photo
-from vitreous.pages.report.charts import Chart, Line, line_chart
+from vitreous.pages.report.charts import Chart, Curve, line_chart
 from vitreous.support.text import printable
 from vitreous.training.records.display import duration
 
@@ -71,7 +71,7 @@ def run_view(
 
 
 def result_view(classifier: Classifier, split: Split, outcome: Outcome) -> dict[str, Any]:
-    """The template's variables about the result: what the model makes of a split."""
+    """The template's variables about the result: predictions on a split."""
     names = classifier.class_names or ()
     counts = confusion_matrix(outcome.labels, outcome.predictions, len(names))
     return {
@@ -103,8 +103,8 @@ def charts(rows: list[dict[str, Any]], kept: dict[str, Any] | None) -> list[Char
     made = []
     for name, ceiling, text in (("loss", None, "{:.3g}".format), ("accuracy", 1.0, "{:.0%}".format)):
         lines = [
-            Line("training", [row[f"train_{name}"] for row in rows], "train"),
-            Line("validation", [row[f"val_{name}"] for row in rows], "validation"),
+            Curve("training", [row[f"train_{name}"] for row in rows], "train"),
+            Curve("validation", [row[f"val_{name}"] for row in rows], "validation"),
         ]
         value = None if kept is None else kept[f"val_{name}"]  # None too if it was not finite
         marked = None if kept is None or value is None else (float(kept["epoch"]), float(value))
@@ -114,7 +114,7 @@ def charts(rows: list[dict[str, Any]], kept: dict[str, Any] | None) -> list[Char
 
 def cards(classifier: Classifier, split: Split, outcome: Outcome) -> list[dict[str, Any]]:
     """A dozen images with their predictions, and the attention of the last block."""
-    chosen, names, preprocessing = choose(outcome), classifier.class_names or (), classifier.preprocessing
+    chosen, names, preprocessing = choose_examples(outcome), classifier.class_names or (), classifier.preprocessing
     pixels = torch.stack([preprocessing.pixels(split.load(index)) for index in outcome.places[chosen].tolist()])
     images = preprocessing.normalize(pixels.to(classifier.device))
     attention = attention_maps(classifier.model, images, blocks=[-1])[:, 0].cpu().numpy()
@@ -129,14 +129,14 @@ def cards(classifier: Classifier, split: Split, outcome: Outcome) -> list[dict[s
             "predicted": names[outcome.predictions[i]],
             "correct": outcome.predictions[i] == outcome.labels[i],
             "top": list(zip([names[j] for j in outcome.classes[i]], outcome.probabilities[i].tolist(), strict=True)),
-            "mean": attention_map(maps.mean(axis=0)),
-            "heads": [attention_map(head) for head in maps],
+            "mean": map_view(maps.mean(axis=0)),
+            "heads": [map_view(head) for head in maps],
         }
         for i, image, maps in zip(chosen, pixels.numpy(), attention, strict=True)
     ]
 
 
-def choose(outcome: Outcome) -> list[int]:
+def choose_examples(outcome: Outcome) -> list[int]:
     """The samples to show: mistakes first, the most confident on top, then correct ones from all classes."""
     is_wrong = outcome.predictions != outcome.labels
     wrong, right = np.flatnonzero(is_wrong), np.flatnonzero(~is_wrong)
@@ -147,7 +147,7 @@ def choose(outcome: Outcome) -> list[int]:
     return [*wrong.tolist(), *right[spread].tolist()]
 
 
-def attention_map(weights: Float[ndarray, "rows columns"]) -> dict[str, Any]:
+def map_view(weights: Float[ndarray, "rows columns"]) -> dict[str, Any]:
     """A map with the place of its maximum, which counts from 1."""
     row, column = np.unravel_index(weights.argmax(), weights.shape)
     return {

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vitreous.explain.embeddings import position_similarity
 from vitreous.model.shapes import AttentionMap, Grid
 from vitreous.pages.pictures import LEVELS, levels, signed_levels
-from vitreous.pages.walk.recording import Walk, attention_map, position_table
+from vitreous.pages.walk.recording import Walk, block_attention, position_table
 
 MOST_ACTIVE = 5  # hidden units that are named
 STRIP_NUMBERS = 400_000  # of all patches' strips, for each kind
@@ -66,7 +66,7 @@ def block_numbers(walk: Walk, block: int, sides: Resolution) -> dict[str, Tensor
         "computed most", the largest hidden units and their values.
     """
     path, config = f"encoder.blocks.{block}", walk.model.config
-    weights = attention_map(walk, block)
+    weights = block_attention(walk, block)
     patches, prefix = pooled(weights, walk, sides)
     numbers = {"maps": levels(patches), "peaks": patches.amax(dim=(-2, -1)), "prefix": prefix}
     if not block or 3 * weights.shape[-1] * config.head_dim * config.depth <= FIRST_HEAD_NUMBERS:

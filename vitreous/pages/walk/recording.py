@@ -74,7 +74,7 @@ def statistics(stage: Stage) -> Statistics | None:
     return Statistics(*rest, token_norm=norm)
 
 
-def attention_map(walk: Walk, block: int) -> AttentionMap:
+def block_attention(walk: Walk, block: int) -> AttentionMap:
     """A of one block (equation 6) for every token, computed from the block's input."""
     module, normed = walk.block(block)
     positions = walk.model.position_embedding.for_blocks(walk.grid)

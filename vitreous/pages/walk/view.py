@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (the symbols are the paper's)
-"""What the walk shows, as plain values for `walk/walk.html`; the chosen patch as it is before the script runs."""
+"""What the walk shows, as plain values for `walk/walk.html`; the initially chosen patch."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -96,7 +96,7 @@ function showBlock(block, i) {
     shares.forEach((share, key) => (mean[key] += share / data.heads));
     const view = document.querySelector(`[data-map="${head}"][data-block="${i}"]`);
     drawAttention(view, shares, `block ${i}, head ${head}`);
-    const lines = [`most ${percent(peak)}`, `${data.prefixLabel} ${percent(block.prefix[row])}`].slice(0, prefix ? 2 : 1);
+    const lines = [`max ${percent(peak)}`, `${data.prefixLabel} ${percent(block.prefix[row])}`].slice(0, prefix ? 2 : 1);
     view.parentElement.querySelector("[data-peak]").innerText = lines.join("\n");
   }
   all(`[data-map="mean"][data-block="${i}"]`).forEach((view) => drawAttention(view, mean, `block ${i}, mean of all heads`));

@@ -28,7 +28,7 @@ class Mistake:
 
 
 def copy_sharing_weights(module: nn.Module, copied: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
-    """Copies the modules but not the tensors, so that even a large model is copied at once.
+    """Copies the modules but not the tensors, so copying is instant.
 
     Args:
         module: the root of what to copy.
