@@ -275,7 +275,8 @@ def test_a_folder_that_is_missing_and_a_disk_that_is_full_are_one_line(suffix, t
     monkeypatch.undo()
     if Path("/dev/full").exists() and suffix != ".safetensors":
         with Path("/dev/full").open("wb", buffering=0) as full:
-            monkeypatch.setattr("vitreous.support.files._open", lambda path, mode: full)
+            opened = Path.open
+            monkeypatch.setattr(Path, "open", lambda self, mode="r": full if mode == "wb" else opened(self, mode))
             with pytest.raises(InputError, match="cannot write"):
                 write_tensors(tmp_path / f"m{suffix}", tensors)
     assert (tmp_path / f"m{suffix}").read_bytes() == before
