@@ -120,8 +120,6 @@ def test_a_wrong_name_says_the_nearest(wrong, right):
         variant(wrong)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("B/16", True), ("R50+B/16", True), ("B_16.npz", False)]
-)
+@pytest.mark.parametrize(("name", "expected"), [("B/16", True), ("R50+B/16", True), ("B_16.npz", False)])
 def test_variants_are_distinguished_from_files(name, expected):
     assert is_variant(name) is expected
