@@ -96,8 +96,14 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         (InputError("it is empty"), "error: it is empty\n"),
         (InputError("no \x1b[31mclass\n"), "error: no \\x1b[31mclass\\n\n"),
         (ValueError("width is 0"), "error: width is 0\n"),
-        (FileNotFoundError(2, "No such file", "a.jpg"), "error: cannot use 'a.jpg': No such file\n"),
-        (PermissionError(13, "Permission denied", "runs"), "error: cannot use 'runs': Permission denied\n"),
+        (
+            FileNotFoundError(2, "No such file", "a.jpg"),
+            "error: cannot use 'a.jpg': No such file\nhint: check its name and permissions\n",
+        ),
+        (
+            PermissionError(13, "Permission denied", "runs"),
+            "error: cannot use 'runs': Permission denied\nhint: check its name and permissions\n",
+        ),
         (OSError("the disk is gone"), "error: the disk is gone\n"),
         (ValueError(), "error: ValueError\n"),
     ],
