@@ -254,7 +254,9 @@ def test_images_larger_than_the_positions_stay_so():
     classifier = changed(small_classifier(), preprocessing=Preprocessing((32, 24)))
     assert classifier.adapt(num_classes=2).preprocessing.image_size == (32, 24)
     assert classifier.adapt(image_size=16).preprocessing.image_size == (16, 16)
-    with pytest.raises(InputError, match=r"the preprocessing gives an image of 32×24 .* patches of 16×16; the nearest"):
+    with pytest.raises(
+        InputError, match=r"after the preprocessing, a 32×24 image does not divide into 16×16 patches; the nearest"
+    ):
         classifier.adapt(patch_size=16)
 
 

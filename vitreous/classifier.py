@@ -304,7 +304,7 @@ class Classifier:
         try:
             grid_of(size, model.config.token_stride)
         except InputError as error:
-            raise InputError(f"the preprocessing gives {error.cause}", error.hint) from error
+            raise InputError(f"after the preprocessing, {error.cause}", error.hint) from error
         adapted = replace(
             self.stored,
             model=model,

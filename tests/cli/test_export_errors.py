@@ -24,14 +24,20 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("ours.safetensors --to google --out new", ["cannot hold exact GELU", "export to another family"]),
+        (
+            "ours.safetensors --to google --out new",
+            ["cannot hold exact GELU", "choose a format that can hold the model: vitreous, "],
+        ),
         ("ours.safetensors --to dino --out new/deep", ["DINO cannot hold a classifier"]),
         ("ours.safetensors --to tim --out new", ["'tim' is not one of 'vitreous', 'google'"]),
         ("ours.safetensors --to timm --out new.npz", ["timm has no .npz files", "use .safetensors"]),
         ("ours.safetensors --to vitreous --out new.pth", ["safetensors, not .pth"]),
         ("ours.safetensors --to timm --out theirs.safetensors", ["'theirs.safetensors' already exists", "--force"]),
         ("ours.safetensors --to timm --out full", ["'full' already exists", "--force"]),
-        ("ours.safetensors --to timm --out nowhere/new.pth", ["'nowhere/new.pth': No such file", "give a folder"]),
+        (
+            "ours.safetensors --to timm --out nowhere/new.pth",
+            ["'nowhere/new.pth': No such file", "choose a writable folder"],
+        ),
         ("ours.safetensors --to timm --out theirs.safetensors/new", ["cannot write the folder", "Not a directory"]),
         (
             "ours.safetensors --to timm --out new --set num_heads=4",
@@ -60,7 +66,7 @@ def here(tmp_path, monkeypatch) -> Path:
         ("ours.safetensors --to timm --out new --image-size 32x32x3", ["'32x32x3' is not a size"]),
         ("ours.safetensors --to timm --out new --image-size 80000", ["image_size is 80000", "8,192 is the most"]),
         ("ours.safetensors --to timm --out new --image-size 16x8200", ["image_size is (16, 8200)", "8,192 is"]),
-        ("ours.safetensors --to timm --out new --patch-size 7", ["patches of 7×7"]),
+        ("ours.safetensors --to timm --out new --patch-size 7", ["into 7×7 patches"]),
         ("ours.safetensors --to timm --out new --classes -1", ["num_classes is -1", "at least 0"]),
         ("ours.safetensors --to timm --out new --classes 1000000000000", ["1,000,000 is the most"]),
         ("ours.safetensors --to timm --out new --channels 0", ["channels is 0", "at least 1"]),
@@ -112,7 +118,7 @@ def test_a_full_disk_changes_nothing(out, here, monkeypatch, capsys):
         assert run(["export", "ours.safetensors", "--to", target, "--out", out, "--force"]) == 2
         error = capsys.readouterr().err
         assert "No space left on device" in error
-        assert "give a folder with room" in error
+        assert "choose a writable folder with free space" in error
         assert contents(here) == before
 
 
@@ -137,7 +143,7 @@ def test_a_read_only_folder_is_an_error(out, target, here, capsys):
     assert run(["export", "ours.safetensors", "--to", target, "--out", out]) == 2
     error = capsys.readouterr().err
     assert f"'{out}'" in error
-    assert "give a folder with room and permission to write" in error
+    assert "choose a writable folder with free space" in error
 
 
 def test_force_replaces_what_is_there_and_leaves_the_rest(here, capsys):

@@ -233,7 +233,7 @@ def test_if_all_images_are_broken_json_is_an_empty_list(here, capsys):
         (["run", "*.gif"], "no image matches '*.gif'", "'new/*.jpg'"),
         (["run", "new/1.png", "nothing/*"], "no image matches 'nothing/*'", ""),
         (["run", "-"], "stdin is empty", "one path per line"),
-        (["nothing", "new"], "has no model.safetensors", "finished its first epoch"),
+        (["nothing", "new"], "has no model.safetensors", "finished an epoch"),
         (["nowhere", "new"], "there is no model at nowhere", ""),
         (["B/16", "new"], "B/16 is a model variant, not weights", "train it first"),
         (["features.safetensors", "new"], "this model has no head", "train a head first"),
