@@ -58,7 +58,7 @@ def test_which_epoch_is_better(better, worse):
 def test_every_test_image_is_read_once(photos, tmp_path, quick, monkeypatch):
     read = []
     monkeypatch.setattr(
-        FileLoader, "__call__", lambda self, i: read.append(self.names[i]) or decode_image(self.path(i))
+        FileLoader, "__call__", lambda self, i: read.append(self.names[i]) or decode_image(self.file(i))
     )
     run = run_training(photos, out=tmp_path / "out", settings=quick, quiet=True)
     assert sorted(name for name in read if name.startswith("test/")) == sorted(run.data.test.names)
