@@ -13,7 +13,7 @@ from vitreous.training.optimization.precision import LossScale
 from vitreous.training.planning.plan import Plan, make_plan
 from vitreous.training.records.display import Display
 from vitreous.training.records.log import Log
-from vitreous.training.run import prepared
+from vitreous.training.run import tuned_and_seeded
 
 WAYS = {
     "classes": {"dropout": 0.2, "stochastic_depth": 0.2, "depth": 2, "mixup": 0.2},
@@ -55,7 +55,7 @@ def numbers(rows: list[dict]) -> list[dict]:
 
 
 def run_until(plan: Plan, path: Path, stop: int) -> tuple[dict, dict]:
-    with prepared(plan), Display(quiet=True) as display, StoppingLog(path, plan, display) as log:
+    with tuned_and_seeded(plan), Display(quiet=True) as display, StoppingLog(path, plan, display) as log:
         learner = Learner(plan, print)
         log.stop, log.learner = stop, learner
         with pytest.raises(Interrupted):
@@ -67,13 +67,13 @@ def run_until(plan: Plan, path: Path, stop: int) -> tuple[dict, dict]:
 def test_stopping_and_continuing_gives_the_same_bits(way, photos, tmp_path, quick):
     (photos / "train/red/3.png").write_bytes(b"broken")
     plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS[way], print)
-    with prepared(plan), Display(quiet=True) as display, Log(tmp_path / "whole", plan, display) as log:
+    with tuned_and_seeded(plan), Display(quiet=True) as display, Log(tmp_path / "whole", plan, display) as log:
         whole_learner = Learner(plan, print)
         whole = fit(whole_learner, log)
     learner_state, log_state = run_until(plan, tmp_path / "stopped", stop=2)
 
     plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS[way], print)
-    with prepared(plan), Display(quiet=True) as display, Log(tmp_path / "rest", plan, display) as log:
+    with tuned_and_seeded(plan), Display(quiet=True) as display, Log(tmp_path / "rest", plan, display) as log:
         learner = Learner(plan, print)
         torch.rand(7)  # the random state is part of the learner's
         learner.load_state_dict(learner_state)
@@ -110,7 +110,7 @@ def test_a_run_without_its_state_goes_another_way(photos, tmp_path, quick):
     losses = []
     for without in ("", "random", "optimizer"):
         plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS["classes"], print)
-        with prepared(plan):
+        with tuned_and_seeded(plan):
             learner = Learner(plan, print)
             own = learner.state_dict()
             learner.load_state_dict(learner_state | ({without: own[without]} if without else {}))
