@@ -177,7 +177,7 @@ class Classifier:
         count = self.model.config.num_classes
         if not count:
             cause = "this model has no head: it gives features, not classes"
-            raise InputError(cause, "train a head first: vitreous train photos/ --model, and this model")
+            raise InputError(cause, "train a head first: vitreous train photos/ --model THIS_MODEL")
         return self.class_names or tuple(f"class {i}" for i in range(count))
 
     def __call__(self, images: AnyImage | Sequence[AnyImage]) -> list[Prediction]:

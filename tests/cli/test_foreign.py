@@ -79,7 +79,7 @@ def test_a_model_without_a_head_suggests_training_one(here, capsys):
         *_, cause, hint = error.splitlines()
         assert out == ""
         assert cause == "error: this model has no head: it gives features, not classes"
-        assert hint == "hint: train a head first: vitreous train photos/ --model, and this model"
+        assert hint == "hint: train a head first: vitreous train photos/ --model THIS_MODEL"
 
 
 def test_classes_without_names_are_numbered(here, capsys):

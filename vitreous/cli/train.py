@@ -57,7 +57,7 @@ def command(
             report = write_report(run.folder, load(run.folder), run.data, run.outcome)
             print(printable(f"report: {report}"))
     except KeyboardInterrupt:
-        print("stopped; the files written so far are complete", file=sys.stderr)
+        print("stopped; the folder keeps the best model, if an epoch was validated", file=sys.stderr)
         raise typer.Exit(STOPPED) from None
     print("next:")
     for words in next_commands(data, run):
