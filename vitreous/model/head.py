@@ -53,7 +53,7 @@ class AttentionPooling(nn.Module):
 
     def forward(self, x: Tokens) -> Representation:
         """Returns one vector per image."""
-        x = self.attention(x, queries=self.probe.to(x.dtype).expand(len(x), -1, -1))
+        x = self.attention(x, queries=self.probe.to(x.dtype).expand(x.shape[0], -1, -1))
         x = x + self.mlp(self.norm(x))
         return x[:, 0]
 

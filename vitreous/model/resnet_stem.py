@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitreous.model import initialization
+from vitreous.model.patch_embedding import check_images
 from vitreous.model.shapes import FeatureMap, Images
-from vitreous.support.errors import InputError
 
 GROUPS = 32
 NORM_EPS = 1e-6  # the authors' code; PyTorch's default is 1e-5
@@ -102,8 +102,7 @@ class ResNetStem(nn.Module):
         Raises:
             InputError: the number of channels differs.
         """
-        if images.shape[1] != self.conv.in_channels:
-            raise InputError(f"the image has {images.shape[1]} channels", f"this model takes {self.conv.in_channels}")
+        check_images(images, self.conv.in_channels)
         x = F.relu(self.norm(self.conv(images)))
         x = F.max_pool2d(pad_same(x, 3, 2, value=-torch.inf), kernel_size=3, stride=2)
         for stage in self.stages:

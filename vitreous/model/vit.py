@@ -9,7 +9,7 @@ from torch import nn
 from vitreous.model import head, initialization
 from vitreous.model.config import ViTConfig, grid_of
 from vitreous.model.encoder import Encoder
-from vitreous.model.patch_embedding import PatchDropout, PatchEmbedding
+from vitreous.model.patch_embedding import PatchDropout, PatchEmbedding, check_images
 from vitreous.model.position_embedding import Learned2DPosition, LearnedPosition, PositionEmbedding, SinCos2DPosition
 from vitreous.model.relative_position import RelativePosition
 from vitreous.model.resnet_stem import ResNetStem
@@ -111,7 +111,7 @@ class VisionTransformer(nn.Module):
             x = torch.where(hidden[:, :, None], self.mask_token.to(x.dtype), x)
         prefix = [t for t in (self.class_token, self.distillation_token, self.registers) if t is not None]
         if prefix:
-            x = torch.cat([*(t.to(x.dtype).expand(len(x), -1, -1) for t in prefix), x], dim=1)
+            x = torch.cat([*(t.to(x.dtype).expand(x.shape[0], -1, -1) for t in prefix), x], dim=1)
         return self.dropout(self.position_embedding(x, grid))
 
     def tokens(self, images: Images, blocks: Sequence[int]) -> list[Tokens]:
@@ -151,6 +151,7 @@ class VisionTransformer(nn.Module):
 
     def grid(self, images: Images) -> Grid:
         """Counts the patches of the images, (rows, columns)."""
+        check_images(images, self.config.channels)
         return grid_of((images.shape[2], images.shape[3]), self.config.token_stride)
 
 
