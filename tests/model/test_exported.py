@@ -24,7 +24,12 @@ MODELS: dict[str, dict[str, object]] = {
 }
 ONE_SIZE: dict[str, dict[str, object]] = {
     "learned, offset": {"position_resampling": "bicubic_offset"},  # at its own size it must not be resampled
-    "hybrid": {"stem_blocks": [1, 1], "stem_width": 32, "patch_size": 1, "image_size": 64},  # SAME padding depends on the size
+    "hybrid": {
+        "stem_blocks": [1, 1],
+        "stem_width": 32,
+        "patch_size": 1,
+        "image_size": 64,
+    },  # SAME padding depends on the size
 }
 
 # In a process without beartype, whose checks would be part of the graph.
