@@ -182,6 +182,8 @@ def print_readout(options: "Options", model: "VisionTransformer") -> None:
     names = {*options.analyses} & {*FROM_THE_HEAD} - ({"attention"} if options.query is not None else set())
     if names and model.config.pooling != "class_token":
         token = "does not read its class token" if model.config.class_token else "has no class token"
+        if model.config.pooling == "class_token_and_mean":
+            token = "reads more than its class token"
         print(f"this model {token}; the maps start from {readout_name(model.config)}", file=sys.stderr)
 
 

@@ -150,6 +150,8 @@ def subject(config: ViTConfig, query: Query) -> str:
         return "the tokens, weighted by the attention pooling, look"
     if config.pooling == "mean":
         return "the patches look on average"
+    if config.pooling == "class_token_and_mean":
+        return "the class token and the mean of the patches look"
     return f"{readout_name(config)} look{'' if config.distillation_token and config.num_classes else 's'}"
 
 

@@ -36,12 +36,15 @@ class StandardizedConv(nn.Conv2d):
     def reset_parameters(self) -> None:
         initialization.dense_(self)
 
-    def forward(self, input: FeatureMap) -> Tensor:
+    def filters(self) -> Tensor:
+        """Returns the standardized filters."""
         std, mean = torch.std_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
         std = std + STANDARD_EPS if self.eps == "google" else (std.square() + TIMM_VARIANCE_EPS).sqrt()
-        weight = (self.weight - mean) / std
+        return (self.weight - mean) / std
+
+    def forward(self, input: FeatureMap) -> Tensor:
         padded = pad_same(input, self.kernel_size[0], self.stride[0])
-        return F.conv2d(padded, weight, stride=self.stride)
+        return F.conv2d(padded, self.filters(), stride=self.stride)
 
 
 class Bottleneck(nn.Module):
