@@ -14,6 +14,7 @@ from vitreous.inspection.recording import INPUT, Event, Recorder, tensors_in
 from vitreous.inspection.stages import Stage, build_stages
 from vitreous.model.encoder import Encoder
 
+ENTERS = "the input of "
 FLAT = 1e-6  # values that vary by less, relative to the largest, carry no information
 
 
@@ -129,5 +130,5 @@ def label(event: Event) -> str:
     if event.module is not None:
         return event.path
     if event.operation == INPUT:
-        return f"the input of {event.path}"
+        return f"{ENTERS}{event.path}"
     return f"{event.path}:{event.operation}".lstrip(":")

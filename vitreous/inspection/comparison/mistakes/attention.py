@@ -4,29 +4,59 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vitreous.inspection.comparison.mistakes.mistake import Change, Mistake, Modules, assigned, each, first_of, put
 from vitreous.model.attention import NO_POSITIONS, BlockPositions, SelfAttention
 
+Heads = Literal["moved", "reshape", "interleaved"]  # how axes move when heads are split or joined
 PARTS, AXES = "qkv", ("3", "heads", "head_dim")
 BATCH_FIRST = "Give nn.MultiheadAttention batch_first=True for batch × tokens × width"
-EQUATIONS = (  # wrong, hint, arguments of attend_wrongly
+SPLIT = "Split with reshape(batch, tokens, heads, head_dim), then transpose(1, 2)"
+JOIN = "Join with transpose(1, 2), then flatten(2)"
+EQUATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (  # wrong, hint, arguments of attend_wrongly
     ("mixes up the images: its attention runs over the batch, not over the tokens", BATCH_FIRST, {"over_batch": True}),
     ("takes the softmax over the queries", "Take it over the keys, the last axis: softmax(dim=-1)", {"axis": -2}),
     ("takes the softmax over the heads", "Take it over the keys: softmax(dim=-1)", {"axis": 1}),
     (
         "reshapes to heads without moving axes, which mixes tokens and heads",
-        "Split with reshape(batch, tokens, heads, head_dim), then transpose(1, 2)",
-        {"split": False},
+        SPLIT,
+        {"split": "reshape"},
     ),
     (
         "joins the heads without moving the axes back, which mixes tokens and heads",
-        "Join with transpose(1, 2), then flatten(2)",
-        {"join": False},
+        JOIN,
+        {"join": "reshape"},
     ),
+    (
+        "reshapes to heads and back without moving axes, which mixes tokens and heads",
+        f"{SPLIT}; {JOIN[0].lower()}{JOIN[1:]}",
+        {"split": "reshape", "join": "reshape"},
+    ),
+    (
+        "splits the width as (head_dim, heads)",
+        SPLIT,
+        {"split": "interleaved"},
+    ),
+    (
+        "joins the heads as (head_dim, heads)",
+        JOIN,
+        {"join": "interleaved"},
+    ),
+    (
+        "splits and joins the width as (head_dim, heads)",
+        f"{SPLIT}; {JOIN[0].lower()}{JOIN[1:]}",
+        {"split": "interleaved", "join": "interleaved"},
+    ),
+)
+TOGETHER = (  # wrong orders of the axes of q, k and v when one reshape is to split all of them
+    ("batch", "3", "heads", "tokens", "head_dim"),
+    ("3", "batch", "heads", "tokens", "head_dim"),
+    ("batch", "heads", "tokens", "3", "head_dim"),
 )
 
 
@@ -55,6 +85,11 @@ def attention(modules: Modules) -> Iterator[Mistake]:
         yield Mistake(f"reads the rows of the qkv weight as ({packing})", "has (3 heads head_dim)", hint, change)
     for wrong, hint, options in EQUATIONS:
         yield Mistake(wrong, "follows equations 5 to 8", hint, each(SelfAttention, partial(attend_wrongly, **options)))
+    for axes in TOGETHER:
+        wrong = f"reshapes q, k and v to ({', '.join(axes)}) without moving axes"
+        hint = "Reshape to (batch, tokens, 3, heads, head_dim), then permute(2, 0, 3, 1, 4)"
+        change = each(SelfAttention, partial(split_together, axes=axes))
+        yield Mistake(wrong, "moves them", hint, change)
 
 
 def reorder(order: Sequence[int]) -> Change:
@@ -84,15 +119,33 @@ def repack(attention: SelfAttention, order: Sequence[int]) -> None:
         put(attention.qkv, name, packed.permute(*back, *range(3, packed.ndim)).flatten(0, 2))
 
 
-def attend_wrongly(
-    attention: SelfAttention, over_batch: bool = False, axis: int = -1, split: bool = True, join: bool = True
-) -> None:
-    """Replaces attention by its equations, written out with a mistake."""
+def split_heads(x: Tensor, heads: int, how: Heads) -> Tensor:
+    """Splits "batch tokens width" to heads, "batch heads tokens head_dim" (in shape)."""
+    if how == "reshape":
+        return x.reshape(len(x), heads, x.shape[1], -1)
+    return (
+        x.unflatten(-1, (heads, -1)).transpose(1, 2) if how == "moved" else x.unflatten(-1, (-1, heads)).movedim(3, 1)
+    )
 
-    def heads_of(x: Tensor) -> Tensor:
-        if split:
-            return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        return x.reshape(len(x), attention.num_heads, x.shape[1], -1)
+
+def join_heads(x: Tensor, how: Heads) -> Tensor:
+    """Joins heads, "batch heads tokens head_dim", to "batch tokens width" (in shape)."""
+    joined = {"reshape": x, "moved": x.transpose(1, 2), "interleaved": x.movedim(1, 3)}[how]
+    return joined.reshape(len(x), x.shape[2], -1)
+
+
+def attend_wrongly(
+    attention: SelfAttention, over_batch: bool = False, axis: int = -1, split: Heads = "moved", join: Heads = "moved"
+) -> None:
+    """Replaces attention by its equations, written out with a mistake.
+
+    Args:
+        attention: to change.
+        over_batch: whether images attend to images, not tokens to tokens.
+        axis: of the softmax.
+        split: how the width becomes heads.
+        join: how heads become the width.
+    """
 
     def forward(x: Tensor, queries: Tensor | None = None, positions: BlockPositions = NO_POSITIONS) -> Tensor:
         queries = x if queries is None else queries
@@ -100,14 +153,29 @@ def attend_wrongly(
             x, queries = x.transpose(0, 1), queries.transpose(0, 1)
         width = x.shape[-1]
         weight, bias = attention.qkv.weight, attention.qkv.bias
-        q = heads_of(queries @ weight[:width].mT + bias[:width])
-        k, v = map(heads_of, (x @ weight[width:].mT + bias[width:]).chunk(2, dim=-1))
+        q = queries @ weight[:width].mT + bias[:width]
+        k, v = (x @ weight[width:].mT + bias[width:]).chunk(2, dim=-1)
+        q, k, v = (split_heads(part, attention.num_heads, split) for part in (q, k, v))
         logits = q @ k.mT / math.sqrt(q.shape[-1])
         if (added := positions.bias(q)) is not None:
             logits = logits + added
-        mixed = logits.softmax(dim=axis) @ v
-        joined = (mixed.transpose(1, 2) if join else mixed).reshape(queries.shape)
-        return attention.out(joined.transpose(0, 1) if over_batch else joined)
+        out = attention.out(join_heads(logits.softmax(dim=axis) @ v, join))
+        return out.transpose(0, 1) if over_batch else out
+
+    attention.forward = forward
+
+
+def split_together(attention: SelfAttention, axes: Sequence[str]) -> None:
+    """Splits q, k and v by one reshape to these axes."""
+    right = attention.forward
+
+    def forward(x: Tensor, queries: Tensor | None = None, positions: BlockPositions = NO_POSITIONS) -> Tensor:
+        if queries is not None:
+            return right(x, queries, positions)
+        sizes = {"batch": x.shape[0], "tokens": x.shape[1], "3": 3, "heads": attention.num_heads, "head_dim": -1}
+        parts = attention.qkv(x).reshape([sizes[axis] for axis in axes])
+        q, k, v = parts.unbind(axes.index("3"))
+        return attention.out(join_heads(F.scaled_dot_product_attention(q, k, v, positions.bias(q)), "moved"))
 
     attention.forward = forward
 
