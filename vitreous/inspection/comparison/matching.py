@@ -39,8 +39,8 @@ class Value:
         x = tensor.double() if tensor.device.type != "mps" else tensor.float()
         self.marks = torch.stack([x.min(), x.max(), x.mean(), x.square().mean().sqrt()]).tolist()
         self.size = max(abs(self.marks[0]), abs(self.marks[1]))
-        first = tensor[:1] if tensor.ndim else tensor
-        self.constant = self.size == 0 or (len(first) < len(tensor) and bool((tensor == first).all()))
+        several = tensor.ndim > 0 and len(tensor) > 1
+        self.constant = self.size == 0 or (several and bool((tensor == tensor[:1]).all()))
 
     def may_equal(self, other: "Value", tolerance: float) -> bool:
         """A quick check whether `other` may have these values in some order."""
@@ -60,6 +60,8 @@ def same(reference: Value, other: Value, tolerance: float) -> Error | None:
 
 def error_of(reference: Tensor, other: Tensor) -> Error:
     """The error of a tensor of the same shape; infinite where only one of the two is finite."""
+    if not reference.is_floating_point():  # a mask, or numbers of tokens
+        reference = reference.float()
     difference = (reference - other.to(reference)).abs()
     equal = reference == other.to(reference)  # infinities too
     absolute = difference.masked_fill(equal, 0).nan_to_num(torch.inf, posinf=torch.inf).max().item()

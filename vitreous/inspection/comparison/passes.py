@@ -59,11 +59,13 @@ def first_tensor(result: Any, model: nn.Module) -> Tensor:
     """The first tensor of what a model returned.
 
     Raises:
-        ValueError: it returned none.
+        ValueError: it returned none, or an empty one.
     """
     tensor = next(tensors_in(result), None)
     if tensor is None:
         raise ValueError(f"{type(model).__name__} returned no tensor but {type(result).__name__}")
+    if not tensor.numel():
+        raise ValueError(f"{type(model).__name__} returned an empty tensor, of shape {tuple(tensor.shape)}")
     return tensor
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitreous.inspection.comparison.mistakes.mistake import Change, Mistake, Modules, assigned, each, first_of, put
-from vitreous.model.attention import NO_POSITIONS, BlockPositions, SelfAttention
+from vitreous.model.attention import NO_POSITIONS, QKV, BlockPositions, SelfAttention
 
 Heads = Literal["moved", "reshape", "interleaved"]  # how axes move when heads are split or joined
 PARTS, AXES = "qkv", ("3", "heads", "head_dim")
@@ -76,7 +76,7 @@ def attention(modules: Modules) -> Iterator[Mistake]:
         ("does not divide q kᵀ by √D_h", head_dim**0.5),
         ("divides q kᵀ by √D, the full width", (head_dim / width) ** 0.5),
     ):
-        change = each(SelfAttention, partial(scale_queries, factor=factor))
+        change = each(SelfAttention, partial(attend_wrongly, factor=factor))
         yield Mistake(wrong, "does", "Divide by math.sqrt(head_dim), before the softmax", change)
     for order in itertools.islice(itertools.permutations(range(3)), 1, None):
         packing = " ".join(AXES[i] for i in order)
@@ -96,25 +96,28 @@ def reorder(order: Sequence[int]) -> Change:
     """Takes the parts of the joint weight in another order."""
 
     def change(attention: SelfAttention) -> None:
-        for name, tensor in attention.qkv.named_parameters():
+        for name, tensor in stacked_parameters(attention.qkv).items():
             parts = tensor.chunk(3)
             put(attention.qkv, name, torch.cat([parts[i] for i in order]))
 
     return each(SelfAttention, change)
 
 
-def scale_queries(attention: SelfAttention, factor: float) -> None:
-    """Multiplies q, and so q kᵀ."""
-    for name, tensor in attention.qkv.named_parameters():
-        q, k, v = tensor.chunk(3)
-        put(attention.qkv, name, torch.cat([q * factor, k, v]))
+def stacked_parameters(qkv: nn.Linear) -> dict[str, Tensor]:
+    """The weight and the bias of q, k and v; a bias without k's is first given zeros for it."""
+    if isinstance(qkv, QKV) and qkv.kind == "no_key":
+        whole = qkv.whole_bias()
+        assert whole is not None
+        put(qkv, "bias", whole)
+        qkv.kind = "all"
+    return dict(qkv.named_parameters())
 
 
 def repack(attention: SelfAttention, order: Sequence[int]) -> None:
     """Reorders the rows of the joint weight as if they had been packed in another nesting."""
     sizes = (3, attention.num_heads, attention.out.in_features // attention.num_heads)
     back = sorted(range(3), key=lambda i: order[i])
-    for name, tensor in attention.qkv.named_parameters():
+    for name, tensor in stacked_parameters(attention.qkv).items():
         packed = tensor.unflatten(0, [sizes[i] for i in order])
         put(attention.qkv, name, packed.permute(*back, *range(3, packed.ndim)).flatten(0, 2))
 
@@ -135,33 +138,35 @@ def join_heads(x: Tensor, how: Heads) -> Tensor:
 
 
 def attend_wrongly(
-    attention: SelfAttention, over_batch: bool = False, axis: int = -1, split: Heads = "moved", join: Heads = "moved"
+    attention: SelfAttention,
+    over_batch: bool = False,
+    factor: float = 1.0,
+    axis: int = -1,
+    split: Heads = "moved",
+    join: Heads = "moved",
 ) -> None:
     """Replaces attention by its equations, written out with a mistake.
 
     Args:
         attention: to change.
         over_batch: whether images attend to images, not tokens to tokens.
+        factor: of the logits.
         axis: of the softmax.
         split: how the width becomes heads.
         join: how heads become the width.
     """
 
     def forward(x: Tensor, queries: Tensor | None = None, positions: BlockPositions = NO_POSITIONS) -> Tensor:
-        queries = x if queries is None else queries
-        if over_batch:
-            x, queries = x.transpose(0, 1), queries.transpose(0, 1)
-        width = x.shape[-1]
-        weight, bias = attention.qkv.weight, attention.qkv.bias
-        q = queries @ weight[:width].mT + bias[:width]
-        k, v = (x @ weight[width:].mT + bias[width:]).chunk(2, dim=-1)
-        q, k, v = (split_heads(part, attention.num_heads, split) for part in (q, k, v))
-        logits = q @ k.mT / math.sqrt(q.shape[-1])
+        swapped = over_batch and queries is None
+        x = x.transpose(0, 1) if swapped else x
+        q, k, v = attention.project(x, queries, positions)
+        logits = factor * (q @ k.mT) / math.sqrt(q.shape[-1])
         if (added := positions.bias(q)) is not None:
             logits = logits + added
-        out = attention.out(join_heads(logits.softmax(dim=axis) @ v, join))
-        return out.transpose(0, 1) if over_batch else out
+        out = attention.out(attention.norm(join_heads(logits.softmax(dim=axis) @ v, join)))
+        return out.transpose(0, 1) if swapped else out
 
+    attention._split_heads = lambda x: split_heads(x, attention.num_heads, split)
     attention.forward = forward
 
 
@@ -175,7 +180,11 @@ def split_together(attention: SelfAttention, axes: Sequence[str]) -> None:
         sizes = {"batch": x.shape[0], "tokens": x.shape[1], "3": 3, "heads": attention.num_heads, "head_dim": -1}
         parts = attention.qkv(x).reshape([sizes[axis] for axis in axes])
         q, k, v = parts.unbind(axes.index("3"))
-        return attention.out(join_heads(F.scaled_dot_product_attention(q, k, v, positions.bias(q)), "moved"))
+        if attention.normed == "head":
+            q, k = attention.query_norm(q), attention.key_norm(k)
+        q, k = positions.rotate(q, k)
+        heads = F.scaled_dot_product_attention(q, k, v, positions.bias(q))
+        return attention.out(attention.norm(join_heads(heads, "moved")))
 
     attention.forward = forward
 

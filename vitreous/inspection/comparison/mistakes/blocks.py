@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitreous.inspection.comparison.mistakes.mistake import Mistake, Modules, assigned, each, first_of, together
 from vitreous.model.attention import NO_POSITIONS, BlockPositions, SelfAttention
-from vitreous.model.encoder import Encoder, EncoderBlock
+from vitreous.model.encoder import Encoder, EncoderBlock, PostNormBlock
 from vitreous.model.mlp import MLP, SwiGLU
 
 FIRST, SECOND = "x = x + attention(norm1(x))", "x = x + mlp(norm2(x))"
@@ -34,20 +34,37 @@ OWN_NORM = "Give each its own: self.norm1, self.norm2 = nn.LayerNorm(width), nn.
 
 def blocks(modules: Modules) -> Iterator[Mistake]:
     """Mistakes in the blocks and around them."""
-    if first_of(EncoderBlock, modules):
-        for wrong, hint, options in BLOCKS:
-            change = each(EncoderBlock, partial(rebuild, **options))
-            yield Mistake(wrong, "follows equations 2 and 3", hint, change)
-        post_norm = each(EncoderBlock, partial(rebuild, **BLOCKS[0][2]))
-        wrong, hint = "normalizes after each sum (post-norm), and has no final norm", f"{BLOCKS[0][1]}; and at the end"
-        bare = together(post_norm, assigned(Encoder, norm=nn.Identity()))
-        yield Mistake(wrong, "follows equations 2 to 4", hint, bare)
+    if first_of(PostNormBlock, modules):
+        wrong, hint = "normalizes before each branch (pre-norm)", "Write x = x + norm1(attention(x))"
+        change = each(PostNormBlock, partial(run_as, kind=EncoderBlock))
+        yield Mistake(wrong, "normalizes after it", hint, change)
+    elif first_of(EncoderBlock, modules):
+        yield from pre_norm_blocks()
     yield from skips_inside(modules)
     encoder = first_of(Encoder, modules)
     for name, where in (("norm", "after the last block"), ("pre_norm", "before the first block")):
-        if encoder is not None and not isinstance(getattr(encoder, name), nn.Identity):
+        if encoder and not isinstance(getattr(encoder, name), nn.Identity):
             change = assigned(Encoder, **{name: nn.Identity()})
             yield Mistake(f"has no norm {where}", "has one", f"Add a layer norm {where}", change)
+
+
+def pre_norm_blocks() -> Iterator[Mistake]:
+    """Mistakes in blocks that normalize first, as the paper's."""
+    for wrong, hint, options in BLOCKS:
+        change = each(EncoderBlock, partial(rebuild, **options))
+        yield Mistake(wrong, "follows equations 2 and 3", hint, change)
+    post_norm = each(EncoderBlock, partial(rebuild, **BLOCKS[0][2]))
+    wrong, hint = "normalizes after each sum (post-norm), and has no final norm", f"{BLOCKS[0][1]}; and at the end"
+    bare = together(post_norm, assigned(Encoder, norm=nn.Identity()))
+    yield Mistake(wrong, "follows equations 2 to 4", hint, bare)
+    wrong, hint = "normalizes after each branch, before the sum", f"Normalize first: {BOTH}"
+    change = each(EncoderBlock, partial(run_as, kind=PostNormBlock))
+    yield Mistake(wrong, "follows equations 2 and 3", hint, change)
+
+
+def run_as(block: EncoderBlock, kind: type[EncoderBlock]) -> None:
+    """Gives a block the forward of another kind of block."""
+    block.forward = partial(kind.forward, block)
 
 
 def skips_inside(modules: Modules) -> Iterator[Mistake]:

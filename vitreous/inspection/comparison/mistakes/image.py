@@ -62,7 +62,7 @@ def read_by_column(embedding: PatchEmbedding) -> None:
 
     def forward(images: Tensor) -> Tensor:
         x = embedding.projection(embedding.patches(images))
-        return x.unflatten(1, embedding.grid(images)).transpose(1, 2).flatten(1, 2)
+        return embedding.norm(x.unflatten(1, embedding.grid(images)).transpose(1, 2).flatten(1, 2))
 
     embedding.forward = forward
 
@@ -71,7 +71,8 @@ def reshape_only(embedding: PatchEmbedding) -> None:
     """Cuts the image's memory into pieces of a patch's length."""
 
     def forward(images: Tensor) -> Tensor:
-        return embedding.projection(images.reshape(len(images), -1, embedding.projection.in_features))
+        patches = images.reshape(len(images), -1, embedding.projection.in_features)
+        return embedding.norm(embedding.projection(patches))
 
     embedding.forward = forward
 
@@ -81,7 +82,7 @@ def reshape_map(embedding: PatchEmbedding) -> None:
 
     def forward(images: Tensor) -> Tensor:
         x = embedding.projection(embedding.patches(images))
-        return x.mT.reshape(x.shape)
+        return embedding.norm(x.mT.reshape(x.shape))
 
     embedding.forward = forward
 
@@ -98,6 +99,11 @@ def tokens(modules: Modules) -> Iterator[Mistake]:
             yield Mistake(f"puts the class token after the patches, {reads}", "puts it first", hint, change)
         change = assigned(Head, pooling=TokenPooling(-1))
         yield Mistake("reads the last token, which is a patch", "reads the class token", "Read x[:, 0]", change)
+    if model.rotary is not None:
+        hint = "Rotate the queries and keys of the patches by their positions, in every block"
+        yield Mistake("does not rotate q and k", "does (RoPE)", hint, assigned(VisionTransformer, rotary=None))
+    if type(known) is PositionEmbedding:  # it adds nothing
+        return
     if known.site == "stem":
         change = each(PositionEmbedding, partial(add_positions, to_patches=False))
         yield Mistake("adds no positions", "follows equation 1", "Add position_embedding to the tokens", change)
@@ -158,7 +164,7 @@ def pooling(modules: Modules) -> Iterator[Mistake]:
     others: dict[str, nn.Module] = {"the mean of all tokens": MeanPooling(0), "the first token": ClassTokenPooling()}
     if prefix:
         others = {"the mean of the patches": MeanPooling(prefix)} | others
-    mean = isinstance(known.pooling, MeanPooling)
+    mean = type(known.pooling) is MeanPooling
     has = "the mean of the patches" if mean else "its own pooling"
     has = "the class token" if isinstance(known.pooling, ClassTokenPooling) else has
     changes = {
