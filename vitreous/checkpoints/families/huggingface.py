@@ -130,6 +130,8 @@ class HuggingFace(Family):
     title = "transformers"
     has_json = True
     required_keys = DISK.required_keys
+    patch_keys = (f"{DISK.patch}.weight", f"{TOWER.patch}.weight")
+    bodies = tuple(dict.fromkeys(BODIES.values()))
     drops: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(text_model\.|text_projection\.|logit_scale$|logit_bias$)", "the text tower"),
         (r"(.*\.)?position_ids$", "position indices"),
