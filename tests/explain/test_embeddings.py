@@ -7,7 +7,8 @@ from tests.model.models import SWITCHES, images_for, small_model
 from vitreous.explain.embeddings import embedding_filters, patch_colors, position_similarity
 from vitreous.support.errors import InputError
 
-WITHOUT_TABLE = [s for s, changes in SWITCHES.items() if changes.get("position_embedding") in {"none", "relative"}]
+KINDS_WITHOUT_TABLE = {"none", "relative", "relative_bias"}
+WITHOUT_TABLE = [s for s, changes in SWITCHES.items() if changes.get("position_embedding") in KINDS_WITHOUT_TABLE]
 
 
 @pytest.mark.parametrize("switch", [s for s in SWITCHES if s not in WITHOUT_TABLE])

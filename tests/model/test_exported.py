@@ -21,6 +21,11 @@ MODELS: dict[str, dict[str, object]] = {
     "sincos, every layer": {"position_embedding": "sincos_2d", "position_site": "every_layer"},
     "relative": {"position_embedding": "relative", "position_site": "every_layer"},
     "relative, shared": {"position_embedding": "relative", "position_site": "shared"},
+    "relative biases": {"position_embedding": "relative_bias", "position_site": "every_layer"},
+    "class token and mean": {"pooling": "class_token_and_mean"},
+    "rotary, centered": {"position_embedding": "none", "rotary": "dinov3"},
+    "rotary, scaled": NO_CLASS | {"position_embedding": "none", "rotary": "eva02", "rotary_grid": [3, 5]},
+    "rotary, mixed": {"rotary": "mixed"},
 }
 ONE_SIZE: dict[str, dict[str, object]] = {
     "learned, offset": {"position_resampling": "bicubic_offset"},  # at its own size it must not be resampled

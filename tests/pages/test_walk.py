@@ -94,7 +94,7 @@ def test_every_model_has_a_page(switch, flower):
     assert expected <= set(reader.ids)
     assert ("stem" in reader.ids) == (c.stem_blocks is not None)
     assert ("prefix" in reader.ids) == (c.prefix_tokens > 0)
-    assert ("norm" in reader.ids) == (not c.norm_after_pooling)
+    assert ("norm" in reader.ids) == (c.final_norm and not c.norm_after_pooling)
     assert len(reader.ids) == len(set(reader.ids))
     assert {link[1:] for link in reader.links if link.startswith("#")} <= set(reader.ids)
     assert "the <small> one" in reader.text  # escaped
