@@ -224,7 +224,7 @@ class SinCos2DPosition(PositionEmbedding):
 
     def table(self, grid: Grid, layer: int = 0, device: torch.device | None = None) -> Table:
         """Returns the table on that device, and caches the last one."""
-        if torch.compiler.is_compiling():  # the compiled graph computes it itself
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # the graph computes it itself
             return self._with_prefix(sincos_2d(grid, self.width, self.exponent, device))
         if self._cached is None or self._cached[0] != (grid, device):
             table = self._with_prefix(sincos_2d(grid, self.width, self.exponent, device))
