@@ -12,7 +12,7 @@ from tests.checkpoints.families.test_huggingface import saved, tower
 from tests.checkpoints.peers import EQUAL, is_varied
 from tests.model.models import small_model
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.families.huggingface import HuggingFace
+from vitreous.checkpoints.families.huggingface.family import HuggingFace
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
