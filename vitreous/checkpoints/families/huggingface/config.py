@@ -19,12 +19,12 @@ from vitreous.support.errors import InputError
 def vision_part(config_json: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The model_type and the fields of a config.json's image model."""
     model = str(config_json.get("model_type", ""))
-    config = dict(config_json)
+    model, config = TOWERS.get(model, model), dict(config_json)
     if isinstance(config_json.get("vision_config"), dict):
         config = dict(config_json["vision_config"])
         older = config_json.get("vision_config_dict")  # overrides the other
         config |= older if isinstance(older, dict) else {}
-        model = str(config.get("model_type", TOWERS.get(model, model)))
+        model = str(config.get("model_type", model))
     return CLIP if model in CLIP_ALIKE else model, config
 
 
@@ -64,7 +64,7 @@ def fields_of(config_json: Mapping[str, Any]) -> dict[str, Any]:
 def _check_values(model: str, config: Mapping[str, Any]) -> None:
     """Raises InputError for a field whose value makes a model that vitreous cannot compute."""
     flat = {**config, **(config["rope_parameters"] if isinstance(config.get("rope_parameters"), dict) else {})}
-    for name, valid in (KINDS[model].required | {"pooler_act": ("tanh",)}).items():
+    for name, valid in {**KINDS[model].required, "pooler_act": ("tanh",)}.items():
         if name in flat and flat[name] not in valid:
             hint = f"only {' or '.join(map(str, valid))} is supported"
             raise InputError(f"config.json has {name} {flat[name]!r}", hint)
@@ -87,7 +87,7 @@ def _gelu(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def _siglip2_size(config: Mapping[str, Any]) -> Any:
     """The size of the image whose plain grid has as many patches as the table of positions; None if there is none."""
     patches, patch = config.get("num_patches"), config.get("patch_size")
-    if not (is_integer(patches) and is_integer(patch)):
+    if not isinstance(patches, int) or not isinstance(patch, int):
         return None
     side = round(max(patches, 0) ** 0.5)
     return side * patch if side**2 == patches else None

@@ -36,7 +36,8 @@ class Kind:
         required: fields of a config.json that must have one of these values.
         square: whether positions for a grid that is not square are wrong in transformers' own code.
         mask_token: whether its files have a mask token.
-        holds: the models exported as this kind; None if another kind holds them.
+        holds: the models exported as this kind.
+        written: whether any are; the models of some kinds are exported as another, which computes the same.
     """
 
     title: str
@@ -49,7 +50,8 @@ class Kind:
     required: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     square: bool = False
     mask_token: bool = False
-    holds: Holds | None = None
+    holds: Holds = Holds()
+    written: bool = True
 
 
 def _defaults(act: str, eps: float, **others: Any) -> dict[str, Any]:
@@ -195,10 +197,10 @@ KINDS = {
             rectangles=(False,),
         ),
     ),
-    MAE: replace(_VIT, title="MAE", holds=None),
-    MSN: replace(_VIT, title="MSN", defaults=_defaults("gelu", 1e-6), holds=None),
+    MAE: replace(_VIT, title="MAE", written=False),
+    MSN: replace(_VIT, title="MSN", defaults=_defaults("gelu", 1e-6), written=False),
     SIGLIP2: replace(
-        _SIGLIP, title="SigLIP 2", resampling="bilinear_antialias", processor="Siglip2", square=True, holds=None
+        _SIGLIP, title="SigLIP 2", resampling="bilinear_antialias", processor="Siglip2", square=True, written=False
     ),
 }
 
@@ -206,18 +208,17 @@ KINDS = {
 def kind_for(c: ViTConfig) -> str:
     """The model_type that a config is exported as: one that holds it, with its own GELU if possible, or the nearest."""
 
-    def distance(kind: str) -> tuple[int, bool]:
+    def distance(kind: str) -> tuple[int, bool, bool]:
         gelu = GELUS.get(KINDS[kind].defaults["hidden_act"], c.gelu)
-        return len(unsupported_by(kind, c)), gelu != c.gelu
+        return len(unsupported_by(kind, c)), c.pre_norm not in KINDS[kind].holds.pre_norm, gelu != c.gelu
 
-    return min((kind for kind in KINDS if KINDS[kind].holds is not None), key=distance)
+    return min((kind for kind in KINDS if KINDS[kind].written), key=distance)
 
 
 def unsupported_by(kind: str, c: ViTConfig) -> list[str]:
     """Names the parts of a model that a kind cannot hold."""
-    holds, classes = KINDS[kind].holds, c.num_classes > 0
-    unsupported = [] if holds is None else holds.unsupported(c)
-    return unsupported + [why for why, applies in _combinations(kind, c, classes) if applies]
+    unsupported = KINDS[kind].holds.unsupported(c)
+    return unsupported + [why for why, applies in _combinations(kind, c, c.num_classes > 0) if applies]
 
 
 def _combinations(kind: str, c: ViTConfig, classes: bool) -> list[tuple[str, bool]]:

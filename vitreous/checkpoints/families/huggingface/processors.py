@@ -49,7 +49,7 @@ def preprocessing_of(config_json: Mapping[str, Any], preprocessor_json: Mapping[
     model, _ = vision_part(config_json)
     if kind and kind not in PROCESSORS:
         hint = "remove it to use the default, or convert it to a ViTImageProcessor"
-        raise InputError(f"{PREPROCESSOR} is of an {kind}ImageProcessor, which vitreous does not support", hint)
+        raise InputError(f"{PREPROCESSOR} is of a {kind}ImageProcessor, which vitreous does not support", hint)
     kind = kind or (KINDS[model].processor if model in KINDS else "ViT")
     values = PROCESSORS[kind] | {name: value for name, value in preprocessor_json.items() if value is not None}
     try:

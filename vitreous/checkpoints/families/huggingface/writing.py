@@ -46,7 +46,7 @@ def naming_of(c: ViTConfig) -> HuggingFaceNaming:
         positioned=positioned,
         mask_shape=(*axes, c.width) if c.mask_token or kind in ALWAYS_MASKED else None,
         register_key=kind in ALWAYS_MASKED,
-        after=c.norm_after_pooling and c.final_norm,
+        after=kind == BEIT and c.pooling == "mean",
         unused_norm=kind == CLIP,
     )
 
