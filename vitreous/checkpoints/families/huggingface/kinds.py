@@ -50,7 +50,7 @@ class Kind:
     required: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     square: bool = False
     mask_token: bool = False
-    holds: Holds = Holds()
+    holds: Holds = field(default_factory=Holds)
     written: bool = True
 
 

@@ -53,6 +53,7 @@ class Holds:
     dense_bias: tuple[bool, ...] = (True,)
     rotary: tuple[str, ...] = ("none",)
     rotary_grid: tuple[bool, ...] = (False,)
+    stem_eps: tuple[str, ...] = ("google",)
     pooling_sizes: tuple[bool, ...] = (False,)  # attention pooling with sizes of its own
 
     def unsupported(self, c: ViTConfig) -> list[str]:
@@ -96,6 +97,7 @@ class Holds:
             "mlp_inner_norm": _part(c.mlp_inner_norm, "a norm inside the MLP"),
             "dense_bias": _part(c.dense_bias, "biases after attention and in the MLP"),
             "rotary": (c.rotary, "no rotary positions" if c.rotary == "none" else f"{c.rotary} rotary positions"),
+            "stem_eps": (c.stem_eps if c.stem_blocks is not None else None, f"{c.stem_eps}'s epsilons in the stem"),
             "rotary_grid": _part(c.rotary_grid is not None, "rotary positions scaled to a grid"),
             "pooling_sizes": _part(
                 c.pooling == "attention" and (c.pooling_heads, c.pooling_mlp_dim) != (None, None),
