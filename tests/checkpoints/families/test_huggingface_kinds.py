@@ -110,6 +110,7 @@ CASES = {
         single("DINOv3ViTModel", "DINOv3ViT", num_register_tokens=2, **SILU, **UNBIASED), "DINOv3ViTModel"
     ),
     "CLIP, classes": Case(tower("CLIPForImageClassification", "CLIP"), "CLIPForImageClassification"),
+    "MLCD": Case(single("MLCDVisionModel", "MLCDVision"), "MLCDVisionModel"),
     "MetaCLIP 2": Case(single("MetaClip2VisionModel", "MetaClip2Vision"), "CLIPVisionModel"),
     "SigLIP 2": Case(single("Siglip2VisionModel", "Siglip2Vision", num_patches=16), "SiglipVisionModel"),
     "SigLIP 2, classes": Case(
@@ -291,6 +292,10 @@ def test_aimv2_head_is_computed_but_not_exported(tmp_path):
         ),
         (single("Dinov2Model", "Dinov2", image_size=[16, 64]), "reads its positions as a square"),
         (single("Aimv2VisionModel", "Aimv2Vision", hidden_act="gelu"), "hidden_act 'gelu'"),
+        (
+            single("MLCDVisionModel", "MLCDVision", rope_parameters={"rope_theta": 100.0, "rope_type": "axial"}),
+            "rope_theta 100.0",
+        ),
         (single("PixioModel", "Pixio"), "model_type 'pixio', which vitreous does not support"),
         (single("YolosModel", "Yolos", image_size=[32, 32]), "model_type 'yolos', which vitreous does not support"),
     ],

@@ -178,6 +178,20 @@ KINDS = {
             rectangles=(False,),
         ),
     ),
+    MLCD: Kind(
+        *("MLCD", "MLCDVision", "vision_model.", "tower"),
+        _defaults("gelu", 1e-5, num_attention_heads=16, image_size=336),
+        processor="CLIP",
+        required={"rope_theta": (10000.0,), "rope_type": ("axial",), "num_key_value_groups": (1,)},
+        holds=replace(
+            _CLIP.holds,
+            pooling=("class_token",),
+            final_norm=(True,),
+            positions=("none",),
+            rotary=("mlcd",),
+            classifier=WITHOUT_CLASSES,
+        ),
+    ),
     AIMV2: Kind(
         *("AIMv2", "Aimv2Vision", "vision_model.", "aimv2"),
         {"hidden_act": "silu", "rms_norm_eps": 1e-5, "num_attention_heads": 8, "image_size": 224},

@@ -216,8 +216,7 @@ def _read_tokens(inner: Shapes, names: Names, reading: Reading, kind: str) -> No
         is_read = "distillation_classifier.weight" in inner or not (fields["num_classes"] or fields["hidden_dim"])
         fields["distillation_token"], fields["registers"] = extra and is_read, int(extra and not is_read)
     fields["position_resampling"] = KINDS[kind].resampling
-    if kind == DINOV3:
-        fields["rotary"] = "dinov3"
+    fields["rotary"] = {DINOV3: "dinov3", MLCD: "mlcd"}.get(kind, "none")
     tables = [key for key in (names.in_block(0, names.block_biases), names.shared_biases) if key in inner]
     if names.positions is not None and names.positions in inner:
         if tables:
@@ -227,7 +226,7 @@ def _read_tokens(inner: Shapes, names: Names, reading: Reading, kind: str) -> No
         reading.guess_image_size(length - fields["class_token"] - extra, fields["patch_size"])
     elif tables:
         _read_biases(inner, names, tables, reading)
-    elif kind in (BEIT, DATA2VEC, INTERNVL, AIMV2, DINOV3):
+    elif kind in (BEIT, DATA2VEC, INTERNVL, AIMV2, DINOV3, MLCD):
         fields["position_embedding"] = "none"
         if kind == AIMV2:
             fields["position_embedding"], fields["sincos_exponent"] = "sincos_2d", "mae"

@@ -89,7 +89,9 @@ def _embedding_rules(c: ViTConfig, naming: HuggingFaceNaming) -> Iterator[Rule]:
 
 
 def _position_rules(c: ViTConfig, names: Names) -> Iterator[Rule]:
-    """Relative positions."""
+    """Relative positions, and the angles of MLCD's class token."""
+    if c.rotary == "mlcd":
+        yield rule("rotary.class_angles", "class_pos_emb")
     if c.position_embedding != "relative_bias":
         return
     if c.position_site == "shared":

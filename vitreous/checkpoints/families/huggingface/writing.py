@@ -16,6 +16,7 @@ from vitreous.checkpoints.families.huggingface.kinds import (
     GELUS,
     INTERNVL,
     KINDS,
+    MLCD,
     SIGLIP,
     VIT,
     kind_for,
@@ -34,7 +35,7 @@ ACTS = {gelu: name for name, gelu in reversed(GELUS.items())}
 def naming_of(c: ViTConfig) -> HuggingFaceNaming:
     """How transformers itself names the keys of a model."""
     kind = kind_for(c)
-    positioned = kind != DINOV3
+    positioned = kind not in (DINOV3, MLCD)
     if kind in OPTIONAL_TABLE:
         positioned = c.position_embedding not in ("none", "relative_bias")
     elif kind == AIMV2:
@@ -110,6 +111,8 @@ def _own_fields(kind: str, c: ViTConfig) -> dict[str, Any]:
             "use_qk_norm": c.query_key_norm == "width",
             "attention_bias": biased,
         }
+    if kind == MLCD:
+        return {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "axial"}}
     if kind == AIMV2:
         biases = {"qkv_bias": biased, "mlp_bias": c.dense_bias}
         return {
