@@ -231,7 +231,7 @@ def _read_tokens(inner: Shapes, names: Names, reading: Reading, kind: str) -> No
         if kind == AIMV2:
             fields["position_embedding"], fields["sincos_exponent"] = "sincos_2d", "mae"
         size = tuple(max(1, 224 // side) * side for side in fields["patch_size"])
-        reading.guess("image_size", size, "there is no table of positions")
+        reading.guess("image_size", size, "the file has no positions")
     else:
         raise InputError(f"the file's key {names.positions!r} is missing", "download the file again")
     _check_grid(reading, kind)
