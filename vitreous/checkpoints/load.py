@@ -83,7 +83,7 @@ def locate(source: str | Path) -> Located:
 def _choose_family(tensors: Part, located: Located, requested: str | None) -> Family:
     """The requested family, that of the remote name, or the one that the keys match. Raises InputError for a misfit."""
     if requested is None and located.family is None:
-        return recognize(tensors.shapes, located.source)
+        return recognize(tensors.shapes, located.source, lambda: located.json_files()[0])
     family = family_named(requested or located.family or "")
     if missing := family.missing_keys(tensors.shapes):
         hint = "leave out the family" if requested else "choose another name (vitreous list models), or set the family"
