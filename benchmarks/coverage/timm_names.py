@@ -189,8 +189,7 @@ def outputs(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 def like(model: VisionTransformer, images: Tensor, expected: Tensor) -> Tensor:
     """Our outputs of the same kind: all tokens if timm returns them, else logits or features."""
     if expected.ndim == 3:
-        positions = model.position_embedding.for_blocks(model.grid(images))
-        return model.encoder(model.embed(images), positions)
+        return model.encoder(model.embed(images), model.positions(model.grid(images)))
     return model(images)
 
 
