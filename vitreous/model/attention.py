@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vitreous.model import initialization
 from vitreous.model.config import PAPER, BlockOptions, QKVBias, check_heads
 from vitreous.model.norm import norm
-from vitreous.model.shapes import AttentionMap, Heads, Queries, QueryHeads, Tokens
+from vitreous.model.shapes import AttentionBias, AttentionMap, Heads, Queries, QueryHeads, Tokens
 
 
 class BlockPositions:
@@ -26,7 +26,7 @@ class BlockPositions:
         """Rotates queries and keys by their positions; the queries are the first tokens."""
         return q, k
 
-    def bias(self, q: QueryHeads) -> AttentionMap | None:
+    def bias(self, q: QueryHeads) -> AttentionBias | None:
         """Computes what is added to the attention logits q kᵀ / √D_h; None for nothing."""
         return None
 

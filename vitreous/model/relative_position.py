@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vitreous.model import initialization
 from vitreous.model.config import PositionSite, Resampling, check_heads
 from vitreous.model.position_embedding import PositionEmbedding, resample_grid
-from vitreous.model.shapes import AttentionMap, Grid, QueryHeads
+from vitreous.model.shapes import AttentionBias, Grid, QueryHeads
 from vitreous.support.errors import InputError
 
 
@@ -77,7 +77,7 @@ class RelativePosition(PositionEmbedding):
         place = torch.arange(patches, device=device)
         return around_prefix(place[:, None] - place + patches - 1, self.prefix_tokens, 2 * patches - 1)
 
-    def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionMap:
+    def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionBias:
         """Computes q rᵀ / √D_h for every pair; the queries are the first tokens."""
         offsets = 2 * grid[0] * grid[1] - 1
         keys = self.offset_keys[layer]
@@ -123,7 +123,7 @@ class RelativeBias(PositionEmbedding):
     def reset_parameters(self) -> None:
         initialization.zeros_(self.biases)
 
-    def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionMap:
+    def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionBias:
         """Returns the numbers of every pair; the queries are the first tokens."""
         (rows, columns), table = grid, self.resampled(self.biases[layer], grid, self.resampling)
         row, column = (torch.arange(n, device=q.device) for n in grid)
