@@ -73,10 +73,12 @@ def refusals(outcomes: Sequence[Outcome]) -> str:
 
 
 def remarks(outcomes: Sequence[Outcome]) -> str:
-    """What was not tested as published, or not exported back as it was."""
-    lines = [f"{outcome.name}: {outcome.note}" for outcome in outcomes if outcome.note]
+    """What was not tested as published, and what was not exported back, one line each."""
+    lines = [f"{outcome.name}: {outcome.note}" for outcome in outcomes if outcome.note and outcome.back == "equal"]
     lines += [
-        f"{outcome.name}: its export is {outcome.back}" for outcome in outcomes if outcome.back not in (None, "equal")
+        f"{outcome.name}: its export is {outcome.back}: {outcome.note}"
+        for outcome in outcomes
+        if outcome.back not in (None, "equal")
     ]
     return "\n".join(lines)
 

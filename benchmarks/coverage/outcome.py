@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError
+
 TOLERANCE = 1e-5  # of the largest difference, relative to the largest output
 VARIED = 0.05  # outputs of different images differ by at least this much, relative to the largest output
 BATCH = 2
@@ -73,6 +76,14 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return largest / scale if math.isfinite(largest) else math.inf
 
 
+@torch.no_grad()
+def ours(model: VisionTransformer, images: Tensor, *, tokens: bool) -> Tensor:
+    """All tokens after the final norm, or else logits, or features if the model has no classifier."""
+    if tokens:
+        return model.encoder(model.embed(images), model.positions(model.grid(images)))
+    return model(images)
+
+
 def one_line(error: Exception) -> str:
     """The first line of an exception, with its type unless it is one for users."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
@@ -80,8 +91,6 @@ def one_line(error: Exception) -> str:
 
 def judged(name: str, call: Callable[[], Outcome]) -> Outcome:
     """The outcome of a comparison; an exception is one too."""
-    from vitreous.support.errors import InputError
-
     try:
         return call()
     except InputError as error:

@@ -15,7 +15,17 @@ from timm.models import get_pretrained_cfg
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
-from benchmarks.coverage.outcome import FOLDER, TOLERANCE, Outcome, difference, fill, judged, random_images
+from benchmarks.coverage.outcome import (
+    FOLDER,
+    TOLERANCE,
+    Outcome,
+    Result,
+    difference,
+    fill,
+    judged,
+    ours,
+    random_images,
+)
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.recognize import recognize
 from vitreous.checkpoints.families.shared.family import Family
@@ -24,7 +34,6 @@ from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
-from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 
 # timm's ViTs whose names do not begin with vit_ are published under these.
@@ -103,10 +112,11 @@ def compare(name: str) -> Outcome:
             return Outcome(name, "different", why)
         images = random_images(size)
         expected = outputs(theirs, images)
-        largest = difference(like(stored.model.eval(), images, expected), expected)
+        largest = difference(ours(stored.model.eval(), images, tokens=expected.ndim == 3), expected)
         if largest > TOLERANCE:
             return Outcome(name, "different", f"outputs differ by {largest:.1e}", largest, note=note)
-        return Outcome(name, "equal", "", largest, exported_back(stored, images, expected), note)
+        back, why = exported_back(stored, images, expected)
+        return Outcome(name, "equal", "", largest, back, "; ".join(filter(None, (note, why))))
 
 
 def published_config(model: nn.Module) -> dict[str, Any]:
@@ -185,24 +195,17 @@ def outputs(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return model(images)
 
 
-@torch.no_grad()
-def like(model: VisionTransformer, images: Tensor, expected: Tensor) -> Tensor:
-    """Our outputs of the same kind: all tokens if timm returns them, else logits or features."""
-    if expected.ndim == 3:
-        return model.encoder(model.embed(images), model.positions(model.grid(images)))
-    return model(images)
-
-
-def exported_back(stored: Any, images: Tensor, expected: Tensor) -> str:
-    """Whether timm builds what vitreous exports, and computes the same."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "exported"
+def exported_back(stored: Any, images: Tensor, expected: Tensor) -> tuple[Result, str]:
+    """Whether timm builds what vitreous exports, and computes the same; if not, why."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / FOLDER
         try:
             export_model(stored, "timm", folder)
-        except InputError:
-            return "refused"
+        except InputError as error:
+            return "refused", error.cause
         again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        return "equal" if difference(outputs(again, images), expected) <= TOLERANCE else "different"
+        largest = difference(outputs(again, images), expected)
+        return ("equal", "") if largest <= TOLERANCE else ("different", f"its outputs differ by {largest:.1e}")
 
 
 def with_preprocessing(name: str, outcome: Outcome) -> Outcome:
@@ -222,12 +225,12 @@ def with_preprocessing(name: str, outcome: Outcome) -> Outcome:
     return outcome._replace(name=name)
 
 
-def pixel_difference(ours: Preprocessing, data: Mapping[str, Any]) -> float:
+def pixel_difference(read: Preprocessing, data: Mapping[str, Any]) -> float:
     """The largest difference of one photo's normalized pixels after our preprocessing and timm's."""
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
     photo = Image.fromarray(load_sample_image("flower.jpg")[40:340, 90:590])
-    height, width = ours.image_size
+    height, width = read.image_size
     expected = create_transform(**data, is_training=False)(photo)[None, :, :height, :width]
-    return (ours([photo]) - expected).abs().max().item()
+    return (read([photo]) - expected).abs().max().item()

@@ -1,5 +1,6 @@
 """transformers' image classes: small random models with the options that change them, saved and compared."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,21 +9,33 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from benchmarks.coverage.outcome import FOLDER, TOLERANCE, Outcome, Result, difference, fill, judged, random_images
+from benchmarks.coverage.outcome import (
+    FOLDER,
+    TOLERANCE,
+    Outcome,
+    Result,
+    difference,
+    fill,
+    judged,
+    ours,
+    random_images,
+)
 from vitreous.checkpoints.export import export_model
+from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.support.errors import InputError
 
 SIDE, PATCH, CLASSES = 40, 8, 7
 SIZES = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIDE, "patch_size": PATCH}
 MLP = {"intermediate_size": 320}
+UNMASKED = {"ViTMAEModel": {"mask_ratio": 0.0}}
 
 
 class Tower(NamedTuple):
     """A class, and how its outputs are compared.
 
     Args:
-        output: the field of its outputs, or of the last hidden state "class token" or "mean of the patches".
+        output: the field of its outputs; all tokens for a class that pools nothing.
         options: one model for each, with these options of the config.
         packed: whether it takes patches with a mask and a shape instead of images.
         nested: whether the config is an image-text model's, with the image tower's in it.
@@ -34,8 +47,7 @@ class Tower(NamedTuple):
     nested: bool = False
 
 
-LOGITS, POOLED = "logits", "pooler_output"
-CLASS, MEAN = "class token", "mean of the patches"
+LOGITS, POOLED, TOKENS = "logits", "pooler_output", "last_hidden_state"
 VIT = ({}, {"hidden_act": "gelu_new", "layer_norm_eps": 1e-6}, {"qkv_bias": False})
 BEIT = (
     {"use_relative_position_bias": True},
@@ -48,15 +60,15 @@ NO_HEAD = {"vision_use_head": False}
 TOWERS = {
     "ViTModel": Tower(POOLED, VIT),
     "ViTForImageClassification": Tower(LOGITS, VIT),
-    "ViTMAEModel": Tower(CLASS, ({"mask_ratio": 0.0}, {"mask_ratio": 0.0, "layer_norm_eps": 1e-6})),
-    "ViTMSNModel": Tower(CLASS, VIT),
+    "ViTMAEModel": Tower(TOKENS, (UNMASKED["ViTMAEModel"], UNMASKED["ViTMAEModel"] | {"layer_norm_eps": 1e-6})),
+    "ViTMSNModel": Tower(TOKENS, VIT),
     "ViTMSNForImageClassification": Tower(LOGITS, VIT),
     "DeiTModel": Tower(POOLED, VIT),
     "DeiTForImageClassification": Tower(LOGITS, VIT),
     "DeiTForImageClassificationWithTeacher": Tower(LOGITS, VIT),
     "BeitModel": Tower(POOLED, BEIT),
     "BeitForImageClassification": Tower(LOGITS, BEIT),
-    "Data2VecVisionModel": Tower(POOLED, BEIT),
+    "Data2VecVisionModel": Tower(TOKENS, BEIT),
     "Data2VecVisionForImageClassification": Tower(LOGITS, BEIT),
     "Dinov2Model": Tower(POOLED, DINOV2),
     "Dinov2ForImageClassification": Tower(LOGITS, DINOV2),
@@ -72,10 +84,10 @@ TOWERS = {
     "SiglipForImageClassification": Tower(LOGITS, (NO_HEAD,), nested=True),
     "Siglip2VisionModel": Tower(POOLED, packed=True),
     "Siglip2ForImageClassification": Tower(LOGITS, (NO_HEAD,), packed=True, nested=True),
-    "IJepaModel": Tower(MEAN, VIT),
+    "IJepaModel": Tower(TOKENS, VIT),
     "IJepaForImageClassification": Tower(LOGITS, VIT),
     "MLCDVisionModel": Tower(POOLED),
-    "InternVLVisionModel": Tower(CLASS, ({"attention_bias": True}, {"use_qk_norm": True}, {"norm_type": "rms_norm"})),
+    "InternVLVisionModel": Tower(TOKENS, ({"attention_bias": True}, {"use_qk_norm": True}, {"norm_type": "rms_norm"})),
     "Aimv2VisionModel": Tower(POOLED, ({}, {"is_native": True}, {"qkv_bias": True, "mlp_bias": True})),
 }
 
@@ -93,12 +105,15 @@ def outcome_of(name: str) -> Outcome:
     if different := [outcome for outcome in found if outcome.result == "different"]:
         return different[0]
     largest = max(found, key=lambda outcome: outcome.difference)
+    backs = [outcome for outcome in found if outcome.back == "different"] or [usual]
     refused = [
         f"{', '.join(f'{key}={value}' for key, value in options.items())}: refused, {outcome.why}"
         for options, outcome in zip(tower.options, found, strict=True)
         if outcome.result == "refused"
     ]
-    return usual._replace(difference=largest.difference, note="; ".join(refused))
+    return backs[0]._replace(
+        difference=largest.difference, note="; ".join([*refused, backs[0].note]).removesuffix("; ")
+    )
 
 
 def compare(name: str, tower: Tower, options: dict[str, Any]) -> Outcome:
@@ -110,12 +125,11 @@ def compare(name: str, tower: Tower, options: dict[str, Any]) -> Outcome:
         folder = Path(parent) / FOLDER
         theirs.save_pretrained(folder)
         stored = load_checkpoint(folder)
-        with torch.no_grad():
-            found = stored.model.eval()(images)
-        largest = difference(found, expected)
+        largest = difference(ours(stored.model.eval(), images, tokens=tower.output == TOKENS), expected)
         if largest > TOLERANCE:
             return Outcome(name, "different", f"outputs differ by {largest:.1e}", largest)
-        return Outcome(name, "equal", "", largest, exported_back(name, tower, stored, images, expected))
+        back, note = exported_back(tower, stored, images, expected)
+        return Outcome(name, "equal", "", largest, back, note)
 
 
 def build(name: str, tower: Tower, options: dict[str, Any]) -> Any:
@@ -152,21 +166,19 @@ def outputs(model: nn.Module, tower: Tower, images: Tensor) -> Tensor:
     if type(model).__name__ == "ViTMAEModel":  # without masking, in the order of the grid
         given["noise"] = torch.arange((SIDE // PATCH) ** 2).float().expand(len(images), -1)
     result = model(**given)
-    if tower.output == CLASS:
-        return result.last_hidden_state[:, 0]
-    if tower.output == MEAN:
-        return result.last_hidden_state.mean(dim=1)
     return getattr(result, tower.output)
 
 
-def exported_back(name: str, tower: Tower, stored: Any, images: Tensor, expected: Tensor) -> Result:
-    """Whether the same class of transformers loads what vitreous exports, and computes the same."""
+def exported_back(tower: Tower, stored: Any, images: Tensor, expected: Tensor) -> tuple[Result, str]:
+    """Whether transformers builds what vitreous exports, by its config.json, and computes the same; if not, why."""
     with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent) / "exported"
+        folder = Path(parent) / FOLDER
         try:
             export_model(stored, "huggingface", folder)
-        except InputError:
-            return "refused"
-        kind = getattr(transformers, name)
-        again = kind.from_pretrained(folder, **({"mask_ratio": 0.0} if "MAE" in name else {})).eval()
-        return "equal" if difference(outputs(again, tower, images), expected) <= TOLERANCE else "different"
+        except InputError as error:
+            return "refused", error.cause
+        [name] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["architectures"]
+        written = Tower(tower.output, packed=name in TOWERS and TOWERS[name].packed)
+        again = getattr(transformers, name).from_pretrained(folder, **UNMASKED.get(name, {})).eval()
+        largest = difference(outputs(again, written, images), expected)
+        return ("equal", "") if largest <= TOLERANCE else ("different", f"as {name}, outputs differ by {largest:.1e}")
