@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitreous.cli.app import IMAGES_HELP, FamilyOption, ModelArgument, SettingsOption, open_classifier
+from vitreous.cli.app import IMAGES_HELP, FamilyOption, ModelArgument, PartOption, SettingsOption, open_classifier
 from vitreous.cli.inputs import check_unused, exit_if_unreadable, find_images, read_inputs
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
@@ -58,6 +58,7 @@ def command(
     show: ShowOption = 12,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
     family: FamilyOption = None,
+    part: PartOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Show where a model looks and what it has learned: the paper's figures for your images."""
@@ -73,7 +74,7 @@ def command(
 
     if not paths and not {*names} <= {*OF_THE_MODEL}:
         raise InputError("there are no images to explain", f"name some; only {' and '.join(OF_THE_MODEL)} need none")
-    classifier = open_classifier(model, family, settings)
+    classifier = open_classifier(model, family, part, settings)
     class_names = classifier.names() if classifier.model.config.num_classes else ()
     names, skipped = supported(names, classifier.model, strict=only is not None)
     [number] = classifier.model.encoder.block_indices([block])

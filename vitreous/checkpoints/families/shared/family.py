@@ -41,6 +41,8 @@ class Family(ABC):
         title: for messages.
         kinds: file formats, the usual one first.
         required_keys: keys that every file has, after its prefix and under any naming; "0" stands for the first block.
+        patch_keys: keys of the patch projection under each naming, after the prefix; a model has one of them.
+        bodies: prefixes in the family's own names, beside which it has more keys: "visual." beside a text tower.
         has_json: whether its files may have a config.json next to them.
         imagenet: whether 1,000 unnamed classes are taken for ImageNet's.
         mask_token: whether the format has a key for a mask token. It does not affect the output, so it is left out
@@ -54,6 +56,8 @@ class Family(ABC):
     title: ClassVar[str]
     kinds: ClassVar[tuple[Kind, ...]] = ("safetensors", "pickle")
     required_keys: ClassVar[tuple[str, ...]]
+    patch_keys: ClassVar[tuple[str, ...]]
+    bodies: ClassVar[tuple[str, ...]] = ()
     has_json: ClassVar[bool] = False
     imagenet: ClassVar[bool] = True
     mask_token: ClassVar[bool] = False
