@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from vitreous.checkpoints.families.huggingface import config, processors, writing
 from vitreous.checkpoints.families.huggingface.kinds import KINDS, VIT, kind_for, unsupported_by
-from vitreous.checkpoints.families.huggingface.names import DISK, LAYOUTS
+from vitreous.checkpoints.families.huggingface.names import DISK, LAYOUTS, MSN_CLASSIFIER
 from vitreous.checkpoints.families.huggingface.reading import BODIES, DROPS, nearest_layout, read_file
 from vitreous.checkpoints.families.huggingface.rules import HuggingFaceNaming, model_rules
 from vitreous.checkpoints.families.shared.family import Family
@@ -31,7 +31,7 @@ class HuggingFace(Family):
     title = "transformers"
     has_json = True
     required_keys = DISK.required_keys
-    patch_keys = tuple(dict.fromkeys(f"{names.patch}.weight" for names in LAYOUTS.values()))
+    patch_keys = tuple(dict.fromkeys(f"{names.patch}.weight" for names in LAYOUTS.values() if names != MSN_CLASSIFIER))
     bodies = BODIES
     drops: ClassVar[tuple[tuple[str, str], ...]] = DROPS
     holds = KINDS[VIT].holds
