@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from vitreous.checkpoints.families.huggingface import config, processors, writing
 from vitreous.checkpoints.families.huggingface.kinds import KINDS, VIT, kind_for, unsupported_by
-from vitreous.checkpoints.families.huggingface.names import DISK, LAYOUTS
-from vitreous.checkpoints.families.huggingface.reading import DROPS, nearest_layout, read_file
+from vitreous.checkpoints.families.huggingface.names import DISK, LAYOUTS, MSN_CLASSIFIER
+from vitreous.checkpoints.families.huggingface.reading import BODIES, DROPS, nearest_layout, read_file
 from vitreous.checkpoints.families.huggingface.rules import HuggingFaceNaming, model_rules
 from vitreous.checkpoints.families.shared.family import Family
 from vitreous.checkpoints.families.shared.key_map import Rule
@@ -31,8 +31,8 @@ class HuggingFace(Family):
     title = "transformers"
     has_json = True
     required_keys = DISK.required_keys
-    patch_keys = tuple(dict.fromkeys(f"{names.patch}.weight" for names in LAYOUTS.values()))
-    bodies = tuple(dict.fromkeys(kind.body for kind in KINDS.values() if kind.body))
+    patch_keys = tuple(dict.fromkeys(f"{names.patch}.weight" for names in LAYOUTS.values() if names != MSN_CLASSIFIER))
+    bodies = BODIES
     drops: ClassVar[tuple[tuple[str, str], ...]] = DROPS
     holds = KINDS[VIT].holds
 
