@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -43,6 +43,13 @@ QueryOption = Annotated[
 ClassOption = Annotated[
     str | None, typer.Option("--class", help="Class for gradient and relevance. Default: each image's top class.")
 ]
+DistanceOption = Annotated[
+    Literal["paper", "patches"] | None,
+    typer.Option(
+        help="Weights for distance: paper counts attention to the class token as distance 0, as in the paper's "
+        "figures; patches leaves it out and renormalizes the rest. Default: paper."
+    ),
+]
 ShowOption = Annotated[int, typer.Option(min=1, help="The most images on a sheet; the numbers cover all.")]
 
 
@@ -55,6 +62,7 @@ def command(
     head: HeadOption = None,
     query: QueryOption = None,
     class_name: ClassOption = None,
+    distance: DistanceOption = None,
     show: ShowOption = 12,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
     family: FamilyOption = None,
@@ -63,7 +71,7 @@ def command(
 ) -> None:
     """Show where a model looks and what it has learned: the paper's figures for your images."""
     names = NAMES if only is None else parse_names(only)
-    check_unused_options(names, head, query, class_name)
+    check_unused_options(names, head, query, class_name, distance)
     paths = find_images(images or [])
     check_unused(out)
 
@@ -79,7 +87,8 @@ def command(
     names, skipped = supported(names, classifier.model, strict=only is not None)
     [number] = classifier.model.encoder.block_indices([block])
     token = parse_query(query, classifier.model)
-    options = Options(names, number, head, token, class_number(class_names, class_name), show)
+    chosen = class_number(class_names, class_name)
+    options = Options(names, number, head, token, chosen, show, distance or "paper")
     print_readout(options, classifier.model)
     faults: list[BadImage] = []
     with atomic_folder(out) as folder:
@@ -90,12 +99,15 @@ def command(
     exit_if_unreadable(faults, paths)
 
 
-def check_unused_options(names: Sequence[str], head: int | None, query: str | None, class_name: str | None) -> None:
+def check_unused_options(
+    names: Sequence[str], head: int | None, query: str | None, class_name: str | None, distance: str | None
+) -> None:
     """Raises InputError for an option that none of the analyses uses."""
     for option, value, users in (
         ("--head", head, ("attention",)),
         ("--query", query, ("attention",)),
         ("--class", class_name, ("gradient", "relevance")),
+        ("--distance", distance, ("distance",)),
     ):
         if value is not None and not {*users} & {*names}:
             raise InputError(f"{option} is for {' and '.join(users)}", f"add --only {users[-1]}, or leave {option} out")
@@ -171,6 +183,8 @@ def print_readout(options: "Options", model: "VisionTransformer") -> None:
     names = {*options.analyses} & {*FROM_THE_HEAD} - ({"attention"} if options.query is not None else set())
     if names and model.config.pooling != "class_token":
         token = "does not read its class token" if model.config.class_token else "has no class token"
+        if model.config.pooling == "class_token_and_mean":
+            token = "reads more than its class token"
         print(f"this model {token}; the maps start from {readout_name(model.config)}", file=sys.stderr)
 
 

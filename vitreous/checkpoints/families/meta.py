@@ -34,7 +34,7 @@ class DeiT(MetaTable):
     holds = Holds(layer_scale=(False, True), distillation_token=(False, True), rectangles=(False,))
 
     def claims(self, shapes: Shapes) -> bool:
-        own_keys = any(re.search(r"(^model/.*dist_token|(^|[./])blocks\.0\.gamma_1)$", key) for key in shapes)
+        own_keys = any(re.match(r"model/(.*dist_token|(.*\.)?blocks\.0\.gamma_1)$", key) for key in shapes)
         wrapped = any(re.match(r"model/(module\.)?head\.weight$", key) for key in shapes)
         after = any(key.endswith("fc_norm.weight") for key in shapes)
         return super().claims(shapes) and (own_keys or (wrapped and not after))

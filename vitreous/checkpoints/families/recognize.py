@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vitreous.checkpoints.families.dinov3 import DINOv3
 from vitreous.checkpoints.families.huggingface.family import HuggingFace
 from vitreous.checkpoints.families.jax import BigVision, Google, SigLIP
 from vitreous.checkpoints.families.meta import DINO, MAE, DeiT, DINOv2
 from vitreous.checkpoints.families.openai import CLIP
 from vitreous.checkpoints.families.shared.family import Family
 from vitreous.checkpoints.families.shared.reading import Shapes
-from vitreous.checkpoints.families.timm import Timm
+from vitreous.checkpoints.families.timm_modules import TimmModules
 from vitreous.checkpoints.families.torchvision import Torchvision
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import listed
@@ -19,7 +20,7 @@ from vitreous.support.text import listed
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        *(SigLIP(), BigVision(), Google(), DINOv2(), DINO(), MAE(), DeiT(), Timm()),
+        *(SigLIP(), BigVision(), Google(), DINOv3(), DINOv2(), DINO(), MAE(), DeiT(), TimmModules()),
         *(HuggingFace(), Torchvision(), CLIP()),
     )
 }

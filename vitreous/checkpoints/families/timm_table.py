@@ -24,6 +24,7 @@ from vitreous.support.errors import InputError
 ALL = (CLASS, DISTILLATION, REGISTERS)
 ROW = reshaped((1, 1, -1), (1, -1))  # DINOv2's mask token
 ROTARY = r"_rope(_|$)|^vit_pe_"  # timm's architectures with rotary positions, which have the same keys
+OTHERS = r"attn\.(q_bias|relative_position_bias_table)$|(^|[./])(rope\.freqs|storage_tokens|rel_pos_bias\..*)$"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class TimmTable(Family):
     Attributes:
         resampling: of positions.
         tables: the tokens that may have rows in the position table, in the order in which they are tried.
+        pools_prefix: whether attention pooling reads the tokens before the patches too.
     """
 
     has_json = True
@@ -76,6 +78,11 @@ class TimmTable(Family):
     )
     resampling: ClassVar[str] = "bicubic"
     tables: ClassVar[tuple[tuple[str, ...], ...]] = ((CLASS, DISTILLATION),)
+    pools_prefix: ClassVar[bool] = False
+
+    def claims(self, shapes: Shapes) -> bool:
+        """As for every family, but the keys of layers that only other modules have exclude a file."""
+        return super().claims(shapes) and not any(re.search(OTHERS, key) for key in shapes)
 
     def missing_keys(self, shapes: Shapes) -> list[str]:
         """As for every family, but blocks may be numbered in chunks."""
@@ -166,7 +173,7 @@ class TimmTable(Family):
             reading.guess("image_size", size, "there is no position table")
             return ()
         length = shape_of(inner, "pos_embed", 3)[1]
-        if fields["pooling"] == "attention" and sum(counts.values()):
+        if fields["pooling"] == "attention" and sum(counts.values()) and not self.pools_prefix:
             cause = "the file has a class token or registers, and attention pooling over the patches only"
             raise InputError(cause, "only attention pooling over all tokens can be read")
         rows = self.rows_of(length, counts, reading, fields["patch_size"])

@@ -1,0 +1,150 @@
+"""timm's Beit module: BEiT and BEiT v2, whose positions are learned biases of the attention logits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from vitreous.checkpoints.families.shared.family import shape_of
+from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.key_map import Layout, Rule
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.rules import prefixed
+from vitreous.checkpoints.families.timm import POOLINGS, meaning_of
+from vitreous.checkpoints.families.timm_eva import OWN_BIAS, SPLIT_GATE, EvaNaming, TimmEva
+from vitreous.checkpoints.families.timm_eva_config import HARMLESS, checked_arguments
+from vitreous.checkpoints.families.timm_table import TimmNaming
+from vitreous.checkpoints.files.layout import CONFIG
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.model.config import ViTConfig, as_pair, check_count
+from vitreous.support.errors import InputError
+
+MODULE = r"beit(v2)?_"  # its architectures
+TABLE = "attn.relative_position_bias_table"
+SHARED = "rel_pos_bias.relative_position_bias_table"
+EXTRA = 3  # rows of class to patch, patch to class, class to class
+BIASES = "position_embedding.biases"
+READ = ("img_size", "num_heads", "global_pool")
+IN_KEYS = (
+    *(
+        "patch_size",
+        "in_chans",
+        "num_classes",
+        "embed_dim",
+        "depth",
+        "qkv_bias",
+        "mlp_ratio",
+        "swiglu_mlp",
+        "scale_mlp",
+    ),
+    *("init_values", "use_abs_pos_emb", "use_rel_pos_bias", "use_shared_rel_pos_bias", "use_fc_norm"),
+)
+
+
+class TimmBeit(TimmEva):
+    """Files of timm's Beit module."""
+
+    drops = (
+        *TimmEva.drops,
+        (r".*relative_position_index$", "indices into the bias tables, which are computed"),
+        (r"mask_token$|lm_head\.", "for masked pre-training alone"),
+    )
+    holds = Holds(
+        qkv_bias=("no_key", "none"),
+        mlp=("mlp", "swiglu"),
+        mlp_inner_norm=(False, True),
+        layer_scale=(False, True),
+        positions=(*Holds.positions, "relative_bias"),
+        pooling=("class_token", "mean"),
+        norm_after_pooling=(False, True),
+    )
+
+    def claims(self, shapes: Shapes) -> bool:
+        biased = any(key.endswith((TABLE, SHARED)) for key in shapes)
+        return biased and not self.missing_keys(shapes)
+
+    def read(self, shapes: Shapes, reading: Reading) -> EvaNaming:
+        prefix = self.prefix(shapes)
+        inner = {key.removeprefix(prefix): shape for key, shape in shapes.items()}
+        tables = {key: shape_of(inner, key, 2) for key in inner if key.endswith((f".{TABLE}", SHARED))}
+        shared = SHARED in tables
+        if shared and len(tables) > 1:
+            raise InputError("the file has bias tables both in the blocks and for all", "only one kind can be read")
+        if "pos_embed" in inner:
+            raise InputError("the file has a position table and bias tables", "only one of the two can be read")
+        rows, heads = next(iter(tables.values()))
+        plain = {key: shape for key, shape in shapes.items() if key.removeprefix(prefix) not in tables}
+        facts = FACTS | {"num_heads": heads, "position_embedding": "none", "image_size": (1, 1)}
+        nested = replace(reading, known=dict(reading.known) | facts, fields={}, guesses=[], dropped={})
+        naming = super().read(plain, nested)
+        site = {"position_embedding": "relative_bias", "position_site": "shared" if shared else "every_layer"}
+        reading.fields |= nested.fields | site
+        reading.guesses += nested.guesses
+        reading.dropped |= nested.dropped
+        guess_grid(rows, reading)
+        return naming
+
+    def unsupported(self, config: ViTConfig) -> list[str]:
+        return self.holds.unsupported(config)
+
+    def usual_naming(self, config: ViTConfig) -> EvaNaming:
+        splits = [
+            *((OWN_BIAS,) if config.qkv_bias == "no_key" else ()),
+            *(SPLIT_GATE if config.mlp == "swiglu" else ()),
+        ]
+        return EvaNaming(positioned=config.position_embedding not in ("none", "relative_bias"), splits=tuple(splits))
+
+    def rules(self, config: ViTConfig, naming: TimmNaming) -> list[Rule]:
+        if config.position_embedding != "relative_bias":
+            return super().rules(config, naming)
+        table = super().rules(config.replace(position_embedding="none", position_site="stem"), naming)
+        keys = (
+            [SHARED] if config.position_site == "shared" else [f"{naming.block(i)}{TABLE}" for i in range(config.depth)]
+        )
+        return [*table, *prefixed(naming.prefix, [Rule((BIASES,), tuple(keys), STACKED)])]
+
+    def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = checked_arguments(config_json, (*READ, *IN_KEYS, *HARMLESS), {})
+        pool = arguments.get("global_pool", config_json.get("global_pool") or "avg")
+        fields = FACTS | {"norm_eps": 1e-6, "gelu": "exact", "pooling": meaning_of("global_pool", pool, POOLINGS)}
+        try:
+            if "img_size" in arguments:
+                fields["image_size"] = as_pair("img_size", arguments["img_size"])
+            if "num_heads" in arguments:
+                check_count("num_heads", arguments["num_heads"])
+                fields["num_heads"] = arguments["num_heads"]
+        except InputError as error:
+            raise InputError(f"config.json's model_args do not make a ViT: {error.cause}", error.hint) from error
+        return fields
+
+    def config_files(
+        self, config: ViTConfig, preprocessing: Preprocessing, class_names: Sequence[str] | None
+    ) -> dict[str, Any]:
+        files = super().config_files(config, preprocessing, class_names)
+        c, whole = config, files[CONFIG]
+        biased = c.position_embedding == "relative_bias"
+        arguments = {name: value for name, value in whole["model_args"].items() if name in (*READ, *IN_KEYS)}
+        arguments |= {
+            "use_abs_pos_emb": c.position_embedding not in ("none", "relative_bias"),
+            "use_rel_pos_bias": biased and c.position_site == "every_layer",
+            "use_shared_rel_pos_bias": biased and c.position_site == "shared",
+        }
+        return files | {CONFIG: whole | {"architecture": "beit_base_patch16_224", "model_args": arguments}}
+
+
+FACTS: dict[str, Any] = {"rotary": "none", "norm_site": "before"}  # of every Beit
+STACKED = Layout(lambda t: [torch.stack(list(t))], lambda t: list(t[0].unbind()))
+
+
+def guess_grid(rows: int, reading: Reading) -> None:
+    """Guesses a square grid from the rows of a bias table: one for each offset, and three for the class token.
+
+    Raises:
+        InputError: the offsets are not those of a square, and no image size is known.
+    """
+    offsets = rows - EXTRA
+    extent = round(max(offsets, 0) ** 0.5)  # 2 R - 1
+    if "image_size" not in reading.known and (extent**2 != offsets or extent % 2 == 0):
+        raise InputError(f"a table of {rows} biases is not that of a square grid", "set image_size=(height, width)")
+    reading.guess_image_size(((extent + 1) // 2) ** 2, reading.fields["patch_size"])
