@@ -72,7 +72,6 @@ CASES = {
     "DeiT": ("deit", peer(), lambda m: {"model": m.state_dict(), "epoch": 3, "args": argparse.Namespace(lr=1.0)}),
     "DeiT, distilled": ("deit", peer(**DEIT_DISTILLED), lambda m: {"model": m.state_dict()}),
     "DeiT-III": ("deit", peer(init_values=0.1, no_embed_class=True), lambda m: {"model": deit3(m.state_dict())}),
-    "DeiT-III, bare": ("deit", peer(init_values=0.1, no_embed_class=True), lambda m: deit3(m.state_dict())),
     "DINO, full": (
         "dino",
         peer(num_classes=0),
@@ -151,6 +150,16 @@ def test_a_published_shape_is_equal_and_exports_to_the_same_tensors(case, tmp_pa
     export_model(read, family, tmp_path / "out.pth")
     with read_tensors(tmp_path / "out.pth") as written:
         assert_same_tensors(dict(written), USUAL[family](theirs))
+
+
+def test_bare_weights_of_deit3_need_their_family(tmp_path):
+    """timm's models with rotary positions and a table have exactly these keys."""
+    theirs = peer(init_values=0.1, no_embed_class=True)
+    path = saved(tmp_path, deit3(theirs.state_dict()))
+    with pytest.raises(InputError, match="keys of DeiT-III .* set the family to deit"):
+        load_checkpoint(path, **HEADS)
+    read = load_checkpoint(path, family="deit", **HEADS)
+    assert_same_function(theirs, read.model, images_of(read.model.config))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -34,10 +34,14 @@ class DeiT(MetaTable):
     holds = Holds(layer_scale=(False, True), distillation_token=(False, True), rectangles=(False,))
 
     def claims(self, shapes: Shapes) -> bool:
-        own_keys = any(re.search(r"(^model/.*dist_token|(^|[./])blocks\.0\.gamma_1)$", key) for key in shapes)
+        own_keys = any(re.match(r"model/(.*dist_token|(.*\.)?blocks\.0\.gamma_1)$", key) for key in shapes)
         wrapped = any(re.match(r"model/(module\.)?head\.weight$", key) for key in shapes)
         after = any(key.endswith("fc_norm.weight") for key in shapes)
         return super().claims(shapes) and (own_keys or (wrapped and not after))
+
+    def row_choices(self, naming: TimmNaming) -> tuple[tuple[str, ...], ...]:
+        """As for every family; the class token of DeiT-III has no row."""
+        return self.tables[::-1] if naming.scales == SCALES else self.tables
 
     def usual_naming(self, config: ViTConfig) -> TimmNaming:
         is_deit3 = config.layer_scale is not None  # its class token has no position
