@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from vitreous.inspection.trace import inspect as inspect
     from vitreous.model.adapt import adapt as adapt
     from vitreous.model.attention import SelfAttention as SelfAttention
+    from vitreous.model.config import BlockOptions as BlockOptions
     from vitreous.model.config import ViTConfig as ViTConfig
     from vitreous.model.encoder import Encoder as Encoder
     from vitreous.model.encoder import EncoderBlock as EncoderBlock
     from vitreous.model.head import AttentionPooling as AttentionPooling
+    from vitreous.model.head import ClassTokenAndMeanPooling as ClassTokenAndMeanPooling
     from vitreous.model.head import ClassTokenPooling as ClassTokenPooling
     from vitreous.model.head import Head as Head
     from vitreous.model.head import MeanPooling as MeanPooling
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
     from vitreous.model.position_embedding import LearnedPosition as LearnedPosition
     from vitreous.model.position_embedding import PositionEmbedding as PositionEmbedding
     from vitreous.model.position_embedding import SinCos2DPosition as SinCos2DPosition
+    from vitreous.model.relative_position import RelativeBias as RelativeBias
     from vitreous.model.relative_position import RelativePosition as RelativePosition
     from vitreous.model.resnet_stem import ResNetStem as ResNetStem
+    from vitreous.model.rotary_position import RotaryPosition as RotaryPosition
     from vitreous.model.variants import variant as variant
     from vitreous.model.vit import VisionTransformer as VisionTransformer
     from vitreous.support.errors import InputError as InputError
@@ -62,14 +66,15 @@ _MODULES = {
         "inspection.trace": "inspect",
         "model.adapt": "adapt",
         "model.attention": "SelfAttention",
-        "model.config": "ViTConfig",
+        "model.config": "BlockOptions ViTConfig",
         "model.encoder": "Encoder EncoderBlock",
-        "model.head": "AttentionPooling ClassTokenPooling Head MeanPooling",
+        "model.head": "AttentionPooling ClassTokenAndMeanPooling ClassTokenPooling Head MeanPooling",
         "model.mlp": "MLP SwiGLU",
         "model.patch_embedding": "PatchEmbedding",
         "model.position_embedding": "Learned2DPosition LearnedPosition PositionEmbedding SinCos2DPosition",
-        "model.relative_position": "RelativePosition",
+        "model.relative_position": "RelativeBias RelativePosition",
         "model.resnet_stem": "ResNetStem",
+        "model.rotary_position": "RotaryPosition",
         "model.variants": "variant",
         "model.vit": "VisionTransformer",
         "support.errors": "InputError",

@@ -53,6 +53,25 @@ SWITCHES: dict[str, dict[str, object]] = {
     "no classes": {"num_classes": 0},
     "hybrid": {"stem_blocks": (1, 1), "stem_width": 32, "patch_size": 1, "image_size": 64},
     "hybrid root": {"stem_blocks": (), "stem_width": 32, "patch_size": 4, "image_size": 64},
+    # Later architectures, each with one departure from the paper or a few that come together.
+    "hybrid, timm's epsilons": {"stem_blocks": (1, 1), "stem_width": 32, "patch_size": 1, "image_size": 64}
+    | {"stem_eps": "timm"},
+    "RMS norms, no biases, norm of the patches": NO_CLASS
+    | {"norm": "rms", "qkv_bias": "none", "dense_bias": False, "mlp": "swiglu", "embedding_norm": True},
+    "norms after the branches": {"norm_site": "after", "qkv_bias": "none", "layer_scale": 0.1},
+    "no final norm": {"final_norm": False},
+    "no bias of the keys, inner norms, rotary": {"qkv_bias": "no_key", "attention_inner_norm": True}
+    | {"mlp_inner_norm": True, "mlp": "swiglu", "rotary": "eva02", "rotary_grid": (3, 5)},
+    "norms of q and k": {"query_key_norm": "head"},
+    "norms of q and k over all heads": {"query_key_norm": "width", "norm": "rms"},
+    "rotary, centered": {"position_embedding": "none", "rotary": "dinov3", "registers": 2, "qkv_bias": "no_key"},
+    "rotary, mixed": {"rotary": "mixed", "position_class_slot": False},
+    "rotary, attention pooling with other sizes": NO_CLASS
+    | {"pooling": "attention", "pooling_heads": 4, "pooling_mlp_dim": 64, "rotary": "perception", "pre_norm": True},
+    "relative biases": {"position_embedding": "relative_bias", "position_site": "every_layer", "qkv_bias": "no_key"},
+    "relative biases, shared, mean pooling": NO_CLASS
+    | {"position_embedding": "relative_bias", "position_site": "shared"},
+    "class token and mean": {"pooling": "class_token_and_mean"},
 }
 
 

@@ -34,7 +34,7 @@ def test_a_new_image_size_equals_the_old_model_run_at_it(switch, size):
     torch.testing.assert_close(adapted(images), expected, rtol=0, atol=1e-6)
     old = "×".join(map(str, model.config.image_size))
     assert f"image size changed from {old} to {size[0]}×{size[1]}" in notes
-    tables = model.config.position_embedding in ("learned", "learned_2d", "relative")
+    tables = model.config.position_embedding in ("learned", "learned_2d", "relative", "relative_bias")
     assert sum("resampled" in note for note in notes) == tables
 
 

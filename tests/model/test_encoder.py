@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from vitreous.model.config import BlockOptions
 from vitreous.model.encoder import Encoder, EncoderBlock, LayerScale, StochasticDepth
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.mlp import MLP, QuickGELU, SwiGLU
 
 
 def test_a_block_equals_pytorchs_encoder_layer():
-    ours = EncoderBlock(48, 3, 96, gelu="exact", norm_eps=1e-5)
+    ours = EncoderBlock(48, 3, 96, options=BlockOptions(gelu="exact", norm_eps=1e-5))
     fill_at_random(ours)
     theirs = nn.TransformerEncoderLayer(48, 3, 96, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
     names = {
@@ -36,7 +37,7 @@ def test_a_block_equals_pytorchs_encoder_layer():
 
 @pytest.mark.parametrize("read", [1, 2, 5])
 def test_reading_the_first_tokens_equals_the_full_block(read):
-    block = EncoderBlock(48, 3, 96, layer_scale=0.5)
+    block = EncoderBlock(48, 3, 96, options=BlockOptions(layer_scale=0.5))
     fill_at_random(block)
     x = torch.randn(2, 7, 48)
     torch.testing.assert_close(block(x, read=read), block(x)[:, :read], rtol=1e-5, atol=1e-5)
@@ -50,7 +51,7 @@ def test_the_three_gelus_are_their_formulas_and_differ(gelu):
         "exact": x * 0.5 * (1 + torch.erf(x / 2**0.5)),
         "quick": x / (1 + torch.exp(-1.702 * x)),
     }
-    layer = MLP(4, 4, gelu=gelu)
+    layer = MLP(4, 4, options=BlockOptions(gelu=gelu))
     shaped = x[None, :, None]
     torch.testing.assert_close(layer.activation(shaped), expected[gelu][None, :, None])
     for other in expected.keys() - {gelu}:
@@ -59,7 +60,7 @@ def test_the_three_gelus_are_their_formulas_and_differ(gelu):
 
 def test_an_unknown_gelu_is_refused(fresh_process):
     """In a process without beartype, which would refuse it first."""
-    done = fresh_process("import vitreous as vt; vt.MLP(4, 4, gelu='relu')")
+    done = fresh_process("import vitreous as vt; vt.MLP(4, 4, options=vt.BlockOptions(gelu='relu'))")
     assert "InputError: gelu is 'relu'; it can be tanh, exact, quick" in done.stderr
 
 
@@ -122,4 +123,4 @@ def test_a_block_that_does_not_exist_is_named():
 
 
 def test_quick_gelu_is_a_layer():
-    assert isinstance(MLP(4, 4, gelu="quick").activation, QuickGELU)
+    assert isinstance(MLP(4, 4, options=BlockOptions(gelu="quick")).activation, QuickGELU)

@@ -22,7 +22,7 @@ def test_the_class_token_is_the_first():
 
 def test_the_mean_is_over_the_patches():
     x = torch.randn(2, 7, 8)
-    layer = random_head(MeanPooling(prefix_tokens=3), norm_eps=1e-6)
+    layer = random_head(MeanPooling(prefix_tokens=3), norm=torch.nn.LayerNorm(8, eps=1e-6))
     torch.testing.assert_close(layer.representation(x), layer.norm(x[:, 3:].mean(1)))
     assert layer.read is None
 

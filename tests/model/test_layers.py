@@ -9,7 +9,7 @@ REFUSED = {
     "vt.SelfAttention(768, 0)": "num_heads is 0; it must be an integer of at least 1",
     "vt.SelfAttention(768, -12)": "num_heads is -12",
     "vt.PatchEmbedding(16, 768, 0)": "channels is 0",
-    "vt.EncoderBlock(8, 2, 16, mlp='foo')": "mlp is 'foo'; it can be mlp, swiglu",
+    "vt.BlockOptions(mlp='foo')": "mlp is 'foo'; it can be mlp, swiglu",
     "vt.EncoderBlock(8, 2, 16, stochastic_depth=1.0)": "stochastic_depth is 1.0",
     "vt.LearnedPosition((2, 2), 8, slots=1, prefix_tokens=0)": "(0); set slots=0, or prefix_tokens=1",
     "vt.LearnedPosition((2, 2), 8, site='foo')": "position_site is 'foo'",
@@ -17,6 +17,9 @@ REFUSED = {
     "vt.SinCos2DPosition(8, exponent='foo')": "sincos_exponent is 'foo'",
     "vt.SinCos2DPosition(4)": "divisible by 4, 8 or more, got 4; set width=8",
     "vt.RelativePosition((2, 2), 8, 2, site='stem')": "relative positions act inside attention",
+    "vt.RelativeBias((2, 2), 2, site='stem')": "relative positions act inside attention",
+    "vt.RotaryPosition('foo', 2, 8)": "rotary is 'foo'",
+    "vt.RotaryPosition('eva02', 2, 6)": "heads of a multiple of 4 numbers, got 6",
     "vt.variant(None)": "there is no variant 'None'",
 }
 

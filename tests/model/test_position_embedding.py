@@ -18,7 +18,7 @@ from vitreous.model.position_embedding import (
     resample_grid,
     sincos_2d,
 )
-from vitreous.model.relative_position import RelativePosition
+from vitreous.model.relative_position import RelativeBias, RelativePosition
 
 sides = st.integers(2, 9)
 
@@ -200,6 +200,26 @@ def test_relative_positions_against_a_slow_plain_version():
                 torch.testing.assert_close(bias[0, head, i, j], expected)
     torch.testing.assert_close(layer.bias(grid, 0, q[:, :, :1]), bias[:, :, :1])
     assert layer.bias((3, 3), 0, torch.randn(1, heads, 10, head_dim)).shape == (1, heads, 10, 10)
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_relative_biases_against_a_slow_plain_version(prefix):
+    heads, (rows, columns) = 2, (3, 2)
+    layer = RelativeBias((rows, columns), heads, depth=2, prefix_tokens=prefix)
+    fill_at_random(layer)
+    tokens = prefix + rows * columns
+    bias = layer.bias((rows, columns), 1, torch.randn(3, heads, tokens, 4))
+    table, pairs = layer.biases[1], (2 * rows - 1) * (2 * columns - 1)
+    assert len(table) == pairs + (3 if prefix else 0)
+    for i in range(tokens):
+        for j in range(tokens):
+            if i < prefix or j < prefix:
+                row = pairs + (2 if i < prefix and j < prefix else 0 if i < prefix else 1)
+            else:
+                (r, c), (other_r, other_c) = divmod(i - prefix, columns), divmod(j - prefix, columns)
+                row = (r - other_r + rows - 1) * (2 * columns - 1) + c - other_c + columns - 1
+            assert torch.equal(bias[0, :, i, j], table[row])
+    assert torch.equal(layer.bias((rows, columns), 1, torch.randn(3, heads, 1, 4)), bias[:, :, :1])
 
 
 @pytest.mark.parametrize("site", ["every_layer", "shared"])

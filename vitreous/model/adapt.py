@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vitreous.model.config import Resampling, ViTConfig
 from vitreous.model.cost import on_meta
 from vitreous.model.position_embedding import Learned2DPosition, LearnedPosition, PositionEmbedding, resample_grid
-from vitreous.model.relative_position import RelativePosition
+from vitreous.model.relative_position import RelativeBias, RelativePosition
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
 
@@ -194,6 +194,11 @@ def _adapt_positions(state: State, position: PositionEmbedding, old: ViTConfig, 
             tables = [resample_grid(t, (1, len(t)), (1, offsets), "bilinear_aligned") for t in keys]
             state["position_embedding.offset_keys"] = torch.stack(tables)
             notes.append(f"keys of relative positions resampled from {keys.shape[1]} offsets to {offsets} (linear)")
+        case RelativeBias():
+            state["position_embedding.biases"] = torch.stack(
+                [position.resampled(t, new.grid, method) for t in position.biases]
+            )
+            notes.append(f"biases of relative positions resampled {grids} ({method})")
     return notes
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from vitreous.support.errors import InputError, unknown
 
-PositionKind = Literal["none", "learned", "learned_2d", "sincos_2d", "relative"]
+PositionKind = Literal["none", "learned", "learned_2d", "sincos_2d", "relative", "relative_bias"]
 PositionSite = Literal["stem", "every_layer", "shared"]
 SincosExponent = Literal["big_vision", "mae"]
 Resampling = Literal[
@@ -19,9 +19,15 @@ Resampling = Literal[
     "bicubic_antialias",
     "bicubic_offset",
 ]
-Pooling = Literal["class_token", "mean", "attention"]
+RotaryKind = Literal["none", "eva02", "axial", "perception", "perception_giant", "mixed", "dinov3"]
+Pooling = Literal["class_token", "mean", "attention", "class_token_and_mean"]
 Gelu = Literal["tanh", "exact", "quick"]
 MLPKind = Literal["mlp", "swiglu"]
+NormKind = Literal["layer", "rms"]
+NormSite = Literal["before", "after"]
+QKVBias = Literal["all", "no_key", "none"]
+QueryKeyNorm = Literal["none", "head", "width"]
+StemEps = Literal["google", "timm"]
 
 PAIRS = ("image_size", "patch_size")  # (height, width); one number stands for a square
 POSITIVE = ("width", "depth", "mlp_dim", "num_heads", "channels", "stem_width")
@@ -31,7 +37,29 @@ RATES = ("dropout", "stochastic_depth", "patch_dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTConfig:
+class BlockOptions:
+    """The choices inside the encoder's blocks; the defaults are the paper's, in which later architectures differ."""
+
+    gelu: Gelu = "tanh"  # the authors' code; PyTorch ports use "exact", CLIP "quick"
+    norm_eps: float = 1e-6  # added to the variance in all norms
+    mlp: MLPKind = "mlp"
+    layer_scale: float | None = None  # initial value of LayerScale (arXiv 2103.17239); None for no LayerScale
+    norm: NormKind = "layer"  # of all norms; "rms" has neither mean nor bias (arXiv 1910.07467)
+    norm_site: NormSite = "before"  # of a branch, or after it: x + LN(MSA(x)) (arXiv 2111.09883)
+    qkv_bias: QKVBias = "all"  # k's bias changes no attention map, so some have none
+    query_key_norm: QueryKeyNorm = "none"  # norms of q and k, over each head or over all joined (arXiv 2302.05442)
+    attention_inner_norm: bool = False  # a norm of the joined heads before U_msa (arXiv 2210.06423)
+    mlp_inner_norm: bool = False  # a norm of the MLP's hidden layer (arXiv 2210.06423)
+    dense_bias: bool = True  # of U_msa and the MLP
+
+    def __post_init__(self) -> None:
+        for name in CHOICES:
+            if hasattr(self, name):
+                check_choice(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(BlockOptions):
     """Every architectural choice of a Vision Transformer; the defaults are the paper's ViT-B/16.
 
     Sizes are (height, width) in pixels; a single number stands for a square.
@@ -45,19 +73,18 @@ class ViTConfig:
     depth: int = 12  # L
     mlp_dim: int = 3072
     num_heads: int = 12  # k
-    mlp: MLPKind = "mlp"
-    gelu: Gelu = "tanh"  # the authors' code; PyTorch ports use "exact", CLIP "quick"
-    norm_eps: float = 1e-6
-    layer_scale: float | None = None  # initial value of LayerScale (arXiv 2103.17239); None for no LayerScale
     pre_norm: bool = False  # a norm before the first block (CLIP)
+    final_norm: bool = True  # a norm after the last
 
     # Image to tokens (equation 1).
     image_size: tuple[int, int] = (224, 224)  # of the positions, which are resampled for other sizes
     patch_size: tuple[int, int] = (16, 16)  # P, on the image or, in a hybrid, on the stem's feature map
     channels: int = 3  # C
     patch_bias: bool = True
+    embedding_norm: bool = False  # a norm of the projected patches (AIMv2, arXiv 2411.14402)
     stem_blocks: tuple[int, ...] | None = None  # hybrid: bottleneck units per ResNet stage; () for the root alone
     stem_width: int = 64
+    stem_eps: StemEps = "google"  # of the stem's norms and filters
     class_token: bool = True
     distillation_token: bool = False  # DeiT (arXiv 2012.12877), with its own classifier
     registers: int = 0  # arXiv 2309.16588
@@ -69,10 +96,14 @@ class ViTConfig:
     position_class_slot: bool = True  # whether class and distillation tokens have positions; registers never do
     position_resampling: Resampling = "bilinear_aligned"  # the authors' scipy.ndimage.zoom(order=1)
     sincos_exponent: SincosExponent = "big_vision"  # i / (D/4 - 1); "mae" is i / (D/4)
+    rotary: RotaryKind = "none"  # rotary positions of q and k, by the conventions of a family, beside the above
+    rotary_grid: tuple[int, int] | None = None  # that every grid is scaled to; None for no scaling
 
     # The head.
     num_classes: int = 1000  # K; 0 for no classifier
     pooling: Pooling = "class_token"
+    pooling_heads: int | None = None  # of attention pooling; None for num_heads
+    pooling_mlp_dim: int | None = None  # of attention pooling; None for mlp_dim
     norm_after_pooling: bool = False  # final norm after the pooling (MAE's and timm's fc_norm)
     hidden_dim: int | None = None  # width of the head's tanh hidden layer (pre-training); None for no hidden layer
     classifier_bias: bool = True
@@ -85,8 +116,11 @@ class ViTConfig:
     def __post_init__(self) -> None:
         for name in PAIRS:
             object.__setattr__(self, name, as_pair(name, getattr(self, name)))
+        if self.rotary_grid is not None:
+            object.__setattr__(self, "rotary_grid", as_pair("rotary_grid", self.rotary_grid))
         if isinstance(self.stem_blocks, list):
             object.__setattr__(self, "stem_blocks", tuple(self.stem_blocks))
+        super().__post_init__()
         self._check_values()
         self._check_sizes()
         self._check_tokens()
@@ -150,8 +184,6 @@ class ViTConfig:
         return cls(**fields)
 
     def _check_values(self) -> None:
-        for name in CHOICES:
-            check_choice(name, getattr(self, name))
         for names, least in ((POSITIVE, 1), (NOT_NEGATIVE, 0)):
             for name in names:
                 check_count(name, getattr(self, name), least)
@@ -160,8 +192,9 @@ class ViTConfig:
         for name in FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}", "it must be True or False")
-        if self.hidden_dim is not None:
-            check_count("hidden_dim", self.hidden_dim)
+        for name in ("hidden_dim", "pooling_heads", "pooling_mlp_dim"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         if not is_number(self.norm_eps) or self.norm_eps <= 0:
             raise InputError(f"norm_eps is {self.norm_eps!r}", "it must be a finite number above 0")
         if self.layer_scale is not None and not is_number(self.layer_scale):
@@ -173,6 +206,10 @@ class ViTConfig:
     def _check_sizes(self) -> None:
         grid_of(self.image_size, self.token_stride)
         check_heads(self.width, self.num_heads)
+        if self.pooling_heads is not None:
+            check_heads(self.width, self.pooling_heads)
+        if self.rotary != "none":
+            check_rotary(self.head_dim)
         if self.position_embedding == "sincos_2d":
             check_sincos(self.width)
         if self.position_embedding == "learned_2d" and self.width % 2:
@@ -181,14 +218,20 @@ class ViTConfig:
             raise InputError(f"stem_width is {self.stem_width}", "group norm with 32 groups needs a multiple of 32")
 
     def _check_tokens(self) -> None:
-        if self.pooling == "class_token" and not self.class_token:
-            raise InputError("pooling is 'class_token' but class_token is False", "pool by 'mean' or 'attention'")
+        if self.pooling.startswith("class_token") and not self.class_token:
+            raise InputError(f"pooling is {self.pooling!r} but class_token is False", "pool by 'mean' or 'attention'")
         if self.distillation_token and (self.pooling != "class_token" or self.hidden_dim is not None):
             raise InputError("a distillation token needs pooling 'class_token' and no hidden layer in the head")
-        if self.position_embedding == "relative" and self.position_site == "stem":
+        inside = self.position_site != "stem"
+        if self.position_embedding.startswith("relative") and not inside:
             raise InputError("relative positions act inside attention", "position_site is 'every_layer' or 'shared'")
-        if self.patch_dropout and self.position_site != "stem":
-            raise InputError("patch dropout needs positions given at the stem", "position_site must be 'stem'")
+        if inside and self.rotary != "none":
+            raise InputError(
+                "other positions inside the encoder cannot join rotary ones", "position_site must be 'stem'"
+            )
+        if self.patch_dropout and (inside or self.rotary != "none"):
+            hint = "position_site must be 'stem' and rotary 'none'"
+            raise InputError("patch dropout needs positions given at the stem", hint)
 
 
 FIELD_TYPES = get_type_hints(ViTConfig)
@@ -226,6 +269,12 @@ def check_sincos(width: int) -> None:
         raise InputError(
             f"sincos_2d positions need a width divisible by 4, 8 or more, got {width}", f"set width={nearest}"
         )
+
+
+def check_rotary(head_dim: int) -> None:
+    """Raises InputError for heads whose numbers do not divide into pairs for rows and for columns."""
+    if head_dim % 4:
+        raise InputError(f"rotary positions need heads of a multiple of 4 numbers, got {head_dim}", "change num_heads")
 
 
 def as_pair(name: str, value: Any) -> tuple[int, int]:
@@ -276,3 +325,6 @@ def is_number(value: Any) -> bool:
 def is_integer(value: Any) -> bool:
     """Whether a value is an int and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+PAPER = BlockOptions()  # after the checks, which it runs

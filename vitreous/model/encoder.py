@@ -10,8 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from vitreous.model import initialization
 from vitreous.model.attention import NO_POSITIONS, BlockPositions, SelfAttention
-from vitreous.model.config import Gelu, MLPKind, check_choice, check_rate
+from vitreous.model.config import PAPER, BlockOptions, check_rate
 from vitreous.model.mlp import MLP, SwiGLU
+from vitreous.model.norm import norm
 from vitreous.model.shapes import AttentionMap, Queries, Tokens
 from vitreous.support.errors import InputError
 
@@ -69,10 +70,7 @@ class EncoderBlock(nn.Module):
         mlp_dim: width of the MLP's hidden layer.
         dropout: rate after each dense layer but qkv, in training (appendix B.1).
         stochastic_depth: rate at which either branch is dropped, in training.
-        mlp: "mlp" or "swiglu".
-        gelu: the MLP's GELU.
-        norm_eps: added to the variance in both norms.
-        layer_scale: initial value of LayerScale; None for no LayerScale.
+        options: the choices inside.
     """
 
     def __init__(
@@ -82,19 +80,16 @@ class EncoderBlock(nn.Module):
         mlp_dim: int,
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
-        mlp: MLPKind = "mlp",
-        gelu: Gelu = "tanh",
-        norm_eps: float = 1e-6,
-        layer_scale: float | None = None,
+        options: BlockOptions = PAPER,
     ) -> None:
         super().__init__()
-        check_choice("mlp", mlp)
-        self.attention_norm = nn.LayerNorm(width, eps=norm_eps)
-        self.attention = SelfAttention(width, num_heads, dropout)
-        self.attention_scale = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
-        self.mlp_norm = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = SwiGLU(width, mlp_dim, dropout) if mlp == "swiglu" else MLP(width, mlp_dim, dropout, gelu)
-        self.mlp_scale = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
+        scale = options.layer_scale
+        self.attention_norm = norm(width, options)
+        self.attention = SelfAttention(width, num_heads, dropout, options)
+        self.attention_scale = nn.Identity() if scale is None else LayerScale(width, scale)
+        self.mlp_norm = norm(width, options)
+        self.mlp = (SwiGLU if options.mlp == "swiglu" else MLP)(width, mlp_dim, dropout, options)
+        self.mlp_scale = nn.Identity() if scale is None else LayerScale(width, scale)
         self.drop_path = StochasticDepth(stochastic_depth)
 
     def forward(self, x: Tokens, positions: BlockPositions = NO_POSITIONS, read: int | None = None) -> Queries:
@@ -115,7 +110,25 @@ class EncoderBlock(nn.Module):
 
     def attention_weights(self, x: Tokens, positions: BlockPositions = NO_POSITIONS) -> AttentionMap:
         """Computes A for the block's input (equation 6)."""
-        return self.attention.weights(self.attention_norm(x), positions)
+        return self.attention.weights(self.attention_input(x), positions)
+
+    def attention_input(self, x: Tokens) -> Tokens:
+        """Returns what the block's attention reads."""
+        return self.attention_norm(x)
+
+
+class PostNormBlock(EncoderBlock):
+    """A block whose norms come after the branches, before the skip connections (arXiv 2111.09883)."""
+
+    def forward(self, x: Tokens, positions: BlockPositions = NO_POSITIONS, read: int | None = None) -> Queries:
+        """Maps z_{l-1} to z_l; see EncoderBlock."""
+        queries = None if read is None else x[:, :read]
+        attended = self.attention_norm(self.attention(x, queries, positions))
+        x = (x if queries is None else queries) + self.drop_path(self.attention_scale(attended))
+        return x + self.drop_path(self.mlp_scale(self.mlp_norm(self.mlp(x))))
+
+    def attention_input(self, x: Tokens) -> Tokens:
+        return x
 
 
 class Encoder(nn.Module):
@@ -128,10 +141,7 @@ class Encoder(nn.Module):
         mlp_dim: see EncoderBlock.
         dropout: see EncoderBlock.
         stochastic_depth: rate of the last block; rates grow linearly from 0 at the first.
-        mlp: see EncoderBlock.
-        gelu: see EncoderBlock.
-        norm_eps: see EncoderBlock.
-        layer_scale: see EncoderBlock.
+        options: see EncoderBlock.
         pre_norm: a norm before the first block.
         final_norm: a norm after the last.
     """
@@ -144,20 +154,16 @@ class Encoder(nn.Module):
         mlp_dim: int,
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
-        mlp: MLPKind = "mlp",
-        gelu: Gelu = "tanh",
-        norm_eps: float = 1e-6,
-        layer_scale: float | None = None,
+        options: BlockOptions = PAPER,
         pre_norm: bool = False,
         final_norm: bool = True,
     ) -> None:
         super().__init__()
-        self.pre_norm = nn.LayerNorm(width, eps=norm_eps) if pre_norm else nn.Identity()
+        block = EncoderBlock if options.norm_site == "before" else PostNormBlock
         rates = [stochastic_depth * i / max(1, depth - 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(
-            EncoderBlock(width, num_heads, mlp_dim, dropout, rate, mlp, gelu, norm_eps, layer_scale) for rate in rates
-        )
-        self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
+        self.pre_norm = norm(width if pre_norm else None, options)
+        self.blocks = nn.ModuleList(block(width, num_heads, mlp_dim, dropout, rate, options) for rate in rates)
+        self.norm = norm(width if final_norm else None, options)
         self.checkpoint_activations = False  # True trades a second forward pass for memory in training
 
     def forward(self, x: Tokens, positions: EncoderPositions = no_positions, read: int | None = None) -> Queries:

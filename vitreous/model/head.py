@@ -5,8 +5,9 @@ from torch import nn
 
 from vitreous.model import initialization
 from vitreous.model.attention import SelfAttention
-from vitreous.model.config import Gelu
+from vitreous.model.config import PAPER, BlockOptions
 from vitreous.model.mlp import MLP
+from vitreous.model.norm import norm
 from vitreous.model.shapes import Logits, Queries, Representation, Tokens
 from vitreous.support.errors import InputError
 
@@ -29,6 +30,13 @@ class MeanPooling(nn.Module):
         return x[:, self.prefix_tokens :].mean(dim=1)
 
 
+class ClassTokenAndMeanPooling(MeanPooling):
+    """The class token and the mean of the patches, joined: 2D numbers (DINOv2's linear classifiers)."""
+
+    def forward(self, x: Tokens) -> Representation:
+        return torch.cat([x[:, 0], super().forward(x)], dim=1)
+
+
 class AttentionPooling(nn.Module):
     """A learned probe attends to all tokens, followed by an MLP with a skip connection (arXiv 2106.04560, MAP head).
 
@@ -36,16 +44,15 @@ class AttentionPooling(nn.Module):
         width: D.
         num_heads: k.
         mlp_dim: width of the MLP's hidden layer.
-        gelu: the MLP's GELU.
-        norm_eps: of the norm before the MLP.
+        options: here the MLP's GELU, and the norm before it.
     """
 
-    def __init__(self, width: int, num_heads: int, mlp_dim: int, gelu: Gelu = "tanh", norm_eps: float = 1e-6) -> None:
+    def __init__(self, width: int, num_heads: int, mlp_dim: int, options: BlockOptions = PAPER) -> None:
         super().__init__()
         self.probe = nn.Parameter(torch.empty(1, 1, width))
-        self.attention = SelfAttention(width, num_heads)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = MLP(width, mlp_dim, gelu=gelu)
+        self.attention = SelfAttention(width, num_heads, options=options)
+        self.norm = norm(width, options)
+        self.mlp = MLP(width, mlp_dim, options=options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -53,7 +60,7 @@ class AttentionPooling(nn.Module):
 
     def forward(self, x: Tokens) -> Representation:
         """Returns one vector per image."""
-        x = self.attention(x, queries=self.probe.to(x.dtype).expand(len(x), -1, -1))
+        x = self.attention(x, queries=self.probe.to(x.dtype).expand(x.shape[0], -1, -1))
         x = x + self.mlp(self.norm(x))
         return x[:, 0]
 
@@ -62,10 +69,10 @@ class Head(nn.Module):
     """Pooling, an optional hidden layer with tanh (pre-training only), and the linear classifier.
 
     Args:
-        width: D.
+        width: D, or 2D after ClassTokenAndMeanPooling.
         num_classes: K; 0 for no classifier.
         pooling: tokens to one vector; the class token if None.
-        norm_eps: if given, the final norm is here, after the pooling.
+        norm: the final norm, if it comes after the pooling.
         hidden_dim: width of the tanh hidden layer; None for no hidden layer.
         bias: whether the classifier has a bias.
         distillation: adds a second classifier, on the second token (arXiv 2012.12877).
@@ -76,14 +83,14 @@ class Head(nn.Module):
         width: int,
         num_classes: int,
         pooling: nn.Module | None = None,
-        norm_eps: float | None = None,
+        norm: nn.Module | None = None,
         hidden_dim: int | None = None,
         bias: bool = True,
         distillation: bool = False,
     ) -> None:
         super().__init__()
         self.pooling = ClassTokenPooling() if pooling is None else pooling
-        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
+        self.norm = nn.Identity() if norm is None else norm
         self.hidden = None if hidden_dim is None else nn.Linear(width, hidden_dim)
         features = hidden_dim or width
         self.classifier = nn.Linear(features, num_classes, bias=bias) if num_classes else None

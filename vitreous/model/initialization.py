@@ -34,19 +34,32 @@ def dense_(layer: nn.Linear | nn.Conv2d) -> None:
 def mlp_(layer: nn.Linear) -> None:
     """Dense layer of the MLP: Xavier-uniform weight, bias N(0, 1e-6)."""
     nn.init.xavier_uniform_(layer.weight)
-    nn.init.normal_(layer.bias, std=MLP_BIAS_STD)
+    if layer.bias is not None:
+        nn.init.normal_(layer.bias, std=MLP_BIAS_STD)
 
 
 def stacked_(layer: nn.Linear, parts: int) -> None:
     """Dense layers stored as one, such as q, k, v: each part Xavier-uniform with its own fan-out, zero bias."""
     for part in layer.weight.chunk(parts):
         nn.init.xavier_uniform_(part)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def position_(table: Tensor, class_slot: bool) -> None:
     """Learned positions: N(0, 0.02) with a class slot (the paper's code), N(0, 1/√D) without (big_vision)."""
     nn.init.normal_(table, std=POSITION_STD if class_slot else 1 / math.sqrt(table.shape[-1]))
+
+
+@torch.no_grad()
+def rotary_(frequencies: Tensor, base: float) -> None:
+    """Learned frequencies of rotary positions: two directions at right angles, drawn for each block and head."""
+    quarter = frequencies.shape[-1] // 2
+    sizes = base ** -(torch.arange(quarter, device=frequencies.device) / quarter)
+    angles = 2 * math.pi * torch.rand((*frequencies.shape[1:3], 1), device=frequencies.device)
+    turned = torch.stack([angles, angles + math.pi / 2], dim=-2)  # depth heads 2 1
+    for row, wave in zip(frequencies, (turned.cos(), turned.sin()), strict=True):
+        row.copy_((sizes * wave).flatten(-2))
 
 
 def tokens_(
@@ -77,7 +90,7 @@ def fill_at_random(model: nn.Module, seed: int = 0) -> None:
     untouched.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms = (nn.LayerNorm, nn.GroupNorm)
+    norms = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
     scales = {id(m.weight) for m in model.modules() if isinstance(m, norms) and m.weight is not None}
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator)

@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitreous.model import initialization
-from vitreous.model.config import Gelu, check_choice
+from vitreous.model.config import PAPER, BlockOptions, Gelu, check_choice
+from vitreous.model.norm import norm
 from vitreous.model.shapes import Queries
 
 
@@ -33,14 +34,15 @@ class MLP(nn.Module):
         width: D, numbers in each token.
         mlp_dim: width of the hidden layer, 4 D in Table 1.
         dropout: rate after each dense layer, in training.
-        gelu: "tanh" as in the authors' code, "exact" or "quick".
+        options: here the GELU, biases and the inner norm.
     """
 
-    def __init__(self, width: int, mlp_dim: int, dropout: float = 0.0, gelu: Gelu = "tanh") -> None:
+    def __init__(self, width: int, mlp_dim: int, dropout: float = 0.0, options: BlockOptions = PAPER) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, mlp_dim)
-        self.activation = activation(gelu)
-        self.fc2 = nn.Linear(mlp_dim, width)
+        self.fc1 = nn.Linear(width, mlp_dim, bias=options.dense_bias)
+        self.activation = activation(options.gelu)
+        self.norm = norm(mlp_dim if options.mlp_inner_norm else None, options)
+        self.fc2 = nn.Linear(mlp_dim, width, bias=options.dense_bias)
         self.dropout = nn.Dropout(dropout)
         self.reset_parameters()
 
@@ -50,7 +52,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Queries) -> Queries:
         x = self.dropout(self.activation(self.fc1(x)))
-        return self.dropout(self.fc2(x))
+        return self.dropout(self.fc2(self.norm(x)))
 
 
 class SwiGLU(nn.Module):
@@ -60,12 +62,14 @@ class SwiGLU(nn.Module):
         width: D, numbers in each token.
         mlp_dim: width of the hidden layer; fc1 has twice as many outputs.
         dropout: rate after each dense layer, in training.
+        options: here biases and the inner norm.
     """
 
-    def __init__(self, width: int, mlp_dim: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, mlp_dim: int, dropout: float = 0.0, options: BlockOptions = PAPER) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 2 * mlp_dim)
-        self.fc2 = nn.Linear(mlp_dim, width)
+        self.fc1 = nn.Linear(width, 2 * mlp_dim, bias=options.dense_bias)
+        self.norm = norm(mlp_dim if options.mlp_inner_norm else None, options)
+        self.fc2 = nn.Linear(mlp_dim, width, bias=options.dense_bias)
         self.dropout = nn.Dropout(dropout)
         self.reset_parameters()
 
@@ -75,4 +79,4 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Queries) -> Queries:
         gate, value = self.fc1(x).chunk(2, dim=-1)
-        return self.dropout(self.fc2(self.dropout(F.silu(gate) * value)))
+        return self.dropout(self.fc2(self.norm(self.dropout(F.silu(gate) * value))))

@@ -17,15 +17,24 @@ class PatchEmbedding(nn.Module):
         width: D, numbers in each token.
         channels: C, channels of the image (or of the hybrid's feature map).
         bias: whether the projection has a bias.
+        norm: of the projected patches, if any.
     """
 
-    def __init__(self, patch_size: int | tuple[int, int], width: int, channels: int = 3, bias: bool = True) -> None:
+    def __init__(
+        self,
+        patch_size: int | tuple[int, int],
+        width: int,
+        channels: int = 3,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.patch_size = as_pair("patch_size", patch_size)
         check_count("width", width)
         check_count("channels", channels)
         # E: (P² C) × D, stored D × (P² C) as every nn.Linear
         self.projection = nn.Linear(channels * self.patch_size[0] * self.patch_size[1], width, bias=bias)
+        self.norm = nn.Identity() if norm is None else norm
         self.channels = channels
         self.reset_parameters()
 
@@ -52,7 +61,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: FeatureMap) -> Tokens:
         """Embeds a batch of images: N = HW / P² tokens per image."""
-        return self.projection(self.patches(images))
+        return self.norm(self.projection(self.patches(images)))
 
 
 class PatchDropout(nn.Module):

@@ -14,7 +14,7 @@ from vitreous.model import initialization
 from vitreous.model.attention import BlockPositions
 from vitreous.model.config import PositionSite, Resampling, SincosExponent, check_choice, check_sincos
 from vitreous.model.encoder import EncoderPositions, no_positions
-from vitreous.model.shapes import AttentionMap, Grid, QueryHeads, Tokens
+from vitreous.model.shapes import AttentionBias, Grid, QueryHeads, Tokens
 from vitreous.support.errors import InputError
 
 Table = Float[Tensor, "tokens width"]
@@ -84,7 +84,7 @@ class PositionEmbedding(nn.Module):
         table = self.table(grid, layer, x.device)
         return x if table is None else x + table.to(x.dtype)
 
-    def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionMap | None:
+    def bias(self, grid: Grid, layer: int, q: QueryHeads) -> AttentionBias | None:
         """Computes what this kind adds to the attention logits; None for nothing."""
         return None
 
@@ -107,7 +107,7 @@ class PositionsInBlock(BlockPositions):
     def tokens(self, x: Tokens) -> Tokens:
         return self.embedding.add(x, self.grid, self.layer)
 
-    def bias(self, q: QueryHeads) -> AttentionMap | None:
+    def bias(self, q: QueryHeads) -> AttentionBias | None:
         return self.embedding.bias(self.grid, self.layer, q)
 
 

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitreous.model import initialization
+from vitreous.model.config import StemEps
 from vitreous.model.shapes import FeatureMap, Images
 from vitreous.support.errors import InputError
 
 GROUPS = 32
-NORM_EPS = 1e-6  # the authors' code; PyTorch's default is 1e-5
-STANDARD_EPS = 1e-5  # added to the standard deviation of a filter
+NORM_EPS, TIMM_NORM_EPS = 1e-6, 1e-5  # the authors' code; timm, PyTorch's default
+STANDARD_EPS, TIMM_VARIANCE_EPS = 1e-5, 1e-8  # added to a filter's standard deviation; in timm to its variance
 
 
 def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
@@ -30,13 +31,15 @@ class StandardizedConv(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel, stride, bias=False)
+        self.eps: StemEps = "google"
 
     def reset_parameters(self) -> None:
         initialization.dense_(self)
 
     def forward(self, input: FeatureMap) -> Tensor:
         std, mean = torch.std_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
-        weight = (self.weight - mean) / (std + STANDARD_EPS)
+        std = std + STANDARD_EPS if self.eps == "google" else (std.square() + TIMM_VARIANCE_EPS).sqrt()
+        weight = (self.weight - mean) / std
         padded = pad_same(input, self.kernel_size[0], self.stride[0])
         return F.conv2d(padded, weight, stride=self.stride)
 
@@ -79,9 +82,10 @@ class ResNetStem(nn.Module):
         blocks: units per stage; every stage but the first halves the map. () for the root alone.
         width: features of the root; they double with each stage.
         channels: C, channels of the image.
+        eps: of the group norms and of the standardized filters: the authors' or timm's.
     """
 
-    def __init__(self, blocks: Sequence[int], width: int = 64, channels: int = 3) -> None:
+    def __init__(self, blocks: Sequence[int], width: int = 64, channels: int = 3, eps: StemEps = "google") -> None:
         super().__init__()
         self.conv = StandardizedConv(channels, width, 7, stride=2)
         self.norm = nn.GroupNorm(GROUPS, width, eps=NORM_EPS)
@@ -95,6 +99,11 @@ class ResNetStem(nn.Module):
             )
             for s, (before, after) in enumerate(itertools.pairwise(stages))
         )
+        for module in self.modules() if eps == "timm" else ():
+            if isinstance(module, StandardizedConv):
+                module.eps = eps
+            elif isinstance(module, nn.GroupNorm):
+                module.eps = TIMM_NORM_EPS
 
     def forward(self, images: Images) -> FeatureMap:
         """Turns images into a feature map.

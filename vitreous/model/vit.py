@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from vitreous.model import head, initialization
-from vitreous.model.config import ViTConfig, grid_of
-from vitreous.model.encoder import Encoder
+from vitreous.model.config import BlockOptions, ViTConfig, grid_of
+from vitreous.model.encoder import Encoder, EncoderPositions
+from vitreous.model.norm import norm
 from vitreous.model.patch_embedding import PatchDropout, PatchEmbedding
 from vitreous.model.position_embedding import Learned2DPosition, LearnedPosition, PositionEmbedding, SinCos2DPosition
-from vitreous.model.relative_position import RelativePosition
+from vitreous.model.relative_position import RelativeBias, RelativePosition
 from vitreous.model.resnet_stem import ResNetStem
+from vitreous.model.rotary_position import RotaryPosition
 from vitreous.model.shapes import (
     AttentionMap,
     Grid,
@@ -40,22 +42,27 @@ class VisionTransformer(nn.Module):
         self.config = c = config
         self.stem = nn.Identity()
         if c.stem_blocks is not None:
-            self.stem = ResNetStem(c.stem_blocks, c.stem_width, c.channels)
-        self.patch_embedding = PatchEmbedding(c.patch_size, c.width, c.stem_channels, c.patch_bias)
+            self.stem = ResNetStem(c.stem_blocks, c.stem_width, c.channels, c.stem_eps)
+        embedding_norm = norm(c.width, c) if c.embedding_norm else None
+        self.patch_embedding = PatchEmbedding(c.patch_size, c.width, c.stem_channels, c.patch_bias, embedding_norm)
         self.class_token = token(c.class_token, c.width)
         self.distillation_token = token(c.distillation_token, c.width)
         self.registers = token(c.registers, c.width)
         self.mask_token = token(c.mask_token, c.width)
         self.position_embedding = position_embedding(c)
+        self.rotary = None
+        if c.rotary != "none":
+            self.rotary = RotaryPosition(c.rotary, c.num_heads, c.head_dim, c.depth, c.prefix_tokens, c.rotary_grid)
         self.dropout = nn.Dropout(c.dropout)
         self.patch_dropout = PatchDropout(c.patch_dropout, c.prefix_tokens)
         self.encoder = Encoder(
-            *(c.width, c.depth, c.num_heads, c.mlp_dim, c.dropout, c.stochastic_depth),
-            *(c.mlp, c.gelu, c.norm_eps, c.layer_scale, c.pre_norm),
-            final_norm=not c.norm_after_pooling,
+            *(c.width, c.depth, c.num_heads, c.mlp_dim, c.dropout, c.stochastic_depth, c),
+            pre_norm=c.pre_norm,
+            final_norm=c.final_norm and not c.norm_after_pooling,
         )
+        norm_after = norm(c.width, c) if c.final_norm and c.norm_after_pooling else None
         self.head = head.Head(
-            c.width, c.num_classes, pooling(c), c.norm_eps if c.norm_after_pooling else None,
+            c.width * (2 if c.pooling == "class_token_and_mean" else 1), c.num_classes, pooling(c), norm_after,
             c.hidden_dim, c.classifier_bias, c.distillation_token,
         )  # fmt: skip
         self.reset_parameters()
@@ -87,7 +94,7 @@ class VisionTransformer(nn.Module):
     def encode(self, images: Images) -> Queries:
         """Computes the encoder's output for the tokens that the head reads."""
         x = self.patch_dropout(self.embed(images))
-        return self.encoder(x, self.position_embedding.for_blocks(self.grid(images)), self.head.read)
+        return self.encoder(x, self.positions(self.grid(images)), self.head.read)
 
     def embed(self, images: Images, hidden: PatchMask | None = None, swapped: PatchOrder | None = None) -> Tokens:
         """Computes z_0 = [x_class; x_p1 E; …; x_pN E] + E_pos (equation 1).
@@ -111,7 +118,7 @@ class VisionTransformer(nn.Module):
             x = torch.where(hidden[:, :, None], self.mask_token.to(x.dtype), x)
         prefix = [t for t in (self.class_token, self.distillation_token, self.registers) if t is not None]
         if prefix:
-            x = torch.cat([*(t.to(x.dtype).expand(len(x), -1, -1) for t in prefix), x], dim=1)
+            x = torch.cat([*(t.to(x.dtype).expand(x.shape[0], -1, -1) for t in prefix), x], dim=1)
         return self.dropout(self.position_embedding(x, grid))
 
     def tokens(self, images: Images, blocks: Sequence[int]) -> list[Tokens]:
@@ -147,7 +154,13 @@ class VisionTransformer(nn.Module):
         Returns:
             An iterator over the blocks: number, a call that computes the attention map A, and the output z_l.
         """
-        return self.encoder.watch(self.embed(images), self.position_embedding.for_blocks(self.grid(images)))
+        return self.encoder.watch(self.embed(images), self.positions(self.grid(images)))
+
+    def positions(self, grid: Grid) -> EncoderPositions:
+        """Returns the positions inside the encoder for a grid of patches."""
+        if self.rotary is None:
+            return self.position_embedding.for_blocks(grid)
+        return self.rotary.for_blocks(grid, self.patch_embedding.projection.weight.device)
 
     def grid(self, images: Images) -> Grid:
         """Counts the patches of the images, (rows, columns)."""
@@ -172,6 +185,9 @@ def position_embedding(c: ViTConfig) -> PositionEmbedding:
             return SinCos2DPosition(c.width, c.sincos_exponent, c.position_site, c.prefix_tokens)
         case "relative":
             return RelativePosition(c.grid, c.width, c.num_heads, c.depth, c.position_site, c.prefix_tokens)
+        case "relative_bias":
+            inside = c.num_heads, c.depth, c.position_site, c.prefix_tokens
+            return RelativeBias(c.grid, *inside, c.position_resampling)
         case "none":
             return PositionEmbedding()
 
@@ -183,5 +199,8 @@ def pooling(c: ViTConfig) -> nn.Module:
             return head.ClassTokenPooling()
         case "mean":
             return head.MeanPooling(c.prefix_tokens)
+        case "class_token_and_mean":
+            return head.ClassTokenAndMeanPooling(c.prefix_tokens)
         case "attention":
-            return head.AttentionPooling(c.width, c.num_heads, c.mlp_dim, c.gelu, c.norm_eps)
+            heads, mlp_dim = c.pooling_heads or c.num_heads, c.pooling_mlp_dim or c.mlp_dim
+            return head.AttentionPooling(c.width, heads, mlp_dim, BlockOptions(gelu=c.gelu, norm_eps=c.norm_eps))

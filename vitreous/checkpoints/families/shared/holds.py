@@ -5,6 +5,17 @@ from typing import Any
 
 from vitreous.model.config import ViTConfig
 
+QKV_BIASES = {
+    "all": "biases of query, key and value",
+    "no_key": "biases of query and value but not of key",
+    "none": "no biases of query, key and value",
+}
+QUERY_KEY_NORMS = {
+    "none": "no norms of query and key",
+    "head": "norms of query and key over each head",
+    "width": "norms of query and key over all heads",
+}
+
 
 @dataclass(frozen=True)
 class Holds:
@@ -25,12 +36,25 @@ class Holds:
     registers: tuple[bool, ...] = (False,)
     positions: tuple[str, ...] = ("learned", "learned_2d", "sincos_2d", "none")  # a table can hold each of them
     pooling: tuple[str, ...] = ("class_token",)
-    norm_after_pooling: tuple[bool, ...] = (False,)
+    norm_after_pooling: tuple[bool, ...] | None = (False,)
     hidden: tuple[bool, ...] = (False,)
     classifier: tuple[bool, ...] = (True, False)
     classifier_bias: tuple[bool, ...] = (True, False)  # a missing bias is written as zeros
     rectangles: tuple[bool, ...] = (True, False)  # image or patch
     channels: tuple[int, ...] | None = None
+    norm: tuple[str, ...] = ("layer",)
+    norm_site: tuple[str, ...] = ("before",)
+    final_norm: tuple[bool, ...] = (True,)
+    embedding_norm: tuple[bool, ...] = (False,)
+    qkv_bias: tuple[str, ...] = ("all",)
+    query_key_norm: tuple[str, ...] = ("none",)
+    attention_inner_norm: tuple[bool, ...] = (False,)
+    mlp_inner_norm: tuple[bool, ...] = (False,)
+    dense_bias: tuple[bool, ...] = (True,)
+    rotary: tuple[str, ...] = ("none",)
+    rotary_grid: tuple[bool, ...] = (False,)
+    stem_eps: tuple[str, ...] = ("google",)
+    pooling_sizes: tuple[bool, ...] = (False,)  # attention pooling with sizes of its own
 
     def unsupported(self, c: ViTConfig) -> list[str]:
         """Names the parts of a model that the format cannot hold."""
@@ -49,7 +73,7 @@ class Holds:
             "pooling": (c.pooling, f"{c.pooling.replace('_', ' ')} pooling"),
             # After pooling a single token, the norm gives the same result as before.
             "norm_after_pooling": (
-                c.norm_after_pooling if c.pooling == "mean" else None,
+                c.norm_after_pooling if c.pooling == "mean" and c.final_norm else None,
                 f"the final norm {'after' if c.norm_after_pooling else 'before'} mean pooling",
             ),
             "hidden": _part(c.hidden_dim is not None, "a tanh hidden layer in the head"),
@@ -63,13 +87,30 @@ class Holds:
                 f"images of {c.image_size[0]}×{c.image_size[1]} in patches of {c.patch_size[0]}×{c.patch_size[1]}",
             ),
             "channels": (c.channels, f"{c.channels} channels"),
+            "norm": (c.norm, "RMSNorm" if c.norm == "rms" else "LayerNorm"),
+            "norm_site": (c.norm_site, f"norms {c.norm_site} attention and MLP"),
+            "final_norm": _part(c.final_norm, "a final norm"),
+            "embedding_norm": _part(c.embedding_norm, "a norm of the patches"),
+            "qkv_bias": (c.qkv_bias, QKV_BIASES[c.qkv_bias]),
+            "query_key_norm": (c.query_key_norm, QUERY_KEY_NORMS[c.query_key_norm]),
+            "attention_inner_norm": _part(c.attention_inner_norm, "a norm inside attention"),
+            "mlp_inner_norm": _part(c.mlp_inner_norm, "a norm inside the MLP"),
+            "dense_bias": _part(c.dense_bias, "biases after attention and in the MLP"),
+            "rotary": (c.rotary, "no rotary positions" if c.rotary == "none" else f"{c.rotary} rotary positions"),
+            "stem_eps": (c.stem_eps if c.stem_blocks is not None else None, f"{c.stem_eps}'s epsilons in the stem"),
+            "rotary_grid": _part(c.rotary_grid is not None, "rotary positions scaled to a grid"),
+            "pooling_sizes": _part(
+                c.pooling == "attention" and (c.pooling_heads, c.pooling_mlp_dim) != (None, None),
+                "attention pooling with sizes of its own",
+            ),
         }
         unsupported = []
         for name, (value, description) in choices.items():
             supported = getattr(self, name)
             if value is not None and supported is not None and value not in supported:
                 unsupported.append(description)
-        return unsupported + (["positions inside the encoder"] if c.position_site != "stem" else [])
+        inside = c.position_site != "stem" and not (c.position_embedding == "relative_bias" in self.positions)
+        return unsupported + (["positions inside the encoder"] if inside else [])
 
 
 def _part(present: bool, name: str) -> tuple[bool, str]:
