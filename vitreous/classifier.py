@@ -73,10 +73,8 @@ class Prediction:
 class Classifier:
     """A model with everything that belongs to it: call it with photos, get class names and probabilities.
 
-    `model`, `preprocessing`, `class_names`, `metadata` and `report` are those of `stored`.
-
     Args:
-        stored: the model with what belongs to it; it is put into evaluation mode.
+        stored: the model with what belongs to it, all of which are attributes here; put into evaluation mode.
         changes: the adaptations since loading, one sentence each.
     """
 
@@ -107,13 +105,7 @@ class Classifier:
 
     @classmethod
     def from_pretrained(
-        cls,
-        repo_id: str,
-        revision: str | None = None,
-        device: str | None = None,
-        *,
-        family: str | None = None,
-        **fields: Any,
+        cls, repo_id: str, revision: str | None = None, device: str | None = None, **options: Any
     ) -> Self:
         """Loads a classifier from the Hugging Face hub, as `vitreous.load("hf:owner/name@revision")` does.
 
@@ -121,15 +113,14 @@ class Classifier:
             repo_id: owner/name.
             revision: a branch, tag or commit; the main branch if None.
             device: as for `vitreous.load`.
-            family: as for `vitreous.load`.
-            **fields: as for `vitreous.load`.
+            **options: `family`, `part`, `mapped` and fields of ViTConfig, as for `vitreous.load`.
 
         Raises:
             InputError: the repository does not exist or cannot be reached, or its weights do not fit.
         """
         name = f"hf:{repo_id}" + ("" if revision is None else f"@{revision}")
         try:
-            stored = load_checkpoint(name, family=family, **fields)
+            stored = load_checkpoint(name, **options)
         except InputError as error:
             local = f", or load the local files with vitreous.load({repo_id!r})" if Path(repo_id).exists() else ""
             raise InputError(error.cause, (error.hint + local).removeprefix(", ")) from error
@@ -149,11 +140,11 @@ class Classifier:
         Raises:
             InputError: the hub cannot be reached, or refuses.
         """
-        with TemporaryDirectory() as folder:
-            metadata = published(self.metadata)
-            save_model(Path(folder) / MODEL_FILE, self.model, self.preprocessing, self.class_names, metadata)
-            write_text(Path(folder) / "README.md", self.card(repo_id))
-            return push(Path(folder), repo_id, private=private, token=token, message=f"{self!r}")
+        with TemporaryDirectory() as name:
+            folder, metadata = Path(name), published(self.metadata)
+            save_model(folder / MODEL_FILE, self.model, self.preprocessing, self.class_names, metadata)
+            write_text(folder / "README.md", self.card(repo_id))
+            return push(folder, repo_id, private=private, token=token, message=f"{self!r}")
 
     def card(self, repo_id: str = "owner/name") -> str:
         """The model card for a repository of the hub, in Markdown."""
@@ -351,7 +342,15 @@ class Classifier:
         return zip(top.values.tolist(), top.indices.tolist(), strict=True)
 
 
-def load(source: str | Path, device: str | None = None, *, family: str | None = None, **fields: Any) -> Classifier:
+def load(
+    source: str | Path,
+    device: str | None = None,
+    *,
+    family: str | None = None,
+    part: str | None = None,
+    mapped: bool = False,
+    **fields: Any,
+) -> Classifier:
     """Loads a classifier: weights with their preprocessing and class names.
 
     Args:
@@ -360,12 +359,15 @@ def load(source: str | Path, device: str | None = None, *, family: str | None = 
             (`vitreous list models`); or an https address ending in #sha256= and its checksum.
         device: "cuda", "mps", "cpu"; the best available if None.
         family: the file's family, if its keys match several.
+        part: prefix of the keys of one model, if the file holds several: "student", "ema_model".
+        mapped: leave float32 weights in the file to save memory; the file must then never change.
         **fields: fields of ViTConfig that the file does not record, such as `num_heads=3`.
 
     Raises:
-        InputError: there is no model, or it cannot be read.
+        InputError: there is no model, or several, or it cannot be read.
     """
-    return Classifier(load_checkpoint(source, family=family, **fields)).to(device or best_device())
+    stored = load_checkpoint(source, family=family, part=part, mapped=mapped, **fields)
+    return Classifier(stored).to(device or best_device())
 
 
 def train(

@@ -11,6 +11,7 @@ import tarfile
 import time
 import zipfile
 from argparse import Namespace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -129,10 +130,59 @@ def test_no_pickle_fires_in_any_file_under_any_name(tmp_path):
 
 
 def test_the_refusal_names_the_object(tmp_path):
-    for content, name in ((Call(os.system, "true"), f"{os.system.__module__}.system"), ({1: Path("a")}, "pathlib")):
+    for content, name in (
+        (Call(os.system, "true"), f"{os.system.__module__}.system"),
+        ({1: Fraction(1, 2)}, "fractions.Fraction"),
+    ):
         torch.save({"model": TENSORS, "x": content}, tmp_path / "m.pth")
         with pytest.raises(InputError, match=f"Python objects that weights do not need, such as '{name}"):
             read_tensors(tmp_path / "m.pth")
+
+
+def test_plain_data_of_others_is_not_built(tmp_path):
+    """A numpy scalar takes as much memory as its dtype says, whatever the file's size; a stand-in takes none."""
+    scalar, dtype = np.float64(1).__reduce__()[0], np.dtype
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for content in (
+        Call(scalar, Call(dtype, "V2000000000")),
+        Call(np.array(0).__reduce__()[0], np.ndarray, (2**40,), Call(dtype, "f8")),
+        Call(scalar, Call(dtype, "O"), Call(dtype, "f8")),
+        [Call(scalar, Call(dtype, "V200000000")) for _ in range(20)],
+    ):
+        for old in (False, True):
+            torch.save({"a": torch.ones(2), "x": content}, tmp_path / "m.pth", _use_new_zipfile_serialization=not old)
+            with read_tensors(tmp_path / "m.pth") as file:
+                assert (set(file), file.ignored) == ({"a"}, ("x",))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18
+    assert not any("numpy" in str(name) for name in torch.serialization.get_safe_globals())
+
+
+def encoding_pickles():
+    """Uses of `_codecs.encode` that Python does not write; the first ones would double a text again and again."""
+    text, function = b"X\x04\x00\x00\x00abcd", b"c_codecs\nencode\n"
+    latin, hexadecimal = b"X\x06\x00\x00\x00latin1", b"X\x03\x00\x00\x00hex"
+    start, call = b"\x80\x02]q\x00" + text + b"q\x01" + latin + b"q\x02" + function + b"q\x03", b"\x86R"
+    yield start + text + latin + call + b"q\x04h\x03h\x04" + hexadecimal + call + b"."
+    yield start + text + hexadecimal + call + b"."
+    yield start + b"h\x01h\x02" + call + b"."
+    yield start + text + latin + call + b"h\x03h\x01h\x02" + call + b"."
+    yield start + text + b"h\x01" + call + b"."
+    yield start + text + latin + b"\x87R."
+    yield start + b"(h\x01h\x02tR."
+    yield start + b"."
+    yield b"\x80\x02(" + text + latin + b"i_codecs\nencode\n."
+
+
+def test_text_is_encoded_only_where_the_file_spells_it(tmp_path):
+    bytes_and_more = {"a": torch.ones(2), "x": [b"one", "latin1", b"latin1", np.float64(3), b"\xff" * 300, b"one"]}
+    for old in (False, True):
+        torch.save(bytes_and_more, tmp_path / "m.pth", _use_new_zipfile_serialization=not old)
+        assert read_tensors(tmp_path / "m.pth").ignored == ("x",)
+    for content in encoding_pickles():
+        for file in (zipped(content), legacy(content)):
+            (tmp_path / "m.pth").write_bytes(file)
+            with pytest.raises(InputError, match="encodes in an unusual way"):
+                read_tensors(tmp_path / "m.pth")
 
 
 def test_programs_and_files_that_torch_would_not_write_are_refused(tmp_path):

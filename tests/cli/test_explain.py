@@ -1,9 +1,11 @@
 """`vitreous explain`: its files, their numbers, its messages and errors."""
 
 import csv
+import html
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from vitreous.cli.app import run
 from vitreous.data.images import decode_image
 from vitreous.explain import drawing
 from vitreous.explain.attention_maps import attention_map, attention_maps
-from vitreous.explain.distance import attention_distance
+from vitreous.explain.distance import CONVENTIONS, attention_distance
 from vitreous.explain.embeddings import embedding_filters, patch_colors, position_similarity
 from vitreous.explain.relevance import gradient_attention, relevance
 from vitreous.explain.rollout import attention_rollout
@@ -259,6 +261,36 @@ def test_a_prefix_token_can_be_the_query(here):
         options = ["--only", "attention", "--query", str(query), "--out", name]
         assert run(["explain", "other.safetensors", "new/1.png", *options]) == 0
         assert f"where {name} looks in block 1" in Path(name, "attention.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_the_distance_is_drawn_in_either_convention(convention, here, capsys):
+    options = ["--only", "distance", "--distance", convention]
+    assert run(["explain", "model.safetensors", "new", *options, "--out", "out"]) == 0
+    assert CONVENTIONS[convention] in capsys.readouterr().out
+    assert html.escape(CONVENTIONS[convention], quote=False) in Path("out/distance.svg").read_text(encoding="utf-8")
+    classifier = load("model.safetensors", "cpu")
+    expected = attention_distance(classifier.model, inputs_of(classifier, IN_ORDER), convention).numpy()
+    result = numbers("out/distance.npz")
+    assert result["convention"] == convention
+    assert result["distances"] == pytest.approx(expected, rel=1e-4)
+    assert values("out/distance.csv", (2, 3), "mean") == pytest.approx(expected.mean(axis=0), rel=1e-4)
+
+
+def test_without_prefix_tokens_there_is_one_distance(here, capsys):
+    small_classifier(**MEAN).save("other.safetensors")
+    assert run(["explain", "other.safetensors", "new", "--only", "distance", "--out", "out"]) == 0
+    assert not any(text in capsys.readouterr().out for text in CONVENTIONS.values())
+
+
+def test_what_is_shown_reads_well_under_every_pooling(here, capsys):
+    for switches in ({}, {"distillation_token": True}, MEAN, MEAN | {"pooling": "attention"}):
+        small_classifier(**switches).save("other.safetensors")
+        options = ["--only", "attention,gradient", "--json"]
+        assert run(["explain", "other.safetensors", "new/1.png", *options, "--out", str(len([*Path().iterdir()]))]) == 0
+        for group in json.loads(capsys.readouterr().out)["analyses"].values():
+            assert ",," not in group["shows"]
+            assert re.fullmatch(r"where .* looks? ?(in|on|,).*", group["shows"])
 
 
 # ---- what goes wrong

@@ -64,8 +64,8 @@ def test_levels_and_all(capsys):
         (["B/0"], "neither a file nor a variant"),
         (["B/17"], "nearest sizes that do: 221×221 and 238×238"),
         (["Ti/16", "--level", "0"], "level"),
-        (["Ti/16", "--set", "num_heads=4"], "Ti/16 is a variant: it has no checkpoint family or settings"),
-        (["Ti/16", "--family", "timm"], "leave out --family and --set"),
+        (["Ti/16", "--set", "num_heads=4"], "Ti/16 is a variant: it has no checkpoint family, parts or settings"),
+        (["Ti/16", "--family", "timm"], "leave out --family, --part and --set"),
         (["Ti/16", "--image", "no-such.jpg"], "no-such.jpg"),
     ],
 )

@@ -55,3 +55,21 @@ def test_no_images_give_no_batches():
     assert list(read_batches([], SMALL, 4)) == []
     assert as_list("a.png") == ["a.png"]
     assert as_list(["a.png"]) == ["a.png"]
+
+
+def test_numbers_are_refused_with_what_to_do(fresh_process):
+    """In a process without beartype, which would refuse them first."""
+    code = """
+import numpy as np, torch
+from vitreous.data.reading import as_list
+pixels = np.zeros((8, 8, 3), np.uint8)
+for images in (pixels, torch.zeros(2, 3, 8, 8), [pixels], ["a.jpg", torch.zeros(3, 8, 8)]):
+    try:
+        as_list(images)
+    except ValueError as error:
+        print(error)
+"""
+    lines = fresh_process(code).stdout.splitlines()
+    expected = "images are paths, bytes of image files, or PIL images, not tensors or arrays; pass PIL.Image.fromarray"
+    assert len(lines) == 4
+    assert all(line.startswith(expected) for line in lines)

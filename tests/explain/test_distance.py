@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.model.models import SWITCHES, images_for, small_model
-from vitreous.explain.distance import attention_distance, distances, mean_distance
+from vitreous.explain.distance import CONVENTIONS, attention_distance, distances, mean_distance
 
 STRIDE = (8, 4)
 
@@ -47,17 +47,43 @@ def test_uniform_attention_has_the_closed_form(grid):
     assert result.item() == pytest.approx(uniform_distance(grid, STRIDE), rel=1e-6)
 
 
-def test_rows_are_divided_by_their_sums_and_empty_ones_left_out():
+def test_rows_of_patches_are_divided_by_their_sums_and_empty_ones_left_out():
     weights = torch.tensor([[0.0, 0.2], [0.0, 0.0]])[None, None]
-    assert mean_distance(weights, (1, 2), STRIDE).item() == 4
+    assert mean_distance(weights, (1, 2), STRIDE, "patches").item() == 4
+    assert mean_distance(weights, (1, 2), STRIDE, "paper").item() == pytest.approx((0.2 * 4 + 0) / 2)
+
+
+def test_a_head_that_looks_at_the_class_token_alone():
+    alone = torch.zeros(1, 1, 2, 2)
+    assert mean_distance(alone, (1, 2), STRIDE, "paper").item() == 0
+    assert mean_distance(alone, (1, 2), STRIDE, "patches").isnan().all()
+    almost = torch.tensor([[0.0, 1e-6], [1e-6, 0.0]])[None, None]
+    assert mean_distance(almost, (1, 2), STRIDE, "paper").item() == pytest.approx(4e-6)
+    assert mean_distance(almost, (1, 2), STRIDE, "patches").item() == pytest.approx(4)
 
 
 @pytest.mark.parametrize("switch", ["the paper's", "registers", "mean pooling", "rectangles", "hybrid"])
-def test_a_model_that_looks_everywhere(switch):
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_model_that_looks_everywhere(switch, convention):
     model = blind(small_model(switch))
-    result = attention_distance(model, images_for(model.config))
+    result = attention_distance(model, images_for(model.config), convention)
     expected = uniform_distance(model.config.grid, model.config.token_stride)
+    if convention == "paper":  # each token has the same weight
+        expected *= math.prod(model.config.grid) / model.config.num_tokens
     torch.testing.assert_close(result, torch.full((3, 3, 3), expected))
+
+
+def test_an_unknown_convention_is_refused(fresh_process):
+    """In a process without beartype, which would refuse it first."""
+    code = """
+import torch, vitreous as vt
+model = vt.VisionTransformer.from_variant("mu/16", depth=1, image_size=32)
+try:
+    vt.attention_distance(model, torch.zeros(1, 3, 32, 32), "pixels")
+except vt.InputError as error:
+    print(error.cause)
+"""
+    assert fresh_process(code).stdout.startswith("there is no convention 'pixels'")
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 10.0])
@@ -72,23 +98,25 @@ def test_a_model_in_which_each_patch_sees_itself(sharpness):
         block.attention_norm.bias.zero_()
         block.attention.qkv.weight[:96] = sharpness * torch.eye(48).repeat(2, 1)
         block.attention.qkv.bias[:96] = 0
-    result = attention_distance(model, images_for(model.config))
+    result = attention_distance(model, images_for(model.config), "patches")
     expected = 0.0 if sharpness else uniform_distance((4, 4), (8, 8))
     torch.testing.assert_close(result, torch.full((3, 1, 1), expected), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_every_head_of_every_model_has_a_distance(switch):
+def test_every_head_of_every_model_has_a_distance(switch, convention):
     model = small_model(switch)
     images = images_for(model.config)
-    result = attention_distance(model, images)
+    result = attention_distance(model, images, convention)
     assert result.shape == (3, 3, 3)
     assert result.std() > 0
     prefix, grid, stride = model.config.prefix_tokens, model.config.grid, model.config.token_stride
-    between = model.attention_weights(images)[1][2, 1, prefix:, prefix:]  # image 2, block 1, head 1
+    between = model.attention_weights(images)[1][2, 1, prefix:]  # image 2, block 1, head 1, all keys
     places = [(r * stride[0], c * stride[1]) for r in range(grid[0]) for c in range(grid[1])]
     far = [
-        sum(w * math.dist(place, other) for w, other in zip(row, places, strict=True)) / sum(row)
+        sum(w * math.dist(place, other) for w, other in zip(row[prefix:], places, strict=True))
+        / sum(row if convention == "paper" else row[prefix:])
         for place, row in zip(places, between.tolist(), strict=True)
     ]
     assert result[2, 1, 1].item() == pytest.approx(sum(far) / len(far), rel=1e-4)

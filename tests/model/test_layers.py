@@ -22,10 +22,27 @@ REFUSED = {
     "vt.RotaryPosition('eva02', 2, 6)": "heads of a multiple of 4 numbers, got 6",
     "vt.variant(None)": "there is no variant 'None'",
 }
+MODEL = 'vt.VisionTransformer.from_variant("mu/16", depth=1, image_size=32)'
+HYBRID = 'vt.VisionTransformer.from_variant("R26+S/32", depth=1, image_size=64)'
+LAST = "images of 2×32×64×3, with the channels last; move them first: images.permute(0, 3, 1, 2)"
+REFUSED |= {
+    f"{MODEL}(torch.zeros(3, 32, 32))": "one image of 3×32×32, without a batch axis; add the axis: image[None]",
+    f"{MODEL}(torch.zeros(32, 32, 3))": "without a batch axis; add the axis: image.permute(2, 0, 1)[None]",
+    f"{MODEL}(torch.zeros(32, 32))": "images of 32×32; their axes must be batch, channels, height, width",
+    f"{MODEL}(torch.zeros(2, 32, 64, 3))": LAST,
+    f"{HYBRID}(torch.zeros(2, 32, 64, 3))": LAST,
+    f"{MODEL}.tokens(torch.zeros(3, 32, 32), [0])": "one image of 3×32×32, without a batch axis",
+    f"vt.inspect({MODEL}, torch.zeros(3, 32, 32))": "one image of 3×32×32, without a batch axis",
+    f"vt.inspect({MODEL}, torch.zeros(2, 32, 64, 3))": LAST,
+    f"vt.attention_rollout({MODEL}, torch.zeros(3, 32, 32))": "one image of 3×32×32, without a batch axis",
+    "vt.PatchEmbedding(16, 8)(torch.zeros(3, 32, 32))": "one image of 3×32×32, without a batch axis",
+    "vt.PatchEmbedding(16, 8)(torch.zeros(2, 32, 64, 3))": LAST,
+    "vt.PatchEmbedding(16, 8)(torch.zeros(2, 4, 32, 32))": "the image has 4 channels; this model takes 3",
+}
 
 
 def test_nonsense_is_refused_by_every_layer(fresh_process):
-    code = "import vitreous as vt\n"
+    code = "import torch, vitreous as vt\n"
     for call in REFUSED:
         code += f"try:\n    {call}\nexcept ValueError as error:\n    print(error)\nelse:\n    print('nothing')\n"
     lines = fresh_process(code).stdout.splitlines()

@@ -106,7 +106,7 @@ def _tensors_for(
     """The config that is written, the family's tensors by key, and the parameters that have no place there."""
     config, dropped = stored.model.config, {}
     state = {name: tensor.detach() for name, tensor in stored.model.state_dict().items()}
-    if config.mask_token and not family.mask_token:
+    if config.mask_token and not family.has_mask_token(config):
         del state["mask_token"]
         dropped["mask_token"] = "the format has no place for it, and it does not affect the output"
         config = config.replace(mask_token=False)

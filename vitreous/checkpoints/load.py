@@ -14,6 +14,7 @@ from vitreous.checkpoints.families.shared.reading import Guess, Reading, check_e
 from vitreous.checkpoints.files.dtypes import read_casts
 from vitreous.checkpoints.files.layout import MODEL_FILE, is_weights, weights_in
 from vitreous.checkpoints.files.tensors import Tensors, read_tensors
+from vitreous.checkpoints.parts import Part, choose_part
 from vitreous.checkpoints.report import LoadReport
 from vitreous.checkpoints.sources.hub import Located, fetch, is_remote
 from vitreous.checkpoints.store import HEADER, StoredModel, read_model
@@ -28,7 +29,9 @@ from vitreous.support.text import listed
 NO_MODEL = "give a run's folder, a weights file, or a name such as hf:owner/name (vitreous list models)"
 
 
-def load_checkpoint(source: str | Path, *, family: str | None = None, **fields: Any) -> StoredModel:
+def load_checkpoint(
+    source: str | Path, *, family: str | None = None, part: str | None = None, mapped: bool = False, **fields: Any
+) -> StoredModel:
     """Loads weights of any family, in float32 and on the CPU.
 
     Args:
@@ -36,19 +39,22 @@ def load_checkpoint(source: str | Path, *, family: str | None = None, **fields: 
             (hf:owner/name, timm:name.tag, torchvision:name, google:name, meta:name); an https address with its
             SHA-256.
         family: the file's family, if its keys match several.
+        part: prefix of the keys of one model, if the file holds several: "student", "ema_model".
+        mapped: leave float32 weights in the file where its format allows it, to save memory and time. The model then
+            depends on the file, which must never change: see `read_tensors`.
         **fields: fields of ViTConfig that the file does not record, such as `num_heads=3`. They override every guess.
 
     Raises:
-        InputError: there is no such file, or it cannot be read; or `family` or `fields` are given for a vitreous
-            file, which stores its config.
+        InputError: there is no such file, or it cannot be read; it holds several models; or `family`, `part` or
+            `fields` are given for a vitreous file, which stores its config.
     """
     located = locate(source)
-    with read_tensors(located.path) as tensors:
+    with read_tensors(located.path, mapped=mapped) as tensors:
         if HEADER not in tensors.metadata:
-            return _read_foreign(tensors, _choose_family(tensors, located, family), located, fields)
-        if fields or family:
+            return _read_foreign(tensors, located, family, part, fields)
+        if fields or family or part is not None:
             cause = f"{located.path} is a vitreous file, which already stores its config"
-            raise InputError(cause, "leave out --family and --set (family= and fields in Python)")
+            raise InputError(cause, "leave out --family, --part and --set (family=, part= and fields in Python)")
         return read_model(tensors, str(located.path), located.license)
 
 
@@ -74,10 +80,10 @@ def locate(source: str | Path) -> Located:
     return Located(path, name)
 
 
-def _choose_family(tensors: Tensors, located: Located, requested: str | None) -> Family:
+def _choose_family(tensors: Part, located: Located, requested: str | None) -> Family:
     """The requested family, that of the remote name, or the one that the keys match. Raises InputError for a misfit."""
     if requested is None and located.family is None:
-        return recognize(tensors.shapes, located.source)
+        return recognize(tensors.shapes, located.source, lambda: located.json_files()[0])
     family = family_named(requested or located.family or "")
     if missing := family.missing_keys(tensors.shapes):
         hint = "leave out the family" if requested else "choose another name (vitreous list models), or set the family"
@@ -85,8 +91,12 @@ def _choose_family(tensors: Tensors, located: Located, requested: str | None) ->
     return family
 
 
-def _read_foreign(tensors: Tensors, family: Family, located: Located, fields: Mapping[str, Any]) -> StoredModel:
-    """Reads a file of another project's family. Nothing is loaded in part."""
+def _read_foreign(
+    file: Tensors, located: Located, requested: str | None, part: str | None, fields: Mapping[str, Any]
+) -> StoredModel:
+    """Reads a file of another project's family. No model is loaded in part."""
+    tensors = choose_part(file, located.source, part)
+    family = _choose_family(tensors, located, requested)
     config_json, preprocessor_json = located.json_files() if family.has_json else ({}, {})
     known = checked_fields(family.fields_from(config_json)) | checked_fields(located.fields) | checked_fields(fields)
     preprocessing = located.preprocessing or family.preprocessing_from(config_json, preprocessor_json)
@@ -106,7 +116,7 @@ def _read_foreign(tensors: Tensors, family: Family, located: Located, fields: Ma
     preprocessing = _fit_preprocessing(preprocessing, family, config, reading, notes)
     names = located.class_names or family.class_names_from(config_json)
     names = _fit_class_names(names, family, config, reading, notes)
-    dropped = reading.dropped | dict.fromkeys(tensors.ignored, "not a tensor")
+    dropped = reading.dropped | tensors.left_out(family.drops)
     notes += [*read_casts(dtypes), *family.notes(config_json)]
     parameters = sum(p.numel() for p in model.parameters())
     guesses = tuple(reading.guesses)

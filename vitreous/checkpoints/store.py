@@ -101,7 +101,7 @@ def load_model(path: str | Path) -> StoredModel:
 
 
 def read_model(tensors: Tensors, source: str, license: str | None = None) -> StoredModel:
-    """Reads an open file that `save_model` wrote. Weights are memory-mapped, and converted to float32 if necessary.
+    """Reads an open file that `save_model` wrote. Weights are converted to float32 if necessary.
 
     Args:
         tensors: the open file.

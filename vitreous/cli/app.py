@@ -40,6 +40,14 @@ ImagesArgument = Annotated[list[str], typer.Argument(help=IMAGES_HELP)]
 FamilyOption = Annotated[
     str | None, typer.Option("--family", help="Checkpoint family, such as deit, if the keys match several.")
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="PREFIX",
+        help="Which model to take from a file that holds several, such as student or ema: how its keys begin.",
+    ),
+]
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -177,9 +185,9 @@ def cause_and_hint(error: Exception) -> tuple[str, str]:
 
 
 def load_with_options(
-    model: str, family: str | None, settings: list[str] | None, device: str | None = None
+    model: str, family: str | None, part: str | None, settings: list[str] | None, device: str | None = None
 ) -> "Classifier":
-    """Loads a classifier with the user's --family and --set; on the best available device if None.
+    """Loads a classifier with the user's --family, --part and --set; on the best available device if None.
 
     Raises:
         InputError: there is no such model, it cannot be read, or a setting is not a config field.
@@ -187,12 +195,14 @@ def load_with_options(
     from vitreous.classifier import load
 
     fields = {key: toml_value(value) for key, value in read_settings(settings or []).items()}
-    if reserved := sorted({"source", "device", "family"} & fields.keys()):
+    if reserved := sorted({"source", "device", "family", "part", "mapped"} & fields.keys()):
         raise InputError(f"{reserved[0]!r} is not a config field", "use --set for fields such as num_heads")
-    return load(model, device, family=family, **fields)
+    return load(model, device, family=family, part=part, **fields)
 
 
-def open_classifier(model: str, family: str | None = None, settings: list[str] | None = None) -> "Classifier":
+def open_classifier(
+    model: str, family: str | None = None, part: str | None = None, settings: list[str] | None = None
+) -> "Classifier":
     """Tunes the host and loads a classifier.
 
     Prints to stderr what was guessed about its file and which weights were left out; a vitreous file records
@@ -201,7 +211,7 @@ def open_classifier(model: str, family: str | None = None, settings: list[str] |
     from vitreous.support.host import tune_host
 
     tune_host()
-    classifier = load_with_options(model, family, settings)
+    classifier = load_with_options(model, family, part, settings)
     for remark in classifier.report.remarks() if classifier.report else ():
         print(printable(remark), file=sys.stderr)
     return classifier

@@ -5,11 +5,11 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitreous.cli.app import IMAGES_HELP, FamilyOption, ModelArgument, SettingsOption, open_classifier
+from vitreous.cli.app import IMAGES_HELP, FamilyOption, ModelArgument, PartOption, SettingsOption, open_classifier
 from vitreous.cli.inputs import check_unused, exit_if_unreadable, find_images, read_inputs
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
@@ -43,6 +43,13 @@ QueryOption = Annotated[
 ClassOption = Annotated[
     str | None, typer.Option("--class", help="Class for gradient and relevance. Default: each image's top class.")
 ]
+DistanceOption = Annotated[
+    Literal["paper", "patches"] | None,
+    typer.Option(
+        help="Weights for distance: paper counts attention to the class token as distance 0, as in the paper's "
+        "figures; patches leaves it out and renormalizes the rest. Default: paper."
+    ),
+]
 ShowOption = Annotated[int, typer.Option(min=1, help="The most images on a sheet; the numbers cover all.")]
 
 
@@ -55,14 +62,16 @@ def command(
     head: HeadOption = None,
     query: QueryOption = None,
     class_name: ClassOption = None,
+    distance: DistanceOption = None,
     show: ShowOption = 12,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
     family: FamilyOption = None,
+    part: PartOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Show where a model looks and what it has learned: the paper's figures for your images."""
     names = NAMES if only is None else parse_names(only)
-    check_unused_options(names, head, query, class_name)
+    check_unused_options(names, head, query, class_name, distance)
     paths = find_images(images or [])
     check_unused(out)
 
@@ -73,12 +82,13 @@ def command(
 
     if not paths and not {*names} <= {*OF_THE_MODEL}:
         raise InputError("there are no images to explain", f"name some; only {' and '.join(OF_THE_MODEL)} need none")
-    classifier = open_classifier(model, family, settings)
+    classifier = open_classifier(model, family, part, settings)
     class_names = classifier.names() if classifier.model.config.num_classes else ()
     names, skipped = supported(names, classifier.model, strict=only is not None)
     [number] = classifier.model.encoder.block_indices([block])
     token = parse_query(query, classifier.model)
-    options = Options(names, number, head, token, class_number(class_names, class_name), show)
+    chosen = class_number(class_names, class_name)
+    options = Options(names, number, head, token, chosen, show, distance or "paper")
     print_readout(options, classifier.model)
     faults: list[BadImage] = []
     with atomic_folder(out) as folder:
@@ -89,12 +99,15 @@ def command(
     exit_if_unreadable(faults, paths)
 
 
-def check_unused_options(names: Sequence[str], head: int | None, query: str | None, class_name: str | None) -> None:
+def check_unused_options(
+    names: Sequence[str], head: int | None, query: str | None, class_name: str | None, distance: str | None
+) -> None:
     """Raises InputError for an option that none of the analyses uses."""
     for option, value, users in (
         ("--head", head, ("attention",)),
         ("--query", query, ("attention",)),
         ("--class", class_name, ("gradient", "relevance")),
+        ("--distance", distance, ("distance",)),
     ):
         if value is not None and not {*users} & {*names}:
             raise InputError(f"{option} is for {' and '.join(users)}", f"add --only {users[-1]}, or leave {option} out")
@@ -170,6 +183,8 @@ def print_readout(options: "Options", model: "VisionTransformer") -> None:
     names = {*options.analyses} & {*FROM_THE_HEAD} - ({"attention"} if options.query is not None else set())
     if names and model.config.pooling != "class_token":
         token = "does not read its class token" if model.config.class_token else "has no class token"
+        if model.config.pooling == "class_token_and_mean":
+            token = "reads more than its class token"
         print(f"this model {token}; the maps start from {readout_name(model.config)}", file=sys.stderr)
 
 

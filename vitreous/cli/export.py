@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitreous.cli.app import FamilyOption, SettingsOption, load_with_options
+from vitreous.cli.app import FamilyOption, PartOption, SettingsOption, load_with_options
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 
@@ -34,6 +34,7 @@ def command(
     to: Annotated[Target, typer.Option(help="The family whose format to write, or vitreous.")],
     out: Annotated[Path, typer.Option(help=OUT)],
     family: FamilyOption = None,
+    part: PartOption = None,
     settings: SettingsOption = None,
     image_size: Annotated[
         str | None, typer.Option(metavar="N|HxW", help="Adapt to images of this size by resampling positions.")
@@ -58,7 +59,7 @@ def command(
     """Write a model in the format of any family, from the format of any other."""
     import torch
 
-    classifier = load_with_options(model, family, settings, "cpu").adapt(
+    classifier = load_with_options(model, family, part, settings, "cpu").adapt(
         image_size=size(image_size),
         patch_size=size(patch_size),
         num_classes=classes,

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitreous.cli.app import FamilyOption, ImagesArgument, ModelArgument, SettingsOption, open_classifier
+from vitreous.cli.app import FamilyOption, ImagesArgument, ModelArgument, PartOption, SettingsOption, open_classifier
 from vitreous.cli.inputs import exit_if_unreadable, find_images, read_inputs
 from vitreous.support.errors import InputError
 from vitreous.support.text import csv_cell, printable
@@ -42,6 +42,7 @@ def command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     family: FamilyOption = None,
+    part: PartOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Write the representations of images to a .npy file."""
@@ -52,7 +53,7 @@ def command(
 
     from vitreous.support.files import atomic_folder
 
-    classifier = open_classifier(model, family, settings)
+    classifier = open_classifier(model, family, part, settings)
     compute, width = features_of(classifier, blocks, token or "patches")
     bad: list[BadImage] = []
     with (

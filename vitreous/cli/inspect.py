@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitreous.cli.app import FamilyOption, SettingsOption, open_classifier
+from vitreous.cli.app import FamilyOption, PartOption, SettingsOption, open_classifier
 from vitreous.support.errors import InputError, nearest
 from vitreous.support.text import printable
 
@@ -41,6 +41,7 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     family: FamilyOption = None,
+    part: PartOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Show the inputs and outputs of every stage of a model, from image to class."""
@@ -51,7 +52,7 @@ def command(
 
     tune_host()
     check_page(html, image)
-    classifier, fresh = open_model(model, family, settings, with_weights=image is not None)
+    classifier, fresh = open_model(model, family, part, settings, with_weights=image is not None)
     photo = None if image is None else decode_image(image)
     device = next(classifier.model.parameters()).device
     pixels = [] if photo is None else [classifier.preprocessing([photo]).to(device)]
@@ -95,7 +96,7 @@ def write_page(html: Path, classifier: "Classifier", photo: "Image", name: str, 
 
 
 def open_model(
-    model: str, family: str | None, settings: list[str] | None, with_weights: bool
+    model: str, family: str | None, part: str | None, settings: list[str] | None, with_weights: bool
 ) -> tuple["Classifier", bool]:
     """Opens a model file, or builds a variant; returns also whether it is a variant, whose weights are random.
 
@@ -112,7 +113,7 @@ def open_model(
     from vitreous.model.variants import NAMES, SIZES, variant
 
     if Path(model).expanduser().exists() or ":" in model:
-        return open_classifier(model, family, settings), False
+        return open_classifier(model, family, part, settings), False
     try:
         config = variant(model)
     except InputError as error:
@@ -121,10 +122,9 @@ def open_model(
             raise  # any patch size is a variant: the name is valid, the size is not
         hint = f"a variant such as {nearest(model, NAMES) or 'B/16'}; `vitreous list models` shows them all"
         raise InputError(f"{model!r} is neither a file nor a variant", hint) from error
-    if family or settings:
-        raise InputError(
-            f"{model} is a variant: it has no checkpoint family or settings", "leave out --family and --set"
-        )
+    if family or part is not None or settings:
+        cause = f"{model} is a variant: it has no checkpoint family, parts or settings"
+        raise InputError(cause, "leave out --family, --part and --set")
     stored = StoredModel(named(model, on_meta=not with_weights), Preprocessing(config.image_size))
     return Classifier(stored), True
 

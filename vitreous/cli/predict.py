@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitreous.cli.app import FamilyOption, ImagesArgument, ModelArgument, SettingsOption, open_classifier
+from vitreous.cli.app import FamilyOption, ImagesArgument, ModelArgument, PartOption, SettingsOption, open_classifier
 from vitreous.cli.inputs import exit_if_unreadable, find_images, readable
 from vitreous.support.errors import InputError
 from vitreous.support.text import csv_cell, printable
@@ -37,13 +37,14 @@ def command(
         ),
     ] = 0.0,
     family: FamilyOption = None,
+    part: PartOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Classify images."""
     if as_csv and as_json:
         raise InputError("--csv and --json exclude each other", "give one of them")
     paths = find_images(images)
-    classifier = open_classifier(model, family, settings)
+    classifier = open_classifier(model, family, part, settings)
     bad: list[BadImage] = []
     predictions = readable(classifier.each(paths), bad)
     if as_csv:

@@ -8,14 +8,24 @@ from PIL import Image
 
 from vitreous.data.images import BadImage, decode_image, upright_rgb
 from vitreous.data.preprocessing import Pixels, Preprocessing
+from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
 
 AnyImage = str | Path | bytes | Image.Image
 
 
 def as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
-    """A single image as a list of one; a list unchanged."""
-    return [images] if isinstance(images, str | Path | bytes | Image.Image) else images
+    """A single image as a list of one; a list unchanged.
+
+    Raises:
+        InputError: numbers, as a tensor or an array; the hint says what to do with them.
+    """
+    if isinstance(images, AnyImage):
+        return [images]
+    if hasattr(images, "shape") or any(hasattr(image, "shape") for image in images):
+        cause = "images are paths, bytes of image files, or PIL images, not tensors or arrays"
+        raise InputError(cause, "pass PIL.Image.fromarray(pixels), or a batch of normalized pixels to .model(images)")
+    return images
 
 
 def read_batches(

@@ -10,7 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from vitreous.explain.attention_maps import Query, attention_map, attention_maps
-from vitreous.explain.distance import attention_distance
+from vitreous.explain.distance import Convention, attention_distance
 from vitreous.explain.drawing import Photo
 from vitreous.explain.embeddings import patch_colors, position_similarity
 from vitreous.explain.explanation import Pixels, as_photo, chosen_classes
@@ -35,6 +35,7 @@ class Options:
         query: for attention; see `attention_map`.
         class_index: for gradient and relevance; None for each image's top class.
         shown: the most images on a sheet, and in the analysis of patches.
+        distance: the convention of the attention distance.
     """
 
     analyses: tuple[str, ...]
@@ -43,6 +44,7 @@ class Options:
     query: Query = None
     class_index: int | None = None
     shown: int = 12
+    distance: Convention = "paper"
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Results:
             case "relevance":
                 return relevance(model, images, classes)
             case "distance":
-                return attention_distance(model, images)
+                return attention_distance(model, images, options.distance)
             case "patches":
                 with torch.no_grad():
                     [tokens] = model.tokens(images, [options.block])

@@ -32,8 +32,8 @@ def readout(model: VisionTransformer, images: Images) -> Float[Tensor, "batch to
 
     Returns:
         Rows that sum to 1. The class token has all of it, or half if the distillation token is read too; under mean
-        pooling each of N patches has 1 / N; under attention pooling a token has the probe's attention, averaged over
-        heads.
+        pooling each of N patches has 1 / N; of class token and mean together, either has half; under attention pooling
+        a token has the probe's attention, averaged over heads.
     """
     config, (rows, columns) = model.config, model.grid(images)
     if config.pooling == "attention":
@@ -43,7 +43,10 @@ def readout(model: VisionTransformer, images: Images) -> Float[Tensor, "batch to
                 model.head.pooling(x)
         return explicit.maps[0].float().mean(dim=1)[:, 0]
     shares = torch.zeros(len(images), config.prefix_tokens + rows * columns, device=images.device)
-    shares[:, slice(config.prefix_tokens, None) if config.pooling == "mean" else slice(model.head.read)] = 1
+    if "mean" in config.pooling:
+        shares[:, config.prefix_tokens :] = 1 / (rows * columns)
+    if config.pooling.startswith("class_token"):
+        shares[:, : model.head.read or 1] = 1
     return shares / shares.sum(dim=1, keepdim=True)
 
 
@@ -53,6 +56,8 @@ def readout_name(config: ViTConfig) -> str:
         return "the probe of the attention pooling"
     if config.pooling == "mean":
         return "the mean of the patches"
+    if config.pooling == "class_token_and_mean":
+        return "the class token and the mean of the patches"
     if config.distillation_token and config.num_classes:
         return "the class and the distillation token"
     return "the class token"

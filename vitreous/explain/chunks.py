@@ -32,10 +32,14 @@ def bytes_of_image(config: ViTConfig, image_size: tuple[int, int], with_gradient
     rows, columns = grid_of(image_size, config.token_stride)
     tokens, pixels = config.prefix_tokens + rows * columns, image_size[0] * image_size[1]
     attention = config.num_heads * tokens**2
-    relative = config.position_embedding == "relative"  # offsets of every pair, and their indices in 64 bits
+    relative = config.position_embedding.startswith("relative")  # offsets of every pair, and their indices in 64 bits
     passing = (8 if relative else 4) * attention  # logits, A and copies of them, in one block at a time
     # A block's norms, q, k, v, outputs of the heads, sums; and the MLP's hidden layer.
     activations = tokens * (12 * config.width + 4 * config.mlp_dim)
+    # Normalized q, k and heads, rotated q and k with their partners, and the inner norms' results.
+    more = (3 if config.query_key_norm != "none" else 0) + config.attention_inner_norm
+    more += 10 if config.rotary != "none" else 0
+    activations += tokens * (more * config.width + config.mlp_inner_norm * config.mlp_dim)
     kept = (4 if relative else 2) * attention + activations  # of each block: A, its gradient, all activations
     blocks = config.depth * kept if with_gradient else activations
     return 4 * (blocks + passing + 2 * config.channels * pixels + stem_floats(config, pixels, with_gradient))

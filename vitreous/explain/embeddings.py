@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitreous.model.resnet_stem import STANDARD_EPS, ResNetStem
+from vitreous.model.resnet_stem import ResNetStem
 from vitreous.model.shapes import Grid
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
@@ -81,9 +81,7 @@ def embedding_filters(model: VisionTransformer, count: int = 28) -> Filters:
 def pixel_filters(model: VisionTransformer) -> Float[Tensor, "filters channels height width"]:
     """Returns the filters of the first layer, as it uses them."""
     if isinstance(model.stem, ResNetStem):
-        weight = model.stem.conv.weight.float()
-        std, mean = torch.std_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
-        return (weight - mean) / (std + STANDARD_EPS)
+        return model.stem.conv.filters().float()
     embedding = model.patch_embedding
     return embedding.projection.weight.unflatten(1, (embedding.channels, *embedding.patch_size))
 

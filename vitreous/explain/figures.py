@@ -108,14 +108,15 @@ def heads_sheet(
 
 @rc_context(STYLE)
 def distance_figure(
-    mean: Float[ndarray, "blocks heads"], spread: Float[ndarray, "blocks heads"], note: str = ""
+    mean: Float[ndarray, "blocks heads"], spread: Float[ndarray, "blocks heads"], note: str = "", weights: str = ""
 ) -> Figure:
     """How far each head of each block looks, in pixels, as in Figure 7 right and Figure 11.
 
-    A dot is the mean over images, a thin line one standard deviation to each side.
+    A dot is the mean over images, a thin line one standard deviation to each side; `weights` says what is averaged.
     """
     blocks, heads = mean.shape
-    figure = _figure(4.6, 3.2, note)
+    figure = _figure(max(4.6, drawing.inches(weights)), 3.2, note)
+    write(figure, MARGIN, MARGIN + 1.5 * TEXT_LINE, weights)
     axes = place(figure, MARGIN + 0.5, MARGIN + 2 * TEXT_LINE, 4.0, 2.5)
     axes.set_axis_on()
     # The heads of a block are side by side, near to far, so that none hides another.

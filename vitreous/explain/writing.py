@@ -11,6 +11,7 @@ from numpy import ndarray
 from vitreous.explain import figures
 from vitreous.explain.analyses import FOR_A_CLASS, Results
 from vitreous.explain.attention_maps import Query, readout_name
+from vitreous.explain.distance import CONVENTIONS
 from vitreous.explain.drawing import save_figure
 from vitreous.explain.embeddings import embedding_filters, position_similarity
 from vitreous.model.config import ViTConfig
@@ -60,17 +61,19 @@ def write_heads(results: Results, folder: Path) -> str:
 
 def write_distance(results: Results, name: str, folder: Path) -> str:
     """Writes the mean attention distances."""
-    distances, count = results.values(name), len(results.names)
+    distances, count, convention = results.values(name), len(results.names), results.options.distance
     mean, spread = distances.mean(axis=0), distances.std(axis=0)
     height, width = results.photos[0].shape[:2]
     note = f"mean over {count:,} images of {height}×{width} pixels; lines: one standard deviation to each side"
     if count == 1:
         note = f"of one image of {height}×{width} pixels"
-    save_figure(figures.distance_figure(mean, spread, note), folder / name)
+    weights = CONVENTIONS[convention] if results.model.config.prefix_tokens else ""
+    save_figure(figures.distance_figure(mean, spread, note, weights), folder / name)
     numbers = {"images": np.array(results.names), "distances": distances, "mean": mean, "std": spread}
+    numbers["convention"] = np.array(convention)
     rows = ((*place, value, spread[place]) for place, value in np.ndenumerate(mean))
     write_numbers(folder / name, numbers, ("block", "head", "mean", "std"), rows)
-    return note
+    return f"{note}; {weights}" if weights else note
 
 
 def write_positions(results: Results, name: str, folder: Path) -> str:
@@ -144,9 +147,11 @@ def subject(config: ViTConfig, query: Query) -> str:
         registers = [f"register {i}" for i in range(config.registers)]
         return f"{[*prefix, *registers][query]} looks"
     if config.pooling == "attention":
-        return "the tokens look, weighted by the attention pooling,"
+        return "the tokens, weighted by the attention pooling, look"
     if config.pooling == "mean":
         return "the patches look on average"
+    if config.pooling == "class_token_and_mean":
+        return "the class token and the mean of the patches look"
     return f"{readout_name(config)} look{'' if config.distillation_token and config.num_classes else 's'}"
 
 

@@ -6,13 +6,13 @@ from typing import NamedTuple, TypeVar
 
 from torch import nn
 
-from vitreous.model.attention import SelfAttention
-from vitreous.model.encoder import Encoder, EncoderBlock, LayerScale, StochasticDepth
-from vitreous.model.head import AttentionPooling, ClassTokenPooling, Head, MeanPooling
+from vitreous.model.attention import QKV, SelfAttention
+from vitreous.model.encoder import Encoder, EncoderBlock, LayerScale, PostNormBlock, StochasticDepth
+from vitreous.model.head import AttentionPooling, ClassTokenAndMeanPooling, ClassTokenPooling, Head, MeanPooling
 from vitreous.model.mlp import MLP, QuickGELU, SwiGLU
 from vitreous.model.patch_embedding import PatchEmbedding
 from vitreous.model.position_embedding import PositionEmbedding
-from vitreous.model.relative_position import RelativePosition
+from vitreous.model.relative_position import RelativeBias, RelativePosition
 from vitreous.model.resnet_stem import Bottleneck, ResNetStem, StandardizedConv
 from vitreous.model.vit import VisionTransformer
 
@@ -29,10 +29,22 @@ Entry = TypeVar("Entry")
 
 IMAGE = Text("image", "the normalized pixels", "x ∈ ℝ^(H×W×C)")
 NORM = "layer norm: each token gets mean 0 and variance 1, then a learned scale and shift"
+RMS_NORM = "RMS norm: each token gets mean square 1, then a learned scale"
 GROUP_NORM = Text("group norm", "each group of channels gets mean 0 and variance 1")
 RELU = Text("ReLU", "negative values become 0", "max(x, 0)")
 DROPOUT = Text("dropout", "drops values at random, in training")
 MSA = "multi-head self-attention: each token gathers from all others"
+
+
+def normed(attribute: str, equation: str = "", what: str = "") -> Callable[[nn.Module], Text]:
+    """The caption of a norm, which is of either kind."""
+
+    def text(parent: nn.Module) -> Text:
+        rms = isinstance(getattr(parent, attribute), nn.RMSNorm)
+        words = f"{'RMS' if rms else 'layer'} norm {what}" if what else RMS_NORM if rms else NORM
+        return Text("norm", words, equation.replace("LN", "RMS") if rms else equation)
+
+    return text
 
 
 def prefix(parent: nn.Module) -> Text:
@@ -49,9 +61,9 @@ def positions(parent: nn.Module) -> Text:
     """The positions, and where they are added."""
     assert isinstance(parent, VisionTransformer)
     c = parent.config
-    if c.position_embedding == "relative":
-        what = "not added to the tokens: they act inside each block's attention (appendix D.4)"
-        return Text("relative positions", what)
+    if c.position_embedding.startswith("relative"):
+        where = "" if c.position_embedding == "relative_bias" else " (appendix D.4)"
+        return Text("relative positions", f"not added to the tokens: they act inside each block's attention{where}")
     if c.position_site != "stem":
         return Text("positions", "not added here but before each block (appendix D.4)")
     kind = "a fixed" if c.position_embedding == "sincos_2d" else "a learned"
@@ -88,36 +100,55 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
     PatchEmbedding: {
         "patches": Text("patches", "the image, cut and flattened", "x_p ∈ ℝ^(N×(P²·C))"),
         "projection": Text("embedded patches", "linear projection of flattened patches", "x_p E"),
+        "norm": normed("norm", "LN(x_p E)"),
     },
     Encoder: {
-        "pre_norm": Text("norm", NORM, "LN(z₀)"),
+        "own": Text("rotary positions", "learned frequencies, which turn q and k in each block by row and column"),
+        "pre_norm": normed("pre_norm", "LN(z₀)"),
         "add": Text("+ position", "positions, added before this block (appendix D.4)", "zℓ₋₁ + E_pos"),
         "blocks": Text("block", "attention, then MLP, each with a skip connection", "(2) and (3)"),
-        "norm": Text("norm", NORM, "LN(z_L) (4)"),
+        "norm": normed("norm", "LN(z_L) (4)"),
     },
     EncoderBlock: {
-        "attention_norm": Text("norm", NORM, "LN(zℓ₋₁)"),
+        "attention_norm": normed("attention_norm", "LN(zℓ₋₁)"),
         "attention": Text("attention", MSA, "MSA(LN(zℓ₋₁)) (5–8)"),
         "attention_scale": Text("scale", "a learned factor for each channel", "γ ⊙ MSA(LN(zℓ₋₁))"),
         "add": Text("add", "skip connection around the attention", "z′ℓ = MSA(LN(zℓ₋₁)) + zℓ₋₁ (2)"),
-        "mlp_norm": Text("norm", NORM, "LN(z′ℓ)"),
+        "mlp_norm": normed("mlp_norm", "LN(z′ℓ)"),
         "mlp": Text("MLP", "two dense layers with a GELU between, for each token", "MLP(LN(z′ℓ))"),
         "mlp_scale": Text("scale", "a learned factor for each channel", "γ ⊙ MLP(LN(z′ℓ))"),
         "add.2": Text("add", "skip connection around the MLP", "zℓ = MLP(LN(z′ℓ)) + z′ℓ (3)"),
         "drop_path": Text("stochastic depth", "drops residual branches at random, in training"),
     },
+    PostNormBlock: {
+        "attention": Text("attention", MSA, "MSA(zℓ₋₁) (5–8)"),
+        "attention_norm": normed("attention_norm", "LN(MSA(zℓ₋₁))"),
+        "attention_scale": Text("scale", "a learned factor for each channel", "γ ⊙ LN(MSA(zℓ₋₁))"),
+        "add": Text("add", "skip connection around the attention", "z′ℓ = LN(MSA(zℓ₋₁)) + zℓ₋₁"),
+        "mlp": Text("MLP", "two dense layers with a GELU between, for each token", "MLP(z′ℓ)"),
+        "mlp_norm": normed("mlp_norm", "LN(MLP(z′ℓ))"),
+        "mlp_scale": Text("scale", "a learned factor for each channel", "γ ⊙ LN(MLP(z′ℓ))"),
+        "add.2": Text("add", "skip connection around the MLP", "zℓ = LN(MLP(z′ℓ)) + z′ℓ"),
+        "drop_path": Text("stochastic depth", "drops residual branches at random, in training"),
+    },
     SelfAttention: {
         "qkv": Text("q, k, v", "queries, keys and values of all heads", "[q, k, v] = z U_qkv (5)"),
+        "query_norm": normed("query_norm", "LN(q)", "of the queries"),
+        "key_norm": normed("key_norm", "LN(k)", "of the keys"),
+        "add": Text("rotary positions", "each patch's queries, turned by its row and column", "R q"),
+        "add.2": Text("rotary positions", "each patch's keys, turned by its row and column", "R k"),
         "matmul": Text("relative positions", "each query times the key of each offset", "q rᵀ / √D_h"),
         "scaled_dot_product_attention": Text(
             "heads", "each query mixes the values it attends to", "A v, A = softmax(q kᵀ / √D_h) (6, 7)"
         ),
+        "norm": normed("norm", what="of all heads, concatenated"),
         "out": Text("joined heads", "all heads, concatenated and projected", "[SA₁(z); …; SA_k(z)] U_msa (8)"),
         "dropout": DROPOUT,
     },
     MLP: {
         "fc1": Text("dense 1", "to the hidden layer", "z W₁ + b₁"),
         "activation": gelu,
+        "norm": normed("norm", what="of the hidden layer"),
         "fc2": Text("dense 2", "back to the width D", "h W₂ + b₂"),
         "dropout": DROPOUT,
     },
@@ -125,12 +156,13 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "fc1": Text("dense 1", "gate and value", "[a, b] = z W₁ + b₁"),
         "silu": Text("SiLU", "of the gate", "a σ(a)"),
         "mul": Text("gate", "scales the value by the gate", "silu(a) ⊙ b"),
+        "norm": normed("norm", what="of the hidden layer"),
         "fc2": Text("dense 2", "back to the width D", "h W₂ + b₂"),
         "dropout": DROPOUT,
     },
     Head: {
         "pooling": pooling,
-        "norm": Text("norm", "layer norm, here after the pooling", "y = LN(pooled)"),
+        "norm": normed("norm", "y = LN(pooled)", "after the pooling"),
         "hidden": Text("hidden layer", "dense layer, in pre-training only", "y W + b"),
         "tanh": Text("tanh", "of the hidden layer", "tanh(y W + b)"),
         "classifier": Text("classifier", "one logit per class", "y W + b"),
@@ -140,7 +172,7 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
     AttentionPooling: {
         "own": Text("probe", "a learned query"),
         "attention": Text("attention", "the probe attends to all tokens"),
-        "norm": Text("norm", NORM),
+        "norm": normed("norm"),
         "add": Text("add", "skip connection around the MLP"),
         "mlp": Text("MLP", "two dense layers with a GELU between"),
     },
@@ -160,7 +192,7 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "shortcut": Text("shortcut", "the unit's input, in the shape of its output"),
         "add": Text("add", "skip connection around the unit"),
     },
-    **{kind: {} for kind in (PositionEmbedding, ClassTokenPooling, MeanPooling, LayerScale)},
+    **{kind: {} for kind in (QKV, PositionEmbedding, ClassTokenPooling, MeanPooling, LayerScale)},
     **{kind: {} for kind in (StochasticDepth, StandardizedConv, QuickGELU)},
 }
 
@@ -169,10 +201,12 @@ WHOLE: dict[type[nn.Module], Text] = {
     VisionTransformer: Text("Vision Transformer", "image to classes (Figure 1)"),
     PatchEmbedding: Text("patch embedding", "the image becomes tokens", "x_p E"),
     RelativePosition: Text("relative positions", "act inside attention (appendix D.4)", "q rᵀ / √D_h"),
+    RelativeBias: Text("relative positions", "a number for each offset and head, added to the attention's logits"),
     PositionEmbedding: Text("+ position", "a vector for each position is added", "x + E_pos"),
     Encoder: Text("encoder", "L blocks of attention and MLP, and a norm", "(2) to (4)"),
     EncoderBlock: Text("block", "attention, then MLP, each with a skip connection", "(2) and (3)"),
     SelfAttention: Text("attention", MSA, "MSA(z) (5–8)"),
+    QKV: Text("q, k, v", "queries, keys and values of all heads", "[q, k, v] = z U_qkv (5)"),
     MLP: Text("MLP", "two dense layers with a GELU between", "MLP(z)"),
     SwiGLU: Text("SwiGLU", "a gated MLP", "fc2(silu(a) ⊙ b)"),
     LayerScale: Text("scale", "a learned factor for each channel", "γ ⊙ x"),
@@ -180,6 +214,7 @@ WHOLE: dict[type[nn.Module], Text] = {
     Head: Text("head", "from tokens to classes"),
     ClassTokenPooling: Text("class token", "the first token stands for the image", "z_L⁰"),
     MeanPooling: Text("mean", "the mean of the patches stands for the image"),
+    ClassTokenAndMeanPooling: Text("class token and mean", "the class token, then the mean of the patches: 2D numbers"),
     AttentionPooling: Text("attention pooling", "a learned probe attends to the tokens (MAP head)"),
     ResNetStem: Text("ResNet stem", "image to feature map"),
     Bottleneck: Text("unit", "residual unit of three convolutions"),
@@ -187,6 +222,7 @@ WHOLE: dict[type[nn.Module], Text] = {
     QuickGELU: Text("GELU", "CLIP's quick one", "x σ(1.702 x)"),
     nn.Linear: Text("dense layer", "linear map and bias", "x Wᵀ + b"),
     nn.LayerNorm: Text("layer norm", NORM, "(x − mean) / √(var + ε) · γ + β"),
+    nn.RMSNorm: Text("RMS norm", RMS_NORM, "x / √(mean(x²) + ε) · γ"),
     nn.GroupNorm: GROUP_NORM,
     nn.Conv2d: Text("convolution", "one filter for each output channel"),
     nn.GELU: Text("GELU", "x times the standard normal CDF", "x Φ(x)"),

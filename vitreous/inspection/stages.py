@@ -155,8 +155,10 @@ class _Builder:
                 self.unused[name] = parameter.numel()
                 continue
             host = self._host[event]
-            reads = (p for p in self.shown[host] if not p.module and id(parameter) in p.touched)
-            row = next(reads, host)
+            beside = {id(p) for m in mine for p in m.parameters(recurse=False)}  # a bias read in parts, by its weight
+            operations = [p for p in self.shown[host] if not p.module]
+            row = next((p for p in operations if id(parameter) in p.touched), None)
+            row = row or next((p for p in operations if beside & p.touched), host)
             self.parameters[row] = self.parameters.get(row, 0) + parameter.numel()
             self._owned_names.setdefault(row, []).append(name)
 

@@ -9,6 +9,26 @@ from vitreous.model.shapes import FeatureMap, Grid, Patches, Queries, Tokens
 from vitreous.support.errors import InputError
 
 
+def check_images(images: FeatureMap, channels: int) -> None:
+    """Checks that images are "batch channels height width".
+
+    Raises:
+        InputError: one image without a batch axis, channels last, or another number of channels; the hint says what to
+            type.
+    """
+    if images.ndim == 4 and images.shape[1] == channels:
+        return
+    size = "×".join(map(str, images.shape))
+    if images.ndim == 3:
+        image = "image" if images.shape[0] == channels or images.shape[2] != channels else "image.permute(2, 0, 1)"
+        raise InputError(f"one image of {size}, without a batch axis", f"add the axis: {image}[None]")
+    if images.ndim != 4:
+        raise InputError(f"images of {size}", "their axes must be batch, channels, height, width")
+    if images.shape[3] == channels:
+        raise InputError(f"images of {size}, with the channels last", "move them first: images.permute(0, 3, 1, 2)")
+    raise InputError(f"the image has {images.shape[1]} channels", f"this model takes {channels}")
+
+
 class PatchEmbedding(nn.Module):
     """Cuts images into patches, flattens each, and projects them to the width D: x_p E (equation 1).
 
@@ -51,8 +71,7 @@ class PatchEmbedding(nn.Module):
         Raises:
             InputError: the number of channels differs, or the patch does not divide the image.
         """
-        if images.shape[1] != self.channels:
-            raise InputError(f"the image has {images.shape[1]} channels", f"this model takes {self.channels}")
+        check_images(images, self.channels)
         (rows, columns), (height, width) = self.grid(images), self.patch_size
         batch = images.shape[0]
         cut = images.reshape(batch, self.channels, rows, height, columns, width)

@@ -34,9 +34,9 @@ def resample_grid(
             "bicubic_antialias" timm's and DINOv2's with registers; "bilinear" timm's for npz files; "bicubic"
             transformers'; "bicubic_offset" DINO's and DINOv2's without registers, a scale of (new + 0.1) / old.
     """
-    if old == new:
-        return table
     mode, _, how = method.partition("_")
+    if is_known(new, how) and old == new:
+        return table
     image = table.float().unflatten(0, old).permute(2, 0, 1)[None]  # 1 width rows columns
     if how == "offset":  # the output has floor(old × scale) = new patches, sampled at steps of 1 / scale
         scale = [(n + OFFSET) / o for n, o in zip(new, old, strict=True)]
@@ -44,6 +44,14 @@ def resample_grid(
     else:
         image = F.interpolate(image, size=new, mode=mode, align_corners=how == "aligned", antialias=how == "antialias")
     return image[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
+
+
+def is_known(grid: Grid, method: str) -> bool:
+    """Whether to compare a grid with a table's: not in a graph exported for any size, where it would be a guard.
+
+    Resampling to the same grid changes nothing, but by "bicubic_offset".
+    """
+    return method.endswith("offset") or not any(isinstance(n, torch.SymInt) for n in grid)
 
 
 class PositionEmbedding(nn.Module):
@@ -153,7 +161,7 @@ class LearnedPosition(PositionEmbedding):
     def table(self, grid: Grid, layer: int = 0, device: torch.device | None = None) -> Table:
         """Returns the learned table; for another grid the patches' rows are resampled, the slots kept."""
         embedding = self.embedding[layer]
-        if grid == self.grid and self.slots == self.prefix_tokens:
+        if self.slots == self.prefix_tokens and is_known(grid, self.resampling) and grid == self.grid:
             return embedding
         patches = resample_grid(embedding[self.slots :], self.grid, grid, self.resampling)
         return self._with_prefix(patches, embedding[: self.slots] if self.slots else None)

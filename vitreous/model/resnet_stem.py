@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from vitreous.model import initialization
 from vitreous.model.config import StemEps
+from vitreous.model.patch_embedding import check_images
 from vitreous.model.shapes import FeatureMap, Images
-from vitreous.support.errors import InputError
 
 GROUPS = 32
 NORM_EPS, TIMM_NORM_EPS = 1e-6, 1e-5  # the authors' code; timm, PyTorch's default
@@ -36,12 +36,15 @@ class StandardizedConv(nn.Conv2d):
     def reset_parameters(self) -> None:
         initialization.dense_(self)
 
-    def forward(self, input: FeatureMap) -> Tensor:
+    def filters(self) -> Tensor:
+        """Returns the standardized filters."""
         std, mean = torch.std_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
         std = std + STANDARD_EPS if self.eps == "google" else (std.square() + TIMM_VARIANCE_EPS).sqrt()
-        weight = (self.weight - mean) / std
+        return (self.weight - mean) / std
+
+    def forward(self, input: FeatureMap) -> Tensor:
         padded = pad_same(input, self.kernel_size[0], self.stride[0])
-        return F.conv2d(padded, weight, stride=self.stride)
+        return F.conv2d(padded, self.filters(), stride=self.stride)
 
 
 class Bottleneck(nn.Module):
@@ -111,8 +114,7 @@ class ResNetStem(nn.Module):
         Raises:
             InputError: the number of channels differs.
         """
-        if images.shape[1] != self.conv.in_channels:
-            raise InputError(f"the image has {images.shape[1]} channels", f"this model takes {self.conv.in_channels}")
+        check_images(images, self.conv.in_channels)
         x = F.relu(self.norm(self.conv(images)))
         x = F.max_pool2d(pad_same(x, 3, 2, value=-torch.inf), kernel_size=3, stride=2)
         for stage in self.stages:

@@ -10,7 +10,7 @@ from vitreous.model import head, initialization
 from vitreous.model.config import BlockOptions, ViTConfig, grid_of
 from vitreous.model.encoder import Encoder, EncoderPositions
 from vitreous.model.norm import norm
-from vitreous.model.patch_embedding import PatchDropout, PatchEmbedding
+from vitreous.model.patch_embedding import PatchDropout, PatchEmbedding, check_images
 from vitreous.model.position_embedding import Learned2DPosition, LearnedPosition, PositionEmbedding, SinCos2DPosition
 from vitreous.model.relative_position import RelativeBias, RelativePosition
 from vitreous.model.resnet_stem import ResNetStem
@@ -164,6 +164,7 @@ class VisionTransformer(nn.Module):
 
     def grid(self, images: Images) -> Grid:
         """Counts the patches of the images, (rows, columns)."""
+        check_images(images, self.config.channels)
         return grid_of((images.shape[2], images.shape[3]), self.config.token_stride)
 
 

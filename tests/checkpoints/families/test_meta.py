@@ -209,18 +209,29 @@ def training_run(weights, mean, theirs):
     return {mean: running, weights: tensors, "epoch": 3, "arch": "vit_base_patch16_224"} | state
 
 
-@pytest.mark.parametrize(
-    ("weights", "mean", "family"),
-    [("state_dict", "state_dict_ema", "timm"), ("model", "ema", "deit"), ("model", "model_ema", "deit")],
-)
-def test_a_training_run_is_read_without_its_averaged_weights(weights, mean, family, tmp_path):
+def test_of_timms_training_run_the_averaged_weights_are_read_and_that_is_said(tmp_path):
     theirs = peer()
-    read = load_checkpoint(saved(tmp_path, training_run(weights, mean, theirs)), **heads_of(theirs))
-    assert read.metadata["family"] == family
+    read = load_checkpoint(saved(tmp_path, training_run("state_dict_ema", "state_dict", theirs)), **heads_of(theirs))
+    assert read.metadata["family"] == "timm"
     assert_same_function(theirs, read.model, images_of(read.model.config))
     reasons = {key.partition("/")[0]: why for key, why in read.report.dropped.items()}
-    assert reasons[mean] == "averaged weights; the trained ones are the model"
+    assert reasons["state_dict"] == "the last weights; their average, state_dict_ema, is the model, as in timm"
     assert reasons["optimizer"] == reasons["amp_scaler"] == "state of a training run"
+    last = load_checkpoint(tmp_path / "checkpoint.pth", part="state_dict", **heads_of(theirs))
+    assert torch.equal(last.model.class_token, theirs.cls_token + 1)
+
+
+@pytest.mark.parametrize("mean", ["ema", "model_ema"])
+def test_of_other_averages_the_caller_chooses(mean, tmp_path):
+    theirs = peer()
+    path = saved(tmp_path, training_run("model", mean, theirs))
+    with pytest.raises(InputError, match="holds 2 models") as caught:
+        load_checkpoint(path, **heads_of(theirs))
+    assert caught.value.hint == f"choose one: --part {mean} or --part model (part= in Python)"
+    read = load_checkpoint(path, part="model", **heads_of(theirs))
+    assert read.metadata["family"] == "deit"
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+    assert f"another model, which part {mean!r} takes" in str(read.report)
 
 
 def test_averaged_weights_alone_are_read(tmp_path):

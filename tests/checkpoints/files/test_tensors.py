@@ -152,16 +152,17 @@ def test_an_npz_file_is_read_in_the_memory_of_one_array(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_values_are_mapped_and_writing_to_them_leaves_the_file(suffix, tmp_path):
+def test_values_are_mapped_on_request_and_writing_to_them_leaves_the_file(suffix, tmp_path):
     path = tmp_path / f"m{suffix}"
     write_tensors(path, {"a": torch.arange(2.0**23), "b": torch.ones(2)})  # 32 MiB
-    before = anonymous_memory()
-    with read_tensors(path) as file:
-        tensor = file["a"]
-        assert tensor.sum() > 0
-        assert anonymous_memory() - before < 2**23
-        tensor[0] = 7
-    assert read_tensors(path)["a"][0] == 0
+    for mapped in (True, False):
+        before = anonymous_memory()
+        with read_tensors(path, mapped=mapped) as file:
+            tensor = file["a"]
+            assert tensor.sum() > 0
+            assert (anonymous_memory() - before < 2**23) == mapped
+            tensor[0] = 7
+        assert read_tensors(path)["a"][0] == 0
 
 
 def test_a_training_checkpoint_is_flattened_and_the_rest_is_listed(tmp_path):

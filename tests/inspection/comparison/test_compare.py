@@ -131,6 +131,38 @@ def test_bad_requests_are_refused():
 
     with pytest.raises(ValueError, match="returned no tensor"):
         compare(Silent(), nn.Identity(), X)
+    with pytest.raises(ValueError, match=r"Ends returned an empty tensor, of shape \(0, 24\)"):
+        compare(Ends(nn.Linear(24, 24), lambda x: x[:0]), nn.Linear(24, 24), torch.randn(2, 24))
+
+
+class Ends(nn.Module):
+    def __init__(self, layer, end):
+        super().__init__()
+        self.layer, self.activation, self.end = layer, nn.GELU(), end
+
+    def forward(self, x):
+        return self.end(self.activation(self.layer(x)))
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    "end",
+    [
+        *(lambda x: x.mT.reshape(x.shape), lambda x: x.transpose(0, 1).reshape(x.shape), lambda x: x.flatten()),
+        *(lambda x: x.sum(), lambda x: x > 0, lambda x: (9 * x).long(), lambda x: x[:1] * 0),
+        *(lambda x: x / 0, lambda x: x.roll(1, 1), lambda x: x.flip(-1), lambda x: x.reshape(8, 15)),
+    ],
+)
+def test_whatever_a_model_returns_is_compared(end, named):
+    layer, x = nn.Linear(12, 12), torch.randn(2, 5, 12)
+    reference, mine = Ends(layer, lambda x: x), Ends(layer, end)
+    mine = mine if named else nn.Sequential(mine)
+    for one, other in ((mine, reference), (reference, mine)):
+        result = compare(one, other, x)
+        assert not result.equal
+        assert result.first_difference.stage in ("", "0")
+        assert "First different stage" in str(result)
+    assert compare(mine, Ends(layer, end), x).equal
 
 
 def test_text_is_safe_to_show():

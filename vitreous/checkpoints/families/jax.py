@@ -67,6 +67,8 @@ class JaxTable(Family):
     computed: ClassVar[bool] = False
     kinds = ("npz",)
     naming = JaxNaming()
+    patch_keys = ("embedding/kernel",)
+    bodies = ("img/",)
     required_keys = ("embedding/kernel", "embedding/bias", "Transformer/encoder_norm/scale")
     drops: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(opt/state/|state/|extra/)", "state of a training run"),

@@ -34,6 +34,8 @@ class CLIP(Family):
     name = "clip"
     title = "OpenAI's CLIP"
     kinds = ("pickle", "safetensors")
+    patch_keys = ("conv1.weight",)
+    bodies = (TOWER,)
     required_keys = ("conv1.weight", "class_embedding", "positional_embedding", "ln_pre.weight", "ln_post.weight")
     drops = (
         (r"(transformer|token_embedding|ln_final|text_projection|text)\.", "the text tower"),

@@ -1,9 +1,11 @@
 """The families, and which of them a file's keys match."""
 
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from vitreous.checkpoints.families.dinov3 import DINOv3
-from vitreous.checkpoints.families.huggingface import HuggingFace
+from vitreous.checkpoints.families.huggingface.family import HuggingFace
 from vitreous.checkpoints.families.jax import BigVision, Google, SigLIP
 from vitreous.checkpoints.families.meta import DINO, MAE, DeiT, DINOv2
 from vitreous.checkpoints.families.openai import CLIP
@@ -33,8 +35,13 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
-def recognize(shapes: Shapes, source: str) -> Family:
+def recognize(shapes: Shapes, source: str, config_json: Callable[[], Mapping[str, Any]] = dict) -> Family:
     """The family whose keys a file has.
+
+    Args:
+        shapes: of its tensors.
+        source: its name, for errors.
+        config_json: reads the `config.json` next to it, which may name a model that is not supported.
 
     Raises:
         InputError: no family matches; it names the nearest one and the keys that this one would need.
@@ -47,6 +54,8 @@ def recognize(shapes: Shapes, source: str) -> Family:
     if any(re.search(VIT_PYTORCH, key) for key in shapes):
         cause = f"{source} is a vit-pytorch checkpoint, whose ViT has other norms and no query, key and value biases"
         raise InputError(cause, "vitreous cannot compute the same function; convert from another family")
+    for family in FAMILIES.values():
+        family.check_config(config_json())
     missing = {family: family.missing_keys(shapes) for family in FAMILIES.values()}
     nearest = min(missing, key=lambda family: len(missing[family]) / len(family.required_keys))
     raise InputError(

@@ -65,6 +65,7 @@ class TimmTable(Family):
 
     has_json = True
     naming = TimmNaming()
+    patch_keys = ("patch_embed.proj.weight",)
     required_keys = (
         "patch_embed.proj.weight",
         "blocks.0.norm1.weight",

@@ -42,6 +42,7 @@ class Torchvision(Family):
     name = "torchvision"
     title = "torchvision"
     kinds = ("pickle", "safetensors")
+    patch_keys = ("conv_proj.weight",)
     required_keys = (
         "conv_proj.weight",
         "class_token",

@@ -22,8 +22,30 @@ from vitreous.support.errors import InputError
 STEPS, DEPTH, LEAVES = 2_000_000, 16, 100_000  # limits of a pickle, and of its nested dicts
 SAVE_AGAIN = "save only its tensors, preferably as safetensors"
 
+ENCODE = "_codecs encode"  # how protocol 2 spells bytes, such as those of a numpy scalar
+
+
+class Inert:
+    """Stands for an object that weights do not need; takes what would make it, and keeps nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# Plain data next to the weights of a training run. None of it is built: each becomes an `Inert`, since numpy's own
+# functions would take memory without bound for a few bytes of a file.
+INERT_OBJECTS = (
+    *(f"numpy.{core}.multiarray {name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy dtype", "numpy ndarray"),
+    *(f"{module} {name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")),
+)
 # All names that files of plain tensors use; fewer than torch allows, since some of those grow without bound.
 PLAIN_OBJECTS = {
+    *INERT_OBJECTS,
+    ENCODE,  # only where _check_encoding has seen what it encodes
     "collections OrderedDict",
     "collections Counter",
     "__builtin__ set",
@@ -91,7 +113,9 @@ def read_old(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 def _check(path: Path, file: Any) -> None:
     """Refuses a pickle that uses anything but plain tensors and containers, before any of it is built."""
+    encoding = Encoding(path)
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        encoding.check(opcode.name, argument)
         if step == STEPS:
             raise InputError(f"{path} holds more than {STEPS:,} Python values", SAVE_AGAIN)
         if opcode.name in ("GLOBAL", "INST") and not _is_plain(str(argument)):
@@ -99,6 +123,47 @@ def _check(path: Path, file: Any) -> None:
             raise InputError(f"{path} holds Python objects that weights do not need, such as {name!r}", SAVE_AGAIN)
         if opcode.name == "PROTO" and argument != 2:
             raise InputError(f"{path} is a pickle of protocol {argument}, which torch.save does not write", SAVE_AGAIN)
+
+
+class Encoding:
+    """Checks that each use of `_codecs.encode` is one call that spells bytes: of a text written there, in Latin-1.
+
+    Anything else could repeat a long text, or encode its own output, and so take memory without bound.
+
+    Args:
+        path: of the file, for errors.
+    """
+
+    EXPECTED = ("BINUNICODE", "BINUNICODE", "TUPLE2", "REDUCE")  # after the function; a memo entry may follow each
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.functions: set[Any] = set()  # memo entries that hold the function
+        self.latin: set[Any] = set()  # memo entries that hold "latin1"
+        self.place: int | None = None  # in EXPECTED, inside a call
+        self.is_latin = False  # whether the last value is "latin1"
+
+    def check(self, opcode: str, argument: Any) -> None:
+        """Takes the next step of the pickle. Raises InputError for another use of the function."""
+        if opcode in ("BINPUT", "LONG_BINPUT"):
+            self.functions.discard(argument)
+            self.latin.discard(argument)
+            if self.place == 0:
+                self.functions.add(argument)
+            elif self.is_latin:
+                self.latin.add(argument)
+            return
+        got = opcode in ("BINGET", "LONG_BINGET")
+        self.is_latin = (opcode == "BINUNICODE" and argument == "latin1") or (got and argument in self.latin)
+        if (opcode in ("GLOBAL", "INST") and argument == ENCODE) or (got and argument in self.functions):
+            fits, self.place = self.place is None and opcode != "INST", 0
+        elif self.place is None:
+            return
+        else:
+            fits = self.is_latin if self.place == 1 else opcode == self.EXPECTED[self.place]
+            self.place = self.place + 1 if self.place + 1 < len(self.EXPECTED) else None
+        if not fits:
+            raise InputError(f"{self.path} holds text that its pickle encodes in an unusual way", SAVE_AGAIN)
 
 
 def _is_plain(name: str) -> bool:
@@ -109,7 +174,8 @@ def _is_plain(name: str) -> bool:
 
 def _load(path: Path, *, mapped: bool) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     try:
-        with torch.serialization.safe_globals([Namespace]):
+        inert: list[Any] = [(Inert, name.replace(" ", ".")) for name in INERT_OBJECTS]
+        with torch.serialization.safe_globals([Namespace, *inert]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:  # its message suggests loading without this safety
         raise ValueError("its pickle is damaged, or builds more than plain tensors") from error

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vitreous.checkpoints.files.change import FileVersion
 from vitreous.checkpoints.files.layout import INDEX, KINDS, Kind, read_index
 from vitreous.checkpoints.files.npz import npz_arrays, read_array, write_npz
 from vitreous.checkpoints.files.pickles import is_pickle, nested, read_old, read_zipped
@@ -85,30 +86,34 @@ class Tensors(Mapping[str, Tensor]):
             self._close()
 
 
-def read_tensors(path: str | Path) -> Tensors:
+def read_tensors(path: str | Path, *, mapped: bool = False) -> Tensors:
     """Opens a file of tensors, whose values are read on access.
 
-    safetensors and torch's zip files are memory-mapped, so the file must not change. An array of an npz file is read,
-    and its checksum verified, on access; JAX's bfloat16 is recognized by its dtype `|V2`. Files in torch's old format
-    are read completely. Nested dicts of a pickle become keys with slashes: "model/blocks.0.norm1.weight".
+    A tensor that was read has memory of its own: whatever happens to the file later does not change it. An array of
+    an npz file is read, and its checksum verified, on access; JAX's bfloat16 is recognized by its dtype `|V2`. Files
+    in torch's old format are read completely. Nested dicts of a pickle become keys with slashes:
+    "model/blocks.0.norm1.weight".
 
     Args:
         path: of the file; or of the index (`*.index.json`) of a sharded file, with the shards in the same folder.
+        mapped: leave the tensors of safetensors and of torch's zip files in the file, which must then never change:
+            the operating system ends a process that uses tensors of a file that was cut. Writing to them does not
+            change the file.
 
     Raises:
         InputError: the file does not exist, is damaged or of an unknown format, holds Python objects besides plain
             tensors, would unpack into much more than its size, or an index does not fit its shards. Damage inside an
-            array of an npz file is an error when that is read.
+            array of an npz file is an error when that is read, as is a file that changes while it is read.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}", READABLE)
-    return _read_shards(path) if path.name.endswith(INDEX) else _read_one(path)
+    return _read_shards(path, mapped) if path.name.endswith(INDEX) else _read_one(path, mapped)
 
 
-def _read_one(path: Path) -> Tensors:
+def _read_one(path: Path, mapped: bool) -> Tensors:
     try:
-        return _reader_of(path)(path)
+        return _reader_of(path)(path, mapped)
     except InputError:
         raise
     except Exception as error:  # four parsers, and damage of any kind
@@ -120,7 +125,19 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read: {reason[:300]}", "copy or download it again")
 
 
-def _reader_of(path: Path) -> Callable[[Path], Tensors]:
+def _copied(read: Callable[[str], Tensor], version: FileVersion) -> Callable[[str], Tensor]:
+    """A reader of mapped tensors that copies them out of the file."""
+
+    def read_copy(key: str) -> Tensor:
+        version.check()  # before: touching a page that was cut off ends the process
+        tensor = read(key).clone()
+        version.check()  # after: half of the numbers may be new
+        return tensor
+
+    return read_copy
+
+
+def _reader_of(path: Path) -> Callable[[Path, bool], Tensors]:
     """The reader for a file, by its first bytes; by its suffix if they match no format."""
     with path.open("rb") as file:
         start = file.read(9)
@@ -135,7 +152,8 @@ def _reader_of(path: Path) -> Callable[[Path], Tensors]:
     return {"safetensors": _read_safetensors, "npz": _read_zip, "pickle": _read_old}[KINDS[path.suffix]]
 
 
-def _read_safetensors(path: Path) -> Tensors:
+def _read_safetensors(path: Path, mapped: bool) -> Tensors:
+    version = FileVersion(path)
     file = safe_open(path, framework="pt")
     keys = file.keys()
     shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
@@ -146,10 +164,11 @@ def _read_safetensors(path: Path) -> Tensors:
         except Exception as error:
             raise _damaged(path, error) from error
 
-    return Tensors("safetensors", shapes, read, file.metadata(), close=lambda: file.__exit__(None, None, None))
+    reader = read if mapped else _copied(read, version)
+    return Tensors("safetensors", shapes, reader, file.metadata(), close=lambda: file.__exit__(None, None, None))
 
 
-def _read_shards(path: Path) -> Tensors:
+def _read_shards(path: Path, mapped: bool) -> Tensors:
     places = read_index(path)
     # In the cache of a hub both the index and the shards are links into one other folder.
     folders = (path.parent.resolve(), path.resolve().parent)
@@ -159,7 +178,7 @@ def _read_shards(path: Path) -> Tensors:
             shard = path.parent / name
             if shard.is_file() and shard.resolve().parent not in folders:
                 raise InputError(f"the shard {name!r} of {path} links to another folder", "copy the file itself there")
-            shards[name] = opened.enter_context(read_tensors(shard))
+            shards[name] = opened.enter_context(read_tensors(shard, mapped=mapped))
             _check_shard(path, name, shards, places)
         return _joined(shards, places, opened.pop_all().close)
 
@@ -185,24 +204,28 @@ def _joined(shards: Mapping[str, Tensors], places: Mapping[str, str], close: Cal
     )
 
 
-def _read_zip(path: Path) -> Tensors:
+def _read_zip(path: Path, mapped: bool) -> Tensors:
     with ExitStack() as opened:
+        version = FileVersion(path)
         archive = opened.enter_context(zipfile.ZipFile(path))
         if is_pickle(archive):
-            return _of_pickle(*read_zipped(path, archive))
+            content = read_zipped(path, archive)
+            return _of_pickle(*content, None if mapped else version)
         names = archive.namelist()
         if names and not any(name.endswith(".npy") for name in names):
             raise InputError(f"{path} is a zip file without tensors", READABLE)
         return _read_npz(path, archive, opened.pop_all().close)
 
 
-def _read_old(path: Path) -> Tensors:
-    return _of_pickle(*read_old(path))
+def _read_old(path: Path, mapped: bool) -> Tensors:
+    return _of_pickle(*read_old(path), None)
 
 
-def _of_pickle(tensors: dict[str, Tensor], ignored: tuple[str, ...]) -> Tensors:
+def _of_pickle(tensors: dict[str, Tensor], ignored: tuple[str, ...], version: FileVersion | None) -> Tensors:
+    """The tensors of a pickle; those of a mapped file are copied on access if its version is given."""
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    return Tensors("pickle", shapes, tensors.__getitem__, ignored=ignored, close=tensors.clear)
+    read = tensors.__getitem__ if version is None else _copied(tensors.__getitem__, version)
+    return Tensors("pickle", shapes, read, ignored=ignored, close=tensors.clear)
 
 
 def _read_npz(path: Path, archive: zipfile.ZipFile, close: Callable[[], object]) -> Tensors:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from vitreous.inspection.comparison.matching import Error, Value, same
+from vitreous.inspection.comparison.matching import Error, Value, equal_output, same
+from vitreous.inspection.comparison.ordering import packed
 from vitreous.inspection.comparison.passes import Pass
 from vitreous.inspection.stages import Stage
 
@@ -59,7 +60,7 @@ def align_by_path(reference: Pass, by_path: dict[str, list[Stage]], other: Pass,
             counterpart = by_path[stage.path].pop(0).value
             assert counterpart is not None
             expected, value = Value(stage.value), Value(counterpart, stage.path or "output")
-            error = same(expected, value, tolerance)
+            error = equal_output(expected, value, tolerance)
             if error is not None and not expected.constant:
                 start, last_path = i + 1, stage.path
         matches.append(Match(stage, value, error))
@@ -76,7 +77,9 @@ def align_by_value(reference: Pass, other: Pass, tolerance: float) -> Alignment:
         last = i == len(reference.stages) - 1  # the output matches only the other's output
         places = range(len(other.values) - 1 if last else place, len(other.values))
         for j in () if expected.constant else places:
-            error = same(expected, other.values[j], tolerance)
+            error = (equal_output if last else same)(expected, other.values[j], tolerance)
+            if error is None and stage.path.endswith("qkv"):
+                error = packed(expected, other.values[j], tolerance)
             if error is not None:
                 match, place, start = Match(stage, other.values[j], error), j, i + 1
                 break

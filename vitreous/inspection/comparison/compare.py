@@ -9,7 +9,10 @@ from torch import nn
 from vitreous.inspection.comparison.alignment import Alignment, Match, align
 from vitreous.inspection.comparison.diagnosis import Finding, MistakeSearch, shape_cause, stack_of
 from vitreous.inspection.comparison.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
-from vitreous.inspection.comparison.passes import Pass, before_flat, is_flat, run_pass, tensors_vary
+from vitreous.inspection.comparison.mistakes.mistake import last_name
+from vitreous.inspection.comparison.ordering import ORDERS, Order, find_reordered
+from vitreous.inspection.comparison.passes import ENTERS, Pass, before_flat, is_flat, run_pass, tensors_vary
+from vitreous.inspection.comparison.structure import randomness, skip_cause, token_per_image
 from vitreous.inspection.recording import PATCHES, Shape, tensors_in
 from vitreous.inspection.stages import Stage
 from vitreous.inspection.table import shape_text
@@ -24,7 +27,7 @@ class Difference:
         stage: path of the stage in the reference.
         name: of the stage, in the paper's words if the reference is ours.
         mine: path of its nearest counterpart in your model; None if there is none.
-        kind: what differs: the shape, the values, or that there is no such stage.
+        kind: what differs: the shape, the values, the order of the same values, or that there is no such stage.
         shape: in the reference.
         my_shape: in your model.
         absolute: largest difference of two elements, if the shapes can be compared.
@@ -34,7 +37,7 @@ class Difference:
     stage: str
     name: str
     mine: str | None
-    kind: Literal["shape", "value", "missing"]
+    kind: Literal["shape", "value", "order", "missing"]
     shape: Shape
     my_shape: Shape | None = None
     absolute: float | None = None
@@ -42,11 +45,13 @@ class Difference:
 
     def __str__(self) -> str:
         where = f"{self.stage or 'the output'} ({self.name})" if self.name != self.stage else self.stage
-        yours = f"{self.mine} in yours" if self.mine and self.mine != self.stage else "yours"
+        yours = f"{self.mine} in yours" if self.mine not in (None, self.stage or "output") else "yours"
         if self.kind == "missing":
             return f"{where}: yours has no such stage"
         if self.kind == "shape":
             return f"{where}: {shape_text(self.shape)} in the reference, {shape_text(self.my_shape)} in {yours}"
+        if self.kind == "order":
+            return f"{where}: {yours} has the same numbers in another order"
         counterpart = f", {yours}" if yours != "yours" else ""
         return f"{where}{counterpart}: max error {self.absolute:.2g}, relative {self.relative:.2g}"
 
@@ -63,6 +68,7 @@ class Comparison:
         tolerance: relative error that counts as equal.
         error: of the outputs, or of what `note` names; None if the shapes differ.
         note: what was compared instead of outputs that are zero or constant and so hide differences.
+        warning: a fault of your model that these inputs do not show.
     """
 
     equal: bool
@@ -72,6 +78,7 @@ class Comparison:
     tolerance: float
     error: Error | None
     note: str = ""
+    warning: str = ""
 
     def __str__(self) -> str:
         return "\n".join(map(printable, self._lines()))
@@ -81,7 +88,7 @@ class Comparison:
         if self.equal and self.error is not None:
             what = "the values compared" if self.note else "the outputs"
             first = f"Equal: {what} differ by at most {self.error.relative:.1e} of their largest value"
-            return [f"{first} (tolerance {self.tolerance:g}).", *filter(None, [self.note])]
+            return [f"{first} (tolerance {self.tolerance:g}).", *filter(None, [self.note, self.warning])]
         equal = f"{len(matched)} equal {'stage' if len(matched) == 1 else 'stages'}"
         lines = [f"Different after {equal}." if matched else "Different from the first stage."]
         lines += filter(None, [self.note])
@@ -127,15 +134,19 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
     if theirs.end:  # inside the models, where layouts may differ
         error = same(Value(theirs.output), Value(ours.output), tolerance) or error
     if error is not None and error.relative <= tolerance:
-        return Comparison(True, None, None, tuple(alignment.matches), tolerance, error, note)
+        warning = token_per_image(mine, reference, inputs, varied=False) or ""
+        return Comparison(True, None, None, tuple(alignment.matches), tolerance, error, note, warning)
     if error is None and same(Value(theirs.output), Value(ours.output), tolerance):
         shapes = tuple(theirs.output.shape), tuple(ours.output.shape)
         cause = f"The values are the same in another layout: reorder the axes to {shape_text(shapes[0])}."
         difference = Difference("", "output", "output", "shape", *shapes)
         return Comparison(False, difference, cause, tuple(alignment.matches), tolerance, error)
     difference = first_difference(alignment, ours, whole=not stack_of(reference)[1])
-    difference, cause = diagnose(difference, alignment, ours, theirs, inputs, tolerance)
-    return Comparison(False, difference, cause, tuple(alignment.matches[: alignment.start]), tolerance, error, note)
+    difference, order, equal = order_difference(difference, alignment, ours, tolerance)
+    if (cause := randomness(ours, theirs, inputs, tolerance)) is None:
+        difference, cause, equal = diagnose(difference, alignment, equal, ours, theirs, inputs, tolerance)
+    cause = cause or (ORDERS[order] if order else None)
+    return Comparison(False, difference, cause, tuple(alignment.matches[:equal]), tolerance, error, note)
 
 
 def comparable_passes(
@@ -164,7 +175,7 @@ def first_difference(alignment: Alignment, mine: Pass, whole: bool) -> Differenc
     A stage that your model lacks in this shape, such as q, k and v in one tensor, is skipped if a later stage of the
     same module matches; `whole`: all stages belong to one module, since the reference is a single layer.
     """
-    remaining = alignment.matches[alignment.start :]
+    remaining = alignment.matches[alignment.start :] or alignment.matches[-1:]
     if alignment.by_path:
         first = remaining[0]
         if first.value is None:
@@ -203,30 +214,75 @@ def value_difference(stage: Stage, path: str | None, candidates: Sequence[Value]
     )
 
 
+def order_difference(
+    difference: Difference, alignment: Alignment, mine: Pass, tolerance: float
+) -> tuple[Difference, Order | None, int]:
+    """Looks for the numbers of the last equal stage, or of the first different one, in another order.
+
+    Returns:
+        The difference, the order if there is such a tensor, and the number of stages before the difference.
+    """
+    equal = alignment.start
+    last = alignment.matches[equal - 1] if equal else None
+    following = next((match for match in alignment.matches[equal:] if match.stage.path == difference.stage), None)
+    stages = [match.stage for match in (following, last) if match is not None]
+    found = find_reordered(stages, mine.values[alignment.passed :], tolerance)
+    if found is None:
+        return difference, None, equal
+    stage, value, order = found
+    if last is not None and last.value is not None and not value.path.startswith(ENTERS):
+        moved = (
+            order == "mixed" and bool(stage.path) and last.value.shape != stage_shape(last.stage)
+        )  # before a reshape
+        stage = last.stage if moved else stage
+        equal -= stage is last.stage
+    elif following is not None:
+        stage = following.stage
+    shapes = stage_shape(stage), value.shape
+    return Difference(stage.path, stage.name, value.path, "order", *shapes), order, equal
+
+
 def diagnose(
-    difference: Difference, alignment: Alignment, mine: Pass, reference: Pass, inputs: Sequence[Any], tolerance: float
-) -> tuple[Difference, str | None]:
-    """Searches for the cause; if it is the number of blocks, that becomes the difference."""
+    difference: Difference,
+    alignment: Alignment,
+    equal: int,
+    mine: Pass,
+    reference: Pass,
+    inputs: Sequence[Any],
+    tolerance: float,
+) -> tuple[Difference, str | None, int]:
+    """Searches for the cause; where that shows another difference, such as the number of blocks, it becomes it.
+
+    Returns:
+        The difference, its cause, and the number of stages before it; `equal` if it is the one given.
+    """
     (path, depth), (my_path, my_depth) = stack_of(reference.model), stack_of(mine.model)
     common = f"{path}.{min(depth, my_depth) - 1}"
     if depth != my_depth and min(depth, my_depth) and alignment.is_equal(common):
         cause = f"The depth differs: yours has {my_depth} blocks, the reference {depth}."
-        return Difference(path, "blocks", my_path, "shape", (depth,), (my_depth,)), cause
-    if difference.kind == "shape":
+        return Difference(path, "blocks", my_path, "shape", (depth,), (my_depth,)), cause, equal
+    at_tokens = not is_ours(reference.model) or difference.stage.startswith(("class_token", "position_embedding"))
+    cause = token_per_image(mine.model, reference.model, inputs) if at_tokens else None
+    if cause is None and difference.kind == "shape":
         cause = shape_cause(
             difference.shape,
             difference.my_shape or (),
             hidden=any((name or "").endswith("fc1") for name in (difference.stage, difference.mine)),
             ours=is_ours(mine.model) or is_ours(reference.model),
         )
-        if cause is not None:
-            return difference, cause
+    if cause is not None:
+        return difference, cause, equal
     in_mine = is_ours(mine.model) and not is_ours(reference.model)
     known, other = (mine, reference) if in_mine else (reference, mine)
-    if in_mine:
-        alignment = align(mine, reference, tolerance)
-    finding = MistakeSearch(known, other, inputs, alignment, tolerance).find()
-    return difference, None if finding is None else finding_text(finding, in_mine)
+    finding = MistakeSearch(known, other, inputs, align(known, other, tolerance), tolerance).find()
+    if finding is None:
+        return difference, skip_cause(mine, reference, inputs, tolerance), equal
+    last = alignment.matches[equal - 1].stage if equal else None
+    inside = finding.mistake.inside
+    if last is not None and inside and last_name(last.path) == inside:  # its parts are equal, it is not
+        moved = value_difference(last, None, mine.values[alignment.passed :] or mine.values[-1:])
+        difference, equal = moved, equal - 1
+    return difference, finding_text(finding, in_mine), equal
 
 
 def finding_text(finding: Finding, in_mine: bool) -> str:

@@ -12,7 +12,8 @@ from vitreous.inspection.recording import Shape
 
 NEAR = 0.1  # relative error of values that are still about the same
 TRIED = 20  # candidates; the right one runs soon after the last that is equal
-MAX_PERMUTED = 4  # axes; more have too many orders
+MAX_PERMUTED = 6  # axes; more have too many orders
+EXCHANGED = {4: [(1, 2)], 3: [(0, 1)]}  # by rank, axes in either order: heads and tokens, batch and sequence
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Value:
         x = tensor.double() if tensor.device.type != "mps" else tensor.float()
         self.marks = torch.stack([x.min(), x.max(), x.mean(), x.square().mean().sqrt()]).tolist()
         self.size = max(abs(self.marks[0]), abs(self.marks[1]))
-        first = tensor[:1] if tensor.ndim else tensor
-        self.constant = self.size == 0 or (len(first) < len(tensor) and bool((tensor == first).all()))
+        several = tensor.ndim > 0 and len(tensor) > 1
+        self.constant = self.size == 0 or (several and bool((tensor == tensor[:1]).all()))
 
     def may_equal(self, other: "Value", tolerance: float) -> bool:
         """A quick check whether `other` may have these values in some order."""
@@ -59,6 +60,8 @@ def same(reference: Value, other: Value, tolerance: float) -> Error | None:
 
 def error_of(reference: Tensor, other: Tensor) -> Error:
     """The error of a tensor of the same shape; infinite where only one of the two is finite."""
+    if not reference.is_floating_point():  # a mask, or numbers of tokens
+        reference = reference.float()
     difference = (reference - other.to(reference)).abs()
     equal = reference == other.to(reference)  # infinities too
     absolute = difference.masked_fill(equal, 0).nan_to_num(torch.inf, posinf=torch.inf).max().item()
@@ -69,25 +72,52 @@ def error_of(reference: Tensor, other: Tensor) -> Error:
 def layouts(reference: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields both tensors in all pairs of layouts in which their shapes agree, the most likely first.
 
-    Covers any order of axes with any way of joining or splitting them: a convolution's "batch width rows columns" for
-    "batch tokens width", sequence first, heads joined or split, a leading axis of 1.
+    A layout is an order of whole axes, where axes may be joined to one: a convolution's "batch width rows columns" for
+    "batch tokens width", sequence first, heads joined or split, an axis of 1. A reshape that mixes axes, such as
+    (batch, width, rows, columns) to (batch, tokens, width), is none: it puts the numbers in other places.
     """
     if reference.numel() != other.numel():
         return
-    if reference.shape == other.shape:
-        yield reference, other
-    else:
-        yield reference, other.reshape(reference.shape)
-    for order in orders(other.ndim):
-        yield reference, other.permute(order).reshape(reference.shape)
-    for order in orders(reference.ndim):
-        yield reference.permute(order).reshape(other.shape), other
+    x, y = reference.squeeze(), other.squeeze()
+    if x.shape == y.shape:
+        yield x, y
+        for one, two in EXCHANGED.get(x.ndim, ()):
+            if x.shape[one] == x.shape[two]:
+                yield x, y.transpose(one, two)
+        return
+    for order in orders(y, x.shape):
+        yield x, y.permute(order).reshape(x.shape)
+    for order in orders(x, y.shape):
+        yield x.permute(order).reshape(y.shape), y
 
 
-def orders(dimensions: int) -> Iterator[tuple[int, ...]]:
-    """The orders of a number of axes, other than the given one."""
-    if dimensions <= MAX_PERMUTED:
-        yield from itertools.islice(itertools.permutations(range(dimensions)), 1, None)
+def orders(tensor: Tensor, shape: Shape) -> Iterator[tuple[int, ...]]:
+    """The orders of a tensor's axes that give a shape, whole axes joined."""
+    if tensor.ndim > MAX_PERMUTED or tensor.ndim < len(shape):
+        return
+    square = tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]  # as many heads as tokens
+    for order in itertools.permutations(range(tensor.ndim)):
+        if joins(order, tensor.shape, shape) and not (square and order == (0, 1, 2, 3)):
+            yield order
+
+
+def joins(order: Sequence[int], sizes: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether axes in this order have a shape if neighbors are joined, those that are joined in their own order.
+
+    Args:
+        order: the axes.
+        sizes: of each axis, above 1.
+        shape: what they become.
+    """
+    axes = list(order)
+    for size in shape:
+        product, last = 1, -1
+        while product < size and axes and axes[0] > last:
+            last = axes.pop(0)
+            product *= sizes[last]
+        if product != size:
+            return False
+    return not axes
 
 
 def least_error(reference: Tensor, other: Tensor) -> Error:
@@ -98,6 +128,14 @@ def least_error(reference: Tensor, other: Tensor) -> Error:
         if least.relative < NEAR:
             break
     return least
+
+
+def equal_output(reference: Value, other: Value, tolerance: float) -> Error | None:
+    """As `same`, for what two models return: of the same shape, they are compared element by element."""
+    if reference.shape != other.shape:
+        return same(reference, other, tolerance)
+    error = error_of(reference.tensor, other.tensor)
+    return error if error.relative <= tolerance else None
 
 
 def nearest_by_value(reference: Value, candidates: Sequence[Value]) -> tuple[Value, Error] | None:

@@ -14,6 +14,7 @@ from vitreous.inspection.recording import INPUT, Event, Recorder, tensors_in
 from vitreous.inspection.stages import Stage, build_stages
 from vitreous.model.encoder import Encoder
 
+ENTERS = "the input of "
 FLAT = 1e-6  # values that vary by less, relative to the largest, carry no information
 
 
@@ -58,11 +59,13 @@ def first_tensor(result: Any, model: nn.Module) -> Tensor:
     """The first tensor of what a model returned.
 
     Raises:
-        ValueError: it returned none.
+        ValueError: it returned none, or an empty one.
     """
     tensor = next(tensors_in(result), None)
     if tensor is None:
         raise ValueError(f"{type(model).__name__} returned no tensor but {type(result).__name__}")
+    if not tensor.numel():
+        raise ValueError(f"{type(model).__name__} returned an empty tensor, of shape {tuple(tensor.shape)}")
     return tensor
 
 
@@ -129,5 +132,5 @@ def label(event: Event) -> str:
     if event.module is not None:
         return event.path
     if event.operation == INPUT:
-        return f"the input of {event.path}"
+        return f"{ENTERS}{event.path}"
     return f"{event.path}:{event.operation}".lstrip(":")

@@ -73,10 +73,7 @@ def block_numbers(walk: Walk, block: int, sides: Resolution) -> dict[str, Tensor
         numbers |= first_head(walk, block, weights[0, 0])
 
     between, after = walk.value(f"{path}:add"), walk.value(f"{path}:add.2")
-    attention, mlp = (
-        walk.value(f"{path}.{name}_scale" if f"{path}.{name}_scale" in walk.stages else f"{path}.{name}")
-        for name in ("attention", "mlp")
-    )
+    attention, mlp = (branch(walk, f"{path}.{name}") for name in ("attention", "mlp"))
     states = (between - attention, attention, between, mlp, after)
     gated = f"{path}.mlp:mul" in walk.stages
     hidden = walk.value(f"{path}.mlp:mul" if gated else f"{path}.mlp.activation")
@@ -90,10 +87,16 @@ def block_numbers(walk: Walk, block: int, sides: Resolution) -> dict[str, Tensor
     }
 
 
+def branch(walk: Walk, path: str) -> Float[Tensor, "computed width"]:
+    """What a block's attention or MLP adds to the tokens: after its norm, if that comes after it, and its scale."""
+    steps = (f"{path}_scale", *([f"{path}_norm"] if walk.model.config.norm_site == "after" else []), path)
+    return walk.value(next(step for step in steps if step in walk.stages))
+
+
 def first_head(walk: Walk, block: int, weights: Float[Tensor, "tokens tokens"]) -> dict[str, Tensor]:
     """Head 0 of one block (equation 5); see `block_numbers`."""
-    module, normed = walk.block(block)
-    q, k, v = (x[0, 0].float().cpu() for x in module.attention.project(normed))
+    module, tokens, positions = walk.block(block)
+    q, k, v = (x[0, 0].float().cpu() for x in module.attention.project(tokens, positions=positions))
     matches = weights.argmax(dim=-1), weights.argmin(dim=-1)
     scores = [(q * k[other]).sum(dim=-1) / q.shape[-1] ** 0.5 for other in matches]
     vectors = {name: signed_levels(x)[1] for name, x in (("q", q), ("k", k), ("v", v))}

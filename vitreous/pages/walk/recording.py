@@ -1,5 +1,6 @@
 """One recorded pass of an image, and what follows from the tensors it kept. To be called without gradients."""
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from vitreous.explain.attention_maps import ExplicitAttention
 from vitreous.inspection.recording import Recorder
 from vitreous.inspection.stages import Stage, Statistics, build_stages, measure
 from vitreous.inspection.trace import Trace
+from vitreous.model.attention import BlockPositions
 from vitreous.model.encoder import EncoderBlock
 from vitreous.model.head import AttentionPooling
 from vitreous.model.shapes import AttentionMap, Grid, Images
@@ -41,12 +43,17 @@ class Walk:
         assert value is not None
         return value[0].float().cpu()
 
-    def block(self, number: int) -> tuple[EncoderBlock, Tensor]:
-        """A block, and the normalized tokens that its attention reads."""
-        module, normed = self.model.encoder.blocks[number], self.stages[f"encoder.blocks.{number}.attention_norm"].value
+    def block(self, number: int) -> tuple[EncoderBlock, Tensor, BlockPositions]:
+        """A block, the tokens that its attention reads, and the positions inside it."""
+        module, positions = self.model.encoder.blocks[number], self.model.positions(self.grid)(number)
         assert isinstance(module, EncoderBlock)
-        assert normed is not None
-        return module, normed
+        if number:
+            before = self.stages[f"encoder.blocks.{number - 1}"]
+        else:
+            outside = itertools.takewhile(lambda box: box.path != "encoder", self.trace.boxes)
+            before = self.stages.get("encoder.pre_norm") or [*outside][-1]
+        assert before.value is not None
+        return module, module.attention_input(positions.tokens(before.value)), positions
 
 
 def record(model: VisionTransformer, images: Images) -> Walk:
@@ -76,9 +83,8 @@ def statistics(stage: Stage) -> Statistics | None:
 
 def block_attention(walk: Walk, block: int) -> AttentionMap:
     """A of one block (equation 6) for every token, computed from the block's input."""
-    module, normed = walk.block(block)
-    positions = walk.model.position_embedding.for_blocks(walk.grid)
-    return module.attention.weights(normed, positions(block)).float().cpu()
+    module, x, positions = walk.block(block)
+    return module.attention.weights(x, positions).float().cpu()
 
 
 def position_table(walk: Walk) -> Float[Tensor, "tokens width"] | None:

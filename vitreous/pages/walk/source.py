@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.encoder import EncoderBlock
-from vitreous.model.relative_position import RelativePosition
+from vitreous.model.position_embedding import PositionEmbedding
 from vitreous.model.vit import VisionTransformer
 
 
@@ -34,18 +34,27 @@ def excerpt(method: Callable[..., object]) -> Excerpt:
     return Excerpt(f"{method.__module__.replace('.', '/')}.py", line, "\n".join(lines))
 
 
+def position_methods(model: VisionTransformer) -> list[Callable[..., object]]:
+    """The methods that compute the positions: those added, those in the attention's logits, and the rotary angles."""
+    kind, methods = type(model.position_embedding), list[Callable[..., object]]()
+    if kind is not PositionEmbedding:
+        methods.append(kind.table if kind.bias is PositionEmbedding.bias else kind.bias)
+    if model.rotary is not None:
+        methods.append(type(model.rotary).angles)
+    return methods
+
+
 def source_of(model: VisionTransformer, preprocessing: Preprocessing) -> dict[str, list[Excerpt]]:
     """For each part of the page, the methods that compute it."""
-    block, positions, head = model.encoder.blocks[0], model.position_embedding, model.head
+    block, head = model.encoder.blocks[0], model.head
     assert isinstance(block, EncoderBlock)
-    relative = isinstance(positions, RelativePosition)
     methods: dict[str, list[Callable[..., object]]] = {
         "image": [type(preprocessing).normalize],
         "stem": [type(model.stem).forward],
         "patches": [type(model.patch_embedding).patches],
         "projection": [type(model.patch_embedding).forward],
         "prefix": [type(model).embed],
-        "positions": [type(positions).bias if relative else type(positions).table],
+        "positions": position_methods(model),
         "encoder": [type(model.encoder).forward],
         "block": [type(block).forward],
         "qkv": [type(block.attention).project],
@@ -57,6 +66,6 @@ def source_of(model: VisionTransformer, preprocessing: Preprocessing) -> dict[st
         "distillation": [type(head).both],
     }
     return {
-        part: [excerpt(method) for method in computing if method.__module__.startswith("vitreous.")]
-        for part, computing in methods.items()
+        part: [excerpt(method) for method in used if method.__module__.startswith("vitreous.")]
+        for part, used in methods.items()
     }

@@ -156,7 +156,7 @@ def stem_view(walk: Walk) -> dict[str, Any] | None:
 
 def projection_view(walk: Walk, choice: Choice) -> dict[str, Any]:
     """What the chosen patch gives with the first filters, and what all filters look like."""
-    token = walk.value("patch_embedding")[choice.place]
+    token = walk.value("patch_embedding.projection")[choice.place]
     filters = [None] * PRODUCTS
     if walk.model.config.stem_blocks is None:
         filters = [pictures.filter_picture(one) for one in pixel_filters(walk.model)[:PRODUCTS]]
@@ -254,7 +254,10 @@ def script_data(
 ) -> dict[str, Any]:
     """The numbers of every token for the script, ready for JSON."""
     config = walk.model.config
-    written = {"patches": "patch_embedding:patches", "tokens": "patch_embedding"}  # JSON has no NaN, so it becomes 0
+    written = {
+        "patches": "patch_embedding:patches",
+        "tokens": "patch_embedding.projection",
+    }  # JSON has no NaN, so it becomes 0
     return {
         "grid": walk.grid,
         "heads": config.num_heads,

@@ -150,7 +150,7 @@ class MaskedPatchPrediction(Objective):
         """
         assert isinstance(targets, MaskedPatches), "masked patch targets must be MaskedPatches"
         x = model.embed(images, targets.hidden, targets.swapped)
-        x = model.encoder(x, model.position_embedding.for_blocks(model.grid(images)))[:, self.prefix_tokens :]
+        x = model.encoder(x, model.positions(model.grid(images)))[:, self.prefix_tokens :]
         places = self._places(targets.corrupted)
         output = at_least_float32(self.decoder(model.head.norm(x.take_along_dim(places, dim=1))))
         if self.target == "pixels":

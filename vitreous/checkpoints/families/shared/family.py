@@ -41,6 +41,8 @@ class Family(ABC):
         title: for messages.
         kinds: file formats, the usual one first.
         required_keys: keys that every file has, after its prefix and under any naming; "0" stands for the first block.
+        patch_keys: keys of the patch projection under each naming, after the prefix; a model has one of them.
+        bodies: prefixes in the family's own names, beside which it has more keys: "visual." beside a text tower.
         has_json: whether its files may have a config.json next to them.
         imagenet: whether 1,000 unnamed classes are taken for ImageNet's.
         mask_token: whether the format has a key for a mask token. It does not affect the output, so it is left out
@@ -54,6 +56,8 @@ class Family(ABC):
     title: ClassVar[str]
     kinds: ClassVar[tuple[Kind, ...]] = ("safetensors", "pickle")
     required_keys: ClassVar[tuple[str, ...]]
+    patch_keys: ClassVar[tuple[str, ...]]
+    bodies: ClassVar[tuple[str, ...]] = ()
     has_json: ClassVar[bool] = False
     imagenet: ClassVar[bool] = True
     mask_token: ClassVar[bool] = False
@@ -97,9 +101,16 @@ class Family(ABC):
         """The naming of the family's own code, which export writes."""
         return self.naming
 
+    def has_mask_token(self, config: ViTConfig) -> bool:
+        """Whether the format has a key for this model's mask token."""
+        return self.mask_token
+
     @abstractmethod
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         """The family's default preprocessing."""
+
+    def check_config(self, config_json: Mapping[str, Any]) -> None:  # noqa: B027, most have nothing to refuse
+        """Raises InputError for a `config.json` of the family's own code whose model is not supported."""
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         """The config fields that a `config.json` records."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from vitreous.inspection.comparison.mistakes.attention import attention, head_counts
-from vitreous.inspection.comparison.mistakes.blocks import blocks
+from vitreous.inspection.comparison.mistakes.blocks import blocks, shared_layers
 from vitreous.inspection.comparison.mistakes.image import patches, pooling, tokens
 from vitreous.inspection.comparison.mistakes.layers import activations, biases, epsilons, outputs, transposed
 from vitreous.inspection.comparison.mistakes.mistake import Mistake
@@ -19,6 +19,7 @@ KINDS = {  # the most common first, each with words in the paths of the stages w
     epsilons: ("norm",),
     attention: ("scaled_dot", "qkv", "out"),
     blocks: ("norm", "add", "mlp"),
+    shared_layers: ("norm",),
     head_counts: ("scaled_dot",),
     patches: ("patch_embedding",),
     tokens: ("class_token", "position_embedding"),

@@ -30,10 +30,15 @@ def patches(modules: Modules) -> Iterator[Mistake]:
         yield Mistake(f"flattens each patch as ({axes})", "flattens it as (channel, height, width)", hint, change)
     hint = "Go through the rows first: rearrange to (batch, rows * columns, …)"
     change = each(PatchEmbedding, read_by_column)
-    yield Mistake("numbers the patches column by column", "numbers them row by row", hint, change)
+    wrong = "numbers the patches column by column"
+    yield Mistake(wrong, "numbers them row by row", hint, change, inside="patch_embedding")
     wrong = "reshapes the image without moving axes, which mixes the patches"
     hint = "Split height and width, move the axes (permute), then reshape"
     yield Mistake(wrong, "moves them", hint, each(PatchEmbedding, reshape_only))
+    wrong = "reshapes the convolution's output to tokens without moving axes, which mixes the patches"
+    hint = "Write conv(images).flatten(2).transpose(1, 2)"
+    change = each(PatchEmbedding, reshape_map)
+    yield Mistake(wrong, "moves them", hint, change, inside="patch_embedding")
     hint = "Give the channels as red, green, blue"
     yield Mistake("takes the channels in reverse (BGR)", "takes RGB", hint, each(PatchEmbedding, reverse_channels))
 
@@ -57,7 +62,7 @@ def read_by_column(embedding: PatchEmbedding) -> None:
 
     def forward(images: Tensor) -> Tensor:
         x = embedding.projection(embedding.patches(images))
-        return x.unflatten(1, embedding.grid(images)).transpose(1, 2).flatten(1, 2)
+        return embedding.norm(x.unflatten(1, embedding.grid(images)).transpose(1, 2).flatten(1, 2))
 
     embedding.forward = forward
 
@@ -66,7 +71,18 @@ def reshape_only(embedding: PatchEmbedding) -> None:
     """Cuts the image's memory into pieces of a patch's length."""
 
     def forward(images: Tensor) -> Tensor:
-        return embedding.projection(images.reshape(len(images), -1, embedding.projection.in_features))
+        patches = images.reshape(len(images), -1, embedding.projection.in_features)
+        return embedding.norm(embedding.projection(patches))
+
+    embedding.forward = forward
+
+
+def reshape_map(embedding: PatchEmbedding) -> None:
+    """Reads a feature map, "batch width patches", as if it were "batch patches width"."""
+
+    def forward(images: Tensor) -> Tensor:
+        x = embedding.projection(embedding.patches(images))
+        return embedding.norm(x.mT.reshape(x.shape))
 
     embedding.forward = forward
 
@@ -83,6 +99,11 @@ def tokens(modules: Modules) -> Iterator[Mistake]:
             yield Mistake(f"puts the class token after the patches, {reads}", "puts it first", hint, change)
         change = assigned(Head, pooling=TokenPooling(-1))
         yield Mistake("reads the last token, which is a patch", "reads the class token", "Read x[:, 0]", change)
+    if model.rotary is not None:
+        hint = "Rotate the queries and keys of the patches by their positions, in every block"
+        yield Mistake("does not rotate q and k", "does (RoPE)", hint, assigned(VisionTransformer, rotary=None))
+    if type(known) is PositionEmbedding:  # it adds nothing
+        return
     if known.site == "stem":
         change = each(PositionEmbedding, partial(add_positions, to_patches=False))
         yield Mistake("adds no positions", "follows equation 1", "Add position_embedding to the tokens", change)
@@ -143,17 +164,28 @@ def pooling(modules: Modules) -> Iterator[Mistake]:
     others: dict[str, nn.Module] = {"the mean of all tokens": MeanPooling(0), "the first token": ClassTokenPooling()}
     if prefix:
         others = {"the mean of the patches": MeanPooling(prefix)} | others
-    mean = isinstance(known.pooling, MeanPooling)
+    mean = type(known.pooling) is MeanPooling
     has = "the mean of the patches" if mean else "its own pooling"
     has = "the class token" if isinstance(known.pooling, ClassTokenPooling) else has
-    for name, other in others.items():
-        if type(other) is not type(known.pooling) or getattr(other, "prefix_tokens", prefix) != prefix:
-            change = assigned(Head, pooling=other)
-            yield Mistake(f"gives {name} to the classifier", f"gives {has}", f"Give it {has}", change)
+    changes = {
+        name: assigned(Head, pooling=other)
+        for name, other in others.items()
+        if type(other) is not type(known.pooling) or getattr(other, "prefix_tokens", prefix) != prefix
+    }
+    for name, change in changes.items():
+        yield Mistake(f"gives {name} to the classifier", f"gives {has}", f"Give it {has}", change)
     encoder = first_of(Encoder, modules)
-    if encoder and mean and not isinstance(encoder.norm, nn.Identity):
-        change = together(assigned(Head, norm=encoder.norm), assigned(Encoder, norm=nn.Identity()))
-        yield Mistake("normalizes after the pooling", "normalizes before it", "Normalize first, then pool", change)
-    elif encoder and mean and not isinstance(known.norm, nn.Identity):
-        change = together(assigned(Encoder, norm=known.norm), assigned(Head, norm=nn.Identity()))
-        yield Mistake("normalizes before the pooling", "normalizes after it", "Pool first, then normalize", change)
+    if encoder and not isinstance(encoder.norm, nn.Identity):
+        after = together(assigned(Head, norm=encoder.norm), assigned(Encoder, norm=nn.Identity()))
+        wrong, right, first = "normalizes after the pooling", "normalizes before it", "Normalize first, then pool"
+    elif encoder and not isinstance(known.norm, nn.Identity):
+        after = together(assigned(Encoder, norm=known.norm), assigned(Head, norm=nn.Identity()))
+        wrong, right, first = "normalizes before the pooling", "normalizes after it", "Pool first, then normalize"
+    else:
+        return
+    if mean:
+        yield Mistake(wrong, right, first, after)
+    for name, change in changes.items():
+        if "mean" in name or mean:
+            both = f"gives {name} to the classifier and {wrong}"
+            yield Mistake(both, f"gives {has} and {right}", f"Give it {has}. {first}", together(change, after))

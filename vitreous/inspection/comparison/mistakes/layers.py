@@ -52,13 +52,16 @@ def replace_activations(modules: Modules, build: Callable[[], nn.Module]) -> boo
 
 def epsilons(modules: Modules) -> Iterator[Mistake]:
     """Another eps in the norms."""
-    if (known := first_of(nn.LayerNorm, modules)) is None:
+    if (known := first_of(nn.LayerNorm, modules) or first_of(nn.RMSNorm, modules)) is None or known.eps is None:
         return
+    kind = type(known)
+    name = "layer norms" if kind is nn.LayerNorm else "RMS norms"
     for eps in EPSILONS:
         if not math.isclose(eps, known.eps):
-            hint = f"PyTorch's default is 1e-05: write nn.LayerNorm(width, eps={known.eps:g})"
-            change = assigned(nn.LayerNorm, eps=eps)
-            yield Mistake(f"has eps = {eps:g} in its layer norms", f"has {known.eps:g}", hint, change)
+            default = "PyTorch's default is 1e-05: write" if kind is nn.LayerNorm else "Write"
+            hint = f"{default} nn.{kind.__name__}(width, eps={known.eps:g})"
+            change = assigned(kind, eps=eps)
+            yield Mistake(f"has eps = {eps:g} in its {name}", f"has {known.eps:g}", hint, change)
 
 
 def transposed(modules: Modules) -> Iterator[Mistake]:

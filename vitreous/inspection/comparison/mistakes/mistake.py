@@ -19,12 +19,14 @@ class Mistake:
         right: what a model without it does: "… where the reference <right>".
         hint: what to write instead.
         change: makes the mistake in a copy.
+        inside: name of the module that makes it, such as "attention", where all its parts may be equal.
     """
 
     wrong: str
     right: str
     hint: str
     change: Change
+    inside: str = ""
 
 
 def copy_sharing_weights(module: nn.Module, copied: dict[nn.Module, nn.Module] | None = None) -> nn.Module:

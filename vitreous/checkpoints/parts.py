@@ -1,0 +1,170 @@
+"""Which of a file's tensors are the model: training checkpoints hold more, and sometimes several models.
+
+A model is recognized by its patch projection: a prefix of the keys under which a family finds all that it requires.
+Wrappers in the middle of keys, such as those of torch.compile, are removed first.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from vitreous.checkpoints.families.recognize import FAMILIES
+from vitreous.checkpoints.families.shared.reading import Shapes
+from vitreous.checkpoints.files.tensors import Tensors
+from vitreous.support.errors import InputError
+from vitreous.support.text import listed
+
+MODELS = 64  # at most in one file
+WRAPPERS = re.compile(r"(?<![^./])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+STATE = re.compile(
+    r"(optimizers?|optimizer_state_dict|optimizer_states?|opt|opt_state|opt/state|state|extra|lr_schedulers?|"
+    r"lr_scheduler_state_dict|schedulers?|scheduler_state_dict|scaler|scaler_state_dict|amp_scaler|loss_scaler|"
+    r"callbacks|loops|rng_states?|MixedPrecision\w*)/"
+)
+RUN = "state of a training run"
+
+
+class Choice(NamedTuple):
+    """Which of two models in one file its makers use, by the beginnings of their prefixes."""
+
+    taken: str
+    other: str
+    why: str  # for the other
+
+
+# DINO's authors use the teacher; timm's reader takes the average that its training script keeps.
+CHOICES = (
+    Choice("teacher/", "student/", "the student; the teacher is the model"),
+    Choice(
+        "state_dict_ema/", "state_dict/", "the last weights; their average, state_dict_ema, is the model, as in timm"
+    ),
+)
+
+
+class Part(Mapping[str, Tensor]):
+    """The tensors of one model in an open file.
+
+    Args:
+        tensors: of the whole file.
+        root: prefix of the model's keys.
+        keys: the file's keys by their names without wrappers, all with the prefix `root`.
+        others: reasons to leave out what is known to be no part of the model, by the file's keys; None if unknown.
+    """
+
+    def __init__(self, tensors: Tensors, root: str, keys: Mapping[str, str], others: Mapping[str, str | None]) -> None:
+        self.root = root
+        self.shapes = {name: tensors.shapes[key] for name, key in keys.items()}
+        self.others = others
+        self._tensors, self._keys = tensors, keys
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[self._keys[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def left_out(self, drops: tuple[tuple[str, str], ...]) -> dict[str, str]:
+        """The file's keys that are not in the model, with the reason.
+
+        Args:
+            drops: the family's patterns and reasons, which also name what is outside its model.
+        """
+        beside = f"beside the model, whose keys begin with {self.root!r}"
+        named = {
+            key: why or next((reason for pattern, reason in drops if re.match(pattern, key)), beside)
+            for key, why in self.others.items()
+        }
+        return named | dict.fromkeys(self._tensors.ignored, "not a tensor")
+
+
+def choose_part(tensors: Tensors, source: str, part: str | None = None) -> Part:
+    """The only model of a file, the one that its makers use, or the one that the caller asks for.
+
+    Args:
+        tensors: the open file. If no family finds its model in it, all of it is returned.
+        source: its name, for errors.
+        part: a prefix of the model's keys, with or without the dot or slash at its end; "." for no prefix.
+
+    Raises:
+        InputError: there are several models, and none or more than one has the prefix `part`.
+    """
+    keys = _without_wrappers(tensors)
+    shapes = {name: tensors.shapes[key] for name, key in keys.items()}
+    roots = model_roots(shapes)
+    root, why = _choose_root(roots, source, part)
+    others: dict[str, str | None] = {}
+    inside = {}
+    for name, key in keys.items():
+        owner = max((r for r in roots if name.startswith(r)), key=len, default=None)
+        if owner == root or (owner is None and not roots):
+            inside[name] = key
+        elif owner is not None:
+            others[key] = why or f"another model, which part {shown(owner)!r} takes"
+        else:
+            others[key] = RUN if STATE.match(name) else None
+    return Part(tensors, root, inside, others)
+
+
+def model_roots(shapes: Shapes) -> list[str]:
+    """The prefixes under which a family finds a complete model, in the file's order.
+
+    A prefix that belongs to the family's own names, such as CLIP's "visual.", is not part of it: what is beside the
+    image tower is the family's matter.
+    """
+    roots: dict[str, None] = {}
+    for name in shapes:
+        for family in FAMILIES.values():
+            for key in family.patch_keys:
+                prefix = name.removesuffix(key)
+                if not name.endswith(key) or (prefix and prefix[-1] not in "./"):
+                    continue
+                body = next((b for b in family.bodies if re.search(rf"(^|[./]){re.escape(b)}$", prefix)), "")
+                root = prefix.removesuffix(body)
+                if root in roots:
+                    continue
+                inner = {n.removeprefix(prefix): shape for n, shape in shapes.items() if n.startswith(prefix)}
+                if not family.missing_keys(inner):
+                    roots[root] = None
+                if len(roots) > MODELS:
+                    raise InputError(f"the file holds more than {MODELS} models", "save one of them")
+    return list(roots)
+
+
+def shown(root: str) -> str:
+    """A prefix as the user types it."""
+    return root.rstrip("./") or "."
+
+
+def _choose_root(roots: list[str], source: str, part: str | None) -> tuple[str, str | None]:
+    """The prefix of the model, and why the other one is left out if the file's makers decide."""
+    if part is None:
+        for taken, other, why in CHOICES:
+            first = [root for root in roots if root.startswith(taken)]
+            if len(first) == 1 and len(roots) == 2 and any(root.startswith(other) for root in roots):
+                return first[0], why
+        found = roots
+    else:
+        wanted = part.rstrip("./")
+        found = [root for root in roots if root.rstrip("./") == wanted or re.match(rf"{re.escape(wanted)}[./]", root)]
+    if len(found) == 1 or (part is None and not roots):
+        return (found or [""])[0], None
+    options = " or ".join(f"--part {shown(root)}" for root in (found or roots)[:4])
+    hint = f"choose one: {options} (part= in Python)" if options else "leave out the part"
+    if not found:
+        raise InputError(f"{source} has no model whose keys begin with {part!r}", hint)
+    names = listed([repr(shown(root)) for root in found])
+    raise InputError(f"{source} holds {len(found)} models, whose keys begin with {names}", hint)
+
+
+def _without_wrappers(tensors: Tensors) -> dict[str, str]:
+    """The file's keys by their names without wrappers; as they are if two would have the same name."""
+    keys = {WRAPPERS.sub("", key): key for key in tensors}
+    return keys if len(keys) == len(tensors) else {key: key for key in tensors}
