@@ -42,8 +42,8 @@ CASES = {
     "mean beside a class token, norm before": ({"global_pool": "avg", "fc_norm": False}, {"pooling": "mean"}),
     "class token, norm after": ({"fc_norm": True}, {"pooling": "class_token"}),
     "attention": ({"global_pool": "map", "class_token": False}, {}),
-    "registers": ({"reg_tokens": 4, "no_embed_class": True}, {}),
-    "no row for the class token": ({"no_embed_class": True}, {}),
+    "registers": ({"reg_tokens": 4, "no_embed_class": True}, {"image_size": (32, 32)}),
+    "no row for the class token": ({"no_embed_class": True}, {"position_class_slot": False}),
     "LayerScale": ({"init_values": 0.1}, {}),
     "norm before the encoder": ({"architecture": "vit_base_patch16_clip_224"}, {}),
     "quick GELU": ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, {"gelu": "quick"}),
@@ -51,7 +51,7 @@ CASES = {
     "SwiGLU": ({"architecture": "vit_giant_patch14_dinov2", "mlp_ratio": 4.0}, {}),
     "distillation": ({"architecture": "deit_base_distilled_patch16_224"}, {}),
     "no head": ({"num_classes": 0}, {}),
-    "no positions": ({"pos_embed": "none"}, {"image_size": (32, 32)}),
+    "no positions": ({"pos_embed": "none"}, {"position_embedding": "none", "image_size": (32, 32)}),
     "rectangles": ({"img_size": (32, 48), "patch_size": (8, 16)}, {"image_size": (32, 48)}),
     "one channel": ({"in_chans": 1}, {}),
     "three blocks of one kind, Ti": ({"size": TI}, {}),
@@ -162,6 +162,41 @@ def folder_of(tmp_path, arguments, architecture=PLAIN, **others):
 def test_attention_pooling_over_the_patches_only_is_refused(tmp_path):
     tensors = peer(global_pool="map", reg_tokens=2).state_dict()
     with pytest.raises(InputError, match="attention pooling over the patches only"):
+        through_a_file(tensors, tmp_path, num_heads=4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 32), (40, 56)])
+def test_a_rectangle_is_not_read_as_a_square(height, width, tmp_path):
+    """2×4 patches and a class token are 9 = 3² positions, and 5×7 are 36 = 6²: either may have been meant."""
+    theirs = peer(img_size=(height, width))
+    square = round((height * width // 64 + 1) ** 0.5) * 8
+    with pytest.raises(InputError, match=rf"set image_size=.* or image_size=\({square}, {square}\)"):
+        through_a_file(theirs.state_dict(), tmp_path, num_heads=4)
+    read = through_a_file(theirs.state_dict(), tmp_path, num_heads=4, image_size=(height, width))
+    assert read.model.config.position_class_slot
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+    without = peer(img_size=square, no_embed_class=True)
+    read = through_a_file(without.state_dict(), tmp_path, num_heads=4, image_size=square)
+    assert not read.model.config.position_class_slot
+    assert_same_function(without, read.model, images_of(read.model.config))
+
+
+def test_the_preprocessing_of_a_folder_decides_a_rectangle(tmp_path):
+    folder, theirs = folder_of(tmp_path, {"img_size": (16, 32)})
+    config = {"architecture": PLAIN, "model_args": {"num_heads": 4}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"8 positions do not make a square grid; set image_size=.*such as \(16, 32\)"):
+        load_checkpoint(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"pretrained_cfg": {"input_size": [3, 16, 32]}}))
+    read = load_checkpoint(folder)
+    assert read.model.config.image_size == (16, 32)
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+
+
+@pytest.mark.parametrize("architecture", ["vit_base_patch16_rope_224", "vit_base_patch16_rope_ape_224"])
+def test_rotary_weights_without_a_config_are_refused(architecture, tmp_path):
+    tensors = peer(architecture=architecture).state_dict()
+    with pytest.raises(InputError, match="which timm's models with rotary positions share"):
         through_a_file(tensors, tmp_path, num_heads=4)
 
 

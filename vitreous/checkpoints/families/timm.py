@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from vitreous.checkpoints.families.shared.family import IMAGENET_MEAN, IMAGENET_STD
 from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.reading import Shapes
 from vitreous.checkpoints.families.timm_table import ALL, TimmNaming, TimmTable
 from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
@@ -52,8 +53,9 @@ class Timm(TimmTable):
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         fields = super().fields_from(config_json)
         name = str(config_json.get("architecture", ""))
-        if re.match(r"(vit|deit|deit3)_", name):
-            fields |= {"gelu": "exact", "norm_eps": 1e-5 if "_clip_" in name else 1e-6}
+        if re.match(r"(vit|deit|deit3|flexivit)_", name):
+            slot = not re.search(NO_ROWS, name)
+            fields |= {"gelu": "exact", "norm_eps": 1e-5 if "_clip_" in name else 1e-6, "position_class_slot": slot}
         fields |= {key: value for pattern, own in EXCEPTIONS if re.match(pattern, name) for key, value in own.items()}
         arguments = arguments_of(config_json)
         try:
@@ -69,8 +71,19 @@ class Timm(TimmTable):
             fields["gelu"] = gelu or fields["gelu"]
         if "no_embed_class" in arguments:
             fields["position_class_slot"] = not arguments["no_embed_class"]
+        if "pos_embed" in arguments and arguments["pos_embed"] in ("", "none"):
+            fields["position_embedding"] = "none"
         pool = arguments.get("global_pool", config_json.get("global_pool"))
+        if pool == "" and config_json.get("num_classes") == 0:  # timm returns the tokens, and which to use is a guess
+            return fields
         return fields if pool is None else fields | {"pooling": meaning_of("global_pool", pool, POOLINGS)}
+
+    def spelling(self, inner: Shapes, prefix: str) -> TimmNaming:
+        naming = super().spelling(inner, prefix)
+        if naming.scales != TimmNaming.scales:
+            cause = "the file has the keys of DeiT-III (gamma_1), which timm's models with rotary positions share"
+            raise InputError(cause, "set the family to deit if it is DeiT-III's; else add its config.json")
+        return naming
 
     def preprocessing_from(
         self, config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]
@@ -159,6 +172,10 @@ class Timm(TimmTable):
         }
         return {CONFIG: whole}
 
+
+NO_ROWS = (  # architectures whose class token and registers have no rows in the position table
+    r"^(deit3|flexivit)_|_reg\d_(dinov2|tipsv2)|_radio_|^vit_(?!so150m)\w+_reg\d_gap_|_xp_"
+)
 
 # Config fields of architectures that differ from the rest, by a pattern of their name.
 EXCEPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -59,7 +59,7 @@ class TimmTable(Family):
 
     Attributes:
         resampling: of positions.
-        tables: the tokens that may have rows in the position table, in the order in which they are tried.
+        tables: the tokens that may have rows in the position table, the usual ones first.
         pools_prefix: whether attention pooling reads the tokens before the patches too.
     """
 
@@ -168,43 +168,39 @@ class TimmTable(Family):
             REGISTERS: fields["registers"],
         }
         if "pos_embed" not in inner:
-            fields["position_embedding"] = "none"
-            size = tuple(max(1, 224 // side) * side for side in fields["patch_size"])
-            reading.guess("image_size", size, "there is no position table")
+            self.read_no_table(reading)
             return ()
         length = shape_of(inner, "pos_embed", 3)[1]
         if fields["pooling"] == "attention" and sum(counts.values()) and not self.pools_prefix:
             cause = "the file has a class token or registers, and attention pooling over the patches only"
             raise InputError(cause, "only attention pooling over all tokens can be read")
-        rows = self.rows_of(length, counts, reading, fields["patch_size"])
+        choices = {rows: sum(counts[name] for name in rows) for rows in self.row_choices(naming)}
+        if (slot := reading.known.get("position_class_slot")) is not None:
+            choices = {rows: count for rows, count in choices.items() if (CLASS in rows) == slot} or choices
+        stride = fields["patch_size"]
+        rows = reading.choose_rows(length, choices, stride)
         fields["position_class_slot"] = CLASS in rows
-        reading.guess_image_size(length - sum(counts[name] for name in rows), fields["patch_size"])
+        reading.guess_image_size(length - choices[rows], stride)
         return rows
 
-    def rows_of(
-        self, length: int, counts: Mapping[str, int], reading: Reading, patch: tuple[int, ...]
-    ) -> tuple[str, ...]:
-        """The tokens that have rows in the table: those that leave a grid.
+    def row_choices(self, naming: TimmNaming) -> tuple[tuple[str, ...], ...]:
+        """The tokens that may have rows in the position table, the usual ones first."""
+        return self.tables
+
+    def read_no_table(self, reading: Reading) -> None:
+        """Reads a file without a position table, which the family's models have.
 
         Raises:
-            InputError: more than one choice does, and no known field decides.
+            InputError: it is not known that the model has no positions.
         """
-        known, fitting = reading.known, {}
-        for rows in self.tables:
-            patches = length - sum(counts[name] for name in rows)
-            if "image_size" in known:
-                height, width = known["image_size"]
-                fits = patches == (height // patch[0]) * (width // patch[1])
-            else:
-                fits = patches > 0 and round(patches**0.5) ** 2 == patches
-            if fits:
-                fitting.setdefault(patches, rows)
-        decided = [rows for rows in fitting.values() if (CLASS in rows) == known.get("position_class_slot")]
-        if len(fitting) > 1 and not decided:
-            sizes = [tuple(round(patches**0.5) * side for side in patch) for patches in fitting]
-            cause = f"some of the {length} positions may belong to the {sum(counts.values())} tokens before the patches"
-            raise InputError(cause, f"set {' or '.join(f'image_size={size}' for size in sizes)}")
-        return next(iter(decided or fitting.values()), self.tables[0])
+        if reading.known.get("position_embedding") != "none":
+            cause = f"the file has no position table (pos_embed), which {self.title}'s models have"
+            hint = (
+                "add its config.json if it has rotary or relative positions; set position_embedding=none if it has none"
+            )
+            raise InputError(cause, hint)
+        size = tuple(max(1, 224 // side) * side for side in reading.fields["patch_size"])
+        reading.guess("image_size", size, "there is no position table")
 
     def unsupported(self, config: ViTConfig) -> list[str]:
         prefixed = config.prefix_tokens > 0 and config.pooling == "attention"
