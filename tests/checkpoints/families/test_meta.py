@@ -156,7 +156,7 @@ def test_bare_weights_of_deit3_need_their_family(tmp_path):
     """timm's models with rotary positions and a table have exactly these keys."""
     theirs = peer(init_values=0.1, no_embed_class=True)
     path = saved(tmp_path, deit3(theirs.state_dict()))
-    with pytest.raises(InputError, match="keys of DeiT-III .* set the family to deit"):
+    with pytest.raises(InputError, match=r"keys of DeiT-III .* set the family to deit"):
         load_checkpoint(path, **HEADS)
     read = load_checkpoint(path, family="deit", **HEADS)
     assert_same_function(theirs, read.model, images_of(read.model.config))

@@ -132,7 +132,7 @@ class JaxTable(Family):
         count, row = shape_of(inner, positions, 3)[1], 0
         if fields["class_token"]:
             # big_vision adds the class token after the positions, and reads a square and one more as an older table.
-            later = {(CLASS,): 1, (): 0} if is_square(count - 1) else {(): 0, (CLASS,): 1}
+            later: dict[tuple[str, ...], int] = {(CLASS,): 1, (): 0} if is_square(count - 1) else {(): 0, (CLASS,): 1}
             row = len(reading.choose_rows(count, later if positions == POSITIONS[1] else {(CLASS,): 1}, stride))
         fields["position_class_slot"] = bool(row)
         reading.guess_image_size(count - row, stride)
