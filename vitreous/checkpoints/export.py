@@ -27,7 +27,7 @@ from vitreous.support.text import listed
 
 SUFFIXES: dict[Kind, str] = {"safetensors": ".safetensors", "npz": ".npz", "pickle": ".pth"}  # the usual ones
 WEIGHTS = "model"  # stem of the weights file in a folder
-UNRECORDED = ("num_heads", "gelu", "norm_eps", "pooling", "image_size")  # choices that few formats record
+UNRECORDED = ("num_heads", "gelu", "norm_eps", "pooling", "image_size", "norm_site")  # choices that few formats record
 
 
 def export_model(
