@@ -161,7 +161,8 @@ class Recorder:
         with self._pause():
             if event.multiply_adds or name in NAMED:
                 event.inputs = tuple(tuple(t.shape) for t in tensors_in((args, kwargs)))
-            if event.multiply_adds or (name in NAMED and is_stage(name, event.inputs)):
+            numbers = any(t.is_floating_point() for t in tensors_in(result))  # and not indices
+            if event.multiply_adds or (name in NAMED and numbers and is_stage(name, event.inputs)):
                 self._finish(event, result)
                 parent.parts.append(event)
             else:
