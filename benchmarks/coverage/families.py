@@ -53,6 +53,7 @@ FAMILIES = (
         "DINOv3",
         r"vit_.*_dinov3",
         ("DINOv3ViTModel",),
+        ("dinov3",),
         example="timm:vit_small_patch16_dinov3.lvd1689m",
     ),
     FamilyRow("MAE", r"vit_.*\.mae$", ("ViTMAEModel",), ("mae",), "meta:mae_pretrain_vit_base"),

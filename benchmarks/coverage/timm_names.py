@@ -27,7 +27,7 @@ from benchmarks.coverage.outcome import (
     random_images,
 )
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.families.recognize import recognize
+from vitreous.checkpoints.families.recognize import family_named, recognize
 from vitreous.checkpoints.families.shared.family import Family
 from vitreous.checkpoints.families.shared.reading import Reading, checked_fields, whole_patches
 from vitreous.checkpoints.files.layout import CONFIG
@@ -35,6 +35,7 @@ from vitreous.checkpoints.load import load_checkpoint
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
+from vitreous.support.text import listed
 
 # timm's ViTs whose names do not begin with vit_ are published under these.
 BEGINNINGS = (
@@ -129,9 +130,16 @@ def published_config(model: nn.Module) -> dict[str, Any]:
 
 
 def read_published(whole: nn.Module) -> tuple[Family, ViTConfig]:
-    """What vitreous reads from the keys and shapes of a published file and the config.json beside it."""
+    """What vitreous reads from the keys and shapes of a published file and the config.json beside it, as `timm:name`.
+
+    A two-block copy is loaded as a folder, whose family is recognized from the keys.
+    """
     shapes = {key: tuple(tensor.shape) for key, tensor in whole.state_dict().items()}
-    family, config_json = recognize(shapes, FOLDER), published_config(whole)
+    config_json = published_config(whole)
+    recognize(shapes, FOLDER, lambda: config_json)
+    family = family_named("timm")
+    if missing := family.missing_keys(shapes):
+        raise InputError(f"{FOLDER} is not a checkpoint of {family.title}: {listed(missing)} missing", "")
     reading = Reading(checked_fields(family.fields_from(config_json)))
     family.read(shapes, reading)
     return family, reading.config()

@@ -25,12 +25,14 @@ from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
 
+SENT_ON_REQUEST = {"dinov3"}  # Meta sends a signed address; the hub has the same weights in two other layouts
+
 EACH = pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.name)
 
 
 def test_every_family_has_a_checkpoint():
     assert {row.title for row in ROWS if row.example} == {published.title for published in PUBLISHED}
-    assert {published.layout for published in PUBLISHED} == set(FAMILIES)
+    assert {published.layout for published in PUBLISHED} | SENT_ON_REQUEST == set(FAMILIES)
 
 
 def address_of(name: str) -> str:
