@@ -13,7 +13,7 @@ PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --constraint
 CORE := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: help install install-dev demo test check format help-files pages equality loading results clean
+.PHONY: help install install-dev demo test check format help-files pages equality coverage published loading results clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -46,6 +46,12 @@ pages: $(CORE) ## update the code, shapes and outputs in the docs, and the noteb
 
 equality: $(CORE) ## measure the difference to the authors' code
 	@$(PYTHON) -m benchmarks.equality
+
+coverage: $(DEV) ## load every published ViT of timm and transformers, and compare: ONLY=pattern, WRITE=1 for docs/weights.md
+	@$(PYTHON) -W ignore -m benchmarks.coverage $(if $(ONLY),--only '$(ONLY)') $(if $(WRITE),--write)
+
+published: $(DEV) ## download one small checkpoint of each family, and compare with its own library: ONLY=pattern
+	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/published/comparisons.py $(if $(ONLY),-k '$(ONLY)')
 
 loading: $(DEV) ## time loading B/16, next to timm, transformers and torchvision
 	@$(PYTHON) -m benchmarks.loading

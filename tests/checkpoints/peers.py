@@ -21,7 +21,8 @@ TI = {"width": 192, "depth": 12, "num_heads": 3, "mlp_dim": 768}
 def filled(model: nn.Module, seed: int = 0) -> nn.Module:
     """A peer's model in evaluation mode with random parameters, so that each affects the logits."""
     generator = torch.Generator().manual_seed(seed)
-    gains = {id(m.weight) for m in model.modules() if isinstance(m, nn.LayerNorm)}
+    names = ("LayerNorm", "GroupNorm", "GroupNormAct", "RMSNorm", "RmsNorm")
+    gains = {id(m.weight) for m in model.modules() if type(m).__name__.endswith(names)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)

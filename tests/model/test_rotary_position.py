@@ -25,7 +25,7 @@ def turned_slowly(kind, x, reference=None, frequencies=None):
         for column in range(GRID[1]):
             r = coordinate(kind, row, GRID[0], reference and reference[0])
             c = coordinate(kind, column, GRID[1], reference and reference[1])
-            first, second = (r, c) if kind in ("eva02", "dinov3") else (c, r)
+            first, second = (r, c) if kind in ("eva02", "dinov3", "mlcd") else (c, r)
             token = PREFIX + row * GRID[1] + column
             for head in range(HEADS):
                 for i in range(HEAD_DIM // 2):
@@ -33,7 +33,7 @@ def turned_slowly(kind, x, reference=None, frequencies=None):
                     angle = (first if i < quarter else second) * base ** -((i % quarter) / quarter)
                     if frequencies is not None:
                         angle = first * frequencies[0, 0, head, i] + second * frequencies[1, 0, head, i]
-                    pair = (i, i + HEAD_DIM // 2) if kind == "dinov3" else (2 * i, 2 * i + 1)
+                    pair = (i, i + HEAD_DIM // 2) if kind in ("dinov3", "mlcd") else (2 * i, 2 * i + 1)
                     real, imaginary = x[:, head, token, pair[0]].double(), x[:, head, token, pair[1]].double()
                     value = torch.complex(real, imaginary) * complex(math.cos(angle), math.sin(angle))
                     turned[:, head, token, pair[0]], turned[:, head, token, pair[1]] = value.real, value.imag
@@ -67,6 +67,15 @@ def test_the_logits_depend_on_the_offset_alone(kind):
     logits = (q @ k.mT)[0, :, PREFIX:, PREFIX:].unflatten(1, GRID).unflatten(3, GRID)  # heads row column row column
     torch.testing.assert_close(logits[:, :-1, :-1, :-1, :-1], logits[:, 1:, 1:, 1:, 1:], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(logits[:, 0, 0, 0, 1], logits[:, 0, 0, 1, 0], atol=1e-3)
+
+
+def test_mlcd_turns_the_class_token_by_learned_angles():
+    layer = RotaryPosition("mlcd", HEADS, HEAD_DIM, 1, PREFIX)
+    torch.nn.init.constant_(layer.class_angles, math.pi)
+    q, _ = queries_and_keys()
+    turned, _ = layer.for_blocks(GRID)(0).rotate(q, q)
+    torch.testing.assert_close(turned[:, :, 0], -q[:, :, 0], rtol=1e-5, atol=1e-5)
+    assert torch.equal(turned[:, :, 1:PREFIX], q[:, :, 1:PREFIX])
 
 
 def test_fewer_queries_are_the_first_tokens():

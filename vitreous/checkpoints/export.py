@@ -27,7 +27,7 @@ from vitreous.support.text import listed
 
 SUFFIXES: dict[Kind, str] = {"safetensors": ".safetensors", "npz": ".npz", "pickle": ".pth"}  # the usual ones
 WEIGHTS = "model"  # stem of the weights file in a folder
-UNRECORDED = ("num_heads", "gelu", "norm_eps", "pooling", "image_size")  # choices that few formats record
+UNRECORDED = ("num_heads", "gelu", "norm_eps", "pooling", "image_size", "norm_site")  # choices that few formats record
 
 
 def export_model(
@@ -106,7 +106,7 @@ def _tensors_for(
     """The config that is written, the family's tensors by key, and the parameters that have no place there."""
     config, dropped = stored.model.config, {}
     state = {name: tensor.detach() for name, tensor in stored.model.state_dict().items()}
-    if config.mask_token and not family.mask_token:
+    if config.mask_token and not family.has_mask_token(config):
         del state["mask_token"]
         dropped["mask_token"] = "the format has no place for it, and it does not affect the output"
         config = config.replace(mask_token=False)

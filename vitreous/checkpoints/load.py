@@ -83,7 +83,7 @@ def locate(source: str | Path) -> Located:
 def _choose_family(tensors: Part, located: Located, requested: str | None) -> Family:
     """The requested family, that of the remote name, or the one that the keys match. Raises InputError for a misfit."""
     if requested is None and located.family is None:
-        return recognize(tensors.shapes, located.source)
+        return recognize(tensors.shapes, located.source, lambda: located.json_files()[0])
     family = family_named(requested or located.family or "")
     if missing := family.missing_keys(tensors.shapes):
         hint = "leave out the family" if requested else "choose another name (vitreous list models), or set the family"
@@ -99,7 +99,8 @@ def _read_foreign(
     family = _choose_family(tensors, located, requested)
     config_json, preprocessor_json = located.json_files() if family.has_json else ({}, {})
     known = checked_fields(family.fields_from(config_json)) | checked_fields(located.fields) | checked_fields(fields)
-    reading = Reading(known)
+    preprocessing = located.preprocessing or family.preprocessing_from(config_json, preprocessor_json)
+    reading = Reading(known, expected_size=None if preprocessing is None else preprocessing.image_size)
     naming = family.read(tensors.shapes, reading)
     config = reading.config()
     check_extent(config, len(tensors), located.source)
@@ -110,7 +111,6 @@ def _read_foreign(
     state = to_ours(tensors, family.rules(config, naming), shapes, located.source, keys, dtypes)
     model.load_state_dict(state, assign=True)
     notes = _notes(model)
-    preprocessing = located.preprocessing or family.preprocessing_from(config_json, preprocessor_json)
     if preprocessing is not None and "image_size" in fields:
         preprocessing = preprocessing.adapted(config.image_size, config.channels)
     preprocessing = _fit_preprocessing(preprocessing, family, config, reading, notes)

@@ -19,7 +19,7 @@ Resampling = Literal[
     "bicubic_antialias",
     "bicubic_offset",
 ]
-RotaryKind = Literal["none", "eva02", "axial", "perception", "perception_giant", "mixed", "dinov3"]
+RotaryKind = Literal["none", "eva02", "axial", "perception", "perception_giant", "mixed", "dinov3", "mlcd"]
 Pooling = Literal["class_token", "mean", "attention", "class_token_and_mean"]
 Gelu = Literal["tanh", "exact", "quick"]
 MLPKind = Literal["mlp", "swiglu"]

@@ -43,11 +43,12 @@ CONVENTIONS: dict[RotaryKind, Convention] = {
     "perception": Convention(offset=1.0),  # arXiv 2504.13181
     "perception_giant": Convention(),
     "dinov3": Convention(base=100.0, columns_first=False, centered=True, halves=True),  # arXiv 2508.10104
+    "mlcd": Convention(columns_first=False, halves=True),  # arXiv 2407.17331, with learned angles of the class token
 }
 
 
 class RotaryPosition(nn.Module):
-    """Turns the patches' queries and keys, in pairs of numbers; those of prefix tokens stay.
+    """Turns the patches' queries and keys, in pairs of numbers; those of prefix tokens stay, but MLCD's class token.
 
     Args:
         kind: the convention of a family.
@@ -73,11 +74,15 @@ class RotaryPosition(nn.Module):
         self.convention, self.head_dim = CONVENTIONS[kind], head_dim
         self.prefix_tokens, self.reference = prefix_tokens, reference
         self.frequencies = nn.Parameter(torch.empty(2, depth, num_heads, head_dim // 2)) if kind == "mixed" else None
+        turned = kind == "mlcd" and prefix_tokens > 0
+        self.class_angles = nn.Parameter(torch.empty(1, head_dim // 2)) if turned else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         if self.frequencies is not None:
             initialization.rotary_(self.frequencies, self.convention.base)
+        if self.class_angles is not None:
+            initialization.zeros_(self.class_angles)
 
     def for_blocks(self, grid: Grid, device: torch.device | None = None) -> EncoderPositions:
         """Returns the rotations inside the encoder's blocks; fixed ones are computed once for all."""
@@ -99,6 +104,8 @@ class RotaryPosition(nn.Module):
         else:
             of_first, of_second = self.frequencies[:, block, :, None].float()  # heads 1 D_h/2
             angles = first * of_first + second * of_second
+        if self.class_angles is not None:
+            return torch.cat([self.class_angles.float(), F.pad(angles, (0, 0, self.prefix_tokens - 1, 0))])
         return F.pad(angles, (0, 0, self.prefix_tokens, 0))
 
     def _coordinates(self, axis: int, count: int, device: torch.device | None) -> Tensor:

@@ -50,7 +50,10 @@ def natural_key(name: str) -> tuple[tuple[str | tuple[int, str], ...], str]:
 
 
 def toml_value(text: str) -> Any:
-    """Parses a TOML value such as 3, 1e-3, true or [0.5, 1]; anything else is text."""
+    """Parses a TOML value such as 3, 1e-3, true or [0.5, 1], or (0.5, 1) as in Python; anything else is text."""
+    if text.startswith("(") and text.endswith(")"):
+        items = toml_value(f"[{text[1:-1]}]")
+        return items if isinstance(items, list) else text
     try:
         table = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

@@ -9,10 +9,11 @@ import transformers
 from PIL import Image
 
 from tests.checkpoints.families.test_huggingface import saved, tower
+from tests.checkpoints.families.test_huggingface_kinds import packed
 from tests.checkpoints.peers import EQUAL, is_varied
 from tests.model.models import small_model
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.families.huggingface import HuggingFace
+from vitreous.checkpoints.families.huggingface.family import HuggingFace
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing
@@ -33,7 +34,7 @@ def test_missing_config_fields_mean_the_defaults():
     assert HuggingFace().fields_from(config) == fields
     older = {"model_type": "clip", "vision_config": {}, "vision_config_dict": {"num_attention_heads": 16}}
     assert HuggingFace().fields_from(older) == fields | {"gelu": "quick", "norm_eps": 1e-5, "num_heads": 16}
-    assert HuggingFace().fields_from({"model_type": "other", "hidden_act": "gelu"}) == {"gelu": "exact"}
+    assert HuggingFace().fields_from({"hidden_act": "gelu"}) == {"gelu": "exact"}
     for model in ("ViT", "DeiT", "CLIPVision", "SiglipVision"):
         config = getattr(transformers, f"{model}Config")()
         defaults = HuggingFace().fields_from({"model_type": config.model_type})
@@ -46,7 +47,7 @@ def test_missing_config_fields_mean_the_defaults():
         ({"hidden_act": "relu"}, "hidden_act 'relu'; supported are gelu,"),
         ({"hidden_act": ["gelu"]}, r"hidden_act \['gelu'\]"),
         ({"pooler_act": "gelu"}, "pooler_act 'gelu'"),
-        ({"qkv_bias": False}, "qkv_bias false"),
+        ({"model_type": "vit_hybrid"}, "model_type 'vit_hybrid'"),
     ],
 )
 def test_unsupported_config_fields_are_named(changes, named):
@@ -116,6 +117,15 @@ PROCESSORS = {
     "CLIP": {"image_processor_type": "CLIPImageProcessor"},
     "CLIP, first": {"feature_extractor_type": "CLIPFeatureExtractor", "size": 72, "crop_size": 64},
     "SigLIP": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 64, "width": 64}},
+    "BEiT": {"image_processor_type": "BeitImageProcessor", "size": {"height": 64, "width": 64}},
+    "BEiT, first": {
+        "feature_extractor_type": "BeitFeatureExtractor",
+        "size": 64,
+        "resample": 2,
+        "do_center_crop": False,
+    },
+    "DINOv2": {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 72}, "crop_size": 64},
+    "InternVL": {"image_processor_type": "GotOcr2ImageProcessorFast", "size": {"height": 64, "width": 64}},
 }
 
 
@@ -146,6 +156,40 @@ def test_preprocessing_is_the_image_processors(case, tmp_path):
             assert expected.shape == found.shape
             apart = ((found - expected) * torch.tensor(ours.std).view(-1, 1, 1)).abs().max().item() * 255
             assert apart < levels + 0.01, (shape, levels)
+
+
+def test_dinov3s_processor_is_the_same_to_rounding(tmp_path):
+    """It resizes before it rounds to bytes, so that half a level may differ, and tensors instead of Pillow's images."""
+    processor_json = {"image_processor_type": "DINOv3ViTImageProcessorFast", "size": {"height": 64, "width": 64}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor_json))
+    ours = HuggingFace().preprocessing_from({"model_type": "dinov3_vit"}, processor_json)
+    assert ours is not None
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    for shape in SHAPES:
+        expected = torch.as_tensor(processor(images=photo(*shape), return_tensors="pt").pixel_values)
+        apart = ((ours([photo(*shape)]) - expected) * torch.tensor(ours.std).view(-1, 1, 1)).abs().max().item() * 255
+        assert apart < 1.5, shape
+
+
+def test_siglip_2s_processor_is_the_same_for_square_photos(tmp_path):
+    processor_json = {"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 16, "patch_size": 16}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor_json))
+    ours = HuggingFace().preprocessing_from({"model_type": "siglip2"}, processor_json)
+    assert ours is not None
+    assert ours.image_size == (64, 64)
+    [note] = HuggingFace().notes({"model_type": "siglip2"})
+    assert "aspect ratio" in note
+    processor = transformers.Siglip2ImageProcessor.from_pretrained(tmp_path)
+    expected = torch.as_tensor(processor(images=photo(90, 90), return_tensors="pt").pixel_values)
+    found = packed(ours([photo(90, 90)]), patch=16)["pixel_values"]
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < 4 / 127.5
+
+
+def test_a_processor_of_another_kind_is_named():
+    with pytest.raises(InputError, match="is of a ConvNextImageProcessor") as caught:
+        HuggingFace().preprocessing_from({}, {"image_processor_type": "ConvNextImageProcessor"})
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -184,6 +228,8 @@ def test_our_preprocessing_is_written_as_an_image_processor(ours, tmp_path):
         ({"resample": 17}, "17"),
         ({"rescale_factor": 0}, "division by zero"),
         ({"do_flip_channel_order": True}, "it turns RGB into BGR"),
+        ({"image_processor_type": "GotOcr2ImageProcessor", "crop_to_patches": True}, "cuts an image into several"),
+        ({"image_processor_type": "DINOv3ViTImageProcessorFast", "resample": 3}, "resizes unrounded values"),
     ],
 )
 def test_unsupported_processors_are_named(changes, named):

@@ -161,6 +161,23 @@ def test_a_grid_that_is_not_square_must_be_given(tmp_path):
         load_checkpoint(tmp_path / "model.npz")
 
 
+@pytest.mark.parametrize("size", [(24, 16), (16, 32), (24, 24)])
+def test_a_given_size_decides_about_the_class_row(size, tmp_path):
+    """3×2 patches and a class token without a row are 6 positions, with a row 7; either is big_vision's."""
+    for switch in ("learned without class slot", "the paper's"):
+        model = stored(switch, image_size=size)
+        export_model(model, "big_vision", tmp_path / f"{switch}.npz")
+        again = load_checkpoint(tmp_path / f"{switch}.npz", image_size=size)
+        assert again.model.config.position_class_slot == (switch == "the paper's")
+        assert_same_function(again.model, model.model, images_of(model.model.config))
+
+
+def test_a_google_file_without_positions_is_refused(tmp_path):
+    export_model(stored("sincos"), "big_vision", tmp_path / "model.npz")
+    with pytest.raises(InputError, match="the file has no position table"):
+        load_checkpoint(tmp_path / "model.npz", family="google")
+
+
 def test_old_group_norms_and_prefixes_are_read(tmp_path):
     source = dict(read_tensors(WEIGHTS["hybrid_two_stages"]))
     old = {f"opt/target/{k}": v[None, None, None] if "/gn" in f"/{k}" and v.ndim == 1 else v for k, v in source.items()}

@@ -1,6 +1,8 @@
 """Which family a file belongs to."""
 
 import pytest
+import timm
+import torch
 
 from tests.checkpoints.test_conversion import samples
 from vitreous.checkpoints.export import export_model
@@ -40,6 +42,30 @@ def test_a_file_of_no_family_is_refused(keys, message):
     assert message in caught.value.cause
     assert caught.value.hint
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "what"),
+    [
+        ("vit_dwee_patch16_reg1_gap_256", "differential attention"),
+        ("vit_dpwee_patch16_reg1_gap_256", "differential attention"),
+        ("vit_pwee_patch16_reg1_gap_256", "attention and MLP are parallel"),
+        ("vit_small_patch16_18x2_224", "parallel attentions and MLPs"),
+        ("samvit_base_patch16", "attention is in windows"),
+        ("vit_relpos_small_patch16_224", "made by an MLP"),
+        ("vit_srelpos_small_patch16_224", "made by an MLP"),
+        ("naflexvit_base_patch16_gap", "NaFlexVit"),
+        ("naflexvit_base_patch16_parfac_gap", "NaFlexVit"),
+        ("vit_base_mci_224", "convolutions are not the paper's ResNet"),
+        ("vit_small_resnet26d_224", "convolutions are not the paper's ResNet"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "model/", "module."])
+def test_an_architecture_that_no_family_holds_is_named(architecture, what, prefix):
+    with torch.device("meta"):
+        keys = timm.create_model(architecture, depth=1).state_dict()
+    with pytest.raises(InputError, match=f"m.pth is .*{what}"):
+        recognize({prefix + key: tensor.shape for key, tensor in keys.items()}, "m.pth")
 
 
 def test_the_nearest_family_is_named_with_its_missing_keys():

@@ -42,8 +42,8 @@ CASES = {
     "mean beside a class token, norm before": ({"global_pool": "avg", "fc_norm": False}, {"pooling": "mean"}),
     "class token, norm after": ({"fc_norm": True}, {"pooling": "class_token"}),
     "attention": ({"global_pool": "map", "class_token": False}, {}),
-    "registers": ({"reg_tokens": 4, "no_embed_class": True}, {}),
-    "no row for the class token": ({"no_embed_class": True}, {}),
+    "registers": ({"reg_tokens": 4, "no_embed_class": True}, {"image_size": (32, 32)}),
+    "no row for the class token": ({"no_embed_class": True}, {"position_class_slot": False}),
     "LayerScale": ({"init_values": 0.1}, {}),
     "norm before the encoder": ({"architecture": "vit_base_patch16_clip_224"}, {}),
     "quick GELU": ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, {"gelu": "quick"}),
@@ -51,9 +51,33 @@ CASES = {
     "SwiGLU": ({"architecture": "vit_giant_patch14_dinov2", "mlp_ratio": 4.0}, {}),
     "distillation": ({"architecture": "deit_base_distilled_patch16_224"}, {}),
     "no head": ({"num_classes": 0}, {}),
-    "no positions": ({"pos_embed": "none"}, {"image_size": (32, 32)}),
+    "no positions": ({"pos_embed": "none"}, {"position_embedding": "none", "image_size": (32, 32)}),
     "rectangles": ({"img_size": (32, 48), "patch_size": (8, 16)}, {"image_size": (32, 48)}),
     "one channel": ({"in_chans": 1}, {}),
+    "no biases of q, k and v": ({"qkv_bias": False}, {}),
+    "the same, and mean": ({"qkv_bias": False, "class_token": False, "global_pool": "avg"}, {"norm_site": "before"}),
+    "norms after": ({"architecture": "vit_base_patch16_rpn_224"}, {"norm_site": "after"}),
+    "no final norm": ({"final_norm": False, "init_values": 0.1}, {}),
+    "no final norm, mean": ({"final_norm": False, "global_pool": "avg", "class_token": False}, {}),
+    "RMSNorm": ({"norm_layer": "rmsnorm", "global_pool": "avg"}, {}),
+    "AIMv2": ({"architecture": "aimv2_large_patch14_224", "mlp_ratio": 4.0}, {}),
+    "BEiT-3": ({"architecture": "beit3_base_patch16_224"}, {}),
+    "norms of q and k": ({"qk_norm": True}, {}),
+    "no biases of dense layers": ({"proj_bias": False}, {}),
+    "RADIO": (
+        {"architecture": "vit_base_patch16_radio_v3"},
+        {"position_class_slot": False},
+    ),
+    "attention over all tokens": (
+        {
+            "global_pool": "map",
+            "reg_tokens": 2,
+            "class_token": False,
+            "pool_include_prefix": True,
+            "no_embed_class": True,
+        },
+        {"pooling": "attention", "position_class_slot": False},
+    ),
     "three blocks of one kind, Ti": ({"size": TI}, {}),
 }
 
@@ -129,13 +153,18 @@ def test_timm_computes_what_ours_computes(switch, tmp_path):
     ("switch", "changes", "named"),
     [
         ("hidden layer", {}, "a tanh hidden layer in the head"),
-        ("hybrid", {}, "a ResNet stem"),
+        ("hybrid", {}, "a ResNet stem of width"),
+        ("the paper's", {"stem_blocks": (2, 2, 2, 2), "patch_size": 1}, "google's epsilons in the stem"),
         ("relative", {}, "relative positions, positions inside the encoder"),
         ("learned at every layer", {}, "positions inside the encoder"),
         ("the paper's", {"norm_eps": 1e-12}, "eps 1e-12"),
-        ("the paper's", {"norm_eps": 1e-5}, "eps 1e-05"),
+        ("SwiGLU and LayerScale", {"norm_eps": 1e-5}, "norm_eps 1e-05 in vit_giant_patch14_dinov2"),
+        ("the paper's", {"qkv_bias": "no_key"}, "biases of query and value but not of key"),
+        ("the paper's", {"norm_site": "after", "norm_eps": 1e-5}, "norm_eps 1e-05 in vit_base_patch16_rpn_224"),
+        ("the paper's", {"embedding_norm": True}, "norm_eps 1e-06 in aimv2_large_patch14_224"),
+        ("attention pooling", {"qkv_bias": "none"}, "attention pooling beside these blocks"),
+        ("the paper's", {"norm_site": "after", "layer_scale": 0.1}, "LayerScale with norms after"),
         ("the paper's", {"pre_norm": True, "norm_eps": 1e-5}, "a bias of the patch projection with a norm before"),
-        ("attention pooling", {"class_token": True}, "attention pooling over a class token"),
         ("distillation", {"registers": 2}, "registers with a distillation token"),
     ],
 )
@@ -162,6 +191,41 @@ def folder_of(tmp_path, arguments, architecture=PLAIN, **others):
 def test_attention_pooling_over_the_patches_only_is_refused(tmp_path):
     tensors = peer(global_pool="map", reg_tokens=2).state_dict()
     with pytest.raises(InputError, match="attention pooling over the patches only"):
+        through_a_file(tensors, tmp_path, num_heads=4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 32), (40, 56)])
+def test_a_rectangle_is_not_read_as_a_square(height, width, tmp_path):
+    """2×4 patches and a class token are 9 = 3² positions, and 5×7 are 36 = 6²: either may have been meant."""
+    theirs = peer(img_size=(height, width))
+    square = round((height * width // 64 + 1) ** 0.5) * 8
+    with pytest.raises(InputError, match=rf"set image_size=.* or image_size=\({square}, {square}\)"):
+        through_a_file(theirs.state_dict(), tmp_path, num_heads=4)
+    read = through_a_file(theirs.state_dict(), tmp_path, num_heads=4, image_size=(height, width))
+    assert read.model.config.position_class_slot
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+    without = peer(img_size=square, no_embed_class=True)
+    read = through_a_file(without.state_dict(), tmp_path, num_heads=4, image_size=square)
+    assert not read.model.config.position_class_slot
+    assert_same_function(without, read.model, images_of(read.model.config))
+
+
+def test_the_preprocessing_of_a_folder_decides_a_rectangle(tmp_path):
+    folder, theirs = folder_of(tmp_path, {"img_size": (16, 32)})
+    config = {"architecture": PLAIN, "model_args": {"num_heads": 4}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"8 positions do not make a square grid; set image_size=.*such as \(16, 32\)"):
+        load_checkpoint(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"pretrained_cfg": {"input_size": [3, 16, 32]}}))
+    read = load_checkpoint(folder)
+    assert read.model.config.image_size == (16, 32)
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+
+
+@pytest.mark.parametrize("architecture", ["vit_base_patch16_rope_224", "vit_base_patch16_rope_ape_224"])
+def test_rotary_weights_without_a_config_are_refused(architecture, tmp_path):
+    tensors = peer(architecture=architecture).state_dict()
+    with pytest.raises(InputError, match="which timm's models with rotary positions share"):
         through_a_file(tensors, tmp_path, num_heads=4)
 
 
@@ -192,12 +256,12 @@ def test_ambiguous_positions_may_be_the_smaller_grid(tmp_path):
 def test_all_differences_are_listed_and_nothing_is_loaded(tmp_path):
     tensors = peer().state_dict()
     del tensors["blocks.1.norm2.bias"]
-    tensors |= {"blocks.2.attn.proj.weight": torch.zeros(2, 2), "blocks.0.attn.q_norm.weight": torch.ones(16)}
+    tensors |= {"blocks.2.attn.proj.weight": torch.zeros(2, 2), "blocks.0.attn.other.weight": torch.ones(16)}
     with pytest.raises(InputError) as caught:
         through_a_file(tensors, tmp_path, num_heads=4)
     message = str(caught.value)
     assert "blocks.1.norm2.bias is missing" in message
-    assert "blocks.0.attn.q_norm.weight is unexpected" in message
+    assert "blocks.0.attn.other.weight is unexpected" in message
     assert "encoder.blocks.2.attention.out.weight has shape (2, 2), expected (64, 64)" in message
     assert "download the file again" in message
 
@@ -229,9 +293,21 @@ def test_guesses_are_reported_and_given_fields_are_not(tmp_path):
     assert "gelu" not in report
 
 
-def test_a_model_without_query_key_and_value_biases_is_refused(tmp_path):
-    tensors = {key: t for key, t in peer().state_dict().items() if not key.endswith("qkv.bias")}
-    with pytest.raises(InputError, match="no query, key and value biases"):
+def test_the_place_of_the_norms_must_be_known(tmp_path):
+    """timm's rpn models have the keys of a ViT without class token and biases of q, k and v."""
+    tensors = peer(architecture="vit_base_patch16_rpn_224").state_dict()
+    with pytest.raises(InputError, match="set norm_site=before or norm_site=after"):
+        through_a_file(tensors, tmp_path, num_heads=4)
+
+
+def test_a_block_with_a_bias_missing_is_refused(tmp_path):
+    tensors = peer().state_dict()
+    del tensors["blocks.1.attn.qkv.bias"]
+    with pytest.raises(InputError, match=r"blocks.1.attn.qkv.bias is missing"):
+        through_a_file(tensors, tmp_path, num_heads=4)
+    tensors = peer().state_dict()
+    del tensors["blocks.0.attn.qkv.bias"]
+    with pytest.raises(InputError, match=r"blocks.1.attn.qkv.bias is unexpected"):
         through_a_file(tensors, tmp_path, num_heads=4)
 
 

@@ -64,8 +64,9 @@ def test_every_architecture_is_read_as_timm_builds_it():
             type(block.mlp.act).__name__
         ]
         pooling = {"token": "class_token", "avg": "mean", "map": "attention"}[model.global_pool]
-        found = config.num_heads, config.gelu, config.norm_eps, config.pooling
-        if found != (block.attn.num_heads, gelu, block.norm1.eps, pooling):
+        slot = model.pos_embed is None or not model.no_embed_class or not model.num_prefix_tokens
+        found = config.num_heads, config.gelu, config.norm_eps, config.pooling, config.position_class_slot
+        if found != (block.attn.num_heads, gelu, block.norm1.eps, pooling, slot):
             wrong.append((name, found))
     assert wrong == []
     assert checked > 100
@@ -103,8 +104,10 @@ def test_supported_arguments_are_read_as_in_timm(arguments, tmp_path):
         ({"global_pool": "max"}, "global_pool 'max'; supported are token, avg, map"),
         ({"global_pool": "avgmax"}, "global_pool 'avgmax'"),
         ({"global_pool": ""}, "global_pool ''"),
-        ({"pool_include_prefix": True}, "unsupported model_args entry pool_include_prefix=True"),
-        ({"norm_layer": "rmsnorm"}, "norm_layer='rmsnorm'"),
+        ({"pool_include_prefix": True, "global_pool": "avg"}, "pool_include_prefix with global_pool 'avg'"),
+        ({"norm_layer": "batchnorm2d"}, "norm_layer 'batchnorm2d'; supported are layernorm, rmsnorm"),
+        ({"norm_layer": "rmsnorm"}, r"blocks.0.norm1.bias is unexpected"),
+        ({"embed_norm_layer": "rmsnorm"}, "unsupported model_args entry embed_norm_layer='rmsnorm'"),
         ({"attn_layer": "diff"}, "attn_layer='diff'"),
         ({"rotary": {"base": 100}}, "rotary={'base': 100}"),
         ({"img_size": 5.5}, "model_args do not make a ViT: img_size is 5.5; it must be a positive integer"),
@@ -125,6 +128,13 @@ def test_unsupported_arguments_are_named(arguments, named, tmp_path):
     path.write_text(json.dumps(config | {"model_args": [arguments]}))
     with pytest.raises(InputError, match="they must be a JSON object"):
         load_checkpoint(folder)
+
+
+def test_a_folder_without_pooling_and_classifier_is_read(tmp_path):
+    folder, theirs = folder_of(tmp_path, {"global_pool": "", "num_classes": 0}, num_classes=0, global_pool="")
+    read = load_checkpoint(folder)
+    assert "pooling = class_token" in str(read.report)
+    assert_same_function(lambda x: theirs(x)[:, 0], read.model, images_of(read.model.config))
 
 
 def test_an_unsupported_pooling_outside_the_arguments_is_refused(tmp_path):

@@ -4,7 +4,6 @@ All store kernels input first, and query, key and value separately and by head. 
 in how layers are numbered, and in where the positions are: a JaxNaming.
 """
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,11 +25,12 @@ from vitreous.checkpoints.families.shared.key_map import (
     rule,
     stacked,
 )
-from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes, is_square
 from vitreous.checkpoints.families.shared.rules import bias, prefixed
 from vitreous.checkpoints.families.shared.tokens import CLASS, TokenKeys, token_rules
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
+from vitreous.support.errors import InputError
 
 POSITIONS = ("Transformer/posembed_input/pos_embedding", "pos_embedding")
 BLOCK, SCANNED = "Transformer/encoderblock_{}/", "Transformer/encoderblock/"
@@ -58,8 +58,13 @@ class JaxNaming(Naming):
 
 
 class JaxTable(Family):
-    """What these families have in common."""
+    """What these families have in common.
 
+    Attributes:
+        computed: whether a file without a position table has computed positions.
+    """
+
+    computed: ClassVar[bool] = False
     kinds = ("npz",)
     naming = JaxNaming()
     patch_keys = ("embedding/kernel",)
@@ -120,13 +125,18 @@ class JaxTable(Family):
         stride = fields["patch_size"][0] * stem, fields["patch_size"][1] * stem
         fields["position_class_slot"] = False
         if not positions:
+            if not self.computed:
+                cause = f"the file has no position table ({POSITIONS[1]}), which {self.title}'s models have"
+                raise InputError(cause, "leave out the family, or download the file again")
             reading.guess("position_embedding", "sincos_2d", "there is no position table")
             reading.guess("image_size", tuple(max(1, 224 // s) * s for s in stride), "positions are computed")
             return
-        count = shape_of(inner, positions, 3)[1]
-        # N + 1 rows include one for the class token, N rows do not: only one of the two leaves a square grid.
-        row = fields["class_token"] and (positions == POSITIONS[0] or math.isqrt(count) ** 2 != count)
-        fields["position_class_slot"] = row
+        count, row = shape_of(inner, positions, 3)[1], 0
+        if fields["class_token"]:
+            # big_vision adds the class token after the positions, and reads a square and one more as an older table.
+            later: dict[tuple[str, ...], int] = {(CLASS,): 1, (): 0} if is_square(count - 1) else {(): 0, (CLASS,): 1}
+            row = len(reading.choose_rows(count, later if positions == POSITIONS[1] else {(CLASS,): 1}, stride))
+        fields["position_class_slot"] = bool(row)
         reading.guess_image_size(count - row, stride)
 
     def unsupported(self, config: ViTConfig) -> list[str]:
@@ -164,6 +174,7 @@ class BigVision(JaxTable):
     """big_vision: class token, mean or attention pooling; learned or sincos positions."""
 
     name = "big_vision"
+    computed = True
     title = "big_vision"
     holds = Holds(
         gelu=("tanh",),
@@ -193,6 +204,7 @@ class SigLIP(BigVision):
     """SigLIP's image tower (arXiv 2303.15343) in big_vision's layout, with or without the text tower."""
 
     name = "siglip"
+    computed = False
     title = "SigLIP"
     holds = Holds(gelu=("tanh",), class_token=(False,), pooling=("attention",), classifier=(False,))
 

@@ -39,6 +39,10 @@ class DeiT(MetaTable):
         after = any(key.endswith("fc_norm.weight") for key in shapes)
         return super().claims(shapes) and (own_keys or (wrapped and not after))
 
+    def row_choices(self, naming: TimmNaming) -> tuple[tuple[str, ...], ...]:
+        """As for every family; the class token of DeiT-III has no row."""
+        return self.tables[::-1] if naming.scales == SCALES else self.tables
+
     def usual_naming(self, config: ViTConfig) -> TimmNaming:
         is_deit3 = config.layer_scale is not None  # its class token has no position
         return TimmNaming("model/", scales=SCALES, rows=() if is_deit3 else (CLASS, DISTILLATION))

@@ -1,9 +1,11 @@
 """The families, and which of them a file's keys match."""
 
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from vitreous.checkpoints.families.dinov3 import DINOv3
-from vitreous.checkpoints.families.huggingface import HuggingFace
+from vitreous.checkpoints.families.huggingface.family import HuggingFace
 from vitreous.checkpoints.families.jax import BigVision, Google, SigLIP
 from vitreous.checkpoints.families.meta import DINO, MAE, DeiT, DINOv2
 from vitreous.checkpoints.families.openai import CLIP
@@ -23,7 +25,16 @@ FAMILIES: dict[str, Family] = {
     )
 }
 OURS = "vitreous"
-VIT_PYTORCH = r"(^|\.)to_patch_embedding\.\d"
+UNREADABLE = {  # what the keys of models that no family can hold show
+    r"(^|[./])to_patch_embedding\.\d": "a vit-pytorch checkpoint, whose ViT has other norms and no biases of q, k, v",
+    r"(^|[./])lambda_q1$": "a ViT with differential attention",
+    r"(^|[./])blocks\.0\.in_proj\.weight$": "a ViT whose attention and MLP are parallel",
+    r"(^|[./])blocks\.0\.attns\.0\.": "a ViT with parallel attentions and MLPs in each block",
+    r"(^|[./])rel_pos_h$": "SAM's image encoder, whose attention is in windows",
+    r"(^|[./_])rel_pos\.mlp\.": "a ViT whose relative positions are made by an MLP",
+    r"(^|[./])embeds\.(proj|pos_embed)": "timm's NaFlexVit, which packs patches of images of any shape",
+    r"(^|[./])patch_embed\.backbone\.(0\.|.*running_mean$)": "a hybrid whose convolutions are not the paper's ResNet",
+}
 
 
 def family_named(name: str) -> Family:
@@ -33,20 +44,28 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
-def recognize(shapes: Shapes, source: str) -> Family:
+def recognize(shapes: Shapes, source: str, config_json: Callable[[], Mapping[str, Any]] = dict) -> Family:
     """The family whose keys a file has.
+
+    Args:
+        shapes: of its tensors.
+        source: its name, for errors.
+        config_json: reads the `config.json` next to it, which may name a model that is not supported.
 
     Raises:
         InputError: no family matches; it names the nearest one and the keys that this one would need.
     """
+    for pattern, what in UNREADABLE.items():
+        if any(re.search(pattern, key) for key in shapes):
+            hint = "vitreous cannot compute the same function; convert from another family"
+            raise InputError(f"{source} is {what}", hint)
     for family in FAMILIES.values():
         if family.claims(shapes):
             return family
     if not shapes:
         raise InputError(f"{source} has no tensors", "give a weights file")
-    if any(re.search(VIT_PYTORCH, key) for key in shapes):
-        cause = f"{source} is a vit-pytorch checkpoint, whose ViT has other norms and no query, key and value biases"
-        raise InputError(cause, "vitreous cannot compute the same function; convert from another family")
+    for family in FAMILIES.values():
+        family.check_config(config_json())
     missing = {family: family.missing_keys(shapes) for family in FAMILIES.values()}
     nearest = min(missing, key=lambda family: len(missing[family]) / len(family.required_keys))
     raise InputError(

@@ -6,6 +6,8 @@ from typing import Any, Literal, TypeVar
 
 from vitreous.checkpoints.families.shared.family import IMAGENET_MEAN, IMAGENET_STD
 from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.timm_stem import HYBRIDS, ROOT, unsupported_stem
 from vitreous.checkpoints.families.timm_table import ALL, TimmNaming, TimmTable
 from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
@@ -31,20 +33,51 @@ class Timm(TimmTable):
         registers=(False, True),
         pooling=("class_token", "mean", "attention"),
         norm_after_pooling=(False, True),
+        norm=("layer", "rms"),
+        norm_site=("before", "after"),
+        final_norm=(True, False),
+        embedding_norm=(False, True),
+        qkv_bias=("all", "none"),
+        query_key_norm=("none", "head"),
+        attention_inner_norm=(False, True),
+        mlp_inner_norm=(False, True),
+        dense_bias=(True, False),
+        stem=(False, True),
+        stem_eps=("timm",),
     )
 
     def unsupported(self, config: ViTConfig) -> list[str]:
-        eps = 1e-5 if config.pre_norm else 1e-6  # the architecture decides
+        c = config
+        fixed = ARCHITECTURES[architecture(c)]
+        after = c.norm_site == "after" and c.layer_scale is not None
         return (
-            super().unsupported(config)
-            + [f"eps {config.norm_eps:g}"] * (config.norm_eps in (1e-6, 1e-5) and config.norm_eps != eps)
-            + ["registers with a distillation token"] * (config.distillation_token and config.registers > 0)
+            super().unsupported(c)
+            + unsupported_stem(c)
+            + [f"{name} {getattr(c, name)} in {architecture(c)}" for name in fixed if getattr(c, name) != fixed[name]]
+            + ["LayerScale with norms after attention and MLP"] * after
+            + ["attention pooling beside these blocks"] * (c.pooling == "attention" and differs_from_pooling(c))
+            + ["registers with a distillation token"] * (c.distillation_token and c.registers > 0)
         )
+
+    def read(self, shapes: Shapes, reading: Reading) -> TimmNaming:
+        if any(re.search(r"(^|[./])blocks\.0\.gamma_1$", key) for key in shapes):
+            cause = "the file has the keys of DeiT-III (gamma_1), which timm's models with rotary positions share"
+            raise InputError(cause, "set the family to deit if it is DeiT-III's; else add its config.json")
+        naming = super().read(shapes, reading)
+        fields = reading.fields
+        unscaled = fields["layer_scale"] is None and not fields["class_token"] and fields["qkv_bias"] == "none"
+        if unscaled and fields["norm"] == "layer" and "norm_site" not in reading.known:
+            cause = "the keys do not record whether norms are before attention and MLP, or after (timm's rpn models)"
+            raise InputError(cause, "add its config.json, or set norm_site=before or norm_site=after")
+        if fields["pooling"] == "attention" and differs_from_pooling(reading.config()):
+            raise InputError("the file has attention pooling beside blocks of another kind", "it cannot be read")
+        return naming
 
     def usual_naming(self, config: ViTConfig) -> TimmNaming:
         slotless = config.position_embedding == "learned" and not config.position_class_slot
         rows = () if slotless and not config.distillation_token else ALL
-        return TimmNaming(rows=rows, positioned=config.position_embedding != "none")
+        gated = SEPARATE if architecture(config) == AIM else TimmNaming.gated
+        return TimmNaming(rows=rows, positioned=config.position_embedding != "none", gated=gated)
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "crop", 0.9, "bicubic")
@@ -52,8 +85,10 @@ class Timm(TimmTable):
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         fields = super().fields_from(config_json)
         name = str(config_json.get("architecture", ""))
-        if re.match(r"(vit|deit|deit3)_", name):
-            fields |= {"gelu": "exact", "norm_eps": 1e-5 if "_clip_" in name else 1e-6}
+        if re.match(NAMES, name):
+            fields |= {"gelu": "exact", "position_class_slot": not re.search(NO_ROWS, name)}
+            fields |= {"norm_eps": 1e-5 if re.search(COARSE, name) else 1e-6}
+            fields |= {"norm_site": "after" if "_rpn_" in name else "before"}
         fields |= {key: value for pattern, own in EXCEPTIONS if re.match(pattern, name) for key, value in own.items()}
         arguments = arguments_of(config_json)
         try:
@@ -64,13 +99,28 @@ class Timm(TimmTable):
                 fields["num_heads"] = arguments["num_heads"]
         except InputError as error:
             raise InputError(f"config.json's model_args do not make a ViT: {error.cause}", error.hint) from error
+        if "norm_layer" in arguments:
+            fields["norm"] = meaning_of("norm_layer", arguments["norm_layer"], NORMS)
+            fields["norm_eps"] = 1e-6  # of timm's norms by name
         if "act_layer" in arguments:
             gelu = meaning_of("act_layer", arguments["act_layer"], GATES if re.match(SWIGLU, name) else ACTIVATIONS)
             fields["gelu"] = gelu or fields["gelu"]
         if "no_embed_class" in arguments:
             fields["position_class_slot"] = not arguments["no_embed_class"]
+        if "pos_embed" in arguments and arguments["pos_embed"] in ("", "none"):
+            fields["position_embedding"] = "none"
         pool = arguments.get("global_pool", config_json.get("global_pool"))
-        return fields if pool is None else fields | {"pooling": meaning_of("global_pool", pool, POOLINGS)}
+        if pool == "" and config_json.get("num_classes") == 0:  # timm returns the tokens, and which to use is a guess
+            return fields
+        if pool is None:
+            return fields
+        pooling, whole = meaning_of("global_pool", pool, POOLINGS), arguments.get("pool_include_prefix")
+        whole = name == "test_vit3" if whole is None else whole
+        if whole is True and pooling == "mean":
+            raise InputError("config.json has pool_include_prefix with global_pool 'avg'", "it cannot be read")
+        if pooling == "attention" and whole is not True:  # over the patches alone: read if there are no other tokens
+            return fields
+        return fields | {"pooling": pooling}
 
     def preprocessing_from(
         self, config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]
@@ -115,8 +165,9 @@ class Timm(TimmTable):
         self, config: ViTConfig, preprocessing: Preprocessing, class_names: Sequence[str] | None
     ) -> dict[str, Any]:
         c, p = config, preprocessing
-        slotless = self.usual_naming(c).rows == ()
-        hidden = c.mlp_dim * (2 if c.mlp == "swiglu" else 1)
+        usual = self.usual_naming(c)
+        slotless = usual.rows == ()
+        hidden = c.mlp_dim * (2 if c.mlp == "swiglu" and len(usual.gated) == 2 else 1)
         arguments: dict[str, Any] = {
             "img_size": [side + cut for side, cut in zip(c.image_size, p.trim, strict=True)],
             "patch_size": list(c.patch_size),
@@ -133,7 +184,17 @@ class Timm(TimmTable):
             "no_embed_class": slotless,
             "global_pool": GLOBAL_POOLS[c.pooling],
             "fc_norm": c.norm_after_pooling,
+            "final_norm": c.final_norm,
+            "qkv_bias": c.qkv_bias == "all",
+            "qk_norm": c.query_key_norm == "head",
+            "proj_bias": c.dense_bias,
+            "scale_attn_norm": c.attention_inner_norm,
+            "scale_mlp_norm": c.mlp_inner_norm,
         }
+        if c.pooling == "attention":
+            arguments["pool_include_prefix"] = c.prefix_tokens > 0
+        if c.norm == "rms" and architecture(c) != AIM:
+            arguments["norm_layer"] = "rmsnorm"
         if c.mlp == "mlp":
             arguments["act_layer"] = {gelu: name for name, gelu in ACTIVATIONS.items()}[c.gelu]
         pretrained = {
@@ -145,7 +206,7 @@ class Timm(TimmTable):
             "mean": list(p.mean),
             "std": list(p.std),
             "num_classes": c.num_classes,
-            "first_conv": "patch_embed.proj",
+            "first_conv": "patch_embed.proj" if c.stem_blocks is None else f"{ROOT[bool(c.stem_blocks)]}conv",
             "classifier": ["head", "head_dist"] if c.distillation_token else "head",
         }
         names = {} if class_names is None else {"label_names": list(class_names)}
@@ -160,6 +221,10 @@ class Timm(TimmTable):
         return {CONFIG: whole}
 
 
+NO_ROWS = (  # architectures whose class token and registers have no rows in the position table
+    r"^(deit3|flexivit)_|_reg\d_(dinov2|tipsv2)|_radio_|^vit_(?!so150m)\w+_reg\d_gap_|_xp_"
+)
+
 # Config fields of architectures that differ from the rest, by a pattern of their name.
 EXCEPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r".*quickgelu", {"gelu": "quick"}),
@@ -168,10 +233,34 @@ EXCEPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"vit_giantopt_patch16_siglip", {"num_heads": 16}),
     (r"vit_base_patch16_gap_224", {"num_heads": 16}),
     (r"test_vit2?$", {"num_heads": 2}),
+    (r"test_vit[34]$", {"num_heads": 3}),
+    *(
+        (rf"aimv2_{size}_", {"num_heads": heads})
+        for size, heads in (("large", 8), ("huge", 12), ("1b", 16), ("3b", 24))
+    ),
 )
-SWIGLU = r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)"  # the architectures whose MLP is gated
+NAMES = r"(vit|deit3?|flexivit|beit3|aimv2|eva_large)_|test_vit\d?$"  # architectures of this module
+COARSE = r"_clip_|^beit3_|^aimv2_"  # those whose norms have eps 1e-5
+NORMS = {"layernorm": "layer", "rmsnorm": "rms"}
+AIM = "aimv2_large_patch14_224"
+SEPARATE = ("mlp.fc1_g", "mlp.fc1_x", "mlp.fc2")  # its gate and value have layers of their own
+
+PLAIN = {"norm_eps": 1e-6, "norm_site": "before", "mlp": "mlp", "embedding_norm": False}
+
+# What model_args cannot change, in the architectures that export names.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "vit_base_patch16_224": {"norm_eps": 1e-6},
+    "deit_base_distilled_patch16_224": PLAIN,
+    "vit_base_patch16_clip_224": {"norm_eps": 1e-5, "norm": "layer"},
+    "beit3_base_patch16_224": {"norm_eps": 1e-5, "norm": "layer"},
+    "vit_giant_patch14_dinov2": {"norm_eps": 1e-6},
+    "vit_base_patch16_rpn_224": {"norm_eps": 1e-6, "mlp": "mlp", "embedding_norm": False},
+    **dict.fromkeys(HYBRIDS.values(), PLAIN | {"distillation_token": False}),
+    AIM: {"norm_eps": 1e-5, "norm": "rms", "mlp": "swiglu", "embedding_norm": True},
+}
+SWIGLU = r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)|aimv2_"  # the architectures whose MLP is gated
 GATES = {"silu": None, "swish": None}  # activations of a gated MLP, which change nothing
-READ = ("img_size", "num_heads", "act_layer", "no_embed_class", "global_pool")
+READ = (*("img_size", "num_heads", "act_layer", "no_embed_class", "global_pool", "norm_layer", "pool_include_prefix"),)
 IN_KEYS = (  # visible in the file's keys or shapes
     *("patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio", "init_values", "pos_embed"),
     *("class_token", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "qkv_bias", "proj_bias"),
@@ -181,7 +270,6 @@ HARMLESS = (  # only for training, or for images of other sizes
     *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
     *("weight_init", "fix_init", "dynamic_img_size", "dynamic_img_pad"),
 )
-IDLE = {"pool_include_prefix": False}  # harmless with this value only
 CROPS: dict[str, Literal["crop", "squash"]] = {"center": "crop", "squash": "squash"}
 ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
 POOLINGS = {"token": "class_token", "avg": "mean", "map": "attention"}
@@ -203,7 +291,7 @@ def arguments_of(config_json: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {name: value for name, value in arguments.items() if value is not None}
     known = (*READ, *IN_KEYS, *HARMLESS)
     for name, value in arguments.items():
-        if name not in known and not (name in IDLE and value == IDLE[name]):
+        if name not in known:
             cause = f"config.json has the unsupported model_args entry {name}={value!r:.100}"
             raise InputError(cause, f"supported are {', '.join(known)}")
     return arguments
@@ -219,11 +307,25 @@ def meaning_of(field: str, value: Any, meanings: Mapping[str, T]) -> T:
 
 def architecture(c: ViTConfig) -> str:
     """The timm architecture with the model's class and fixed choices; model_args set the rest."""
+    if c.stem_blocks is not None:
+        return HYBRIDS.get(c.stem_blocks, HYBRIDS[()])
     if c.distillation_token:
         return "deit_base_distilled_patch16_224"
+    if c.norm_site == "after":
+        return "vit_base_patch16_rpn_224"
+    if c.embedding_norm or (c.norm == "rms" and c.norm_eps == 1e-5):
+        return AIM
     if c.mlp == "swiglu":
         return "vit_giant_patch14_dinov2"
-    return "vit_base_patch16_clip_224" if c.pre_norm else "vit_base_patch16_224"
+    if c.norm_eps == 1e-5:
+        return "vit_base_patch16_clip_224" if c.pre_norm else "beit3_base_patch16_224"
+    return "vit_base_patch16_224"
+
+
+def differs_from_pooling(c: ViTConfig) -> bool:
+    """Whether the blocks differ from timm's attention pooling, whose layers are the paper's; ours are the blocks'."""
+    own = c.qkv_bias, c.query_key_norm, c.dense_bias, c.attention_inner_norm, c.mlp_inner_norm, c.mlp
+    return own != ("all", "none", True, False, False, "mlp")
 
 
 def ratio(hidden: int, width: int) -> float:

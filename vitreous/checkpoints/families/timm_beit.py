@@ -107,7 +107,9 @@ class TimmBeit(TimmEva):
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         arguments = checked_arguments(config_json, (*READ, *IN_KEYS, *HARMLESS), {})
         pool = arguments.get("global_pool", config_json.get("global_pool") or "avg")
-        fields = FACTS | {"norm_eps": 1e-6, "gelu": "exact", "pooling": meaning_of("global_pool", pool, POOLINGS)}
+        given = {name: arguments.get(name, value) for name, value in POSITIONS.items()}
+        fields = FACTS | ({} if any(given.values()) else {"position_embedding": "none"})
+        fields |= {"norm_eps": 1e-6, "gelu": "exact", "pooling": meaning_of("global_pool", pool, POOLINGS)}
         try:
             if "img_size" in arguments:
                 fields["image_size"] = as_pair("img_size", arguments["img_size"])
@@ -133,6 +135,8 @@ class TimmBeit(TimmEva):
         return files | {CONFIG: whole | {"architecture": "beit_base_patch16_224", "model_args": arguments}}
 
 
+# The arguments of positions, with the values of all architectures.
+POSITIONS = {"use_abs_pos_emb": False, "use_rel_pos_bias": True, "use_shared_rel_pos_bias": False}
 FACTS: dict[str, Any] = {"rotary": "none", "norm_site": "before"}  # of every Beit
 STACKED = Layout(lambda t: [torch.stack(list(t))], lambda t: list(t[0].unbind()))
 

@@ -76,6 +76,9 @@ class TimmEva(Timm):
     def missing_keys(self, shapes: Shapes) -> list[str]:
         return super().missing_keys(merged(shapes, SPLITS))
 
+    def spelling(self, inner: Shapes, prefix: str) -> TimmNaming:
+        return TimmTable.spelling(self, inner, prefix)  # gamma_1 is the usual name here
+
     def read(self, shapes: Shapes, reading: Reading) -> EvaNaming:
         prefix = self.prefix(shapes)
         file = {key.removeprefix(prefix): shape for key, shape in shapes.items()}

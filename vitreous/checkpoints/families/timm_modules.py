@@ -28,6 +28,7 @@ class TimmModules(Family):
     title = Timm.title
     kinds = Timm.kinds
     required_keys = Timm.required_keys
+    patch_keys = Timm.patch_keys
     has_json = True
 
     def claims(self, shapes: Shapes) -> bool:

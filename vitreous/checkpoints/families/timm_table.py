@@ -16,12 +16,18 @@ from vitreous.checkpoints.families.shared.key_map import (
     rule,
 )
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
-from vitreous.checkpoints.families.shared.rules import BlockKeys, bias, block_rules, classifier, prefixed
+from vitreous.checkpoints.families.shared.rules import BlockKeys, bias, block_rules, classifier, layer, prefixed
 from vitreous.checkpoints.families.shared.tokens import CLASS, DISTILLATION, REGISTERS, TokenKeys, token_rules
+from vitreous.checkpoints.families.timm_stem import stem_fields, stem_rules, stride_of
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 
 ALL = (CLASS, DISTILLATION, REGISTERS)
+GATED = (("mlp.w12", "mlp.w3"), ("mlp.fc1_g", "mlp.fc1_x", "mlp.fc2"))  # DINOv2's and AIMv2's
+LAYERS = BlockKeys(
+    *("norm1", ("attn.qkv.{}",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"),
+    *("attn.q_norm", "attn.k_norm", "attn.norm", "mlp.norm"),
+)
 ROW = reshaped((1, 1, -1), (1, -1))  # DINOv2's mask token
 ROTARY = r"_rope(_|$)|^vit_pe_"  # timm's architectures with rotary positions, which have the same keys
 OTHERS = r"attn\.(q_bias|relative_position_bias_table)$|(^|[./])(rope\.freqs|storage_tokens|rel_pos_bias\..*)$"
@@ -34,7 +40,7 @@ class TimmNaming(Naming):
     Args:
         registers: key of the registers.
         scales: keys of the two LayerScales in a block.
-        gated: keys of SwiGLU's two layers in a block.
+        gated: keys of SwiGLU's layers in a block: two, or three if gate and value have layers of their own.
         rows: tokens before the patches that have rows in the position table.
         positioned: whether there is a position table.
         masked: whether there is a mask token.
@@ -59,7 +65,7 @@ class TimmTable(Family):
 
     Attributes:
         resampling: of positions.
-        tables: the tokens that may have rows in the position table, in the order in which they are tried.
+        tables: the tokens that may have rows in the position table, the usual ones first.
         pools_prefix: whether attention pooling reads the tokens before the patches too.
     """
 
@@ -109,21 +115,24 @@ class TimmTable(Family):
         first, fields = naming.block(0), reading.fields
         width, fields["channels"], *patch = shape_of(inner, "patch_embed.proj.weight", 4)
         fields["width"], fields["patch_size"] = width, tuple(patch)
+        fields |= stem_fields(inner)
         fields["patch_bias"] = "patch_embed.proj.bias" in inner
         pattern = r"blocks\.\d+\.(\d+)\." if naming.chunk else r"blocks\.(\d+)\."
         fields["depth"] = block_count(inner, pattern)
-        if f"{first}attn.qkv.bias" not in inner:
-            raise InputError("the file has no query, key and value biases", "only models with them can be read")
-        fc1, fc2 = (shape_of(inner, f"{first}{name}.weight", 2) for name in naming.gated)
-        fields["mlp_dim"], gated = fc2[1], fc1[0] != fc2[1]
+        *fc1, fc2 = (shape_of(inner, f"{first}{name}.weight", 2) for name in naming.gated)
+        fields["mlp_dim"], gated = fc2[1], len(fc1) == 2 or fc1[0][0] != fc2[1]
         fields["mlp"] = "swiglu" if gated else "mlp"
         fields["layer_scale"] = 1e-5 if f"{first}{naming.scales[0]}" in inner else None
         fields["pre_norm"] = "norm_pre.weight" in inner
+        fields |= options_in(inner, first)
         self.read_head(inner, reading)
         rows = self.read_tokens(inner, naming, reading)
         if not gated or fields["pooling"] == "attention":
             reading.guess("gelu", "exact", f"{self.title}'s default")
-        reading.guess("norm_eps", 1e-5 if fields["pre_norm"] else 1e-6, f"{self.title}'s default")
+        coarse = fields["pre_norm"] or fields["embedding_norm"] or fields["mlp_inner_norm"]  # CLIP, AIMv2 and BEiT-3
+        reading.guess("norm_eps", 1e-5 if coarse else 1e-6, f"{self.title}'s default")
+        if fields["embedding_norm"] and width % 128 == 0:
+            reading.guess("num_heads", width // 128, "width / 128, as in AIMv2")
         reading.guess_heads(width, fields["depth"])
         fields["position_resampling"] = self.resampling
         return replace(naming, rows=rows, positioned="pos_embed" in inner, masked="mask_token" in inner)
@@ -136,7 +145,7 @@ class TimmTable(Family):
             prefix,
             registers="register_tokens" if "register_tokens" in inner else "reg_token",
             scales=("gamma_1", "gamma_2") if f"{block}gamma_1" in inner else TimmNaming.scales,
-            gated=("mlp.w12", "mlp.w3") if f"{block}mlp.w12.weight" in inner else TimmNaming.gated,
+            gated=next((keys for keys in GATED if f"{block}{keys[0]}.weight" in inner), TimmNaming.gated),
             chunk=len({match[1] for match in chunks}),
         )
 
@@ -147,6 +156,7 @@ class TimmTable(Family):
         fields["classifier_bias"] = not fields["num_classes"] or "head.bias" in inner
         fields["class_token"] = "cls_token" in inner
         after = "fc_norm.weight" in inner
+        fields["final_norm"] = after or "norm.weight" in inner
         if "attn_pool.latent" in inner:
             fields["pooling"] = "attention"
         elif not fields["class_token"] or after:
@@ -168,64 +178,78 @@ class TimmTable(Family):
             REGISTERS: fields["registers"],
         }
         if "pos_embed" not in inner:
-            fields["position_embedding"] = "none"
-            size = tuple(max(1, 224 // side) * side for side in fields["patch_size"])
-            reading.guess("image_size", size, "there is no position table")
+            self.read_no_table(reading)
             return ()
         length = shape_of(inner, "pos_embed", 3)[1]
-        if fields["pooling"] == "attention" and sum(counts.values()) and not self.pools_prefix:
-            cause = "the file has a class token or registers, and attention pooling over the patches only"
-            raise InputError(cause, "only attention pooling over all tokens can be read")
-        rows = self.rows_of(length, counts, reading, fields["patch_size"])
+        self.check_pooling(sum(counts.values()), reading)
+        choices = {rows: sum(counts[name] for name in rows) for rows in self.row_choices(naming)}
+        if (slot := reading.known.get("position_class_slot")) is not None:
+            choices = {rows: count for rows, count in choices.items() if (CLASS in rows) == slot} or choices
+        stride = stride_of(fields)
+        rows = reading.choose_rows(length, choices, stride)
         fields["position_class_slot"] = CLASS in rows
-        reading.guess_image_size(length - sum(counts[name] for name in rows), fields["patch_size"])
+        reading.guess_image_size(length - choices[rows], stride)
         return rows
 
-    def rows_of(
-        self, length: int, counts: Mapping[str, int], reading: Reading, patch: tuple[int, ...]
-    ) -> tuple[str, ...]:
-        """The tokens that have rows in the table: those that leave a grid.
+    def check_pooling(self, prefix_tokens: int, reading: Reading) -> None:
+        """Raises InputError for attention pooling that may be over the patches alone, unless it is known."""
+        known = self.pools_prefix or reading.known.get("pooling") == "attention"
+        if reading.fields["pooling"] == "attention" and prefix_tokens and not known:
+            cause = "the file has a class token or registers, and attention pooling over the patches only"
+            raise InputError(cause, "set pooling=attention if it is over all tokens (timm's pool_include_prefix)")
+
+    def row_choices(self, naming: TimmNaming) -> tuple[tuple[str, ...], ...]:
+        """The tokens that may have rows in the position table, the usual ones first."""
+        return self.tables
+
+    def read_no_table(self, reading: Reading) -> None:
+        """Reads a file without a position table, which the family's models have.
 
         Raises:
-            InputError: more than one choice does, and no known field decides.
+            InputError: it is not known that the model has no positions.
         """
-        known, fitting = reading.known, {}
-        for rows in self.tables:
-            patches = length - sum(counts[name] for name in rows)
-            if "image_size" in known:
-                height, width = known["image_size"]
-                fits = patches == (height // patch[0]) * (width // patch[1])
-            else:
-                fits = patches > 0 and round(patches**0.5) ** 2 == patches
-            if fits:
-                fitting.setdefault(patches, rows)
-        decided = [rows for rows in fitting.values() if (CLASS in rows) == known.get("position_class_slot")]
-        if len(fitting) > 1 and not decided:
-            sizes = [tuple(round(patches**0.5) * side for side in patch) for patches in fitting]
-            cause = f"some of the {length} positions may belong to the {sum(counts.values())} tokens before the patches"
-            raise InputError(cause, f"set {' or '.join(f'image_size={size}' for size in sizes)}")
-        return next(iter(decided or fitting.values()), self.tables[0])
+        known = reading.known
+        if known.get("position_embedding") != "none" and known.get("rotary", "none") == "none":
+            cause = f"the file has no position table (pos_embed), which {self.title}'s models have"
+            hint = (
+                "add its config.json if it has rotary or relative positions; set position_embedding=none if it has none"
+            )
+            raise InputError(cause, hint)
+        reading.fields["position_embedding"] = "none"
+        size = tuple(max(1, 224 // side) * side for side in stride_of(reading.fields))
+        reading.guess("image_size", size, "there is no position table")
 
     def unsupported(self, config: ViTConfig) -> list[str]:
-        prefixed = config.prefix_tokens > 0 and config.pooling == "attention"
         biased = config.pre_norm and config.patch_bias
-        return (
-            super().unsupported(config)
-            + ["attention pooling over a class token or registers"] * prefixed
-            + ["a bias of the patch projection with a norm before the encoder"] * biased
-        )
+        return super().unsupported(config) + ["a bias of the patch projection with a norm before the encoder"] * biased
 
     def rules(self, config: ViTConfig, naming: TimmNaming) -> list[Rule]:
         table = [*_embedding_rules(config, naming), *_encoder_rules(config, naming), *_head_rules(config)]
         return prefixed(naming.prefix, table)
 
 
+def options_in(inner: Shapes, first: str) -> dict[str, Any]:
+    """The choices inside the blocks that the keys record."""
+    return {
+        "norm": "layer" if f"{first}norm1.bias" in inner else "rms",
+        "qkv_bias": "all" if f"{first}attn.qkv.bias" in inner else "none",
+        "query_key_norm": "head" if f"{first}attn.q_norm.weight" in inner else "none",
+        "attention_inner_norm": f"{first}attn.norm.weight" in inner,
+        "mlp_inner_norm": f"{first}mlp.norm.weight" in inner,
+        "dense_bias": f"{first}attn.proj.bias" in inner,
+        "embedding_norm": "patch_embed.norm.weight" in inner,
+    }
+
+
 def _embedding_rules(c: ViTConfig, naming: TimmNaming) -> Iterator[Rule]:
     """Patches, tokens and positions."""
-    layout = patch_convolution(*c.patch_size, c.channels)
+    yield from stem_rules(c)
+    layout = patch_convolution(*c.patch_size, c.stem_channels)
     yield rule("patch_embedding.projection.weight", "patch_embed.proj.weight", layout=layout)
     if c.patch_bias or not c.pre_norm:
         yield from bias("patch_embedding.projection.bias", "patch_embed.proj.bias", c.patch_bias, c.width)
+    if c.embedding_norm:
+        yield from layer("patch_embedding.norm", "patch_embed.norm", has_bias=c.norm == "layer")
     if c.mask_token:
         yield rule("mask_token", "mask_token", layout=ROW)
     elif naming.masked:
@@ -236,7 +260,10 @@ def _embedding_rules(c: ViTConfig, naming: TimmNaming) -> Iterator[Rule]:
 
 def _head_rules(c: ViTConfig) -> Iterator[Rule]:
     """Final norm, pooling and classifiers."""
-    yield from both("head.norm", "fc_norm") if c.norm_after_pooling else both("encoder.norm", "norm")
+    normed = c.norm == "layer"
+    if c.final_norm:
+        ours, theirs = ("head.norm", "fc_norm") if c.norm_after_pooling else ("encoder.norm", "norm")
+        yield from layer(ours, theirs, has_bias=normed)
     if c.pooling == "attention":
         ours, theirs = "head.pooling.", "attn_pool."
         yield rule(f"{ours}probe", f"{theirs}latent")
@@ -244,7 +271,7 @@ def _head_rules(c: ViTConfig) -> Iterator[Rule]:
             parts = f"{theirs}q.{name}", f"{theirs}kv.{name}"
             yield rule(f"{ours}attention.qkv.{name}", *parts, layout=QUERY_AND_REST)
         yield from both(f"{ours}attention.out", f"{theirs}proj")
-        yield from both(f"{ours}norm", f"{theirs}norm")
+        yield from layer(f"{ours}norm", f"{theirs}norm", has_bias=normed)
         yield from both(f"{ours}mlp.fc1", f"{theirs}mlp.fc1")
         yield from both(f"{ours}mlp.fc2", f"{theirs}mlp.fc2")
     if c.num_classes:
@@ -256,11 +283,12 @@ def _head_rules(c: ViTConfig) -> Iterator[Rule]:
 def _encoder_rules(c: ViTConfig, naming: TimmNaming) -> Iterator[Rule]:
     """The norm before the blocks, and the blocks."""
     if c.pre_norm:
-        yield from both("encoder.pre_norm", "norm_pre")
+        yield from layer("encoder.pre_norm", "norm_pre", has_bias=c.norm == "layer")
     for i in range(c.depth):
         ours, theirs = f"encoder.blocks.{i}.", naming.block(i)
-        mlp = naming.gated if c.mlp == "swiglu" else TimmNaming.gated
-        yield from block_rules(i, theirs, BlockKeys("norm1", ("attn.qkv.{}",), "attn.proj", "norm2", *mlp))
+        *fc1, fc2 = naming.gated if c.mlp == "swiglu" else TimmNaming.gated
+        keys = LAYERS._replace(fc1=fc1[0], fc2=fc2, gated=tuple(fc1) if len(fc1) == 2 else ())
+        yield from block_rules(i, theirs, keys, c)
         if c.layer_scale is not None:
             yield rule(f"{ours}attention_scale.gamma", f"{theirs}{naming.scales[0]}")
             yield rule(f"{ours}mlp_scale.gamma", f"{theirs}{naming.scales[1]}")

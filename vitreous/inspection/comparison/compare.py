@@ -274,7 +274,8 @@ def diagnose(
         return difference, cause, equal
     in_mine = is_ours(mine.model) and not is_ours(reference.model)
     known, other = (mine, reference) if in_mine else (reference, mine)
-    finding = MistakeSearch(known, other, inputs, align(known, other, tolerance), tolerance).find()
+    near = difference.stage if difference.kind == "order" and known is reference else ""
+    finding = MistakeSearch(known, other, inputs, align(known, other, tolerance), tolerance, near).find()
     if finding is None:
         return difference, skip_cause(mine, reference, inputs, tolerance), equal
     last = alignment.matches[equal - 1].stage if equal else None

@@ -37,9 +37,19 @@ class MistakeSearch:
         inputs: of both.
         alignment: with `known` as the reference.
         tolerance: relative error that counts as equal.
+        near: path of the stage whose mistakes are tried first; by default the first that differs.
     """
 
-    def __init__(self, known: Pass, other: Pass, inputs: Sequence[Any], alignment: Alignment, tolerance: float) -> None:
+    def __init__(
+        self,
+        known: Pass,
+        other: Pass,
+        inputs: Sequence[Any],
+        alignment: Alignment,
+        tolerance: float,
+        near: str = "",
+    ) -> None:
+        self.near = near
         self.known, self.other, self.inputs, self.tolerance = known, other, inputs, tolerance
         match = alignment.matches[min(alignment.start, len(alignment.matches) - 1)]
         self.first = match.stage
@@ -55,7 +65,7 @@ class MistakeSearch:
 
     def find(self) -> Finding | None:
         """Tries the mistakes, kind by kind, everywhere at once; then each only in the block of the first difference."""
-        kinds = list(mistakes_in(self.known.model, self.first.path))
+        kinds = list(mistakes_in(self.known.model, self.near or self.first.path))
         for kind in kinds:
             finding = self.best(kind)
             if finding is not None:

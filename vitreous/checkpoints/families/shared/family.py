@@ -101,9 +101,16 @@ class Family(ABC):
         """The naming of the family's own code, which export writes."""
         return self.naming
 
+    def has_mask_token(self, config: ViTConfig) -> bool:
+        """Whether the format has a key for this model's mask token."""
+        return self.mask_token
+
     @abstractmethod
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         """The family's default preprocessing."""
+
+    def check_config(self, config_json: Mapping[str, Any]) -> None:  # noqa: B027, most have nothing to refuse
+        """Raises InputError for a `config.json` of the family's own code whose model is not supported."""
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         """The config fields that a `config.json` records."""

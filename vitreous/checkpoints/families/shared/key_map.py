@@ -176,7 +176,8 @@ def differing_keys(keys: Collection[str], rules: Sequence[Rule], shapes: Mapping
     missing = [f"{key} is missing" for key in expected if key not in keys]
     unexpected = [f"{key} is unexpected" for key in keys if key not in expected]
     unfilled = [f"no key fills {name}" for name in shapes if name not in filled]
-    return missing + unexpected + unfilled
+    surplus = [f"the model has no {name}" for name in filled if name not in shapes]
+    return missing + unexpected + unfilled + sorted(surplus)
 
 
 def _apply_layout(layout: Layout, parts: Mapping[str, Tensor]) -> tuple[Sequence[Tensor], list[str]]:

@@ -1,5 +1,6 @@
 """What a family reads from the keys and shapes of a file: config fields, guesses, and dropped keys."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -32,6 +33,7 @@ class Reading:
 
     Args:
         known: fields of ViTConfig from the caller, a config.json or a table; they override everything below.
+        expected_size: image size of the preprocessing next to the file, taken where it fits the position table.
         fields: read from the file.
         guesses: values the file does not record.
         dropped: keys that have no place in the model, with the reason.
@@ -41,6 +43,7 @@ class Reading:
     fields: dict[str, Any] = field(default_factory=dict)
     guesses: list[Guess] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
+    expected_size: tuple[int, int] | None = None
 
     def guess(self, name: str, value: Any, why: str) -> None:
         """Sets a field that the file does not record, unless it is known."""
@@ -65,22 +68,58 @@ class Reading:
             raise InputError(cause, "set it, for example num_heads=3")
 
     def guess_image_size(self, patches: int, stride: tuple[int, int]) -> None:
-        """Guesses a square grid of patches.
+        """Guesses the grid of the preprocessing's size, else a square grid of patches.
 
         Raises:
-            InputError: the number is not a square, and no image size is known.
+            InputError: neither fits the number, and no image size is known.
         """
         if "image_size" in self.known:
             self.fields["image_size"] = self.known["image_size"]
             return
-        side = round(max(patches, 0) ** 0.5)
-        if side**2 != patches or patches < 1:
-            raise InputError(f"{patches} positions do not make a square grid", "set image_size=(height, width)")
-        size = side * stride[0], side * stride[1]
+        if self.expected_size is not None and patches_of(self.expected_size, stride) == patches:
+            self.guess("image_size", self.expected_size, "the preprocessing's")
+            return
+        if not is_square(patches):
+            hint = f"set image_size=(height, width), such as {size_of(patches, stride)}"
+            raise InputError(f"{patches} positions do not make a square grid", hint)
+        size = size_of(patches, stride)
         if patches > 1:
             self.guess("image_size", size, "a square grid of patches")
         else:
             self.fields["image_size"] = size
+
+    def choose_rows(
+        self, length: int, choices: Mapping[tuple[str, ...], int], stride: tuple[int, int]
+    ) -> tuple[str, ...]:
+        """The tokens before the patches that have rows in a position table.
+
+        A known or expected image size decides. Otherwise the family's usual choice is taken if it leaves a square grid
+        of patches and no other does.
+
+        Args:
+            length: rows of the table.
+            choices: for each choice of tokens, the number of their rows; the family's usual one first.
+            stride: image pixels per patch, (height, width).
+
+        Raises:
+            InputError: the table can be read in more than one way; the hint names the image sizes.
+        """
+        distinct: dict[int, tuple[str, ...]] = {}
+        for rows, count in choices.items():
+            if length > count:
+                distinct.setdefault(length - count, rows)
+        usual = next(iter(choices))
+        for size in (self.known.get("image_size"), self.expected_size):
+            if size is not None and patches_of(size, stride) in distinct:
+                return distinct[patches_of(size, stride)]
+        squares = [patches for patches in distinct if is_square(patches)]
+        first = next(iter(distinct), 0)
+        if "image_size" in self.known or len(distinct) < 2 or not squares or squares == [first]:
+            return distinct.get(first, usual)
+        sizes = " or ".join(f"image_size={size_of(patches, stride)}" for patches in distinct)
+        most = max(choices.values())
+        cause = f"some of the {length} positions may belong to the {most} token{'s' * (most > 1)} before the patches"
+        raise InputError(cause, f"set {sizes}, or the size of another grid with as many patches")
 
     def drop(self, shapes: Shapes, prefix: str, patterns: Sequence[tuple[str, str]]) -> dict[str, Sequence[int]]:
         """Drops the keys that match a pattern; returns the others without their prefix.
@@ -112,6 +151,22 @@ class Reading:
             return ViTConfig.from_dict(values)
         except InputError as error:
             raise InputError(f"the file's shapes do not make a ViT: {error.cause}", error.hint) from error
+
+
+def is_square(count: int) -> bool:
+    """Whether that many patches can make a square grid."""
+    return count > 0 and math.isqrt(count) ** 2 == count
+
+
+def size_of(patches: int, stride: tuple[int, int]) -> tuple[int, int]:
+    """The image size of the grid with that many patches that is nearest to a square."""
+    rows = next((rows for rows in range(math.isqrt(max(patches, 1)), 0, -1) if patches % rows == 0), 1)
+    return rows * stride[0], max(patches, 1) // rows * stride[1]
+
+
+def patches_of(size: tuple[int, int], stride: tuple[int, int]) -> int:
+    """The number of whole patches in an image."""
+    return (size[0] // stride[0]) * (size[1] // stride[1])
 
 
 def whole_patches(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
