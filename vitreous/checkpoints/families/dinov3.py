@@ -18,7 +18,7 @@ from vitreous.checkpoints.families.shared.key_map import Layout, Rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.rules import prefixed
 from vitreous.checkpoints.families.shared.split import Split, divided, merged
-from vitreous.checkpoints.families.timm_table import TimmNaming, TimmTable
+from vitreous.checkpoints.families.timm.table import TimmNaming, TimmTable
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError

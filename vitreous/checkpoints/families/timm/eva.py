@@ -15,9 +15,9 @@ from vitreous.checkpoints.families.shared.key_map import Rule, both, rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.rules import prefixed
 from vitreous.checkpoints.families.shared.split import Split, divided, merged
-from vitreous.checkpoints.families.timm import Timm
-from vitreous.checkpoints.families.timm_eva_config import ON_A_GRID, ROTARIES, architecture, arguments_for, fields_of
-from vitreous.checkpoints.families.timm_table import TimmNaming, TimmTable
+from vitreous.checkpoints.families.timm.eva_config import ON_A_GRID, ROTARIES, architecture, arguments_for, fields_of
+from vitreous.checkpoints.families.timm.plain import Timm
+from vitreous.checkpoints.families.timm.table import TimmNaming, TimmTable
 from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
