@@ -10,8 +10,8 @@ from tests.checkpoints.peers import assert_same_function, assert_same_tensors, f
 from tests.model.models import small_model
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.shared.reading import Reading
-from vitreous.checkpoints.families.timm_beit import TimmBeit
-from vitreous.checkpoints.families.timm_modules import TimmModules
+from vitreous.checkpoints.families.timm.beit import TimmBeit
+from vitreous.checkpoints.families.timm.family import TimmModules
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.support.errors import InputError
 

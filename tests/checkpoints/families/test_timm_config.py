@@ -14,7 +14,7 @@ from tests.checkpoints.peers import (
 )
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.shared.reading import Reading
-from vitreous.checkpoints.families.timm import Timm
+from vitreous.checkpoints.families.timm.plain import Timm
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError

@@ -18,8 +18,8 @@ from tests.checkpoints.peers import (
 from tests.model.models import small_model
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.shared.reading import Reading
-from vitreous.checkpoints.families.timm_eva import TimmEva
-from vitreous.checkpoints.families.timm_modules import BEIT, EVA, PLAIN, TimmModules, module_named, module_of
+from vitreous.checkpoints.families.timm.eva import TimmEva
+from vitreous.checkpoints.families.timm.family import BEIT, EVA, PLAIN, TimmModules, module_named, module_of
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.support.errors import InputError
 

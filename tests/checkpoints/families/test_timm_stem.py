@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints.peers import assert_same_function, assert_same_tensors, filled, images_of
 from tests.model.models import small_model
 from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.families.timm_stem import HYBRIDS
+from vitreous.checkpoints.families.timm.stem import HYBRIDS
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
 from vitreous.data.preprocessing import Preprocessing

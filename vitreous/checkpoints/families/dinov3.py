@@ -18,7 +18,7 @@ from vitreous.checkpoints.families.shared.key_map import Layout, Rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.rules import prefixed
 from vitreous.checkpoints.families.shared.split import Split, divided, merged
-from vitreous.checkpoints.families.timm_table import TimmNaming, TimmTable
+from vitreous.checkpoints.families.timm.table import TimmNaming, TimmTable
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
@@ -89,8 +89,7 @@ class DINOv3(MetaTable):
         usual = {"norm_eps": 1e-5, "image_size": IMAGE_SIZE} | facts
         nested = replace(reading, known=usual | dict(reading.known), fields={}, guesses=[], dropped={})
         biased = any(key.endswith(BIAS.parts[1]) for key in shapes)
-        expected = {f"{prefix}blocks.0.{BIAS.whole}": (3 * width,)}  # by the table, whether there is one or not
-        naming = super().read(expected | merged(shapes, SPLITS), nested)
+        naming = super().read(merged(shapes, SPLITS), nested)
         reading.fields |= nested.fields | facts
         reading.guess("norm_eps", 1e-5, "DINOv3's default")
         reading.guess("image_size", IMAGE_SIZE, "that of the authors' evaluation; there is no position table")
@@ -100,10 +99,7 @@ class DINOv3(MetaTable):
         return naming
 
     def rules(self, config: ViTConfig, naming: TimmNaming) -> list[Rule]:
-        table = super().rules(config.replace(qkv_bias="all", rotary="none"), naming)
-        if config.qkv_bias == "none":
-            table = [r for r in table if not any(name.endswith(".attention.qkv.bias") for name in r.ours)]
-        table = divided(table, (*SPLITS, BIAS))
+        table = divided(super().rules(config, naming), (*SPLITS, BIAS))
         return [*table, *prefixed(naming.prefix, [Rule((), (PERIODS,), periods_layout(config.head_dim))])]
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:

@@ -9,7 +9,7 @@ from vitreous.checkpoints.families.shared.family import IMAGENET_MEAN, IMAGENET_
 from vitreous.checkpoints.families.shared.holds import Holds
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.tokens import CLASS, DISTILLATION
-from vitreous.checkpoints.families.timm_table import TimmNaming, TimmTable
+from vitreous.checkpoints.families.timm.table import TimmNaming, TimmTable
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 

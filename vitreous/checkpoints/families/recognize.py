@@ -11,7 +11,7 @@ from vitreous.checkpoints.families.meta import DINO, MAE, DeiT, DINOv2
 from vitreous.checkpoints.families.openai import CLIP
 from vitreous.checkpoints.families.shared.family import Family
 from vitreous.checkpoints.families.shared.reading import Shapes
-from vitreous.checkpoints.families.timm_modules import TimmModules
+from vitreous.checkpoints.families.timm.family import TimmModules
 from vitreous.checkpoints.families.torchvision import Torchvision
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import listed

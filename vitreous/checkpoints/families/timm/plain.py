@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeVar
 from vitreous.checkpoints.families.shared.family import IMAGENET_MEAN, IMAGENET_STD
 from vitreous.checkpoints.families.shared.holds import Holds
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
-from vitreous.checkpoints.families.timm_stem import HYBRIDS, ROOT, unsupported_stem
-from vitreous.checkpoints.families.timm_table import ALL, TimmNaming, TimmTable
+from vitreous.checkpoints.families.timm.stem import HYBRIDS, ROOT, unsupported_stem
+from vitreous.checkpoints.families.timm.table import ALL, TimmNaming, TimmTable
 from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
 from vitreous.model.config import ViTConfig, as_pair, check_count

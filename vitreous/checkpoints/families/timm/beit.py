@@ -11,10 +11,10 @@ from vitreous.checkpoints.families.shared.holds import Holds
 from vitreous.checkpoints.families.shared.key_map import Layout, Rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.rules import prefixed
-from vitreous.checkpoints.families.timm import POOLINGS, meaning_of
-from vitreous.checkpoints.families.timm_eva import OWN_BIAS, SPLIT_GATE, EvaNaming, TimmEva
-from vitreous.checkpoints.families.timm_eva_config import HARMLESS, checked_arguments
-from vitreous.checkpoints.families.timm_table import TimmNaming
+from vitreous.checkpoints.families.timm.eva import OWN_BIAS, SPLIT_GATE, EvaNaming, TimmEva
+from vitreous.checkpoints.families.timm.eva_config import HARMLESS, checked_arguments
+from vitreous.checkpoints.families.timm.plain import POOLINGS, meaning_of
+from vitreous.checkpoints.families.timm.table import TimmNaming
 from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig, as_pair, check_count

@@ -18,7 +18,7 @@ from vitreous.checkpoints.families.shared.key_map import (
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.rules import BlockKeys, bias, block_rules, classifier, layer, prefixed
 from vitreous.checkpoints.families.shared.tokens import CLASS, DISTILLATION, REGISTERS, TokenKeys, token_rules
-from vitreous.checkpoints.families.timm_stem import stem_fields, stem_rules, stride_of
+from vitreous.checkpoints.families.timm.stem import stem_fields, stem_rules, stride_of
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 

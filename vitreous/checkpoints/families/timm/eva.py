@@ -5,19 +5,19 @@ nor the place of the norms is in the keys: the architecture that config.json nam
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vitreous.checkpoints.families.shared.family import shape_of
 from vitreous.checkpoints.families.shared.holds import Holds
-from vitreous.checkpoints.families.shared.key_map import Rule, both, rule
+from vitreous.checkpoints.families.shared.key_map import Rule, rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.rules import prefixed
 from vitreous.checkpoints.families.shared.split import Split, divided, merged
-from vitreous.checkpoints.families.timm import Timm
-from vitreous.checkpoints.families.timm_eva_config import ON_A_GRID, ROTARIES, architecture, arguments_for, fields_of
-from vitreous.checkpoints.families.timm_table import TimmNaming, TimmTable
+from vitreous.checkpoints.families.timm.eva_config import ON_A_GRID, ROTARIES, architecture, arguments_for, fields_of
+from vitreous.checkpoints.families.timm.plain import Timm
+from vitreous.checkpoints.families.timm.table import TimmNaming, TimmTable
 from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
@@ -90,11 +90,11 @@ class TimmEva(Timm):
         guesses = usual_fields(rotary, file, reading.known)
         usual = {name: value for name, (value, _) in guesses.items()} | shown_fields(rotary, file)
         nested = replace(reading, known=usual | dict(reading.known), fields={}, guesses=[], dropped={})
-        whole = merged(shapes, splits)
-        inner = {key.removeprefix(prefix): shape for key, shape in whole.items()}
-        bias = {f"{prefix}blocks.0.attn.qkv.bias": (1,)}  # expected by the table; fields_outside_table has the truth
-        naming = TimmTable.read(self, bias | whole, nested)
-        reading.fields |= nested.fields | shown_fields(rotary, file) | fields_outside_table(inner)
+        naming = TimmTable.read(self, merged(shapes, splits), nested)
+        reading.fields |= nested.fields | shown_fields(rotary, file)
+        if "attn_pool.mlp.fc1.weight" in file:
+            hidden = shape_of(file, "attn_pool.mlp.fc1.weight", 2)[0]
+            reading.fields["pooling_mlp_dim"] = None if hidden == reading.fields["mlp_dim"] else hidden
         for name, (value, why) in guesses.items():
             reading.guess(name, value, why)
         reading.guesses += nested.guesses
@@ -129,12 +129,10 @@ class TimmEva(Timm):
 
     def rules(self, config: ViTConfig, naming: TimmNaming) -> list[Rule]:
         assert isinstance(naming, EvaNaming)
-        absent = [] if config.final_norm else ["encoder.norm.", "head.norm."]
-        plain = config.replace(**TABLE_FIELDS)
-        table = [r for r in super().rules(plain, naming) if not any(name.startswith(tuple(absent)) for name in r.ours)]
-        if config.qkv_bias == "none":
-            table = [r for r in table if not any(name.endswith(".attention.qkv.bias") for name in r.ours)]
-        return divided([*table, *prefixed(naming.prefix, rules_outside_table(config, naming))], naming.splits)
+        table = super().rules(config, naming)
+        if config.rotary == "mixed":
+            table += prefixed(naming.prefix, [rule("rotary.frequencies", "rope.freqs")])
+        return divided(table, naming.splits)
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         return fields_of(config_json) if "architecture" in config_json else {}
@@ -152,58 +150,6 @@ class TimmEva(Timm):
 def separate_gate(c: ViTConfig) -> bool:
     """Whether the gate and the value of SwiGLU have layers of their own: in EVA-02's base and larger, and in DINOv3."""
     return c.mlp == "swiglu" and (c.mlp_inner_norm or (c.rotary == "dinov3" and c.norm_site == "before"))
-
-
-# The fields that the table shared with plain models does not know; these are their values there.
-TABLE_FIELDS: dict[str, Any] = {
-    "qkv_bias": "all",
-    "final_norm": True,
-    "norm_site": "before",
-    "query_key_norm": "none",
-    "attention_inner_norm": False,
-    "mlp_inner_norm": False,
-    "rotary": "none",
-    "rotary_grid": None,
-    "pooling_heads": None,
-    "pooling_mlp_dim": None,
-}
-
-
-def fields_outside_table(inner: Shapes) -> dict[str, Any]:
-    """The fields that the keys show and the table shared with plain models does not know.
-
-    Args:
-        inner: the shapes by key, without a prefix and with split layers merged.
-    """
-    block = "blocks.0."
-    fields: dict[str, Any] = {
-        "qkv_bias": "all" if f"{block}attn.qkv.bias" in inner else "none",
-        "final_norm": "norm.weight" in inner or "fc_norm.weight" in inner,
-        "query_key_norm": "head" if f"{block}attn.q_norm.weight" in inner else "none",
-        "attention_inner_norm": f"{block}attn.norm.weight" in inner,
-        "mlp_inner_norm": f"{block}mlp.norm.weight" in inner,
-    }
-    if "attn_pool.mlp.fc1.weight" in inner:
-        hidden, own = (
-            shape_of(inner, f"{part}mlp.fc{i}.weight", 2)[i - 1] for part, i in (("attn_pool.", 1), (block, 2))
-        )
-        fields["pooling_mlp_dim"] = None if hidden == own else hidden
-    return fields
-
-
-def rules_outside_table(c: ViTConfig, naming: TimmNaming) -> Iterator[Rule]:
-    """The rules of the parts that the table shared with plain models does not know."""
-    if c.rotary == "mixed":
-        yield rule("rotary.frequencies", "rope.freqs")
-    for i in range(c.depth):
-        ours, theirs = f"encoder.blocks.{i}.", naming.block(i)
-        if c.query_key_norm == "head":
-            yield from both(f"{ours}attention.query_norm", f"{theirs}attn.q_norm")
-            yield from both(f"{ours}attention.key_norm", f"{theirs}attn.k_norm")
-        if c.attention_inner_norm:
-            yield from both(f"{ours}attention.norm", f"{theirs}attn.norm")
-        if c.mlp_inner_norm:
-            yield from both(f"{ours}mlp.norm", f"{theirs}mlp.norm")
 
 
 def rotary_of(file: Shapes) -> str:
@@ -251,7 +197,7 @@ def usual_fields(rotary: str, file: Shapes, known: Mapping[str, Any]) -> dict[st
             fields = {"norm_eps": 1e-5, "pooling": "mean"} | heads_of_dinov3(width)
             return {name: (value, "as in timm's DINOv3") for name, value in fields.items()}
         case "eva02":
-            return {"rotary_grid": ((16, 16), "as in EVA-02")}
+            return {"rotary_grid": ((16, 16), "as in EVA-02"), "norm_eps": (1e-6, "as in EVA-02")}
         case "perception" | "perception_giant":
             heads = {"num_heads": 16} if rotary == "perception_giant" else {}
             fields = heads | ({"pooling_heads": 8} if pooled else {"pooling": "mean"})

@@ -4,21 +4,21 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitreous.checkpoints.families import timm_beit, timm_eva_config
 from vitreous.checkpoints.families.shared.family import Family
 from vitreous.checkpoints.families.shared.key_map import Rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
-from vitreous.checkpoints.families.timm import Timm
-from vitreous.checkpoints.families.timm_beit import TimmBeit
-from vitreous.checkpoints.families.timm_eva import EvaNaming, TimmEva
-from vitreous.checkpoints.families.timm_table import TimmNaming
+from vitreous.checkpoints.families.timm import beit, eva_config
+from vitreous.checkpoints.families.timm.beit import TimmBeit
+from vitreous.checkpoints.families.timm.eva import EvaNaming, TimmEva
+from vitreous.checkpoints.families.timm.plain import Timm
+from vitreous.checkpoints.families.timm.table import TimmNaming
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 
 PLAIN, EVA, BEIT = Timm(), TimmEva(), TimmBeit()
 MODULES: tuple[Timm, ...] = (PLAIN, EVA, BEIT)  # the first that holds a model writes it
-BY_ARCHITECTURE = ((timm_eva_config.MODULE, EVA), (timm_beit.MODULE, BEIT))
+BY_ARCHITECTURE = ((eva_config.MODULE, EVA), (beit.MODULE, BEIT))
 
 
 class TimmModules(Family):

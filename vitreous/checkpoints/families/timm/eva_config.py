@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vitreous.checkpoints.families.timm import GLOBAL_POOLS, POOLINGS, meaning_of, ratio
+from vitreous.checkpoints.families.timm.plain import GLOBAL_POOLS, POOLINGS, meaning_of, ratio
 from vitreous.model.config import ViTConfig, as_pair, check_count
 from vitreous.support.errors import InputError
 
