@@ -23,6 +23,7 @@ FLAVORS = (
     {"gelu": "exact", "norm_eps": 1e-12},
     {"gelu": "exact", "num_classes": 0, "layer_scale": 0.1},
     {"gelu": "quick", "norm_eps": 1e-5},
+    {"gelu": "exact", "norm_eps": 1e-5, "num_classes": 0, "layer_scale": 0.1},
 )
 MOST = 8  # models of each family, of different switches
 

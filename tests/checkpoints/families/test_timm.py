@@ -158,10 +158,14 @@ def test_timm_computes_what_ours_computes(switch, tmp_path):
         ("relative", {}, "relative positions, positions inside the encoder"),
         ("learned at every layer", {}, "positions inside the encoder"),
         ("the paper's", {"norm_eps": 1e-12}, "eps 1e-12"),
-        ("SwiGLU and LayerScale", {"norm_eps": 1e-5}, "norm_eps 1e-05 in vit_giant_patch14_dinov2"),
+        (
+            "SwiGLU and LayerScale",
+            {"norm_eps": 1e-5, "dense_bias": False},
+            "norm_eps 1e-05 in vit_giant_patch14_dinov2",
+        ),
         ("the paper's", {"qkv_bias": "no_key"}, "biases of query and value but not of key"),
         ("the paper's", {"norm_site": "after", "norm_eps": 1e-5}, "norm_eps 1e-05 in vit_base_patch16_rpn_224"),
-        ("the paper's", {"embedding_norm": True}, "norm_eps 1e-06 in aimv2_large_patch14_224"),
+        ("RMS norms, no biases, norm of the patches", {}, "norm_eps 1e-06 in aimv2_large_patch14_224"),
         ("attention pooling", {"qkv_bias": "none"}, "attention pooling beside these blocks"),
         ("the paper's", {"norm_site": "after", "layer_scale": 0.1}, "LayerScale with norms after"),
         ("the paper's", {"pre_norm": True, "norm_eps": 1e-5}, "a bias of the patch projection with a norm before"),
@@ -225,7 +229,7 @@ def test_the_preprocessing_of_a_folder_decides_a_rectangle(tmp_path):
 @pytest.mark.parametrize("architecture", ["vit_base_patch16_rope_224", "vit_base_patch16_rope_ape_224"])
 def test_rotary_weights_without_a_config_are_refused(architecture, tmp_path):
     tensors = peer(architecture=architecture).state_dict()
-    with pytest.raises(InputError, match="which timm's models with rotary positions share"):
+    with pytest.raises(InputError, match="add its config.json, or set rotary to eva02, axial"):
         through_a_file(tensors, tmp_path, num_heads=4)
 
 

@@ -154,7 +154,7 @@ def test_an_npz_file_is_read_in_the_memory_of_one_array(tmp_path):
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_values_are_mapped_on_request_and_writing_to_them_leaves_the_file(suffix, tmp_path):
     path = tmp_path / f"m{suffix}"
-    write_tensors(path, {"a": torch.arange(2.0**23), "b": torch.ones(2)})  # 32 MiB
+    write_tensors(path, {"a": torch.arange(2.0**24), "b": torch.ones(2)})  # 64 MiB: more than malloc keeps
     for mapped in (True, False):
         before = anonymous_memory()
         with read_tensors(path, mapped=mapped) as file:

@@ -57,6 +57,7 @@ def recognize(shapes: Shapes, source: str, config_json: Callable[[], Mapping[str
     """
     for pattern, what in UNREADABLE.items():
         if any(re.search(pattern, key) for key in shapes):
+            _check_config(config_json())
             hint = "vitreous cannot compute the same function; convert from another family"
             raise InputError(f"{source} is {what}", hint)
     for family in FAMILIES.values():
@@ -64,11 +65,16 @@ def recognize(shapes: Shapes, source: str, config_json: Callable[[], Mapping[str
             return family
     if not shapes:
         raise InputError(f"{source} has no tensors", "give a weights file")
-    for family in FAMILIES.values():
-        family.check_config(config_json())
+    _check_config(config_json())
     missing = {family: family.missing_keys(shapes) for family in FAMILIES.values()}
     nearest = min(missing, key=lambda family: len(missing[family]) / len(family.required_keys))
     raise InputError(
         f"{source} matches no known family (tried {', '.join(FAMILIES)}); its keys include {listed(sorted(shapes), 4)}",
         f"the nearest is {nearest.name}, which needs {listed(missing[nearest])}",
     )
+
+
+def _check_config(config_json: Mapping[str, Any]) -> None:
+    """Raises InputError for a `config.json` that names a model of a family which no file of it can hold."""
+    for family in FAMILIES.values():
+        family.check_config(config_json)
