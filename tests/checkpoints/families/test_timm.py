@@ -229,7 +229,7 @@ def test_the_preprocessing_of_a_folder_decides_a_rectangle(tmp_path):
 @pytest.mark.parametrize("architecture", ["vit_base_patch16_rope_224", "vit_base_patch16_rope_ape_224"])
 def test_rotary_weights_without_a_config_are_refused(architecture, tmp_path):
     tensors = peer(architecture=architecture).state_dict()
-    with pytest.raises(InputError, match="add its config.json, or set rotary to eva02, axial"):
+    with pytest.raises(InputError, match=r"add its config\.json, or set rotary to eva02, axial"):
         through_a_file(tensors, tmp_path, num_heads=4)
 
 
