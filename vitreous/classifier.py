@@ -211,13 +211,13 @@ class Classifier:
                 values, indices = next(rows)
                 yield Prediction(label, tuple((names[i], p) for i, p in zip(indices, values, strict=True)))
 
-    def features(self, images: AnyImage | Sequence[AnyImage]) -> Float[Tensor, "images width"]:
+    def features(self, images: AnyImage | Sequence[AnyImage]) -> Float[Tensor, "images features"]:
         """Computes the representations y (equation 4) of photos; the result is on the CPU.
 
         Raises:
             BadImage: an image cannot be read.
         """
-        parts = [torch.empty(0, self.model.config.width)]
+        parts = [torch.empty(0, self.model.config.feature_width)]
         for _, pixels in read_or_raise(as_list(images), self.preprocessing, BATCH_SIZE):
             with torch.inference_mode():
                 parts.append(self.model.representation(self._inputs(pixels)).float().cpu())

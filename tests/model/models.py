@@ -66,6 +66,8 @@ SWITCHES: dict[str, dict[str, object]] = {
     "norms of q and k over all heads": {"query_key_norm": "width", "norm": "rms"},
     "rotary, centered": {"position_embedding": "none", "rotary": "dinov3", "registers": 2, "qkv_bias": "no_key"},
     "rotary, mixed": {"rotary": "mixed", "position_class_slot": False},
+    "rotary, angles of the class token": {"rotary": "mlcd", "position_embedding": "none", "pre_norm": True},
+    "rotary, axial": NO_CLASS | {"rotary": "axial", "final_norm": False},
     "rotary, attention pooling with other sizes": NO_CLASS
     | {"pooling": "attention", "pooling_heads": 4, "pooling_mlp_dim": 64, "rotary": "perception", "pre_norm": True},
     "relative biases": {"position_embedding": "relative_bias", "position_site": "every_layer", "qkv_bias": "no_key"},

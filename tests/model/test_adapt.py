@@ -209,6 +209,14 @@ def test_unknown_classes_to_keep_are_refused(switch, changes, message):
         adapt(small_model(switch), **changes)
 
 
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_new_head_fits_every_representation(switch):
+    adapted, _ = adapt(small_model(switch), num_classes=3)
+    logits = adapted(images_for(adapted.config))
+    assert logits.shape == (3, 3)
+    assert not logits.any()
+
+
 @pytest.mark.parametrize("switch", ["the paper's", "distillation", "no classes"])
 def test_no_classes_leave_the_representation(switch):
     model = small_model(switch)

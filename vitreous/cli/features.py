@@ -89,7 +89,7 @@ def features_of(classifier: "Classifier", blocks: str | None, token: Token) -> "
 
     network, config = classifier.model, classifier.model.config
     if blocks is None:
-        return network.representation, config.width
+        return network.representation, config.feature_width
     numbers = network.encoder.block_indices(block_list(blocks))
     if token == "class" and not config.class_token:
         raise InputError("this model has no class token", "omit --token to use the mean of the patch tokens")

@@ -43,7 +43,7 @@ def readout(model: VisionTransformer, images: Images) -> Float[Tensor, "batch to
                 model.head.pooling(x)
         return explicit.maps[0].float().mean(dim=1)[:, 0]
     shares = torch.zeros(len(images), config.prefix_tokens + rows * columns, device=images.device)
-    if "mean" in config.pooling:
+    if config.pooling in ("mean", "class_token_and_mean"):
         shares[:, config.prefix_tokens :] = 1 / (rows * columns)
     if config.pooling.startswith("class_token"):
         shares[:, : model.head.read or 1] = 1

@@ -228,7 +228,7 @@ def _new_classifiers(state: State, old: ViTConfig, new: ViTConfig) -> list[str]:
         return notes + ([f"classifier{second} removed"] if old.num_classes else [])
     like = state[PROJECTION]
     for layer in ("classifier", "distillation") if new.distillation_token else ("classifier",):
-        state[f"head.{layer}.weight"] = like.new_zeros(new.num_classes, new.width)
+        state[f"head.{layer}.weight"] = like.new_zeros(new.num_classes, new.feature_width)
         state[f"head.{layer}.bias"] = like.new_zeros(new.num_classes)
     return [*notes, f"new classifier{second} for {_count(new.num_classes, 'class', 'classes')}, all zero"]
 

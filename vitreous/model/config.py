@@ -44,7 +44,7 @@ class BlockOptions:
     norm_eps: float = 1e-6  # added to the variance in all norms
     mlp: MLPKind = "mlp"
     layer_scale: float | None = None  # initial value of LayerScale (arXiv 2103.17239); None for no LayerScale
-    norm: NormKind = "layer"  # of all norms; "rms" has neither mean nor bias (arXiv 1910.07467)
+    norm: NormKind = "layer"  # of the encoder's norms; "rms" has neither mean nor bias (arXiv 1910.07467)
     norm_site: NormSite = "before"  # of a branch, or after it: x + LN(MSA(x)) (arXiv 2111.09883)
     qkv_bias: QKVBias = "all"  # k's bias changes no attention map, so some have none
     query_key_norm: QueryKeyNorm = "none"  # norms of q and k, over each head or over all joined (arXiv 2302.05442)
@@ -53,9 +53,16 @@ class BlockOptions:
     dense_bias: bool = True  # of U_msa and the MLP
 
     def __post_init__(self) -> None:
-        for name in CHOICES:
-            if hasattr(self, name):
-                check_choice(name, getattr(self, name))
+        own = [field.name for field in dataclasses.fields(self)]
+        for name in [name for name in CHOICES if name in own]:
+            check_choice(name, getattr(self, name))
+        for name in [name for name in FLAGS if name in own]:
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}", "it must be True or False")
+        if not is_number(self.norm_eps) or self.norm_eps <= 0:
+            raise InputError(f"norm_eps is {self.norm_eps!r}", "it must be a finite number above 0")
+        if self.layer_scale is not None and not is_number(self.layer_scale):
+            raise InputError(f"layer_scale is {self.layer_scale!r}", "it must be a finite number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +169,11 @@ class ViTConfig(BlockOptions):
         """T, the length of the sequence in the encoder."""
         return self.prefix_tokens + self.grid[0] * self.grid[1]
 
+    @property
+    def feature_width(self) -> int:
+        """Numbers of a representation y (equation 4)."""
+        return 2 * self.width if self.pooling == "class_token_and_mean" else self.width
+
     def replace(self, **changes: Any) -> Self:
         """Returns a validated copy with some fields changed."""
         return type(self).from_dict(dataclasses.asdict(self) | changes)
@@ -189,16 +201,9 @@ class ViTConfig(BlockOptions):
                 check_count(name, getattr(self, name), least)
         for name in RATES:
             check_rate(name, getattr(self, name))
-        for name in FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} is {getattr(self, name)!r}", "it must be True or False")
         for name in ("hidden_dim", "pooling_heads", "pooling_mlp_dim"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
-        if not is_number(self.norm_eps) or self.norm_eps <= 0:
-            raise InputError(f"norm_eps is {self.norm_eps!r}", "it must be a finite number above 0")
-        if self.layer_scale is not None and not is_number(self.layer_scale):
-            raise InputError(f"layer_scale is {self.layer_scale!r}", "it must be a finite number")
         stages = self.stem_blocks
         if stages is not None and not (isinstance(stages, tuple) and all(is_integer(n) and n > 0 for n in stages)):
             raise InputError(f"stem_blocks is {stages!r}", "it must be None or hold the units of each stage, 1 or more")
@@ -207,7 +212,7 @@ class ViTConfig(BlockOptions):
         grid_of(self.image_size, self.token_stride)
         check_heads(self.width, self.num_heads)
         if self.pooling_heads is not None:
-            check_heads(self.width, self.pooling_heads)
+            check_heads(self.width, self.pooling_heads, "pooling_heads")
         if self.rotary != "none":
             check_rotary(self.head_dim)
         if self.position_embedding == "sincos_2d":
@@ -223,6 +228,12 @@ class ViTConfig(BlockOptions):
         if self.distillation_token and (self.pooling != "class_token" or self.hidden_dim is not None):
             raise InputError("a distillation token needs pooling 'class_token' and no hidden layer in the head")
         inside = self.position_site != "stem"
+        if self.pooling == "class_token_and_mean" and self.norm_after_pooling:
+            raise InputError(
+                "the final norm comes before pooling 'class_token_and_mean'", "leave norm_after_pooling out"
+            )
+        if self.rotary == "mlcd" and self.prefix_tokens and not self.class_token:
+            raise InputError("rotary 'mlcd' has angles of a class token", "set class_token=True, or registers=0")
         if self.position_embedding.startswith("relative") and not inside:
             raise InputError("relative positions act inside attention", "position_site is 'every_layer' or 'shared'")
         if inside and self.rotary != "none":
@@ -303,16 +314,16 @@ def check_rate(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value!r}", "it must be at least 0 and below 1")
 
 
-def check_heads(width: int, num_heads: int) -> None:
+def check_heads(width: int, num_heads: int, name: str = "num_heads") -> None:
     """Raises InputError if the number of heads does not divide the width; the hint names the nearest that do."""
     check_count("width", width)
-    check_count("num_heads", num_heads)
+    check_count(name, num_heads)
     if width % num_heads:
         around = range(max(1, num_heads - FAR), min(width, num_heads + FAR) + 1)
         divisors = [k for k in {1, *around} if width % k == 0]
         nearest = sorted(sorted(divisors, key=lambda k: abs(k - num_heads))[:3])
         raise InputError(
-            f"num_heads is {num_heads}, which does not divide width {width}",
+            f"{name} is {num_heads}, which does not divide width {width}",
             f"the nearest that do are {', '.join(map(str, nearest))}",
         )
 

@@ -36,8 +36,8 @@ def parameter_count(config: ViTConfig) -> int:
     in_block = [*model.encoder.blocks.parameters()]
     if config.position_site == "every_layer":
         in_block += model.position_embedding.parameters()
-    if model.rotary is not None:
-        in_block += model.rotary.parameters()
+    if model.rotary is not None and model.rotary.frequencies is not None:
+        in_block.append(model.rotary.frequencies)
     return sum(p.numel() for p in model.parameters()) + (config.depth - 1) * sum(p.numel() for p in in_block)
 
 
@@ -55,8 +55,8 @@ def nominal_multiply_adds(config: ViTConfig, image_size: tuple[int, int] | None 
     matrices = 3 if c.mlp == "swiglu" else 2
     patches = n * math.prod(c.patch_size) * c.stem_channels * d
     blocks = c.depth * (4 * t * d**2 + 2 * t**2 * d + matrices * t * d * m)
-    features = c.hidden_dim or (2 * d if c.pooling == "class_token_and_mean" else d)
-    head = (c.hidden_dim or 0) * d + features * k * (1 + c.distillation_token)
+    features = c.hidden_dim or c.feature_width
+    head = (c.hidden_dim or 0) * c.feature_width + features * k * (1 + c.distillation_token)
     if c.pooling == "attention":
         head += 2 * d**2 + 2 * t * d**2 + 2 * t * d + 2 * d * (c.pooling_mlp_dim or m)
     return stem_multiply_adds(c, image_size or c.image_size) + patches + blocks + head

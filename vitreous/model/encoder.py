@@ -62,7 +62,7 @@ class StochasticDepth(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """One pre-norm block of the Transformer encoder (equations 2 and 3).
+    """One block of the Transformer encoder, with a norm before each branch (equations 2 and 3).
 
     Args:
         width: D, numbers in each token.

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from vitreous.model import initialization
 from vitreous.model.attention import BlockPositions
-from vitreous.model.config import RotaryKind, check_choice, check_rotary
+from vitreous.model.config import RotaryKind, check_rotary
 from vitreous.model.encoder import EncoderPositions
 from vitreous.model.shapes import Grid, Heads, QueryHeads
+from vitreous.support.errors import InputError
 
 
 class Convention(NamedTuple):
@@ -58,7 +59,8 @@ class RotaryPosition(nn.Module):
         reference: Grid | None = None,
     ) -> None:
         super().__init__()
-        check_choice("rotary", kind)
+        if kind not in CONVENTIONS:
+            raise InputError(f"rotary is {kind!r}", f"it can be {', '.join(CONVENTIONS)}")
         check_rotary(head_dim)
         self.convention, self.head_dim = CONVENTIONS[kind], head_dim
         self.prefix_tokens, self.reference = prefix_tokens, reference

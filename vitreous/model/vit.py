@@ -61,9 +61,9 @@ class VisionTransformer(nn.Module):
         )
         norm_after = norm(c.width, c) if c.final_norm and c.norm_after_pooling else None
         self.head = head.Head(
-            c.width * (2 if c.pooling == "class_token_and_mean" else 1), c.num_classes, pooling(c), norm_after,
-            c.hidden_dim, c.classifier_bias, c.distillation_token,
-        )  # fmt: skip
+            *(c.feature_width, c.num_classes, pooling(c), norm_after),
+            *(c.hidden_dim, c.classifier_bias, c.distillation_token),
+        )
         self.reset_parameters()
 
     @classmethod
