@@ -123,7 +123,7 @@ def test_the_document_counts_by_family_and_names_what_is_refused(tmp_path: Path)
     total = document.total("timm", "1.0", "names", OUTCOMES)
     assert total == "- timm 1.0: 3 names: 1 equal, 1 refused, 1 different; largest difference 4e-07; 1 exported back"
     assert document.refusals(OUTCOMES).splitlines() == [
-        "- `deit_base_patch16_224`: refused: no \\*such\\* thing",
+        "- `deit_base_patch16_224`: no \\*such\\* thing",
         "- `deit_base_patch16_384`: different: outputs differ by 3.0e-01",
     ]
     path = tmp_path / "weights.md"

@@ -65,7 +65,8 @@ def refusals(outcomes: Sequence[Outcome]) -> str:
         if outcome.result != "equal":
             architecture = outcome.name.partition(".")[0]
             why = outcome.why.replace(f"'{architecture}'", "…")
-            groups.setdefault(f"{outcome.result}: {why}", []).append(architecture)
+            wrong = "" if outcome.result == "refused" else f"{outcome.result}: "
+            groups.setdefault(f"{wrong}{why}", []).append(architecture)
     lines = []
     for why, found in sorted(groups.items(), key=lambda item: (-len(item[1]), item[1])):
         architectures = list(dict.fromkeys(found))
