@@ -17,9 +17,9 @@ REFUSED = {
     "vt.SinCos2DPosition(8, exponent='foo')": "sincos_exponent is 'foo'",
     "vt.SinCos2DPosition(4)": "divisible by 4, 8 or more, got 4; set width=8",
     "vt.RelativePosition((2, 2), 8, 2, site='stem')": "relative positions act inside attention",
-    "vt.RelativeBias((2, 2), 2, site='stem')": "relative positions act inside attention",
-    "vt.RotaryPosition('foo', 2, 8)": "rotary is 'foo'",
-    "vt.RotaryPosition('eva02', 2, 6)": "heads of a multiple of 4 numbers, got 6",
+    "vt.RelativeBias((2, 2), 2, 1, 'stem', 1, 'bilinear')": "relative positions act inside attention",
+    "vt.RotaryPosition('foo', 2, 8, 1, 0)": "rotary is 'foo'",
+    "vt.RotaryPosition('eva02', 2, 6, 1, 0)": "heads of a multiple of 4 numbers, got 6",
     "vt.variant(None)": "there is no variant 'None'",
 }
 MODEL = 'vt.VisionTransformer.from_variant("mu/16", depth=1, image_size=32)'

@@ -205,7 +205,7 @@ def test_relative_positions_against_a_slow_plain_version():
 @pytest.mark.parametrize("prefix", [0, 2])
 def test_relative_biases_against_a_slow_plain_version(prefix):
     heads, (rows, columns) = 2, (3, 2)
-    layer = RelativeBias((rows, columns), heads, depth=2, prefix_tokens=prefix)
+    layer = RelativeBias((rows, columns), heads, 2, "every_layer", prefix, "bilinear")
     fill_at_random(layer)
     tokens = prefix + rows * columns
     bias = layer.bias((rows, columns), 1, torch.randn(3, heads, tokens, 4))

@@ -35,12 +35,7 @@ NO_POSITIONS = BlockPositions()
 
 
 class QKV(nn.Linear):
-    """U_qkv (equation 5): the projection to q of all heads, then k, then v.
-
-    Args:
-        width: D.
-        kind: of the bias; that of "no_key" has 2D numbers, of q and v.
-    """
+    """U_qkv (equation 5): the projection to q of all heads, then k, then v; with "no_key" the bias has only q and v."""
 
     def __init__(self, width: int, kind: QKVBias = "all") -> None:
         super().__init__(width, 3 * width, bias=kind == "all")

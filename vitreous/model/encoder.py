@@ -138,10 +138,8 @@ class Encoder(nn.Module):
         width: D.
         depth: L.
         num_heads: k.
-        mlp_dim: see EncoderBlock.
-        dropout: see EncoderBlock.
+        mlp_dim, dropout, options: see EncoderBlock.
         stochastic_depth: rate of the last block; rates grow linearly from 0 at the first.
-        options: see EncoderBlock.
         pre_norm: a norm before the first block.
         final_norm: a norm after the last.
     """

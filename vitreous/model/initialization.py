@@ -54,12 +54,10 @@ def position_(table: Tensor, class_slot: bool) -> None:
 @torch.no_grad()
 def rotary_(frequencies: Tensor, base: float) -> None:
     """Learned frequencies of rotary positions: two directions at right angles, drawn for each block and head."""
-    quarter = frequencies.shape[-1] // 2
-    sizes = base ** -(torch.arange(quarter, device=frequencies.device) / quarter)
+    quarter = torch.arange(frequencies.shape[-1] // 2, device=frequencies.device) / (frequencies.shape[-1] // 2)
     angles = 2 * math.pi * torch.rand((*frequencies.shape[1:3], 1), device=frequencies.device)
-    turned = torch.stack([angles, angles + math.pi / 2], dim=-2)  # depth heads 2 1
-    for row, wave in zip(frequencies, (turned.cos(), turned.sin()), strict=True):
-        row.copy_((sizes * wave).flatten(-2))
+    x, y = (base**-quarter * wave for wave in (angles.cos(), angles.sin()))
+    frequencies.copy_(torch.stack([torch.cat([x, -y], dim=-1), torch.cat([y, x], dim=-1)]))
 
 
 def tokens_(

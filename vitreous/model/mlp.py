@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitreous.model import initialization
-from vitreous.model.config import PAPER, BlockOptions, Gelu, check_choice
+from vitreous.model.config import PAPER, BlockOptions, Gelu
 from vitreous.model.norm import norm
 from vitreous.model.shapes import Queries
 
@@ -18,12 +18,7 @@ class QuickGELU(nn.Module):
 
 
 def activation(gelu: Gelu) -> nn.Module:
-    """Returns a GELU: "tanh" (the authors' code), "exact" (PyTorch ports) or "quick" (CLIP).
-
-    Raises:
-        InputError: there is no such GELU.
-    """
-    check_choice("gelu", gelu)
+    """Returns a GELU: "tanh" (the authors' code), "exact" (PyTorch ports) or "quick" (CLIP)."""
     return QuickGELU() if gelu == "quick" else nn.GELU(approximate="tanh" if gelu == "tanh" else "none")
 
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from vitreous.model import initialization
 from vitreous.model.config import as_pair, check_count, check_rate, grid_of
-from vitreous.model.shapes import FeatureMap, Grid, Patches, Queries, Tokens
+from vitreous.model.shapes import FeatureMap, Grid, Patches, Queries, Size, Tokens
 from vitreous.support.errors import InputError
 
 
@@ -41,12 +41,7 @@ class PatchEmbedding(nn.Module):
     """
 
     def __init__(
-        self,
-        patch_size: int | tuple[int, int],
-        width: int,
-        channels: int = 3,
-        bias: bool = True,
-        norm: nn.Module | None = None,
+        self, patch_size: Size, width: int, channels: int = 3, bias: bool = True, norm: nn.Module | None = None
     ) -> None:
         super().__init__()
         self.patch_size = as_pair("patch_size", patch_size)

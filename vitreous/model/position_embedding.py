@@ -128,8 +128,7 @@ class LearnedPosition(PositionEmbedding):
         slots: prefix tokens with a row in the table (the class token's, in the paper).
         resampling: method, see resample_grid.
         depth: blocks of the encoder, for site "every_layer".
-        site: see PositionEmbedding.
-        prefix_tokens: see PositionEmbedding.
+        site, prefix_tokens: see PositionEmbedding.
     """
 
     def __init__(
@@ -209,8 +208,7 @@ class SinCos2DPosition(PositionEmbedding):
     Args:
         width: D, a multiple of 4.
         exponent: "big_vision" or "mae", see sincos_2d.
-        site: see PositionEmbedding.
-        prefix_tokens: see PositionEmbedding.
+        site, prefix_tokens: see PositionEmbedding.
     """
 
     def __init__(

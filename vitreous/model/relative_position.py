@@ -45,8 +45,6 @@ class RelativePosition(PositionEmbedding):
         prefix_tokens: see PositionEmbedding.
     """
 
-    PREFIX_OFFSETS = 3
-
     def __init__(
         self,
         grid: Grid,
@@ -62,8 +60,7 @@ class RelativePosition(PositionEmbedding):
         tables = depth if site == "every_layer" else 1
         offsets = 2 * grid[0] * grid[1] - 1
         self.offset_keys = nn.Parameter(torch.empty(tables, offsets, width))
-        with_prefix = prefix_tokens > 0
-        self.prefix_keys = nn.Parameter(torch.empty(tables, self.PREFIX_OFFSETS, width)) if with_prefix else None
+        self.prefix_keys = nn.Parameter(torch.empty(tables, 3, width)) if prefix_tokens else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -106,13 +103,7 @@ class RelativeBias(PositionEmbedding):
     """
 
     def __init__(
-        self,
-        grid: Grid,
-        num_heads: int,
-        depth: int = 1,
-        site: PositionSite = "every_layer",
-        prefix_tokens: int = 1,
-        resampling: Resampling = "bilinear",
+        self, grid: Grid, num_heads: int, depth: int, site: PositionSite, prefix_tokens: int, resampling: Resampling
     ) -> None:
         super().__init__(inside(site), prefix_tokens)
         self.offsets, self.resampling = (2 * grid[0] - 1, 2 * grid[1] - 1), resampling

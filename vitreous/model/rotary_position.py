@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,25 +14,15 @@ from vitreous.model.config import RotaryKind, check_choice, check_rotary
 from vitreous.model.encoder import EncoderPositions
 from vitreous.model.shapes import Grid, Heads, QueryHeads
 
-Angles = Float[Tensor, "*heads tokens half_head_dim"]
-
 
 class Convention(NamedTuple):
-    """How a family turns q and k.
+    """How a family turns q and k."""
 
-    Args:
-        base: the frequencies are base^(-4i / D_h), for i below D_h / 4.
-        columns_first: whether the first half of the numbers is turned by the column, not by the row.
-        offset: added to rows and columns, which count from 0.
-        centered: whether rows and columns go from -1 to 1, at the centers of the patches, times 2π.
-        halves: whether number i is paired with i + D_h / 2, not with its neighbor.
-    """
-
-    base: float = 10_000.0
-    columns_first: bool = True
-    offset: float = 0.0
-    centered: bool = False
-    halves: bool = False
+    base: float = 10_000.0  # of the frequencies base^(-4i / D_h), for i below D_h / 4
+    columns_first: bool = True  # the first half of the numbers is turned by the column, not by the row
+    offset: float = 0.0  # added to rows and columns, which count from 0
+    centered: bool = False  # rows and columns go from -1 to 1, at the centers of the patches, times 2π
+    halves: bool = False  # number i is paired with i + D_h / 2, not with its neighbor
 
 
 CONVENTIONS: dict[RotaryKind, Convention] = {
@@ -64,8 +53,8 @@ class RotaryPosition(nn.Module):
         kind: RotaryKind,
         num_heads: int,
         head_dim: int,
-        depth: int = 1,
-        prefix_tokens: int = 0,
+        depth: int,
+        prefix_tokens: int,
         reference: Grid | None = None,
     ) -> None:
         super().__init__()
@@ -91,8 +80,8 @@ class RotaryPosition(nn.Module):
             return lambda block: rotation
         return lambda block: self._rotation(self.angles(grid, block, device))
 
-    def angles(self, grid: Grid, block: int = 0, device: torch.device | None = None) -> Angles:
-        """Computes the angle of each pair of numbers, for each token of a grid; zero for prefix tokens."""
+    def angles(self, grid: Grid, block: int = 0, device: torch.device | None = None) -> Tensor:
+        """Computes the angle of each pair of numbers: (heads) tokens D_h/2, zero for prefix tokens."""
         c, (rows, columns) = self.convention, grid
         row, column = (self._coordinates(axis, grid[axis], device) for axis in (0, 1))
         row, column = row.repeat_interleave(columns)[:, None], column.repeat(rows)[:, None]  # patches 1
@@ -115,7 +104,7 @@ class RotaryPosition(nn.Module):
         place = place + self.convention.offset
         return place if self.reference is None else place / count * self.reference[axis]
 
-    def _rotation(self, angles: Angles) -> "Rotation":
+    def _rotation(self, angles: Tensor) -> "Rotation":
         halves = self.convention.halves
         angles = torch.cat([angles, angles], dim=-1) if halves else angles.repeat_interleave(2, dim=-1)
         return Rotation(angles.cos(), angles.sin(), halves)
@@ -138,5 +127,5 @@ class Rotation(BlockPositions):
             partner = torch.cat([-second, first], dim=-1)
         else:
             partner = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
-        count = x.shape[2]
-        return x * self.cos[..., :count, :].to(x.dtype) + partner * self.sin[..., :count, :].to(x.dtype)
+        cos, sin = (wave[..., : x.shape[2], :].to(x.dtype) for wave in (self.cos, self.sin))
+        return x * cos + partner * sin

@@ -17,3 +17,4 @@ AttentionBias = Float[Tensor, "#batch heads queries tokens"]  # added to the log
 Representation = Float[Tensor, "batch features"]  # width numbers, or twice as many after ClassTokenAndMeanPooling
 Logits = Float[Tensor, "batch classes"]
 Grid = tuple[int, int]  # (rows, columns) of patches
+Size = int | tuple[int, int]  # (height, width) in pixels; one number for a square

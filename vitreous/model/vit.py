@@ -43,8 +43,8 @@ class VisionTransformer(nn.Module):
         self.stem = nn.Identity()
         if c.stem_blocks is not None:
             self.stem = ResNetStem(c.stem_blocks, c.stem_width, c.channels, c.stem_eps)
-        embedding_norm = norm(c.width, c) if c.embedding_norm else None
-        self.patch_embedding = PatchEmbedding(c.patch_size, c.width, c.stem_channels, c.patch_bias, embedding_norm)
+        patch_norm = norm(c.width if c.embedding_norm else None, c)
+        self.patch_embedding = PatchEmbedding(c.patch_size, c.width, c.stem_channels, c.patch_bias, patch_norm)
         self.class_token = token(c.class_token, c.width)
         self.distillation_token = token(c.distillation_token, c.width)
         self.registers = token(c.registers, c.width)
@@ -56,9 +56,8 @@ class VisionTransformer(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
         self.patch_dropout = PatchDropout(c.patch_dropout, c.prefix_tokens)
         self.encoder = Encoder(
-            *(c.width, c.depth, c.num_heads, c.mlp_dim, c.dropout, c.stochastic_depth, c),
-            pre_norm=c.pre_norm,
-            final_norm=c.final_norm and not c.norm_after_pooling,
+            *(c.width, c.depth, c.num_heads, c.mlp_dim, c.dropout, c.stochastic_depth),
+            *(c, c.pre_norm, c.final_norm and not c.norm_after_pooling),
         )
         norm_after = norm(c.width, c) if c.final_norm and c.norm_after_pooling else None
         self.head = head.Head(
@@ -187,8 +186,7 @@ def position_embedding(c: ViTConfig) -> PositionEmbedding:
         case "relative":
             return RelativePosition(c.grid, c.width, c.num_heads, c.depth, c.position_site, c.prefix_tokens)
         case "relative_bias":
-            inside = c.num_heads, c.depth, c.position_site, c.prefix_tokens
-            return RelativeBias(c.grid, *inside, c.position_resampling)
+            return RelativeBias(c.grid, c.num_heads, c.depth, c.position_site, c.prefix_tokens, c.position_resampling)
         case "none":
             return PositionEmbedding()
 

@@ -125,16 +125,16 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read: {reason[:300]}", "copy or download it again")
 
 
-def _copied(read: Callable[[str], Tensor], version: FileVersion) -> Callable[[str], Tensor]:
-    """A reader of mapped tensors that copies them out of the file."""
+def _unchanged(read: Callable[[str], Tensor], version: FileVersion) -> Callable[[str], Tensor]:
+    """A reader that refuses the tensors of a file that changes meanwhile."""
 
-    def read_copy(key: str) -> Tensor:
-        version.check()  # before: touching a page that was cut off ends the process
-        tensor = read(key).clone()
+    def read_checked(key: str) -> Tensor:
+        version.check()  # before: touching a mapped page that was cut off ends the process
+        tensor = read(key)
         version.check()  # after: half of the numbers may be new
         return tensor
 
-    return read_copy
+    return read_checked
 
 
 def _reader_of(path: Path) -> Callable[[Path, bool], Tensors]:
@@ -154,7 +154,7 @@ def _reader_of(path: Path) -> Callable[[Path, bool], Tensors]:
 
 def _read_safetensors(path: Path, mapped: bool) -> Tensors:
     version = FileVersion(path)
-    file = safe_open(path, framework="pt")
+    file = safe_open(path, framework="pt", backend="mmap" if mapped else "pread")
     keys = file.keys()
     shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
 
@@ -164,7 +164,7 @@ def _read_safetensors(path: Path, mapped: bool) -> Tensors:
         except Exception as error:
             raise _damaged(path, error) from error
 
-    reader = read if mapped else _copied(read, version)
+    reader = read if mapped else _unchanged(read, version)
     return Tensors("safetensors", shapes, reader, file.metadata(), close=lambda: file.__exit__(None, None, None))
 
 
@@ -224,7 +224,10 @@ def _read_old(path: Path, mapped: bool) -> Tensors:
 def _of_pickle(tensors: dict[str, Tensor], ignored: tuple[str, ...], version: FileVersion | None) -> Tensors:
     """The tensors of a pickle; those of a mapped file are copied on access if its version is given."""
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    read = tensors.__getitem__ if version is None else _copied(tensors.__getitem__, version)
+    if version is None:
+        read: Callable[[str], Tensor] = tensors.__getitem__
+    else:
+        read = _unchanged(lambda key: tensors[key].clone(), version)
     return Tensors("pickle", shapes, read, ignored=ignored, close=tensors.clear)
 
 
