@@ -13,7 +13,7 @@ from benchmarks.coverage.families import FAMILIES, family_of
 from benchmarks.coverage.outcome import Outcome, difference, fill, judged
 from benchmarks.coverage.timm_names import by_kind, outcomes, published_names
 from benchmarks.coverage.transformers_classes import outcome_of
-from vitreous.checkpoints.families import timm as timm_family
+from vitreous.checkpoints.families.timm import plain as timm_family
 from vitreous.support.errors import InputError
 
 EQUAL = (
