@@ -13,7 +13,7 @@ from benchmarks.coverage.families import FAMILIES, family_of
 from benchmarks.coverage.outcome import Outcome, difference, fill, judged
 from benchmarks.coverage.timm_names import by_kind, outcomes, published_names
 from benchmarks.coverage.transformers_classes import outcome_of
-from vitreous.checkpoints.families import timm as timm_family
+from vitreous.checkpoints.families.timm import plain as timm_family
 from vitreous.support.errors import InputError
 
 EQUAL = (
@@ -123,7 +123,7 @@ def test_the_document_counts_by_family_and_names_what_is_refused(tmp_path: Path)
     total = document.total("timm", "1.0", "names", OUTCOMES)
     assert total == "- timm 1.0: 3 names: 1 equal, 1 refused, 1 different; largest difference 4e-07; 1 exported back"
     assert document.refusals(OUTCOMES).splitlines() == [
-        "- `deit_base_patch16_224`: refused: no \\*such\\* thing",
+        "- `deit_base_patch16_224`: no \\*such\\* thing",
         "- `deit_base_patch16_384`: different: outputs differ by 3.0e-01",
     ]
     path = tmp_path / "weights.md"

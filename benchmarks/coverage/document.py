@@ -63,7 +63,10 @@ def refusals(outcomes: Sequence[Outcome]) -> str:
     groups: dict[str, list[str]] = {}
     for outcome in outcomes:
         if outcome.result != "equal":
-            groups.setdefault(f"{outcome.result}: {outcome.why}", []).append(outcome.name.partition(".")[0])
+            architecture = outcome.name.partition(".")[0]
+            why = outcome.why.replace(f"'{architecture}'", "…")
+            wrong = "" if outcome.result == "refused" else f"{outcome.result}: "
+            groups.setdefault(f"{wrong}{why}", []).append(architecture)
     lines = []
     for why, found in sorted(groups.items(), key=lambda item: (-len(item[1]), item[1])):
         architectures = list(dict.fromkeys(found))

@@ -130,7 +130,7 @@ FAMILIES = (
         layouts=("timm",),
         example="timm:vit_wee_patch16_reg1_gap_256.sbb_in1k",
     ),
-    FamilyRow("NaFlexViT", r"naflexvit_", example="timm:naflexvit_base_patch16_gap.e300_s576_in1k"),
+    FamilyRow("NaFlexViT, packed sequences", r"naflexvit_"),
     FamilyRow("Segment Anything's image encoder", r"samvit_"),
     FamilyRow("Sapiens 2", r"vit_.*_sapiens2"),
 )

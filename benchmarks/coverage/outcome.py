@@ -13,7 +13,7 @@ from vitreous.support.errors import InputError
 TOLERANCE = 1e-5  # of the largest difference, relative to the largest output
 VARIED = 0.05  # outputs of different images differ by at least this much, relative to the largest output
 BATCH = 2
-FOLDER = "published"  # in which a model is saved, and its name in messages
+FOLDER = "the file"  # in which a model is saved, and its name in messages
 
 Result = Literal["equal", "refused", "different"]
 

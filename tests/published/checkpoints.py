@@ -113,5 +113,4 @@ PUBLISHED = (
         "timm's own: wee to so150m, with registers, mean pooling, rotary positions",
         "vit_wee_patch16_reg1_gap_256.sbb_in1k",
     ),
-    on_timm("NaFlexViT", "naflexvit_base_patch16_gap.e300_s576_in1k"),
 )
