@@ -256,6 +256,16 @@ def test_without_a_config_the_keys_name_the_kind(case, tmp_path):
     assert_same_function(outputs(theirs), alone.model, images_of(alone.model.config))
 
 
+@pytest.mark.parametrize("case", ["BEiT", "BEiT, classes"])
+def test_a_table_of_relative_positions_tells_the_number_of_heads(case, tmp_path):
+    theirs = saved(case, tmp_path)
+    (tmp_path / "config.json").unlink()
+    read = load_checkpoint(tmp_path / "model.safetensors")
+    assert read.model.config.num_heads == 4
+    assert "num_heads" not in {guess.field for guess in read.report.guesses}
+    assert_same_function(outputs(theirs), read.model, images_of(read.model.config))
+
+
 def test_msn_is_read_with_the_prefix_of_its_published_files(tmp_path):
     theirs = saved("MSN, classes", tmp_path)
     tensors = tensors_of(tmp_path)

@@ -245,7 +245,8 @@ def _read_biases(inner: Shapes, names: Names, tables: list[str], reading: Readin
         raise InputError(cause, "vitreous can compute models with one of both")
     fields["position_embedding"], fields["position_resampling"] = "relative_bias", "bilinear"
     fields["position_site"] = "shared" if tables[0] == names.shared_biases else "every_layer"
-    offsets = shape_of(inner, tables[0], 2)[0] - 3
+    rows, fields["num_heads"] = shape_of(inner, tables[0], 2)
+    offsets = rows - 3
     side = (round(max(offsets, 0) ** 0.5) + 1) // 2
     reading.guess_image_size(side * side if (2 * side - 1) ** 2 == offsets else offsets, fields["patch_size"])
 
@@ -268,4 +269,5 @@ def _guess(reading: Reading, kind: str) -> None:
         reading.guess("gelu", GELUS[defaults["hidden_act"]], "transformers' default")
     eps = defaults.get("layer_norm_eps", defaults.get("rms_norm_eps"))
     reading.guess("norm_eps", eps, "transformers' default")
-    reading.guess_heads(fields["width"], fields["depth"])
+    if "num_heads" not in fields:  # a table of relative positions has a column for each
+        reading.guess_heads(fields["width"], fields["depth"])
