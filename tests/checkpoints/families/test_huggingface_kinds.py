@@ -255,7 +255,8 @@ def test_without_a_config_the_keys_name_the_kind(case, tmp_path):
     alone = load_checkpoint(tmp_path, num_heads=4, **size)
     assert alone.model.config == read.model.config
     assert alone.model.config.norm_eps == eps
-    assert {"gelu", "norm_eps"} <= {guess.field for guess in alone.report.guesses}
+    reasons = {guess.field: guess.why for guess in alone.report.guesses}
+    assert {reasons[name] for name in ("gelu", "norm_eps", "preprocessing")} == {"transformers' default"}
     assert_same_function(outputs(theirs), alone.model, images_of(alone.model.config))
 
 
