@@ -133,7 +133,7 @@ def _fit_preprocessing(
     preprocessing = known
     if preprocessing is None:
         preprocessing = family.preprocessing(config).adapted(config.image_size, config.channels)
-        reading.guesses.append(Guess("preprocessing", preprocessing.summary(), f"{family.title}'s default"))
+        reading.guesses.append(Guess("preprocessing", preprocessing.summary(), f"{family.possessive} default"))
     (height, width), stride = preprocessing.image_size, config.token_stride
     whole = whole_patches((height, width), stride)
     if whole != (height, width):

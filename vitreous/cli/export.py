@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Target = Literal[
     "vitreous", "google", "big_vision", "timm", "huggingface", "torchvision",
-    "deit", "dino", "dinov2", "mae", "clip", "siglip",
+    "deit", "dino", "dinov2", "dinov3", "mae", "clip", "siglip",
 ]  # fmt: skip
 DType = Literal["float32", "float16", "bfloat16"]
 ResamplingChoice = Literal[

@@ -268,7 +268,7 @@ def test_transformers_computes_what_ours_computes(switch, tmp_path):
         ("the paper's", {"pre_norm": True, "patch_bias": False}, "a bias of the classifier"),
         ("the paper's", {"pre_norm": True, "classifier_bias": False}, "a bias of the patch projection"),
         ("hybrid", {}, "a ResNet stem"),
-        ("relative", {}, "relative positions, positions inside the encoder"),
+        ("relative", {}, "cannot hold relative positions; "),
         ("learned at every layer", {}, "positions inside the encoder"),
     ],
 )

@@ -140,6 +140,9 @@ CASES = {
         *("Aimv2VisionModel", False, POOLED),
     ),
     "AIMv2, head": Case(single("Aimv2VisionModel", "Aimv2Vision", is_native=True), ""),
+    "AIMv2, head, biases": Case(
+        single("Aimv2VisionModel", "Aimv2Vision", is_native=True, qkv_bias=True, mlp_bias=True), ""
+    ),
 }
 
 
@@ -252,8 +255,36 @@ def test_without_a_config_the_keys_name_the_kind(case, tmp_path):
     alone = load_checkpoint(tmp_path, num_heads=4, **size)
     assert alone.model.config == read.model.config
     assert alone.model.config.norm_eps == eps
-    assert {"gelu", "norm_eps"} <= {guess.field for guess in alone.report.guesses}
+    reasons = {guess.field: guess.why for guess in alone.report.guesses}
+    assert {reasons[name] for name in ("gelu", "norm_eps", "preprocessing")} == {"transformers' default"}
     assert_same_function(outputs(theirs), alone.model, images_of(alone.model.config))
+
+
+@pytest.mark.parametrize("case", ["BEiT", "BEiT, classes"])
+def test_a_table_of_relative_positions_tells_the_number_of_heads(case, tmp_path):
+    theirs = saved(case, tmp_path)
+    (tmp_path / "config.json").unlink()
+    read = load_checkpoint(tmp_path / "model.safetensors")
+    assert read.model.config.num_heads == 4
+    assert "num_heads" not in {guess.field for guess in read.report.guesses}
+    assert_same_function(outputs(theirs), read.model, images_of(read.model.config))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("mean", [True, False])
+def test_beits_masked_pretraining_is_read_as_its_encoder(mean, in_memory, tmp_path):
+    """With mean pooling, the only final norm is that of the pre-training; without, it comes after the encoder's own."""
+    arguments = {"use_mean_pooling": mean, "use_mask_token": True, "vocab_size": 11, **RELATIVE}
+    theirs = filled(single("BeitForMaskedImageModeling", "Beit", **arguments)())
+    theirs.save_pretrained(tmp_path)
+    if in_memory:
+        save_file({key: t.contiguous() for key, t in theirs.state_dict().items()}, tmp_path / "model.safetensors")
+    read = load_checkpoint(tmp_path)
+    heads = {"lm_head.weight", "lm_head.bias"} | (set() if mean else {"layernorm.weight", "layernorm.bias"})
+    assert {key for key in read.report.dropped if "position_index" not in key} == heads
+    norm = theirs.layernorm if mean else nn.Identity()
+    encoded = lambda images: norm(theirs.beit(images).last_hidden_state)[:, 0]  # noqa: E731
+    assert_same_function(encoded, read.model, images_of(read.model.config))
 
 
 def test_msn_is_read_with_the_prefix_of_its_published_files(tmp_path):

@@ -154,8 +154,8 @@ def test_timm_computes_what_ours_computes(switch, tmp_path):
     [
         ("hidden layer", {}, "a tanh hidden layer in the head"),
         ("hybrid", {}, "a ResNet stem of width"),
-        ("the paper's", {"stem_blocks": (2, 2, 2, 2), "patch_size": 1}, "google's epsilons in the stem"),
-        ("relative", {}, "relative positions, positions inside the encoder"),
+        ("the paper's", {"stem_blocks": (2, 2, 2, 2), "patch_size": 1}, "Google's epsilons in the stem"),
+        ("relative", {}, "cannot hold relative positions; "),
         ("learned at every layer", {}, "positions inside the encoder"),
         ("the paper's", {"norm_eps": 1e-12}, "eps 1e-12"),
         (

@@ -263,7 +263,7 @@ def test_a_null_overrides_the_architectures_own_value():
     ("changes", "named"),
     [
         ({"norm_site": "after", "layer_scale": 0.1}, "LayerScale with norms after attention and MLP"),
-        ({"rotary": "dinov3", "rotary_grid": (4, 4)}, "dinov3 positions scaled to a grid"),
+        ({"rotary": "dinov3", "rotary_grid": (4, 4)}, "DINOv3's rotary positions scaled to a grid"),
         ({"norm_eps": 1e-12}, "eps 1e-12"),
         ({"patch_bias": True, "pre_norm": True}, "a bias of the patch projection with a norm before the encoder"),
     ],

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vitreous.checkpoints.families.shared.family import Family, Naming, block_count, prefixes, shape_of
-from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.holds import POOLINGS, Holds
 from vitreous.checkpoints.families.shared.key_map import (
     HWIO,
     SAME,
@@ -140,8 +140,10 @@ class JaxTable(Family):
         reading.guess_image_size(count - row, stride)
 
     def unsupported(self, config: ViTConfig) -> list[str]:
-        unused = config.class_token and config.pooling != "class_token"
-        return super().unsupported(config) + [f"{config.pooling} pooling with a class token"] * unused
+        pooling, holds = config.pooling, self.holds
+        held = config.class_token in holds.class_token and pooling in holds.pooling  # else it is named already
+        unused = held and config.class_token and pooling != "class_token"
+        return super().unsupported(config) + [f"{POOLINGS[pooling]} with a class token"] * unused
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size)

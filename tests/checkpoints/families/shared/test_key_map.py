@@ -10,6 +10,7 @@ from vitreous.checkpoints.families.shared.key_map import (
     QUERY_AND_REST,
     SAME,
     TRANSPOSED,
+    Layout,
     joined,
     output_kernel,
     patch_convolution,
@@ -85,6 +86,42 @@ def test_a_long_list_stays_one_readable_line():
 def test_export_lists_what_does_not_fit():
     with pytest.raises(InputError, match=r"c has no place there, a\.bias is missing"):
         to_theirs({"a.weight": torch.zeros(3, 2), "c": torch.zeros(1)}, RULES)
+
+
+def _unpacked(parts):
+    query, key, value = parts[0].chunk(3)
+    return [query, key, value]
+
+
+@pytest.mark.parametrize(
+    ("misfit", "named"),
+    [
+        (rule("a", "x", "y", "z", layout=joined(3)), "a has shape (2, 2) (that makes 2 tensors, expected 3)"),
+        (rule("a", "x", layout=joined(2)), "a has shape (2, 2) (that makes 2 tensors, expected 1)"),
+        (rule("a", "x", layout=Layout(list, _unpacked)), "a has shape (2, 2) (not enough values to"),
+    ],
+)
+def test_tensors_that_do_not_fit_their_layout_are_listed_on_export(misfit, named):
+    state = {"a": torch.zeros(2, 2), "b": torch.zeros(1)}
+    with pytest.raises(InputError, match="the model does not fit this format") as caught:
+        to_theirs(state, [misfit, rule("b", "v", "w")])
+    assert named in caught.value.cause
+    assert "b has shape (1,) (that makes 1 tensors, expected 2)" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("layout", "named"),
+    [
+        (Layout(list, list), "x has shape (2, 2), y has shape (2, 2) (that makes 2 tensors, expected 1)"),
+        (Layout(lambda t: [], list), "(that makes 0 tensors, expected 1)"),
+        (Layout(_unpacked, list), "x has shape (2, 2) (not enough values to unpack"),
+    ],
+)
+def test_tensors_that_do_not_fit_their_layout_are_listed_on_import(layout, named):
+    source = {"x": torch.zeros(2, 2), "y": torch.zeros(2, 2)}
+    with pytest.raises(InputError, match="the file does not fit") as caught:
+        to_ours(source, [rule("a", "x", "y", layout=layout)], {"a": torch.Size([2, 2])}, "the file")
+    assert named in caught.value.cause
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.int8, torch.bool, torch.float8_e4m3fn])

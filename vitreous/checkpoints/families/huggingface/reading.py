@@ -32,7 +32,7 @@ BODIES = tuple({kind.body: None for kind in KINDS.values() if kind.body})
 DROPS = (
     (r"(text_model\.|text_projection\.|logit_scale$|logit_bias$)", "the text tower"),
     (r"(.*\.)?(position_ids|relative_position_index)$", "position indices"),
-    (r"decoder\.0\.(weight|bias)$", "masked pre-training"),
+    (r"(decoder\.0|lm_head)\.(weight|bias)$", "masked pre-training"),
     (r"decoder\.(decoder_\w+\.|decoder_pos_embed$|mask_token$)", "MAE's decoder"),
 )
 PATCHES_MASK = (r"((vit|deit|ijepa)\.)?embeddings\.mask_token$", "masked pre-training")
@@ -63,7 +63,12 @@ def read_file(shapes: Shapes, reading: Reading) -> HuggingFaceNaming:
     root = prefix.removesuffix(body)
     plain = {key.removeprefix(prefix) for key in shapes}
     kind = kind_of(layout, plain, len(shapes[f"{prefix}{names.patch}.weight"]))
-    remaining = reading.drop(shapes, root, _drops(kind, f"{root}", re.escape(body), shapes))
+    outer_norm = bool(body) and f"{root}{names.norm}.weight" in shapes  # of BEiT's masked pre-training
+    drops = _drops(kind, root, re.escape(body), shapes)
+    if outer_norm and f"{prefix}{names.norm}.weight" in shapes:
+        outer_norm = False
+        drops.append((rf"{re.escape(names.norm)}\.", "a second final norm, of masked pre-training"))
+    remaining = reading.drop(shapes, root, drops)
     inner = {key.removeprefix(body): shape for key, shape in remaining.items()}
     _read_patches(inner, names, reading)
     _read_blocks(inner, names, reading)
@@ -79,6 +84,7 @@ def read_file(shapes: Shapes, reading: Reading) -> HuggingFaceNaming:
         mask_shape=None if mask is None else tuple(mask),
         register_key=kind in (DINOV2_REGISTERS, DINOV3),
         after="pooler.layernorm.weight" in inner,
+        outer_norm=outer_norm,
     )
 
 
@@ -245,7 +251,8 @@ def _read_biases(inner: Shapes, names: Names, tables: list[str], reading: Readin
         raise InputError(cause, "vitreous can compute models with one of both")
     fields["position_embedding"], fields["position_resampling"] = "relative_bias", "bilinear"
     fields["position_site"] = "shared" if tables[0] == names.shared_biases else "every_layer"
-    offsets = shape_of(inner, tables[0], 2)[0] - 3
+    rows, fields["num_heads"] = shape_of(inner, tables[0], 2)
+    offsets = rows - 3
     side = (round(max(offsets, 0) ** 0.5) + 1) // 2
     reading.guess_image_size(side * side if (2 * side - 1) ** 2 == offsets else offsets, fields["patch_size"])
 
@@ -268,4 +275,5 @@ def _guess(reading: Reading, kind: str) -> None:
         reading.guess("gelu", GELUS[defaults["hidden_act"]], "transformers' default")
     eps = defaults.get("layer_norm_eps", defaults.get("rms_norm_eps"))
     reading.guess("norm_eps", eps, "transformers' default")
-    reading.guess_heads(fields["width"], fields["depth"])
+    if "num_heads" not in fields:  # a table of relative positions has a column for each
+        reading.guess_heads(fields["width"], fields["depth"])

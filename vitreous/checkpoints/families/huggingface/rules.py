@@ -41,6 +41,7 @@ class HuggingFaceNaming(Naming):
         mask_shape: of its mask token; None if it has none.
         register_key: whether it has a key for registers, even for none.
         after: whether the final norm belongs to BEiT's pooling layer.
+        outer_norm: whether the final norm is outside the body, as in BEiT's masked pre-training.
         unused_norm: whether a final norm is written that the model does not have, since its class never calls it.
     """
 
@@ -51,6 +52,7 @@ class HuggingFaceNaming(Naming):
     mask_shape: tuple[int, ...] | None = None
     register_key: bool = False
     after: bool = False
+    outer_norm: bool = False
     unused_norm: bool = False
 
     @property
@@ -63,7 +65,8 @@ def model_rules(c: ViTConfig, naming: HuggingFaceNaming) -> list[Rule]:
     """The table for one model: a rule for each parameter."""
     names = naming.names
     body = [*_embedding_rules(c, naming), *_position_rules(c, names), *_encoder_rules(c, naming), *_pooling_rules(c)]
-    return [*prefixed(naming.prefix + naming.body, body), *prefixed(naming.prefix, _classifier_rules(c))]
+    outer = [*_final_norm_rules(c, naming)] if naming.outer_norm else []
+    return [*prefixed(naming.prefix + naming.body, body), *prefixed(naming.prefix, [*outer, *_classifier_rules(c)])]
 
 
 def _embedding_rules(c: ViTConfig, naming: HuggingFaceNaming) -> Iterator[Rule]:
@@ -108,6 +111,12 @@ def _encoder_rules(c: ViTConfig, naming: HuggingFaceNaming) -> Iterator[Rule]:
         yield from both("encoder.pre_norm", "pre_layrnorm")
     for i in range(c.depth):
         yield from _block_rules(i, c, naming.names)
+    if not naming.outer_norm:
+        yield from _final_norm_rules(c, naming)
+
+
+def _final_norm_rules(c: ViTConfig, naming: HuggingFaceNaming) -> Iterator[Rule]:
+    """The final norm."""
     if c.final_norm:
         ours = "head.norm" if c.norm_after_pooling else "encoder.norm"
         yield from _norm(ours, "pooler.layernorm" if naming.after else naming.names.norm, c)
@@ -194,15 +203,16 @@ def _aimv2_pooling(c: ViTConfig) -> Rule:
     """AIMv2's pooling, as ours: its query is a bias, since it is not projected, and its MLP adds zero. For import."""
 
     def to_ours(parts: Sequence[Tensor]) -> list[Tensor]:
-        query, key, value, out, out_bias = parts
+        query, key, value, out, out_bias, *biases = parts
         d, hidden = c.width, c.pooling_mlp_dim or c.mlp_dim
-        zeros, biases = torch.zeros_like(key), torch.zeros(2 * d)
-        attention = [torch.cat([zeros, key, value]), torch.cat([query.reshape(d).float(), biases]), out, out_bias]
+        vectors = torch.cat([part.float() for part in (query.reshape(d), *(biases or [torch.zeros(2 * d)]))])
+        attention = [torch.cat([torch.zeros_like(key), key, value]), vectors, out, out_bias]
         norm, mlp = [torch.ones(d), torch.zeros(d)], [(hidden, d), (hidden,), (d, hidden), (d,)]
         return [torch.zeros(1, 1, d), *attention, *norm, *(torch.zeros(shape) for shape in mlp)]
 
     layers = ("attention.qkv", "attention.out", "norm", "mlp.fc1", "mlp.fc2")
     ours = [f"{POOLING}{layer}.{name}" for layer in layers for name in ("weight", "bias")]
-    theirs = ("cls_token", "k_proj.weight", "v_proj.weight", "output_proj.weight", "output_proj.bias")
+    theirs = ["cls_token", "k_proj.weight", "v_proj.weight", "output_proj.weight", "output_proj.bias"]
+    theirs += ["k_proj.bias", "v_proj.bias"] if c.qkv_bias == "all" else []
     layout = Layout(to_ours, lambda t: [])
     return Rule((f"{POOLING}probe", *ours), tuple(f"head.{key}" for key in theirs), layout)

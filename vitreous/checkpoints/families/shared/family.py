@@ -65,6 +65,11 @@ class Family(ABC):
     holds: ClassVar[Holds]
     naming: ClassVar[Naming] = Naming()
 
+    @property
+    def possessive(self) -> str:
+        """The title's possessive: timm's, transformers'."""
+        return f"{self.title}'" if self.title.endswith("s") else f"{self.title}'s"
+
     def claims(self, shapes: Shapes) -> bool:
         """Whether a file with these keys belongs to this family."""
         return not self.missing_keys(shapes)

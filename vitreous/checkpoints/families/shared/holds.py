@@ -15,6 +15,31 @@ QUERY_KEY_NORMS = {
     "head": "norms of query and key over each head",
     "width": "norms of query and key over all heads",
 }
+POSITIONS = {
+    "none": "no positions",
+    "learned": "learned positions",
+    "learned_2d": "learned positions of rows and columns",
+    "sincos_2d": "sine and cosine positions",
+    "relative": "relative positions",
+    "relative_bias": "relative biases",
+}
+POOLINGS = {
+    "class_token": "class token pooling",
+    "mean": "mean pooling",
+    "attention": "attention pooling",
+    "class_token_and_mean": "pooling of class token and mean",
+}
+ROTARY_WORDS = {
+    "none": "no rotary positions",
+    "eva02": "EVA-02's rotary positions",
+    "axial": "axial rotary positions",
+    "perception": "Perception Encoder's rotary positions",
+    "perception_giant": "the rotary positions of Perception Encoder G",
+    "mixed": "mixed rotary positions",
+    "dinov3": "DINOv3's rotary positions",
+    "mlcd": "MLCD's rotary positions",
+}
+STEM_EPS = {"google": "Google's epsilons in the stem", "timm": "timm's epsilons in the stem"}
 
 
 @dataclass(frozen=True)
@@ -69,8 +94,8 @@ class Holds:
             "class_token": _part(c.class_token, "a class token"),
             "distillation_token": _part(c.distillation_token, "a distillation token"),
             "registers": _part(c.registers > 0, "registers"),
-            "positions": (c.position_embedding, f"{c.position_embedding} positions"),
-            "pooling": (c.pooling, f"{c.pooling.replace('_', ' ')} pooling"),
+            "positions": (c.position_embedding, POSITIONS[c.position_embedding]),
+            "pooling": (c.pooling, POOLINGS[c.pooling]),
             # After pooling a single token, the norm gives the same result as before.
             "norm_after_pooling": (
                 c.norm_after_pooling if c.pooling == "mean" and c.final_norm else None,
@@ -96,8 +121,8 @@ class Holds:
             "attention_inner_norm": _part(c.attention_inner_norm, "a norm inside attention"),
             "mlp_inner_norm": _part(c.mlp_inner_norm, "a norm inside the MLP"),
             "dense_bias": _part(c.dense_bias, "biases after attention and in the MLP"),
-            "rotary": (c.rotary, "no rotary positions" if c.rotary == "none" else f"{c.rotary} rotary positions"),
-            "stem_eps": (c.stem_eps if c.stem_blocks is not None else None, f"{c.stem_eps}'s epsilons in the stem"),
+            "rotary": (c.rotary, ROTARY_WORDS[c.rotary]),
+            "stem_eps": (c.stem_eps if c.stem_blocks is not None else None, STEM_EPS[c.stem_eps]),
             "rotary_grid": _part(c.rotary_grid is not None, "rotary positions scaled to a grid"),
             "pooling_sizes": _part(
                 c.pooling == "attention" and (c.pooling_heads, c.pooling_mlp_dim) != (None, None),
@@ -109,7 +134,8 @@ class Holds:
             supported = getattr(self, name)
             if value is not None and supported is not None and value not in supported:
                 unsupported.append(description)
-        inside = c.position_site != "stem" and not (c.position_embedding == "relative_bias" in self.positions)
+        # Relative positions and biases are always inside.
+        inside = c.position_site != "stem" and c.position_embedding not in ("relative", "relative_bias")
         return unsupported + (["positions inside the encoder"] if inside else [])
 
 

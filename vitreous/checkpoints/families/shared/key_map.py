@@ -151,7 +151,7 @@ def to_ours(
             continue  # already listed
         parts = {key: source[key] for key in theirs}
         dtypes |= {part.dtype for part in parts.values()}
-        tensors, misfits = _apply_layout(layout, parts)
+        tensors, misfits = _to_ours(layout, parts, len(ours))
         problems += misfits
         for parameter, tensor in zip(ours if not misfits else (), tensors, strict=True):
             if tensor.shape != shapes[parameter]:
@@ -180,32 +180,46 @@ def differing_keys(keys: Collection[str], rules: Sequence[Rule], shapes: Mapping
     return missing + unexpected + unfilled + sorted(surplus)
 
 
-def _apply_layout(layout: Layout, parts: Mapping[str, Tensor]) -> tuple[Sequence[Tensor], list[str]]:
+def _to_ours(layout: Layout, parts: Mapping[str, Tensor], count: int) -> tuple[Sequence[Tensor], list[str]]:
     """A family's tensors in our layout, or none and the reasons: another rank, or a dtype that weights do not have."""
     misfits = [f"{key} is {dtype_name(part.dtype)}" for key, part in parts.items() if part.dtype not in DTYPES.values()]
     if misfits:
         return [], misfits
+    return _converted(layout.to_ours, parts, count)
+
+
+def _converted(
+    convert: Callable[[Sequence[Tensor]], Sequence[Tensor]], parts: Mapping[str, Tensor], count: int
+) -> tuple[Sequence[Tensor], list[str]]:
+    """The `count` tensors that a layout makes of some others, or none and why they do not fit it."""
+    shapes = [f"{key} has shape {tuple(part.shape)}" for key, part in parts.items()]
     try:
-        return layout.to_ours(list(parts.values())), []
-    except (RuntimeError, IndexError) as error:
-        key, part = next(iter(parts.items()))
-        return [], [f"{key} has shape {tuple(part.shape)} ({first_line(error)})"]
+        tensors = list(convert(list(parts.values())))
+    except InputError:  # which is a ValueError
+        raise
+    except (RuntimeError, IndexError, ValueError) as error:
+        return [], [f"{', '.join(shapes[:1])} ({first_line(error)})"]
+    if len(tensors) != count:
+        return [], [f"{', '.join(shapes)} (that makes {len(tensors)} tensors, expected {count})"]
+    return tensors, []
 
 
 def to_theirs(state: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, Tensor]:
     """Converts a state dict of ours (or its gradients) to a family's tensors: the inverse of `to_ours`, bit for bit.
 
     Raises:
-        InputError: a parameter has no rule, or a rule no parameter; it lists all of them.
+        InputError: a parameter has no rule, a rule no parameter, or one does not fit its rule; it lists all of them.
     """
     rules = list(rules)
     expected = dict.fromkeys(name for rule in rules for name in rule.ours)
     problems = [f"{name} has no place there" for name in state if name not in expected]
     problems += [f"{name} is missing" for name in expected if name not in state]
+    exported: dict[str, Tensor] = {}
+    for ours, theirs, layout in rules if not problems else ():
+        parts, misfits = _converted(layout.to_theirs, {name: state[name] for name in ours}, len(theirs))
+        problems += misfits
+        if not misfits:
+            exported |= zip(theirs, (part.contiguous() for part in parts), strict=True)
     if problems:
         raise InputError(f"the model does not fit this format: {listed(problems)}", "nothing was written")
-    exported: dict[str, Tensor] = {}
-    for ours, theirs, layout in rules:
-        parts = layout.to_theirs([state[name] for name in ours])
-        exported |= zip(theirs, (part.contiguous() for part in parts), strict=True)
     return exported

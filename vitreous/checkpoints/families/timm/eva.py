@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vitreous.checkpoints.families.shared.family import shape_of
-from vitreous.checkpoints.families.shared.holds import Holds
+from vitreous.checkpoints.families.shared.holds import ROTARY_WORDS, Holds
 from vitreous.checkpoints.families.shared.key_map import Rule, rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.rules import prefixed
@@ -114,7 +114,7 @@ class TimmEva(Timm):
             + ["a bias of the patch projection with a norm before the encoder"] * (c.pre_norm and c.patch_bias)
             + ["LayerScale with norms after attention and MLP"] * (after and c.layer_scale is not None)
             + ["norms of query and key with norms after attention and MLP"] * (after and c.query_key_norm != "none")
-            + [f"{c.rotary} positions scaled to a grid"] * (c.rotary not in ON_A_GRID and c.rotary_grid is not None)
+            + [f"{ROTARY_WORDS[c.rotary]} scaled to a grid"] * (c.rotary not in ON_A_GRID and c.rotary_grid is not None)
         )
 
     def usual_naming(self, config: ViTConfig) -> EvaNaming:
