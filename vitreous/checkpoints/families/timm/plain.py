@@ -125,8 +125,8 @@ class Timm(TimmTable):
     def preprocessing_from(
         self, config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]
     ) -> Preprocessing | None:
-        pretrained = config_json.get("pretrained_cfg")
-        if not isinstance(pretrained, dict) or "input_size" not in pretrained:
+        pretrained = pretrained_of(config_json)
+        if "input_size" not in pretrained:
             return None
         try:
             channels, height, width = pretrained["input_size"]
@@ -148,10 +148,8 @@ class Timm(TimmTable):
             raise InputError(cause, "correct it, or remove it to use the default") from error
 
     def class_names_from(self, config_json: Mapping[str, Any]) -> tuple[str, ...] | None:
-        pretrained = config_json.get("pretrained_cfg")
-        names = config_json.get("label_names")
-        if not names and isinstance(pretrained, dict):
-            names = pretrained.get("label_names")
+        pretrained = pretrained_of(config_json)
+        names = config_json.get("label_names") or pretrained.get("label_names") or pretrained.get("labels")
         if isinstance(names, dict):  # by index
             names = [names.get(str(i)) for i in range(len(names))]
         return tuple(map(str, names)) if isinstance(names, list) and None not in names else None
@@ -275,6 +273,13 @@ ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
 POOLINGS = {"token": "class_token", "avg": "mean", "map": "attention"}
 GLOBAL_POOLS = {pooling: name for name, pooling in POOLINGS.items()}
 T = TypeVar("T")
+
+
+def pretrained_of(config_json: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pretrained_cfg of a config.json; older versions of timm wrote its entries at the top level."""
+    flat = "architecture" in config_json and "pretrained_cfg" not in config_json
+    pretrained = config_json if flat else config_json.get("pretrained_cfg")
+    return pretrained if isinstance(pretrained, dict) else {}
 
 
 def arguments_of(config_json: Mapping[str, Any]) -> dict[str, Any]:
