@@ -132,7 +132,9 @@ class TimmEva(Timm):
         table = super().rules(config, naming)
         if config.rotary == "mixed":
             table += prefixed(naming.prefix, [rule("rotary.frequencies", "rope.freqs")])
-        return divided(table, naming.splits)
+        pooling = f"{naming.prefix}attn_pool."  # whose layers are never in parts
+        splits = [() if r.theirs[0].startswith(pooling) else naming.splits for r in table]
+        return [part for r, own in zip(table, splits, strict=True) for part in divided([r], own)]
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         return fields_of(config_json) if "architecture" in config_json else {}
