@@ -297,6 +297,27 @@ def test_guesses_are_reported_and_given_fields_are_not(tmp_path):
     assert "gelu" not in report
 
 
+@pytest.mark.parametrize(
+    ("arguments", "size", "guesses"),
+    [
+        ({"global_pool": "avg"}, TI, ["pooling = mean (there is a norm after the pooling)"]),
+        ({"global_pool": "avg", "class_token": False}, TI, []),
+        (
+            {"architecture": "aimv2_large_patch14_224"},
+            TINY | {"width": 128},
+            ["num_heads = 1 (width / 128, as in AIMv2)"],
+        ),
+    ],
+)
+def test_each_guess_is_reported_once(arguments, size, guesses, tmp_path):
+    read = through_a_file(peer(size=size, **arguments).state_dict(), tmp_path)
+    found = [str(guess) for guess in read.report.guesses if guess.field in ("pooling", "num_heads")]
+    assert [guess for guess in found if "published" not in guess] == guesses
+    for guess in read.report.guesses:
+        if guess.field in ("pooling", "num_heads"):
+            assert getattr(read.model.config, guess.field) == guess.value
+
+
 def test_the_place_of_the_norms_must_be_known(tmp_path):
     """timm's rpn models have the keys of a ViT without class token and biases of q, k and v."""
     tensors = peer(architecture="vit_base_patch16_rpn_224").state_dict()
