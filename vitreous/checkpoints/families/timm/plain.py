@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from vitreous.checkpoints.families.shared.family import IMAGENET_MEAN, IMAGENET_STD
+from vitreous.checkpoints.families.shared.family import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from vitreous.checkpoints.families.shared.holds import Holds
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.timm.stem import HYBRIDS, ROOT, unsupported_stem
@@ -80,6 +80,10 @@ class Timm(TimmTable):
         return TimmNaming(rows=rows, positioned=config.position_embedding != "none", gated=gated)
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
+        if config.embedding_norm:  # AIMv2
+            return Preprocessing(config.image_size, "crop", 1.0, "bicubic", mean=CLIP_MEAN, std=CLIP_STD)
+        if config.mlp_inner_norm:  # BEiT-3
+            return Preprocessing(config.image_size, "crop", 1.0, "bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
         return Preprocessing(config.image_size, "crop", 0.9, "bicubic")
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,8 +158,9 @@ class Timm(TimmTable):
             names = [names.get(str(i)) for i in range(len(names))]
         return tuple(map(str, names)) if isinstance(names, list) and None not in names else None
 
-    def notes(self, config_json: Mapping[str, Any]) -> list[str]:
-        if "architecture" in config_json:
+    def notes(self, config: ViTConfig, config_json: Mapping[str, Any]) -> list[str]:
+        c = config
+        if "architecture" in config_json or c.position_embedding != "learned" or c.embedding_norm or c.mlp_inner_norm:
             return []
         return ["DeiT and DINO files may have the same keys: set the family to deit or dino if this is one"]
 
