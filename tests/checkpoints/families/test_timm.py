@@ -270,6 +270,19 @@ def test_all_differences_are_listed_and_nothing_is_loaded(tmp_path):
     assert "download the file again" in message
 
 
+def test_a_table_beside_positions_of_another_kind_is_refused(tmp_path):
+    tensors = peer().state_dict()
+    with pytest.raises(InputError, match="pos_embed is unexpected"):
+        through_a_file(tensors, tmp_path, num_heads=4, position_embedding="none")
+    folder, _ = folder_of(tmp_path, {})
+    config = {"architecture": PLAIN, "model_args": {"num_heads": 4, "pos_embed": "none"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="pos_embed is unexpected"):
+        load_checkpoint(folder, image_size=32)
+    with pytest.raises(InputError, match="position_embedding='sincos_2d', not a learned table"):
+        through_a_file(tensors, tmp_path, num_heads=4, position_embedding="sincos_2d")
+
+
 def test_values_that_are_not_finite_are_refused(tmp_path):
     tensors = peer().state_dict()
     tensors["blocks.1.mlp.fc1.weight"][3, 4] = float("nan")

@@ -136,7 +136,8 @@ class TimmTable(Family):
         else:
             reading.guess_heads(width, fields["depth"])
         fields["position_resampling"] = self.resampling
-        return replace(naming, rows=rows, positioned="pos_embed" in inner, masked="mask_token" in inner)
+        positioned = "pos_embed" in inner and reading.known.get("position_embedding") != "none"
+        return replace(naming, rows=rows, positioned=positioned, masked="mask_token" in inner)
 
     def spelling(self, inner: Shapes, prefix: str) -> TimmNaming:
         """The naming, except for the rows of the position table."""
