@@ -117,7 +117,7 @@ def _read_foreign(
     names = located.class_names or family.class_names_from(config_json)
     names = _fit_class_names(names, family, config, reading, notes)
     dropped = reading.dropped | tensors.left_out(family.drops)
-    notes += [*read_casts(dtypes), *family.notes(config_json)]
+    notes += [*read_casts(dtypes), *family.notes(config, config_json)]
     parameters = sum(p.numel() for p in model.parameters())
     guesses = tuple(reading.guesses)
     report = LoadReport(located.source, family.title, len(keys), parameters, guesses, dropped, tuple(notes))

@@ -177,7 +177,7 @@ def test_siglip_2s_processor_is_the_same_for_square_photos(tmp_path):
     ours = HuggingFace().preprocessing_from({"model_type": "siglip2"}, processor_json)
     assert ours is not None
     assert ours.image_size == (64, 64)
-    [note] = HuggingFace().notes({"model_type": "siglip2"})
+    [note] = HuggingFace().notes(small_model("the paper's").config, {"model_type": "siglip2"})
     assert "aspect ratio" in note
     processor = transformers.Siglip2ImageProcessor.from_pretrained(tmp_path)
     expected = torch.as_tensor(processor(images=photo(90, 90), return_tensors="pt").pixel_values)

@@ -270,6 +270,19 @@ def test_all_differences_are_listed_and_nothing_is_loaded(tmp_path):
     assert "download the file again" in message
 
 
+def test_a_table_beside_positions_of_another_kind_is_refused(tmp_path):
+    tensors = peer().state_dict()
+    with pytest.raises(InputError, match="pos_embed is unexpected"):
+        through_a_file(tensors, tmp_path, num_heads=4, position_embedding="none")
+    folder, _ = folder_of(tmp_path, {})
+    config = {"architecture": PLAIN, "model_args": {"num_heads": 4, "pos_embed": "none"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="pos_embed is unexpected"):
+        load_checkpoint(folder, image_size=32)
+    with pytest.raises(InputError, match="position_embedding='sincos_2d', not a learned table"):
+        through_a_file(tensors, tmp_path, num_heads=4, position_embedding="sincos_2d")
+
+
 def test_values_that_are_not_finite_are_refused(tmp_path):
     tensors = peer().state_dict()
     tensors["blocks.1.mlp.fc1.weight"][3, 4] = float("nan")
@@ -295,6 +308,27 @@ def test_guesses_are_reported_and_given_fields_are_not(tmp_path):
     report = str(through_a_file(tensors, tmp_path, num_heads=6, gelu="tanh").report)
     assert "num_heads" not in report
     assert "gelu" not in report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "guesses"),
+    [
+        ({"global_pool": "avg"}, TI, ["pooling = mean (there is a norm after the pooling)"]),
+        ({"global_pool": "avg", "class_token": False}, TI, []),
+        (
+            {"architecture": "aimv2_large_patch14_224"},
+            TINY | {"width": 128},
+            ["num_heads = 1 (width / 128, as in AIMv2)"],
+        ),
+    ],
+)
+def test_each_guess_is_reported_once(arguments, size, guesses, tmp_path):
+    read = through_a_file(peer(size=size, **arguments).state_dict(), tmp_path)
+    found = [str(guess) for guess in read.report.guesses if guess.field in ("pooling", "num_heads")]
+    assert [guess for guess in found if "published" not in guess] == guesses
+    for guess in read.report.guesses:
+        if guess.field in ("pooling", "num_heads"):
+            assert getattr(read.model.config, guess.field) == guess.value
 
 
 def test_the_place_of_the_norms_must_be_known(tmp_path):

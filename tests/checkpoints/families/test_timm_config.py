@@ -42,6 +42,22 @@ def test_the_hubs_config_has_preprocessing_and_class_names(tmp_path):
         load_checkpoint(tmp_path / "folder")
 
 
+@pytest.mark.parametrize("key", ["labels", "label_names"])
+def test_the_flat_config_of_older_versions_is_read_as_in_timm(key, tmp_path):
+    own = {"input_size": [3, 32, 32], "crop_pct": 0.8, "interpolation": "bilinear", "crop_mode": "squash"}
+    own |= {"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0], "num_classes": 7}
+    folder, _ = folder_of(tmp_path, {})
+    flat = {"architecture": "vit_base_patch16_224", key: list("abcdefg")} | own
+    (folder / "config.json").write_text(json.dumps(flat))
+    read = load_checkpoint(folder, num_heads=4)
+    expected = Preprocessing((32, 32), "squash", 0.8, "bilinear", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
+    assert (read.preprocessing, read.class_names) == (expected, tuple("abcdefg"))
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4, "mlp_ratio": 2}
+    theirs = timm.create_model(f"local-dir:{folder}", **small).pretrained_cfg
+    assert tuple(theirs["label_names"]) == read.class_names
+    assert (theirs["crop_pct"], theirs["interpolation"]) == (0.8, "bilinear")
+
+
 def test_every_architecture_is_read_as_timm_builds_it():
     """Heads, GELU, eps and pooling of each ViT that we support, which only the names record."""
     wrong, checked = [], 0

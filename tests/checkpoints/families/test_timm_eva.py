@@ -41,6 +41,10 @@ CASES = {
     "mixed and a table": ("vit_base_patch16_rope_mixed_ape_224", {}),
     "Perception Encoder, core": ("vit_pe_core_base_patch16_224", {}),
     "Perception Encoder, core, without class token": ("vit_pe_core_gigantic_patch14_448", {}),
+    "gated, with attention pooling": (
+        "eva02_base_patch14_224",
+        {"global_pool": "map", "attn_pool_num_heads": 4, "attn_pool_mlp_ratio": 2.0},
+    ),
     "Perception Encoder, language": ("vit_pe_lang_large_patch14_448", {}),
     "Perception Encoder, spatial": ("vit_pe_spatial_tiny_patch16_512", {}),
     "Perception Encoder, spatial, without class token": ("vit_pe_spatial_gigantic_patch14_448", {}),

@@ -105,7 +105,7 @@ class DINOv3(MetaTable):
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "squash", 1.0, "bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
-    def notes(self, config_json: Mapping[str, Any]) -> list[str]:
+    def notes(self, config: ViTConfig, config_json: Mapping[str, Any]) -> list[str]:
         return [
             "the authors' code reads the rotary periods from the file, rounded to bfloat16; here they are exact, as in "
             "timm and transformers"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from vitreous.checkpoints.families.huggingface import config, processors, writing
+from vitreous.checkpoints.families.huggingface.config import notes_of
 from vitreous.checkpoints.families.huggingface.kinds import KINDS, VIT, kind_for, unsupported_by
 from vitreous.checkpoints.families.huggingface.names import DISK, LAYOUTS, MSN_CLASSIFIER
 from vitreous.checkpoints.families.huggingface.reading import BODIES, DROPS, nearest_layout, read_file
@@ -65,8 +66,8 @@ class HuggingFace(Family):
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         return config.fields_of(config_json)
 
-    def notes(self, config_json: Mapping[str, Any]) -> list[str]:
-        return config.notes_of(config_json)
+    def notes(self, config: ViTConfig, config_json: Mapping[str, Any]) -> list[str]:
+        return notes_of(config_json)
 
     def preprocessing_from(
         self, config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]

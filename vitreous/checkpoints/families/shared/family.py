@@ -131,8 +131,8 @@ class Family(ABC):
         """The class names that a `config.json` records, if any."""
         return None
 
-    def notes(self, config_json: Mapping[str, Any]) -> list[str]:
-        """Remarks for users on files of this family with this `config.json`."""
+    def notes(self, config: ViTConfig, config_json: Mapping[str, Any]) -> list[str]:
+        """Remarks for users on a file of this family with this model and `config.json`."""
         return []
 
     def config_files(

@@ -92,6 +92,8 @@ def _token(p: Prefix, c: ViTConfig, keys: TokenKeys) -> Layout:
 
 
 def _to_ours(parts: Sequence[Tensor], c: ViTConfig, keys: TokenKeys, prefix: Sequence[Prefix]) -> list[Tensor]:
+    if c.position_embedding != "learned":
+        raise RuntimeError(f"the model has position_embedding={c.position_embedding!r}, not a learned table")
     tokens = [part.reshape(1, p.count, c.width) for part, p in zip(parts, prefix, strict=False)]
     table = parts[-1][None] if keys.flat else parts[-1]
     rows = table.split([*(p.their_rows for p in prefix), table.shape[1] - sum(p.their_rows for p in prefix)], dim=1)

@@ -11,7 +11,7 @@ from vitreous.checkpoints.families.shared.holds import Holds
 from vitreous.checkpoints.families.shared.key_map import Layout, Rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.rules import prefixed
-from vitreous.checkpoints.families.timm.eva import OWN_BIAS, SPLIT_GATE, EvaNaming, TimmEva
+from vitreous.checkpoints.families.timm.eva import OWN_BIAS, SPLIT_GATE, EvaNaming, TimmEva, is_large
 from vitreous.checkpoints.families.timm.eva_config import HARMLESS, checked_arguments
 from vitreous.checkpoints.families.timm.plain import POOLINGS, meaning_of
 from vitreous.checkpoints.families.timm.table import TimmNaming
@@ -84,6 +84,9 @@ class TimmBeit(TimmEva):
         reading.dropped |= nested.dropped
         guess_grid(rows, reading)
         return naming
+
+    def preprocessing(self, config: ViTConfig) -> Preprocessing:
+        return Preprocessing(config.image_size, "crop", 1.0 if is_large(config) else 0.9, "bicubic")
 
     def unsupported(self, config: ViTConfig) -> list[str]:
         return self.holds.unsupported(config)

@@ -7,9 +7,15 @@ nor the place of the norms is in the keys: the architecture that config.json nam
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from vitreous.checkpoints.families.shared.family import shape_of
+from vitreous.checkpoints.families.shared.family import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    shape_of,
+)
 from vitreous.checkpoints.families.shared.holds import ROTARY_WORDS, Holds
 from vitreous.checkpoints.families.shared.key_map import Rule, rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
@@ -31,6 +37,7 @@ SPLITS = (SPLIT_QKV, SPLIT_QKV_BIAS, OWN_BIAS, *SPLIT_GATE)
 KEY_BIAS = "attn.k_proj.bias"  # only in Sapiens2
 KEYLESS = ("blocks.0.attn.q_bias", "blocks.0.attn.q_proj.bias")  # biases of q and v alone
 EVA_WIDTHS = {1408: "before", 1792: "after"}  # the place of the norms in EVA's giant and in EVA-02-CLIP's enormous
+HALF = (0.5, 0.5, 0.5)
 OWN_KEYS = r"(^|[./])(blocks\.0\.(attn\.(q_bias|q_proj\.weight)|gamma_1)|rope\.freqs)$"
 
 
@@ -132,7 +139,28 @@ class TimmEva(Timm):
         table = super().rules(config, naming)
         if config.rotary == "mixed":
             table += prefixed(naming.prefix, [rule("rotary.frequencies", "rope.freqs")])
-        return divided(table, naming.splits)
+        pooling = f"{naming.prefix}attn_pool."  # whose layers are never in parts
+        splits = [() if r.theirs[0].startswith(pooling) else naming.splits for r in table]
+        return [part for r, own in zip(table, splits, strict=True) for part in divided([r], own)]
+
+    def preprocessing(self, config: ViTConfig) -> Preprocessing:
+        whole, large = 1.0, 1.0 if is_large(config) else 0.9
+        resize: Literal["crop", "squash"] = "squash" if config.rotary == "none" and is_large(config) else "crop"
+        match config.rotary:
+            case "dinov3":
+                crop, mean, std = whole, IMAGENET_MEAN, IMAGENET_STD
+            case "perception" | "perception_giant":
+                crop, mean, std = whole, HALF, HALF
+            case "axial" | "mixed":
+                crop, mean, std = large, IMAGENET_MEAN, IMAGENET_STD
+            case "eva02" if config.position_embedding == "none":  # timm's own, with registers
+                crop, mean, std = 0.95, HALF, HALF
+            case _:  # EVA and EVA-02
+                crop, mean, std = large, CLIP_MEAN, CLIP_STD
+        return Preprocessing(config.image_size, resize, crop, "bicubic", mean=mean, std=std)
+
+    def notes(self, config: ViTConfig, config_json: Mapping[str, Any]) -> list[str]:
+        return []  # no other family has these keys
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         return fields_of(config_json) if "architecture" in config_json else {}
@@ -145,6 +173,11 @@ class TimmEva(Timm):
         separate_qkv = SPLIT_QKV in self.usual_naming(config).splits
         own = arguments_for(config, separate_qkv, separate_gate(config))
         return files | {CONFIG: files[CONFIG] | {"architecture": architecture(config), "model_args": shared | own}}
+
+
+def is_large(c: ViTConfig) -> bool:
+    """Whether images are larger than 224 pixels, where published models use all of the image instead of a crop."""
+    return min(c.image_size) > 224
 
 
 def separate_gate(c: ViTConfig) -> bool:
@@ -190,14 +223,19 @@ def usual_fields(rotary: str, file: Shapes, known: Mapping[str, Any]) -> dict[st
     Raises:
         InputError: two published architectures differ in a field that is not known.
     """
-    width = shape_of(file, "patch_embed.proj.weight", 4)[0]
+    width, _, *patch = shape_of(file, "patch_embed.proj.weight", 4)
+    size = {} if "pos_embed" in file else {"image_size": tuple(max(1, 256 // side) * side for side in patch)}
     pooled = "attn_pool.latent" in file
     match rotary:
         case "dinov3":
-            fields = {"norm_eps": 1e-5, "pooling": "mean"} | heads_of_dinov3(width)
+            fields = {"norm_eps": 1e-5, "pooling": "mean"} | heads_of_dinov3(width) | size
             return {name: (value, "as in timm's DINOv3") for name, value in fields.items()}
         case "eva02":
-            return {"rotary_grid": ((16, 16), "as in EVA-02"), "norm_eps": (1e-6, "as in EVA-02")}
+            fields = {"rotary_grid": (16, 16), "norm_eps": 1e-6} | size
+            return {
+                name: (value, "as in EVA-02" if size == {} else "as in timm's vit_*_rope_reg*")
+                for name, value in fields.items()
+            }
         case "perception" | "perception_giant":
             heads = {"num_heads": 16} if rotary == "perception_giant" else {}
             fields = heads | ({"pooling_heads": 8} if pooled else {"pooling": "mean"})

@@ -52,7 +52,7 @@ class TimmModules(Family):
         return writer_of(config).usual_naming(config)
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
-        return PLAIN.preprocessing(config)
+        return writer_of(config).preprocessing(config)
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         module = module_named(config_json.get("architecture"))
@@ -67,8 +67,8 @@ class TimmModules(Family):
     def class_names_from(self, config_json: Mapping[str, Any]) -> tuple[str, ...] | None:
         return PLAIN.class_names_from(config_json)
 
-    def notes(self, config_json: Mapping[str, Any]) -> list[str]:
-        return PLAIN.notes(config_json)
+    def notes(self, config: ViTConfig, config_json: Mapping[str, Any]) -> list[str]:
+        return writer_of(config).notes(config, config_json)
 
     def config_files(
         self, config: ViTConfig, preprocessing: Preprocessing, class_names: Sequence[str] | None

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from vitreous.checkpoints.families.shared.family import IMAGENET_MEAN, IMAGENET_STD
+from vitreous.checkpoints.families.shared.family import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from vitreous.checkpoints.families.shared.holds import Holds
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.timm.stem import HYBRIDS, ROOT, unsupported_stem
@@ -80,6 +80,10 @@ class Timm(TimmTable):
         return TimmNaming(rows=rows, positioned=config.position_embedding != "none", gated=gated)
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
+        if config.embedding_norm:  # AIMv2
+            return Preprocessing(config.image_size, "crop", 1.0, "bicubic", mean=CLIP_MEAN, std=CLIP_STD)
+        if config.mlp_inner_norm:  # BEiT-3
+            return Preprocessing(config.image_size, "crop", 1.0, "bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
         return Preprocessing(config.image_size, "crop", 0.9, "bicubic")
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,8 +129,8 @@ class Timm(TimmTable):
     def preprocessing_from(
         self, config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]
     ) -> Preprocessing | None:
-        pretrained = config_json.get("pretrained_cfg")
-        if not isinstance(pretrained, dict) or "input_size" not in pretrained:
+        pretrained = pretrained_of(config_json)
+        if "input_size" not in pretrained:
             return None
         try:
             channels, height, width = pretrained["input_size"]
@@ -148,16 +152,15 @@ class Timm(TimmTable):
             raise InputError(cause, "correct it, or remove it to use the default") from error
 
     def class_names_from(self, config_json: Mapping[str, Any]) -> tuple[str, ...] | None:
-        pretrained = config_json.get("pretrained_cfg")
-        names = config_json.get("label_names")
-        if not names and isinstance(pretrained, dict):
-            names = pretrained.get("label_names")
+        pretrained = pretrained_of(config_json)
+        names = config_json.get("label_names") or pretrained.get("label_names") or pretrained.get("labels")
         if isinstance(names, dict):  # by index
             names = [names.get(str(i)) for i in range(len(names))]
         return tuple(map(str, names)) if isinstance(names, list) and None not in names else None
 
-    def notes(self, config_json: Mapping[str, Any]) -> list[str]:
-        if "architecture" in config_json:
+    def notes(self, config: ViTConfig, config_json: Mapping[str, Any]) -> list[str]:
+        c = config
+        if "architecture" in config_json or c.position_embedding != "learned" or c.embedding_norm or c.mlp_inner_norm:
             return []
         return ["DeiT and DINO files may have the same keys: set the family to deit or dino if this is one"]
 
@@ -275,6 +278,13 @@ ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
 POOLINGS = {"token": "class_token", "avg": "mean", "map": "attention"}
 GLOBAL_POOLS = {pooling: name for name, pooling in POOLINGS.items()}
 T = TypeVar("T")
+
+
+def pretrained_of(config_json: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pretrained_cfg of a config.json; older versions of timm wrote its entries at the top level."""
+    flat = "architecture" in config_json and "pretrained_cfg" not in config_json
+    pretrained = config_json if flat else config_json.get("pretrained_cfg")
+    return pretrained if isinstance(pretrained, dict) else {}
 
 
 def arguments_of(config_json: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,9 +133,11 @@ class TimmTable(Family):
         reading.guess("norm_eps", 1e-5 if coarse else 1e-6, f"{self.title}'s default")
         if fields["embedding_norm"] and width % 128 == 0:
             reading.guess("num_heads", width // 128, "width / 128, as in AIMv2")
-        reading.guess_heads(width, fields["depth"])
+        else:
+            reading.guess_heads(width, fields["depth"])
         fields["position_resampling"] = self.resampling
-        return replace(naming, rows=rows, positioned="pos_embed" in inner, masked="mask_token" in inner)
+        positioned = "pos_embed" in inner and reading.known.get("position_embedding") != "none"
+        return replace(naming, rows=rows, positioned=positioned, masked="mask_token" in inner)
 
     def spelling(self, inner: Shapes, prefix: str) -> TimmNaming:
         """The naming, except for the rows of the position table."""
@@ -159,8 +161,10 @@ class TimmTable(Family):
         fields["final_norm"] = after or "norm.weight" in inner
         if "attn_pool.latent" in inner:
             fields["pooling"] = "attention"
-        elif not fields["class_token"] or after:
+        elif not fields["class_token"]:
             fields["pooling"] = "mean"
+        elif after:
+            reading.guess("pooling", "mean", "there is a norm after the pooling")
         else:
             why = "there is a class token, and the final norm comes before the pooling"
             reading.guess("pooling", "class_token", why)
