@@ -234,6 +234,34 @@ def test_a_wrong_part_of_a_file_with_one_model(wrap, tmp_path):
     assert caught.value.hint == "leave out --part (part= in Python)"
 
 
+@pytest.mark.parametrize("head", ["head", "head.fc", "fc", "classifier", "model.fc"])
+@pytest.mark.parametrize("root", ["backbone.", "state_dict/backbone.", "teacher/backbone."])
+def test_a_classifier_beside_the_model_is_named(root, head, tmp_path):
+    outside = root.removesuffix("backbone.")
+    beside = {f"{outside}{head}.weight": torch.ones(5, 64), f"{outside}{head}.bias": torch.ones(5)}
+    others = {f"{outside}neck.weight": torch.ones(5, 64), f"{outside}fc2.weight": torch.ones(64, 5)}
+    torch.save(prefixed(root, timm_peer(num_classes=0).state_dict()) | beside | others, tmp_path / "m.pth")
+    report = load_checkpoint(tmp_path / "m.pth", **HEADS).report
+    assert report is not None
+    assert {key for key, why in report.dropped.items() if why == "a classifier beside the model (not read)"} == {
+        *beside
+    }
+
+
+@pytest.mark.parametrize("names", [("student", "teacher"), ("teacher",), ("student",)])
+def test_the_classifier_of_a_student_or_teacher_is_read(names, tmp_path):
+    theirs = timm_peer()
+    state = theirs.state_dict()
+    torch.save(
+        {name: state if name == names[-1] else {key: tensor + 1 for key, tensor in state.items()} for name in names},
+        tmp_path / "m.pth",
+    )
+    read = load_checkpoint(tmp_path / "m.pth", **HEADS)
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+    assert read.report is not None
+    assert "projection head" not in str(read.report)
+
+
 def test_what_is_unknown_inside_the_model_is_still_an_error(tmp_path):
     state = timm_peer().state_dict() | {"blocks.0.adapter.weight": torch.ones(2, 2)}
     torch.save({"model_state_dict": state, "epoch": 3}, tmp_path / "m.pth")

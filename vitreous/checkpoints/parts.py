@@ -24,6 +24,10 @@ STATE = re.compile(
     r"callbacks|loops|rng_states?|MixedPrecision\w*)/"
 )
 RUN = "state of a training run"
+CLASSIFIER_BESIDE = "a classifier beside the model (not read)"
+CLASSIFIER = re.compile(
+    r"(.*[./])?((\w*_)?heads?(\.(fc|head|linear|classifier|\d+))?|fc|linear|(\w*_)?classifier(\.\d+)?)\.(weight|bias)"
+)
 
 
 class Choice(NamedTuple):
@@ -71,18 +75,25 @@ class Part(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._keys)
 
-    def left_out(self, drops: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    def left_out(self, drops: tuple[tuple[str, str], ...], width: int) -> dict[str, str]:
         """The file's keys that are not in the model, with the reason.
 
         Args:
             drops: the family's patterns and reasons, which also name what is outside its model.
+            width: of the model. A matrix with as many columns, and the name of a classifier, may be one.
         """
         beside = f"beside the model, whose keys begin with {self.root!r}"
-        named = {
-            key: why or next((reason for pattern, reason in drops if re.match(pattern, key)), beside)
-            for key, why in self.others.items()
-        }
+        named = {}
+        for key, why in self.others.items():
+            other = CLASSIFIER_BESIDE if self._is_classifier(key, width) else beside
+            named[key] = why or next((reason for pattern, reason in drops if re.match(pattern, key)), other)
         return named | dict.fromkeys(self._tensors.ignored, "not a tensor")
+
+    def _is_classifier(self, key: str, width: int) -> bool:
+        """Whether a key is the weight of a classifier of this width, or the bias beside it."""
+        weight = f"{key.removesuffix('bias')}weight" if key.endswith("bias") else key
+        shape = self._tensors.shapes.get(weight, ())
+        return CLASSIFIER.fullmatch(key) is not None and len(shape) == 2 and shape[1] == width
 
 
 def choose_part(tensors: Tensors, source: str, part: str | None = None) -> Part:

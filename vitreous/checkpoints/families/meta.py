@@ -88,7 +88,7 @@ class DINO(MetaTable):
     drops = (
         *TimmTable.drops,
         (r"student/", "the student; the teacher is the model"),
-        (r"(teacher/)?(module\.)?head\.(?!(weight|bias)$)", "the projection head of self-supervised training"),
+        (r"(teacher/)?(module\.)?head\.(?!(fc\.)?(weight|bias)$)", "the projection head of self-supervised training"),
         (r"dino_loss/", "state of a training run"),
     )
     holds = Holds(classifier=(False,), rectangles=(False,))
@@ -97,7 +97,7 @@ class DINO(MetaTable):
         return (
             super().claims(shapes)
             and any(re.match(r"(teacher|student)/", key) for key in shapes)
-            and self.is_plain(shapes, r"head\.(?!(weight|bias)$).*")
+            and self.is_plain(shapes, r"head\.(?!(fc\.)?(weight|bias)$).*")
         )
 
 
