@@ -198,6 +198,70 @@ def test_a_part_that_is_not_there_is_an_error_with_those_that_are(tmp_path):
         load_checkpoint(tmp_path / "ours.safetensors", part="a")
 
 
+# The prefixes in a file, what the caller asks for, and the one that is meant; None if several are.
+ASKED = [
+    (("model.", "model.ema."), "model", "model."),
+    (("model.", "model.ema."), "model.ema", "model.ema."),
+    (("model.", "model.ema."), "ema", "model.ema."),
+    (("", "teacher."), ".", ""),
+    (("state_dict/student.", "state_dict/teacher."), "student", "state_dict/student."),
+    (("state_dict/student.", "state_dict/teacher."), "state_dict/student", "state_dict/student."),
+    (("state_dict/student.net.", "state_dict/teacher.net."), "student", "state_dict/student.net."),
+    (("state_dict/student.", "state_dict/student.ema."), "student", "state_dict/student."),
+    (("a/student.", "b/student."), "student", None),
+    (("state_dict/student.", "state_dict/teacher."), "state_dict", None),
+]
+
+
+@pytest.mark.parametrize(("roots", "part", "meant"), ASKED)
+def test_a_part_is_the_exact_prefix_or_else_a_segment_that_one_model_has(roots, part, meant, tmp_path):
+    state = timm_peer().state_dict()
+    tensors = {f"{root}{key}": tensor + i for i, root in enumerate(roots) for key, tensor in state.items()}
+    torch.save(tensors, tmp_path / "m.pth")
+    if meant is None:
+        with pytest.raises(InputError, match="holds 2 models, whose keys begin with"):
+            load_checkpoint(tmp_path / "m.pth", part=part, **HEADS)
+        return
+    read = load_checkpoint(tmp_path / "m.pth", part=part, **HEADS)
+    assert torch.equal(read.model.class_token, state["cls_token"] + roots.index(meant))
+
+
+@pytest.mark.parametrize("wrap", ["", "model."])
+def test_a_wrong_part_of_a_file_with_one_model(wrap, tmp_path):
+    torch.save(prefixed(wrap, timm_peer().state_dict()), tmp_path / "m.pth")
+    with pytest.raises(InputError, match=r"m\.pth holds one model, and its keys do not begin with 'ema'") as caught:
+        load_checkpoint(tmp_path / "m.pth", part="ema", **HEADS)
+    assert caught.value.hint == "leave out --part (part= in Python)"
+
+
+@pytest.mark.parametrize("head", ["head", "head.fc", "fc", "classifier", "model.fc"])
+@pytest.mark.parametrize("root", ["backbone.", "state_dict/backbone.", "teacher/backbone."])
+def test_a_classifier_beside_the_model_is_named(root, head, tmp_path):
+    outside = root.removesuffix("backbone.")
+    beside = {f"{outside}{head}.weight": torch.ones(5, 64), f"{outside}{head}.bias": torch.ones(5)}
+    others = {f"{outside}neck.weight": torch.ones(5, 64), f"{outside}fc2.weight": torch.ones(64, 5)}
+    torch.save(prefixed(root, timm_peer(num_classes=0).state_dict()) | beside | others, tmp_path / "m.pth")
+    report = load_checkpoint(tmp_path / "m.pth", **HEADS).report
+    assert report is not None
+    assert {key for key, why in report.dropped.items() if why == "a classifier beside the model (not read)"} == {
+        *beside
+    }
+
+
+@pytest.mark.parametrize("names", [("student", "teacher"), ("teacher",), ("student",)])
+def test_the_classifier_of_a_student_or_teacher_is_read(names, tmp_path):
+    theirs = timm_peer()
+    state = theirs.state_dict()
+    torch.save(
+        {name: state if name == names[-1] else {key: tensor + 1 for key, tensor in state.items()} for name in names},
+        tmp_path / "m.pth",
+    )
+    read = load_checkpoint(tmp_path / "m.pth", **HEADS)
+    assert_same_function(theirs, read.model, images_of(read.model.config))
+    assert read.report is not None
+    assert "projection head" not in str(read.report)
+
+
 def test_what_is_unknown_inside_the_model_is_still_an_error(tmp_path):
     state = timm_peer().state_dict() | {"blocks.0.adapter.weight": torch.ones(2, 2)}
     torch.save({"model_state_dict": state, "epoch": 3}, tmp_path / "m.pth")

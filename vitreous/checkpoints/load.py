@@ -116,7 +116,7 @@ def _read_foreign(
     preprocessing = _fit_preprocessing(preprocessing, family, config, reading, notes)
     names = located.class_names or family.class_names_from(config_json)
     names = _fit_class_names(names, family, config, reading, notes)
-    dropped = reading.dropped | tensors.left_out(family.drops)
+    dropped = reading.dropped | tensors.left_out(family.drops, config.width)
     notes += [*read_casts(dtypes), *family.notes(config, config_json)]
     parameters = sum(p.numel() for p in model.parameters())
     guesses = tuple(reading.guesses)

@@ -24,6 +24,10 @@ STATE = re.compile(
     r"callbacks|loops|rng_states?|MixedPrecision\w*)/"
 )
 RUN = "state of a training run"
+CLASSIFIER_BESIDE = "a classifier beside the model (not read)"
+CLASSIFIER = re.compile(
+    r"(.*[./])?((\w*_)?heads?(\.(fc|head|linear|classifier|\d+))?|fc|linear|(\w*_)?classifier(\.\d+)?)\.(weight|bias)"
+)
 
 
 class Choice(NamedTuple):
@@ -71,18 +75,25 @@ class Part(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._keys)
 
-    def left_out(self, drops: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    def left_out(self, drops: tuple[tuple[str, str], ...], width: int) -> dict[str, str]:
         """The file's keys that are not in the model, with the reason.
 
         Args:
             drops: the family's patterns and reasons, which also name what is outside its model.
+            width: of the model. A matrix with as many columns, and the name of a classifier, may be one.
         """
         beside = f"beside the model, whose keys begin with {self.root!r}"
-        named = {
-            key: why or next((reason for pattern, reason in drops if re.match(pattern, key)), beside)
-            for key, why in self.others.items()
-        }
+        named = {}
+        for key, why in self.others.items():
+            other = CLASSIFIER_BESIDE if self._is_classifier(key, width) else beside
+            named[key] = why or next((reason for pattern, reason in drops if re.match(pattern, key)), other)
         return named | dict.fromkeys(self._tensors.ignored, "not a tensor")
+
+    def _is_classifier(self, key: str, width: int) -> bool:
+        """Whether a key is the weight of a classifier of this width, or the bias beside it."""
+        weight = f"{key.removesuffix('bias')}weight" if key.endswith("bias") else key
+        shape = self._tensors.shapes.get(weight, ())
+        return CLASSIFIER.fullmatch(key) is not None and len(shape) == 2 and shape[1] == width
 
 
 def choose_part(tensors: Tensors, source: str, part: str | None = None) -> Part:
@@ -91,7 +102,8 @@ def choose_part(tensors: Tensors, source: str, part: str | None = None) -> Part:
     Args:
         tensors: the open file. If no family finds its model in it, all of it is returned.
         source: its name, for errors.
-        part: a prefix of the model's keys, with or without the dot or slash at its end; "." for no prefix.
+        part: a prefix of the model's keys, with or without the dot or slash at its end, or a segment that only it
+            has; "." for no prefix.
 
     Raises:
         InputError: there are several models, and none or more than one has the prefix `part`.
@@ -152,16 +164,30 @@ def _choose_root(roots: list[str], source: str, part: str | None) -> tuple[str, 
                 return first[0], why
         found = roots
     else:
-        wanted = part.rstrip("./")
-        found = [root for root in roots if root.rstrip("./") == wanted or re.match(rf"{re.escape(wanted)}[./]", root)]
+        found = _fitting(roots, part)
     if len(found) == 1 or (part is None and not roots):
         return (found or [""])[0], None
     options = " or ".join(f"--part {shown(root)}" for root in (found or roots)[:4])
     hint = f"choose one: {options} (part= in Python)" if options else "leave out the part"
+    if not found and len(roots) == 1:
+        cause = f"{source} holds one model, and its keys do not begin with {part!r}"
+        raise InputError(cause, "leave out --part (part= in Python)")
     if not found:
         raise InputError(f"{source} has no model whose keys begin with {part!r}", hint)
     names = listed([repr(shown(root)) for root in found])
     raise InputError(f"{source} holds {len(found)} models, whose keys begin with {names}", hint)
+
+
+def _fitting(roots: list[str], part: str) -> list[str]:
+    """The prefixes that a caller may mean: the one given, else those that begin with it, end with it or contain it."""
+    wanted = part.rstrip("./")
+    if wanted in (exact := {root.rstrip("./"): root for root in roots}):
+        return [exact[wanted]]
+    name = re.escape(wanted)
+    for pattern in (rf"{name}[./]", rf".*[./]{name}[./]?$", rf".*[./]{name}[./]") if wanted else ():
+        if found := [root for root in roots if re.match(pattern, root)]:
+            return found
+    return []
 
 
 def _without_wrappers(tensors: Tensors) -> dict[str, str]:

@@ -45,7 +45,7 @@ PartOption = Annotated[
     typer.Option(
         "--part",
         metavar="PREFIX",
-        help="Which model to take from a file that holds several, such as student or ema: how its keys begin.",
+        help="Prefix of the model to load when the file holds several, such as state_dict/student.",
     ),
 ]
 SettingsOption = Annotated[

@@ -162,6 +162,39 @@ def test_bare_weights_of_deit3_need_their_family(tmp_path):
     assert_same_function(theirs, read.model, images_of(read.model.config))
 
 
+OTHER_MODELS = {
+    "rotary, norm before the blocks": {"architecture": "vit_pe_spatial_base_patch16_512", "num_classes": 0},
+    "norms after": {"architecture": "vit_base_patch16_rpn_224"},
+    "DINOv3": {"architecture": "vit_base_patch16_dinov3"},
+    "registers": {"reg_tokens": 4},
+    "no row for the class token": {"no_embed_class": True, "num_classes": 0},
+    "RMS norms": {"norm_layer": "rmsnorm", "num_classes": 0},
+    "LayerScale": {"init_values": 0.1, "num_classes": 0},
+    "no final norm": {"final_norm": False, "num_classes": 0},
+    "no class token": {"class_token": False, "global_pool": "avg", "num_classes": 0},
+    "norms of query and key": {"qk_norm": True},
+    "SwiGLU": {"architecture": "vit_giant_patch14_dinov2", "mlp_ratio": 4.0},
+}
+
+
+def outcome(path, images):
+    """What loading a file gives: the family and the output, or the error's cause and hint."""
+    try:
+        read = load_checkpoint(path, image_size=(32, 32), **HEADS)
+    except InputError as error:
+        return error.cause, error.hint
+    with torch.no_grad():
+        return read.metadata["family"], read.model.representation(images).flatten().tolist()
+
+
+@pytest.mark.parametrize("wrapper", ["model", "teacher", "student"])
+@pytest.mark.parametrize("kind", OTHER_MODELS)
+def test_no_wrapper_changes_what_another_model_is_read_as(kind, wrapper, tmp_path):
+    tensors, images = peer(**OTHER_MODELS[kind]).state_dict(), torch.randn(2, 3, 32, 32)
+    bare = outcome(saved(tmp_path, tensors), images)
+    assert outcome(saved(tmp_path, {wrapper: tensors, "optimizer": {}, "epoch": 1}), images) == bare
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_safetensors_file_holds_the_same_without_nesting(case, tmp_path):
     family, theirs, nest = CASES[case]

@@ -3,23 +3,49 @@
 All have exact GELU, eps 1e-6 and ImageNet's mean and standard deviation.
 """
 
+import math
 import re
 
 from vitreous.checkpoints.families.shared.family import IMAGENET_MEAN, IMAGENET_STD
 from vitreous.checkpoints.families.shared.holds import Holds
-from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.shared.reading import Reading, Shapes, is_square
 from vitreous.checkpoints.families.shared.tokens import CLASS, DISTILLATION
 from vitreous.checkpoints.families.timm.table import TimmNaming, TimmTable
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.config import ViTConfig
 
 SCALES = ("gamma_1", "gamma_2")  # DeiT-III's
+PLAIN = (  # the keys of the paper's ViT, as all of Meta's families but DINOv2 have them
+    r"cls_token|pos_embed|(patch_embed\.proj|norm|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12]))\.(weight|bias)"
+)
+PLAIN_REQUIRED = (
+    *("cls_token", "pos_embed", "patch_embed.proj.bias"),
+    *(f"blocks.0.{name}" for name in ("norm1.bias", "attn.qkv.bias", "attn.proj.bias", "mlp.fc1.weight")),
+)
 
 
 class MetaTable(TimmTable):
     """What Meta's families have in common."""
 
     kinds = ("pickle", "safetensors")
+
+    def is_plain(self, shapes: Shapes, own_keys: str) -> bool:
+        """Whether a file has the keys of the paper's ViT and no others, so that its wrapper may decide the family.
+
+        Args:
+            shapes: of the file's tensors.
+            own_keys: pattern of the keys that the family has besides.
+        """
+        prefix = self.prefix(shapes)
+        inner = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+        fc1, fc2 = (inner.get(f"blocks.0.mlp.{name}.weight", ()) for name in ("fc1", "fc2"))
+        return (
+            all(re.fullmatch(rf"{PLAIN}|{own_keys}", key) for key in inner)
+            and all(key in inner for key in PLAIN_REQUIRED)
+            and ("norm.weight" in inner) != ("fc_norm.weight" in inner)
+            and list(fc1) == list(fc2)[::-1]  # else a gate
+            and (len(self.tables) > 1 or not is_square(math.prod(inner["pos_embed"][:-1])))  # a row for the class token
+        )
 
     def preprocessing(self, config: ViTConfig) -> Preprocessing:
         return Preprocessing(config.image_size, "crop", 0.875, "bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -37,7 +63,8 @@ class DeiT(MetaTable):
         own_keys = any(re.match(r"model/(.*dist_token|(.*\.)?blocks\.0\.gamma_1)$", key) for key in shapes)
         wrapped = any(re.match(r"model/(module\.)?head\.weight$", key) for key in shapes)
         after = any(key.endswith("fc_norm.weight") for key in shapes)
-        return super().claims(shapes) and (own_keys or (wrapped and not after))
+        plain = self.is_plain(shapes, r"dist_token|blocks\.\d+\.gamma_[12]|head(_dist)?\.(weight|bias)")
+        return super().claims(shapes) and plain and (own_keys or (wrapped and not after))
 
     def row_choices(self, naming: TimmNaming) -> tuple[tuple[str, ...], ...]:
         """As for every family; the class token of DeiT-III has no row."""
@@ -61,7 +88,7 @@ class DINO(MetaTable):
     drops = (
         *TimmTable.drops,
         (r"student/", "the student; the teacher is the model"),
-        (r"(teacher/)?(module\.)?head\.", "the projection head of self-supervised training"),
+        (r"(teacher/)?(module\.)?head\.(?!(fc\.)?(weight|bias)$)", "the projection head of self-supervised training"),
         (r"dino_loss/", "state of a training run"),
     )
     holds = Holds(classifier=(False,), rectangles=(False,))
@@ -70,7 +97,7 @@ class DINO(MetaTable):
         return (
             super().claims(shapes)
             and any(re.match(r"(teacher|student)/", key) for key in shapes)
-            and not any(key.endswith(("mask_token", "register_tokens")) for key in shapes)
+            and self.is_plain(shapes, r"head\.(?!(fc\.)?(weight|bias)$).*")
         )
 
 
@@ -121,5 +148,5 @@ class MAE(MetaTable):
         wrapped = [key for key in shapes if key.startswith("model/")]
         headless = not any(key.endswith("/head.weight") for key in wrapped)
         after = any(key.endswith("/fc_norm.weight") for key in wrapped)
-        others = DeiT().claims(shapes) or DINOv2().claims(shapes)
-        return super().claims(shapes) and (decoder or (bool(wrapped) and (headless or after) and not others))
+        plain = self.is_plain(shapes, r"decoder_.*|mask_token|(fc_norm|head)\.(weight|bias)")
+        return super().claims(shapes) and plain and (decoder or (bool(wrapped) and (headless or after)))
