@@ -11,7 +11,15 @@ from vitreous.inspection.comparison.diagnosis import Finding, MistakeSearch, sha
 from vitreous.inspection.comparison.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
 from vitreous.inspection.comparison.mistakes.mistake import last_name
 from vitreous.inspection.comparison.ordering import ORDERS, Order, find_reordered
-from vitreous.inspection.comparison.passes import ENTERS, Pass, before_flat, is_flat, run_pass, tensors_vary
+from vitreous.inspection.comparison.passes import (
+    ENTERS,
+    Pass,
+    before_flat,
+    is_flat,
+    pooled_pass,
+    run_pass,
+    tensors_vary,
+)
 from vitreous.inspection.comparison.structure import randomness, skip_cause, token_per_image
 from vitreous.inspection.recording import PATCHES, Shape, tensors_in
 from vitreous.inspection.stages import Stage
@@ -153,12 +161,12 @@ def comparable_passes(
     mine: nn.Module, reference: nn.Module, inputs: Sequence[Any], tolerance: float
 ) -> tuple[Pass, Pass, str]:
     """Runs both models; where the outputs hide differences, cuts both passes before those, with a note."""
-    ours, theirs = run_pass(mine, inputs), run_pass(reference, inputs)
+    ours, theirs, note = output_passes(mine, reference, inputs)
     varied = tensors_vary(next(tensors_in(list(inputs)), None))
     hidden = theirs.output.shape == ours.output.shape and is_flat(theirs.output, varied)
     if not hidden or error_of(theirs.output, ours.output).relative > tolerance:
-        return ours, theirs, ""
-    ours, theirs = run_pass(mine, inputs, entering=True), run_pass(reference, inputs, entering=True)
+        return ours, theirs, note
+    ours, theirs, _ = output_passes(mine, reference, inputs, entering=True)
     outputs = "the same for every image" if theirs.output.any() else "all zero, as from a fresh classifier"
     my_part, their_part = before_flat(ours, varied), before_flat(theirs, varied)
     if my_part is None or their_part is None:
@@ -167,6 +175,16 @@ def comparable_passes(
     last = their_part.stages[-1]
     note = f"Both outputs are {outputs}: the stages before them were compared, up to {last.path} ({last.name})."
     return my_part, their_part, note
+
+
+def output_passes(
+    mine: nn.Module, reference: nn.Module, inputs: Sequence[Any], entering: bool = False
+) -> tuple[Pass, Pass, str]:
+    """Runs both models; where one returns tokens and a vector, and the other a vector, takes both vectors."""
+    ours, theirs = run_pass(mine, inputs, entering), run_pass(reference, inputs, entering)
+    pair = pooled_pass(ours, theirs), pooled_pass(theirs, ours)
+    changed = [type(new.model).__name__ for new, old in zip(pair, (ours, theirs), strict=True) if new is not old]
+    return *pair, f"The pooler_output of {changed[0]} was compared." if changed else ""
 
 
 def first_difference(alignment: Alignment, mine: Pass, whole: bool) -> Difference:
