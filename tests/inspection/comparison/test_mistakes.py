@@ -21,6 +21,7 @@ LEARNERS = {
     "q and v swapped": ("encoder.blocks.0.attention:scaled_dot_product_attention", "v, k, q"),
     "qkv transposed": ("encoder.blocks.0.attention:scaled_dot_product_attention", "transposed"),
     "no scale": ("encoder.blocks.0.attention:scaled_dot_product_attention", "not divide"),
+    "full width": ("encoder.blocks.0.attention:scaled_dot_product_attention", "where the reference divides by √D_h."),
     "softmax over queries": ("encoder.blocks.0.attention:scaled_dot_product_attention", "over the queries"),
     "heads not moved back": ("encoder.blocks.0.attention.out", "joins the heads without moving"),
     "batch second": ("encoder.blocks.0.attention:scaled_dot_product_attention", "batch_first=True"),

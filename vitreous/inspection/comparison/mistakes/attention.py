@@ -64,7 +64,7 @@ def attention(modules: Modules) -> Iterator[Mistake]:
     """Mistakes inside attention."""
     if first_of(nn.MultiheadAttention, modules):
         flip = each(nn.MultiheadAttention, lambda m: setattr(m, "batch_first", not m.batch_first))
-        yield Mistake("swaps the batch and sequence axes in attention", "does not", BATCH_FIRST, flip)
+        yield Mistake("swaps the batch and sequence axes in attention", "keeps them", BATCH_FIRST, flip)
     if (known := first_of(SelfAttention, modules)) is None:
         return
     for order in itertools.islice(itertools.permutations(range(3)), 1, None):
@@ -72,12 +72,12 @@ def attention(modules: Modules) -> Iterator[Mistake]:
         hint = "Split the rows of the joint weight as q, k, v: qkv(x).chunk(3, dim=-1)"
         yield Mistake(f"reads q, k, v in the order {parts}", "reads q, k, v", hint, reorder(order))
     width, head_dim = known.out.in_features, known.out.in_features // known.num_heads
-    for wrong, factor in (
-        ("does not divide q kᵀ by √D_h", head_dim**0.5),
-        ("divides q kᵀ by √D, the full width", (head_dim / width) ** 0.5),
+    for wrong, right, factor in (
+        ("does not divide q kᵀ by √D_h", "does", head_dim**0.5),
+        ("divides q kᵀ by √D, the full width", "divides by √D_h", (head_dim / width) ** 0.5),
     ):
         change = each(SelfAttention, partial(attend_wrongly, factor=factor))
-        yield Mistake(wrong, "does", "Divide by math.sqrt(head_dim), before the softmax", change)
+        yield Mistake(wrong, right, "Divide by math.sqrt(head_dim), before the softmax", change)
     for order in itertools.islice(itertools.permutations(range(3)), 1, None):
         packing = " ".join(AXES[i] for i in order)
         hint = "Reshape to (3, heads, head_dim), in this order"
