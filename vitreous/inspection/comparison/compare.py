@@ -4,11 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitreous.inspection.comparison.alignment import Alignment, Match, align
 from vitreous.inspection.comparison.diagnosis import Finding, MistakeSearch, shape_cause, stack_of
-from vitreous.inspection.comparison.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
+from vitreous.inspection.comparison.matching import (
+    Error,
+    Value,
+    error_of,
+    layouts,
+    nearest_by_shape,
+    nearest_by_value,
+    same,
+)
 from vitreous.inspection.comparison.mistakes.mistake import last_name
 from vitreous.inspection.comparison.ordering import ORDERS, Order, find_reordered
 from vitreous.inspection.comparison.passes import (
@@ -126,7 +134,7 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
     Args:
         mine: your model or layer, with the same weights as the reference.
         reference: the model or layer to compare with.
-        inputs: arguments of both.
+        inputs: arguments of both; nn.MultiheadAttention gets a single one as query, key and value.
         tolerance: error that counts as equal, relative to the reference's largest value.
 
     Raises:
@@ -146,15 +154,27 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
         return Comparison(True, None, None, tuple(alignment.matches), tolerance, error, note, warning)
     if error is None and same(Value(theirs.output), Value(ours.output), tolerance):
         shapes = tuple(theirs.output.shape), tuple(ours.output.shape)
-        cause = f"The values are the same in another layout: reorder the axes to {shape_text(shapes[0])}."
+        cause = layout_cause(theirs.output, ours.output, tolerance)
         difference = Difference("", "output", "output", "shape", *shapes)
-        return Comparison(False, difference, cause, tuple(alignment.matches), tolerance, error)
+        return Comparison(False, difference, cause, tuple(alignment.matches[:-1]), tolerance, error, note)
     difference = first_difference(alignment, ours, whole=not stack_of(reference)[1])
     difference, order, equal = order_difference(difference, alignment, ours, tolerance)
     if (cause := randomness(ours, theirs, inputs, tolerance)) is None:
         difference, cause, equal = diagnose(difference, alignment, equal, ours, theirs, inputs, tolerance)
     cause = cause or (ORDERS[order] if order else None)
     return Comparison(False, difference, cause, tuple(alignment.matches[:equal]), tolerance, error, note)
+
+
+def layout_cause(reference: Tensor, mine: Tensor, tolerance: float) -> str:
+    """The cause where the same values have another shape: axes that are not joined, or in another order."""
+    shape, mine_shape = shape_text(tuple(reference.shape)), tuple(mine.shape)
+    if error_of(reference, mine.reshape(reference.shape)).relative > tolerance:
+        return f"The values are the same in another layout: reorder the axes to {shape}."
+    joined = [
+        i for i in range(len(mine_shape) - 1) if mine.ndim > 2 and mine.flatten(i, i + 1).shape == reference.shape
+    ]
+    write = f"flatten({joined[0]}, {joined[0] + 1})" if joined else f"reshape to {shape}"
+    return f"The values are the same, in the same order; only their shape differs: {write}."
 
 
 def comparable_passes(
@@ -225,6 +245,8 @@ def value_difference(stage: Stage, path: str | None, candidates: Sequence[Value]
     if nearest is None:
         return Difference(stage.path, stage.name, path, "shape", shape, candidates[0].shape)
     value, error = nearest
+    if value.shape != shape and next(layouts(stage.value, value.tensor), None) is None:
+        return Difference(stage.path, stage.name, value.path, "shape", shape, value.shape)
     return Difference(
         *(stage.path, stage.name, value.path, "value", shape, value.shape),
         absolute=error.absolute,

@@ -57,6 +57,11 @@ def read_all_tokens(
     return args[:2], {name: value for name, value in kwargs.items() if name != "read"}
 
 
+def arguments(model: nn.Module, inputs: Sequence[Any]) -> Sequence[Any]:
+    """The inputs as a model's arguments: one input of torch's attention is its query, key and value."""
+    return [*inputs] * 3 if isinstance(model, nn.MultiheadAttention) and len(inputs) == 1 else inputs
+
+
 def first_tensor(result: Any, model: nn.Module) -> Tensor:
     """The first tensor of what a model returned.
 
@@ -82,7 +87,7 @@ def run_pass(model: nn.Module, inputs: Sequence[Any], entering: bool = False) ->
     """
     recorder = Recorder(model, observe=lambda tensor: tensor.detach().clone(), all_inputs=True)
     with comparable(model):
-        result = recorder.run(*inputs)
+        result = recorder.run(*arguments(model, inputs))
     output = first_tensor(result, model)
     last = Stage("", "output", "output", "what the model returns", value=recorder.root.seen)
     stages = [*ended(build_stages(recorder, keep=True)), last]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vitreous.inspection.comparison.mistakes.mistake import Change, Mistake, Modules, assigned, each, first_of, put
 from vitreous.model.attention import NO_POSITIONS, QKV, BlockPositions, SelfAttention
+from vitreous.model.relative_position import RelativeBias, RelativePosition
 
 Heads = Literal["moved", "reshape", "interleaved"]  # how axes move when heads are split or joined
 PARTS, AXES = "qkv", ("3", "heads", "head_dim")
@@ -190,8 +191,9 @@ def split_together(attention: SelfAttention, axes: Sequence[str]) -> None:
 
 
 def head_counts(modules: Modules) -> Iterator[Mistake]:
-    """Another number of heads with the same weights."""
-    if (known := first_of(SelfAttention, modules)) is None:
+    """Another number of heads with the same weights; relative positions have numbers for each head."""
+    relative = first_of(RelativeBias, modules) or first_of(RelativePosition, modules)
+    if (known := first_of(SelfAttention, modules)) is None or relative:
         return
     width, heads = known.out.in_features, known.num_heads
     for count in (n for n in range(1, min(width, 65)) if width % n == 0 and n != heads):
