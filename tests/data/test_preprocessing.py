@@ -192,3 +192,18 @@ def test_trimming_keeps_the_upper_left(resize: str):
     assert Preprocessing.from_dict(json.loads(json.dumps(trimmed.to_dict()))) == trimmed
     assert "cut off" in trimmed.summary()
     assert trimmed.adapted((56, 56), 3).trim == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"crop_fraction": 0.9}, "resized, center crop of 90%, to 8×6, "),
+        ({"crop_fraction": 0.875, "crop_rounding": "down"}, "resized, center crop of 87.5%, to 8×6, "),
+        ({}, "resized, center crop to 8×6, "),
+        ({"resize": "squash"}, "squashed to 8×6, "),
+        ({"resize": "squash", "crop_fraction": 0.9}, "squashed, center crop of 90%, to 8×6, "),
+    ],
+)
+def test_the_summary_names_the_crop(changes, words):
+    preprocessing = Preprocessing(**{"image_size": (8, 6), "resize": "crop", "crop_fraction": 1.0} | changes)
+    assert preprocessing.summary().startswith(words)

@@ -30,8 +30,11 @@ def test_positions_are_compared_by_cosine(switch, grid):
 @pytest.mark.parametrize("switch", WITHOUT_TABLE)
 def test_without_a_table_of_positions_there_is_no_similarity(switch):
     model = small_model(switch)
-    kind = model.config.position_embedding
-    with pytest.raises(InputError, match=f"its position embedding is '{kind}'; similarity needs the kinds learned"):
+    why = {"none": "its position embedding is 'none'", "relative": "it has relative positions, inside attention"}
+    why |= {"relative_bias": "it has relative biases, inside attention"}
+    words = why[model.config.position_embedding]
+    words = words if model.rotary is None else "its positions are rotary, which are computed"
+    with pytest.raises(InputError, match=f"{words}; similarity needs the kinds learned"):
         position_similarity(model)
 
 

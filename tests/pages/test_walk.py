@@ -124,6 +124,12 @@ def test_the_page_makes_no_requests_and_runs_only_its_own_script(flower):
     assert re.findall(r'\son\w+="', page) == []
 
 
+def test_the_page_counts_the_learned_tokens(flower):
+    one, two = (Reader(page_of(small_model(switch), flower)).text for switch in ("the paper's", "distillation"))
+    assert "A learned token goes before the patches, the class token." in one
+    assert "Learned tokens go before the patches: class token, distillation token." in two
+
+
 def test_names_are_escaped(flower):
     evil = "</script><script>alert(1)</script>"
     page = page_of(small_model(num_classes=2), flower, class_names=[evil, "b"], name=evil)

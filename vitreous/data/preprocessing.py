@@ -136,9 +136,10 @@ class Preprocessing:
         """A description on one line."""
         size = "×".join(map(str, self.whole_size))
         how = "squashed" if self.resize == "squash" else "resized"
-        if self.resize == "crop" or self.crop_fraction < 1:
-            down = ", half pixels rounded down" if self.crop_rounding == "down" else ""
-            how += f", the middle {self.crop_fraction:.3g} of it cropped{down},"
+        if self.crop_fraction < 1:
+            how += f", center crop of {100 * self.crop_fraction:.3g}%,"
+        elif self.resize == "crop":
+            how += ", center crop"
         channels = [f"{tuple(round(v, 3) for v in values)}" for values in (self.mean, self.std)]
         size += f" and {self.trim[0]}×{self.trim[1]} cut off at the lower right" if any(self.trim) else ""
         return f"{how} to {size}, {self.interpolation}, mean {channels[0]}, std {channels[1]}"

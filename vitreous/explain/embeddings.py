@@ -12,6 +12,11 @@ from vitreous.model.shapes import Grid
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 
+NO_TABLE = {
+    "rotary": "its positions are rotary, which are computed",
+    "relative": "it has relative positions, inside attention",
+    "relative_bias": "it has relative biases, inside attention",
+}
 LOW, HIGH = 0.01, 0.99  # quantiles that patch_colors maps to black and to full color
 
 
@@ -31,9 +36,10 @@ def position_similarity(
     with torch.no_grad():
         table = model.position_embedding.table(grid)
         if table is None:
-            kind = model.config.position_embedding
+            kind = "rotary" if model.rotary is not None else model.config.position_embedding
+            why = NO_TABLE.get(kind, f"its position embedding is {kind!r}")
             hint = "similarity needs the kinds learned, learned_2d or sincos_2d, which add a vector to each patch"
-            raise InputError(f"this model has no table of positions: its position embedding is {kind!r}", hint)
+            raise InputError(f"this model has no table of positions: {why}", hint)
         patches = F.normalize(table[model.config.prefix_tokens :].float(), dim=-1)
         return (patches @ patches.mT).unflatten(1, grid).unflatten(0, grid)
 

@@ -34,6 +34,7 @@ GROUP_NORM = Text("group norm", "each group of channels gets mean 0 and variance
 RELU = Text("ReLU", "negative values become 0", "max(x, 0)")
 DROPOUT = Text("dropout", "drops values at random, in training")
 MSA = "multi-head self-attention: each token gathers from all others"
+BIASED = "scaled_dot_product_attention with a bias"  # a key of PARTS
 
 
 def normed(attribute: str, equation: str = "", what: str = "") -> Callable[[nn.Module], Text]:
@@ -43,6 +44,38 @@ def normed(attribute: str, equation: str = "", what: str = "") -> Callable[[nn.M
         rms = isinstance(getattr(parent, attribute), nn.RMSNorm)
         words = f"{'RMS' if rms else 'layer'} norm {what}" if what else RMS_NORM if rms else NORM
         return Text("norm", words, equation.replace("LN", "RMS") if rms else equation)
+
+    return text
+
+
+def in_block(name: str, what: str, equation: str) -> Callable[[nn.Module], Text]:
+    """The caption of a part of a block: the equation with the block's kind of norm, and with its γ if it has one."""
+
+    def text(parent: nn.Module) -> Text:
+        assert isinstance(parent, EncoderBlock)
+        own = equation.replace("LN", "RMS") if isinstance(parent.attention_norm, nn.RMSNorm) else equation
+        return Text(name, what, own if isinstance(parent.attention_scale, LayerScale) else own.replace("γ ⊙ ", ""))
+
+    return text
+
+
+def mlp(equation: str) -> Callable[[nn.Module], Text]:
+    """The caption of a block's MLP, which is of either kind."""
+
+    def text(parent: nn.Module) -> Text:
+        gated = isinstance(parent.get_submodule("mlp"), SwiGLU)
+        what = "a gated MLP" if gated else "two dense layers with a GELU between"
+        return in_block("MLP", f"{what}, for each token", equation)(parent)
+
+    return text
+
+
+def dense(attribute: str, name: str, what: str, equation: str) -> Callable[[nn.Module], Text]:
+    """The caption of a dense layer: the equation ends in the bias only if the layer has one."""
+
+    def text(parent: nn.Module) -> Text:
+        bias = getattr(parent.get_submodule(attribute), "bias", None)
+        return Text(name, what, equation if bias is not None else equation.partition(" + b")[0])
 
     return text
 
@@ -111,24 +144,24 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
     },
     EncoderBlock: {
         "attention_norm": normed("attention_norm", "LN(zℓ₋₁)"),
-        "attention": Text("attention", MSA, "MSA(LN(zℓ₋₁)) (5–8)"),
-        "attention_scale": Text("scale", "a learned factor for each channel", "γ ⊙ MSA(LN(zℓ₋₁))"),
-        "add": Text("add", "skip connection around the attention", "z′ℓ = MSA(LN(zℓ₋₁)) + zℓ₋₁ (2)"),
+        "attention": in_block("attention", MSA, "MSA(LN(zℓ₋₁)) (5–8)"),
+        "attention_scale": in_block("scale", "a learned factor for each channel", "γ ⊙ MSA(LN(zℓ₋₁))"),
+        "add": in_block("add", "skip connection around the attention", "z′ℓ = γ ⊙ MSA(LN(zℓ₋₁)) + zℓ₋₁ (2)"),
         "mlp_norm": normed("mlp_norm", "LN(z′ℓ)"),
-        "mlp": Text("MLP", "two dense layers with a GELU between, for each token", "MLP(LN(z′ℓ))"),
-        "mlp_scale": Text("scale", "a learned factor for each channel", "γ ⊙ MLP(LN(z′ℓ))"),
-        "add.2": Text("add", "skip connection around the MLP", "zℓ = MLP(LN(z′ℓ)) + z′ℓ (3)"),
+        "mlp": mlp("MLP(LN(z′ℓ))"),
+        "mlp_scale": in_block("scale", "a learned factor for each channel", "γ ⊙ MLP(LN(z′ℓ))"),
+        "add.2": in_block("add", "skip connection around the MLP", "zℓ = γ ⊙ MLP(LN(z′ℓ)) + z′ℓ (3)"),
         "drop_path": Text("stochastic depth", "drops residual branches at random, in training"),
     },
     PostNormBlock: {
-        "attention": Text("attention", MSA, "MSA(zℓ₋₁) (5–8)"),
+        "attention": in_block("attention", MSA, "MSA(zℓ₋₁) (5–8)"),
         "attention_norm": normed("attention_norm", "LN(MSA(zℓ₋₁))"),
-        "attention_scale": Text("scale", "a learned factor for each channel", "γ ⊙ LN(MSA(zℓ₋₁))"),
-        "add": Text("add", "skip connection around the attention", "z′ℓ = LN(MSA(zℓ₋₁)) + zℓ₋₁"),
-        "mlp": Text("MLP", "two dense layers with a GELU between, for each token", "MLP(z′ℓ)"),
+        "attention_scale": in_block("scale", "a learned factor for each channel", "γ ⊙ LN(MSA(zℓ₋₁))"),
+        "add": in_block("add", "skip connection around the attention", "z′ℓ = γ ⊙ LN(MSA(zℓ₋₁)) + zℓ₋₁"),
+        "mlp": mlp("MLP(z′ℓ)"),
         "mlp_norm": normed("mlp_norm", "LN(MLP(z′ℓ))"),
-        "mlp_scale": Text("scale", "a learned factor for each channel", "γ ⊙ LN(MLP(z′ℓ))"),
-        "add.2": Text("add", "skip connection around the MLP", "zℓ = LN(MLP(z′ℓ)) + z′ℓ"),
+        "mlp_scale": in_block("scale", "a learned factor for each channel", "γ ⊙ LN(MLP(z′ℓ))"),
+        "add.2": in_block("add", "skip connection around the MLP", "zℓ = γ ⊙ LN(MLP(z′ℓ)) + z′ℓ"),
         "drop_path": Text("stochastic depth", "drops residual branches at random, in training"),
     },
     SelfAttention: {
@@ -137,36 +170,43 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "key_norm": normed("key_norm", "LN(k)", "of the keys"),
         "add": Text("rotary positions", "each patch's queries, turned by its row and column", "R q"),
         "add.2": Text("rotary positions", "each patch's keys, turned by its row and column", "R k"),
-        "matmul": Text("relative positions", "each query times the key of each offset", "q rᵀ / √D_h"),
+        "matmul": Text("relative positions", "each query times the key of each offset", "B = q rᵀ / √D_h"),
         "scaled_dot_product_attention": Text(
             "heads", "each query mixes the values it attends to", "A v, A = softmax(q kᵀ / √D_h) (6, 7)"
+        ),
+        BIASED: Text(
+            "heads",
+            "each query mixes the values it attends to; B is the relative positions' term",
+            "A v, A = softmax(q kᵀ / √D_h + B) (6, 7)",
         ),
         "norm": normed("norm", what="of all heads, concatenated"),
         "out": Text("joined heads", "all heads, concatenated and projected", "[SA₁(z); …; SA_k(z)] U_msa (8)"),
         "dropout": DROPOUT,
     },
     MLP: {
-        "fc1": Text("dense 1", "to the hidden layer", "z W₁ + b₁"),
+        "fc1": dense("fc1", "dense 1", "to the hidden layer", "z W₁ + b₁"),
         "activation": gelu,
         "norm": normed("norm", what="of the hidden layer"),
-        "fc2": Text("dense 2", "back to the width D", "h W₂ + b₂"),
+        "fc2": dense("fc2", "dense 2", "back to the width D", "h W₂ + b₂"),
         "dropout": DROPOUT,
     },
     SwiGLU: {
-        "fc1": Text("dense 1", "gate and value", "[a, b] = z W₁ + b₁"),
+        "fc1": dense("fc1", "dense 1", "gate and value", "[a, b] = z W₁ + b₁"),
         "silu": Text("SiLU", "of the gate", "a σ(a)"),
         "mul": Text("gate", "scales the value by the gate", "silu(a) ⊙ b"),
         "norm": normed("norm", what="of the hidden layer"),
-        "fc2": Text("dense 2", "back to the width D", "h W₂ + b₂"),
+        "fc2": dense("fc2", "dense 2", "back to the width D", "h W₂ + b₂"),
         "dropout": DROPOUT,
     },
     Head: {
         "pooling": pooling,
         "norm": normed("norm", "y = LN(pooled)", "after the pooling"),
-        "hidden": Text("hidden layer", "dense layer, in pre-training only", "y W + b"),
+        "hidden": dense("hidden", "hidden layer", "dense layer, in pre-training only", "y W + b"),
         "tanh": Text("tanh", "of the hidden layer", "tanh(y W + b)"),
-        "classifier": Text("classifier", "one logit per class", "y W + b"),
-        "distillation": Text("distillation", "a second classifier, on the second token (DeiT)", "z_L¹ W + b"),
+        "classifier": dense("classifier", "classifier", "one logit per class", "y W + b"),
+        "distillation": dense(
+            "distillation", "distillation", "a second classifier, on the second token (DeiT)", "z_L¹ W + b"
+        ),
         "add": Text("add", "both classifiers; the output is their mean"),
     },
     AttentionPooling: {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from vitreous.inspection.captions import IMAGE, OPERATIONS, PARTS, WHOLE, Text, by_class, text_of_part
+from vitreous.inspection.captions import BIASED, IMAGE, OPERATIONS, PARTS, WHOLE, Text, by_class, text_of_part
 from vitreous.inspection.recording import INPUT, Event, Recorder, Shape
 from vitreous.model.encoder import Encoder
 from vitreous.model.vit import VisionTransformer
@@ -196,7 +196,10 @@ class _Builder:
             key = owner.removeprefix(parent.path).lstrip(".")
         name, _, index = key.partition(".")
         numbered = f"{name}.{call}" if call > 1 and not part.module else name
-        text = text_of_part(parent.module, numbered) or text_of_part(parent.module, name)
+        if part.operation == "scaled_dot_product_attention" and len(part.inputs) > len("qkv"):
+            text = text_of_part(parent.module, BIASED)
+        else:
+            text = text_of_part(parent.module, numbered) or text_of_part(parent.module, name)
         if text is None:
             text = self._generic_text(part, key)
         if index.isdigit():

@@ -24,7 +24,7 @@ class Attention(nn.Module):
         )
         scores = q @ k.transpose(-2, -1)
         if self.mistake != "no scale":
-            scores = scores / (d // self.heads) ** 0.5
+            scores = scores / (d if self.mistake == "full width" else d // self.heads) ** 0.5
         weights = scores.softmax(dim=-2 if self.mistake == "softmax over queries" else -1)
         mixed = weights @ v
         if self.mistake != "heads not moved back":

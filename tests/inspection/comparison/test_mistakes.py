@@ -21,6 +21,7 @@ LEARNERS = {
     "q and v swapped": ("encoder.blocks.0.attention:scaled_dot_product_attention", "v, k, q"),
     "qkv transposed": ("encoder.blocks.0.attention:scaled_dot_product_attention", "transposed"),
     "no scale": ("encoder.blocks.0.attention:scaled_dot_product_attention", "not divide"),
+    "full width": ("encoder.blocks.0.attention:scaled_dot_product_attention", "where the reference divides by √D_h."),
     "softmax over queries": ("encoder.blocks.0.attention:scaled_dot_product_attention", "over the queries"),
     "heads not moved back": ("encoder.blocks.0.attention.out", "joins the heads without moving"),
     "batch second": ("encoder.blocks.0.attention:scaled_dot_product_attention", "batch_first=True"),
@@ -118,6 +119,24 @@ def test_a_setting_that_weights_do_not_show_is_named(fields, changes, words):
     assert words in compare(changed_copy(reference, **changes), reference, X).cause
 
 
+@pytest.mark.parametrize("kind", ["relative", "relative_bias"])
+@pytest.mark.parametrize("site", ["every_layer", "shared"])
+def test_missing_relative_positions_are_named(kind, site):
+    reference = small(position_embedding=kind, position_site=site)
+    mine = VisionTransformer(reference.config.replace(position_embedding="none", position_site="stem"))
+    mine.load_state_dict(reference.state_dict(), strict=False)
+    result = compare(mine, reference, X)
+    wrong = "does not add relative positions to the attention's logits, where the reference does."
+    assert result.cause.startswith(f"Yours {wrong}")
+
+
+def test_another_number_of_heads_is_no_infinite_error():
+    reference = small()
+    result = compare(changed_copy(reference, num_heads=6), reference, X)
+    assert result.first_difference.kind == "shape"
+    assert "2×4×7×12 in the reference, 2×6×7×8 in yours" in str(result)
+
+
 def test_the_resampling_of_positions_is_named():
     reference = small()
     mine = changed_copy(reference, position_resampling="bicubic_antialias")
@@ -184,8 +203,11 @@ def test_batch_first_of_torchs_attention():
 
     x = torch.randn(3, 5, 48)
     assert compare(Wrapped(mine), reference, x).equal
+    assert compare(mine, reference, x).equal
+    assert compare(reference, mine, x).equal
     mine.batch_first = False
     assert "batch_first=True" in compare(Wrapped(mine), reference, x).cause
+    assert "batch_first=True" in compare(mine, reference, x).cause
 
 
 @pytest.mark.parametrize(

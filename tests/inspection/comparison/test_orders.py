@@ -102,6 +102,25 @@ def test_a_reshaped_convolution_alone_is_named():
     assert "flatten(2).transpose(1, 2)" in result.cause
 
 
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (lambda x: x.permute(0, 2, 3, 1), "in the same order; only their shape differs: flatten(1, 2)."),
+        (lambda x: x.flatten(2), "in another layout: reorder the axes to 2×16×48."),
+    ],
+)
+def test_a_feature_map_that_only_needs_another_shape_is_named(last, words):
+    reference = PatchEmbedding(8, 48)
+    fill_at_random(reference)
+    conv = Patches(reference, "conv").conv
+    conv.register_forward_hook(lambda module, args, output: last(output))
+    result = compare(conv, reference, torch.randn(2, 3, 32, 32))
+    assert not result.equal
+    assert result.cause == f"The values are the same{', ' if 'only' in words else ' '}{words}"
+    assert result.first_difference.kind == "shape"
+    assert "(output)" not in str(result).partition("First different")[0]
+
+
 def test_a_reshape_in_two_foreign_models_is_named():
     ours = small()
     mine, reference = Variant(ours, patches="reshaped"), Variant(ours)

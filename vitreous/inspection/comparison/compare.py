@@ -4,14 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitreous.inspection.comparison.alignment import Alignment, Match, align
 from vitreous.inspection.comparison.diagnosis import Finding, MistakeSearch, shape_cause, stack_of
-from vitreous.inspection.comparison.matching import Error, Value, error_of, nearest_by_shape, nearest_by_value, same
+from vitreous.inspection.comparison.matching import (
+    Error,
+    Value,
+    error_of,
+    layouts,
+    nearest_by_shape,
+    nearest_by_value,
+    same,
+)
 from vitreous.inspection.comparison.mistakes.mistake import last_name
 from vitreous.inspection.comparison.ordering import ORDERS, Order, find_reordered
-from vitreous.inspection.comparison.passes import ENTERS, Pass, before_flat, is_flat, run_pass, tensors_vary
+from vitreous.inspection.comparison.passes import (
+    ENTERS,
+    Pass,
+    before_flat,
+    is_flat,
+    pooled_pass,
+    run_pass,
+    tensors_vary,
+)
 from vitreous.inspection.comparison.structure import randomness, skip_cause, token_per_image
 from vitreous.inspection.recording import PATCHES, Shape, tensors_in
 from vitreous.inspection.stages import Stage
@@ -118,7 +134,7 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
     Args:
         mine: your model or layer, with the same weights as the reference.
         reference: the model or layer to compare with.
-        inputs: arguments of both.
+        inputs: arguments of both; nn.MultiheadAttention gets a single one as query, key and value.
         tolerance: error that counts as equal, relative to the reference's largest value.
 
     Raises:
@@ -138,9 +154,9 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
         return Comparison(True, None, None, tuple(alignment.matches), tolerance, error, note, warning)
     if error is None and same(Value(theirs.output), Value(ours.output), tolerance):
         shapes = tuple(theirs.output.shape), tuple(ours.output.shape)
-        cause = f"The values are the same in another layout: reorder the axes to {shape_text(shapes[0])}."
+        cause = layout_cause(theirs.output, ours.output, tolerance)
         difference = Difference("", "output", "output", "shape", *shapes)
-        return Comparison(False, difference, cause, tuple(alignment.matches), tolerance, error)
+        return Comparison(False, difference, cause, tuple(alignment.matches[:-1]), tolerance, error, note)
     difference = first_difference(alignment, ours, whole=not stack_of(reference)[1])
     difference, order, equal = order_difference(difference, alignment, ours, tolerance)
     if (cause := randomness(ours, theirs, inputs, tolerance)) is None:
@@ -149,16 +165,28 @@ def compare(mine: nn.Module, reference: nn.Module, *inputs: Any, tolerance: floa
     return Comparison(False, difference, cause, tuple(alignment.matches[:equal]), tolerance, error, note)
 
 
+def layout_cause(reference: Tensor, mine: Tensor, tolerance: float) -> str:
+    """The cause where the same values have another shape: axes that are not joined, or in another order."""
+    shape, mine_shape = shape_text(tuple(reference.shape)), tuple(mine.shape)
+    if error_of(reference, mine.reshape(reference.shape)).relative > tolerance:
+        return f"The values are the same in another layout: reorder the axes to {shape}."
+    joined = [
+        i for i in range(len(mine_shape) - 1) if mine.ndim > 2 and mine.flatten(i, i + 1).shape == reference.shape
+    ]
+    write = f"flatten({joined[0]}, {joined[0] + 1})" if joined else f"reshape to {shape}"
+    return f"The values are the same, in the same order; only their shape differs: {write}."
+
+
 def comparable_passes(
     mine: nn.Module, reference: nn.Module, inputs: Sequence[Any], tolerance: float
 ) -> tuple[Pass, Pass, str]:
     """Runs both models; where the outputs hide differences, cuts both passes before those, with a note."""
-    ours, theirs = run_pass(mine, inputs), run_pass(reference, inputs)
+    ours, theirs, note = output_passes(mine, reference, inputs)
     varied = tensors_vary(next(tensors_in(list(inputs)), None))
     hidden = theirs.output.shape == ours.output.shape and is_flat(theirs.output, varied)
     if not hidden or error_of(theirs.output, ours.output).relative > tolerance:
-        return ours, theirs, ""
-    ours, theirs = run_pass(mine, inputs, entering=True), run_pass(reference, inputs, entering=True)
+        return ours, theirs, note
+    ours, theirs, _ = output_passes(mine, reference, inputs, entering=True)
     outputs = "the same for every image" if theirs.output.any() else "all zero, as from a fresh classifier"
     my_part, their_part = before_flat(ours, varied), before_flat(theirs, varied)
     if my_part is None or their_part is None:
@@ -167,6 +195,16 @@ def comparable_passes(
     last = their_part.stages[-1]
     note = f"Both outputs are {outputs}: the stages before them were compared, up to {last.path} ({last.name})."
     return my_part, their_part, note
+
+
+def output_passes(
+    mine: nn.Module, reference: nn.Module, inputs: Sequence[Any], entering: bool = False
+) -> tuple[Pass, Pass, str]:
+    """Runs both models; where one returns tokens and a vector, and the other a vector, takes both vectors."""
+    ours, theirs = run_pass(mine, inputs, entering), run_pass(reference, inputs, entering)
+    pair = pooled_pass(ours, theirs), pooled_pass(theirs, ours)
+    changed = [type(new.model).__name__ for new, old in zip(pair, (ours, theirs), strict=True) if new is not old]
+    return *pair, f"The pooler_output of {changed[0]} was compared." if changed else ""
 
 
 def first_difference(alignment: Alignment, mine: Pass, whole: bool) -> Difference:
@@ -207,6 +245,8 @@ def value_difference(stage: Stage, path: str | None, candidates: Sequence[Value]
     if nearest is None:
         return Difference(stage.path, stage.name, path, "shape", shape, candidates[0].shape)
     value, error = nearest
+    if value.shape != shape and next(layouts(stage.value, value.tensor), None) is None:
+        return Difference(stage.path, stage.name, value.path, "shape", shape, value.shape)
     return Difference(
         *(stage.path, stage.name, value.path, "value", shape, value.shape),
         absolute=error.absolute,

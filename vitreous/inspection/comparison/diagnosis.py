@@ -11,7 +11,7 @@ from vitreous.inspection.comparison.alignment import Alignment
 from vitreous.inspection.comparison.matching import Value, error_of, same
 from vitreous.inspection.comparison.mistakes import mistakes_in
 from vitreous.inspection.comparison.mistakes.mistake import Mistake, copy_sharing_weights
-from vitreous.inspection.comparison.passes import Pass, comparable, first_tensor, run_pass
+from vitreous.inspection.comparison.passes import Pass, arguments, comparable, first_tensor, run_pass
 from vitreous.inspection.recording import Shape, tensors_in
 
 EXPLAINED = 100  # a mistake explains a difference if it reduces it by this factor
@@ -142,7 +142,7 @@ def attempt(model: nn.Module, inputs: Sequence[Any]) -> Tensor | None:
     """Runs a copy; None if its mistake does not work with these shapes."""
     try:
         with comparable(model), torch.no_grad():
-            return first_tensor(model(*inputs), model)
+            return first_tensor(model(*arguments(model, inputs)), model)
     except (RuntimeError, ValueError):
         return None
 

@@ -95,9 +95,11 @@ def orders(tensor: Tensor, shape: Shape) -> Iterator[tuple[int, ...]]:
     """The orders of a tensor's axes that give a shape, whole axes joined."""
     if tensor.ndim > MAX_PERMUTED or tensor.ndim < len(shape):
         return
-    square = tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]  # as many heads as tokens
+    square = tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]  # as many heads as tokens, or as rows as columns
     for order in itertools.permutations(range(tensor.ndim)):
-        if joins(order, tensor.shape, shape) and not (square and order == (0, 1, 2, 3)):
+        if joins(order, tensor.shape, shape) and not (
+            square and order == (0, 1, 2, 3) and tensor.shape[-1] != shape[-1]
+        ):
             yield order
 
 

@@ -1,8 +1,8 @@
 """One pass of a model with all its tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,10 +24,11 @@ class Pass:
 
     Attributes:
         model: the model.
-        output: the first tensor that it returned.
+        output: the first tensor that it returned, or `pooled`.
         stages: those with a value, in the order in which they end; the last is the output.
         values: every tensor that entered or left a module or operation.
         end: path of the stage that gives `output`, if that is not the model's own output; see `before_flat`.
+        pooled: the vector of each image that a model without logits returned beside its tokens; see `pooled_pass`.
     """
 
     model: nn.Module
@@ -35,6 +36,7 @@ class Pass:
     stages: list[Stage]
     values: list[Value]
     end: str = ""
+    pooled: Tensor | None = None
 
 
 @contextmanager
@@ -53,6 +55,11 @@ def read_all_tokens(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Drops the argument `read` of the encoder's forward (x, positions, read)."""
     return args[:2], {name: value for name, value in kwargs.items() if name != "read"}
+
+
+def arguments(model: nn.Module, inputs: Sequence[Any]) -> Sequence[Any]:
+    """The inputs as a model's arguments: one input of torch's attention is its query, key and value."""
+    return [*inputs] * 3 if isinstance(model, nn.MultiheadAttention) and len(inputs) == 1 else inputs
 
 
 def first_tensor(result: Any, model: nn.Module) -> Tensor:
@@ -80,7 +87,8 @@ def run_pass(model: nn.Module, inputs: Sequence[Any], entering: bool = False) ->
     """
     recorder = Recorder(model, observe=lambda tensor: tensor.detach().clone(), all_inputs=True)
     with comparable(model):
-        output = first_tensor(recorder.run(*inputs), model)
+        result = recorder.run(*arguments(model, inputs))
+    output = first_tensor(result, model)
     last = Stage("", "output", "output", "what the model returns", value=recorder.root.seen)
     stages = [*ended(build_stages(recorder, keep=True)), last]
     values: list[Value] = []
@@ -91,7 +99,24 @@ def run_pass(model: nn.Module, inputs: Sequence[Any], entering: bool = False) ->
                     values.pop()  # an operation of a layer: the layer's name is better
                 values.append(Value(event.seen, label(event)))
     values.append(Value(recorder.root.seen, "output"))
-    return Pass(model, output.detach(), stages, values)
+    return Pass(model, output.detach(), stages, values, pooled=pooler_output(result))
+
+
+def pooler_output(result: Any) -> Tensor | None:
+    """The `pooler_output` of a bare transformers model; None if there is none, or there are logits."""
+    if not isinstance(result, Mapping) or "logits" in result:
+        return None
+    tensor = result.get("pooler_output")
+    return tensor.detach() if isinstance(tensor, Tensor) and tensor.numel() else None
+
+
+def pooled_pass(run: Pass, other: Pass) -> Pass:
+    """The pass with `pooled` as its output, if only that has as many axes as the other model's output."""
+    if run.pooled is None or not run.pooled.ndim == other.output.ndim != run.output.ndim:
+        return run
+    last = replace(run.stages[-1], name="pooler_output", value=run.pooled)
+    values = [*run.values[:-1], Value(run.output, "last_hidden_state"), Value(run.pooled, "output")]
+    return replace(run, output=run.pooled, stages=[*run.stages[:-1], last], values=values)
 
 
 def before_flat(run: Pass, varied: bool) -> Pass | None:

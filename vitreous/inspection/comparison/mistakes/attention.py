@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vitreous.inspection.comparison.mistakes.mistake import Change, Mistake, Modules, assigned, each, first_of, put
 from vitreous.model.attention import NO_POSITIONS, QKV, BlockPositions, SelfAttention
+from vitreous.model.relative_position import RelativeBias, RelativePosition
 
 Heads = Literal["moved", "reshape", "interleaved"]  # how axes move when heads are split or joined
 PARTS, AXES = "qkv", ("3", "heads", "head_dim")
@@ -64,7 +65,7 @@ def attention(modules: Modules) -> Iterator[Mistake]:
     """Mistakes inside attention."""
     if first_of(nn.MultiheadAttention, modules):
         flip = each(nn.MultiheadAttention, lambda m: setattr(m, "batch_first", not m.batch_first))
-        yield Mistake("swaps the batch and sequence axes in attention", "does not", BATCH_FIRST, flip)
+        yield Mistake("swaps the batch and sequence axes in attention", "keeps them", BATCH_FIRST, flip)
     if (known := first_of(SelfAttention, modules)) is None:
         return
     for order in itertools.islice(itertools.permutations(range(3)), 1, None):
@@ -72,12 +73,12 @@ def attention(modules: Modules) -> Iterator[Mistake]:
         hint = "Split the rows of the joint weight as q, k, v: qkv(x).chunk(3, dim=-1)"
         yield Mistake(f"reads q, k, v in the order {parts}", "reads q, k, v", hint, reorder(order))
     width, head_dim = known.out.in_features, known.out.in_features // known.num_heads
-    for wrong, factor in (
-        ("does not divide q kᵀ by √D_h", head_dim**0.5),
-        ("divides q kᵀ by √D, the full width", (head_dim / width) ** 0.5),
+    for wrong, right, factor in (
+        ("does not divide q kᵀ by √D_h", "does", head_dim**0.5),
+        ("divides q kᵀ by √D, the full width", "divides by √D_h", (head_dim / width) ** 0.5),
     ):
         change = each(SelfAttention, partial(attend_wrongly, factor=factor))
-        yield Mistake(wrong, "does", "Divide by math.sqrt(head_dim), before the softmax", change)
+        yield Mistake(wrong, right, "Divide by math.sqrt(head_dim), before the softmax", change)
     for order in itertools.islice(itertools.permutations(range(3)), 1, None):
         packing = " ".join(AXES[i] for i in order)
         hint = "Reshape to (3, heads, head_dim), in this order"
@@ -190,8 +191,9 @@ def split_together(attention: SelfAttention, axes: Sequence[str]) -> None:
 
 
 def head_counts(modules: Modules) -> Iterator[Mistake]:
-    """Another number of heads with the same weights."""
-    if (known := first_of(SelfAttention, modules)) is None:
+    """Another number of heads with the same weights; relative positions have numbers for each head."""
+    relative = first_of(RelativeBias, modules) or first_of(RelativePosition, modules)
+    if (known := first_of(SelfAttention, modules)) is None or relative:
         return
     width, heads = known.out.in_features, known.num_heads
     for count in (n for n in range(1, min(width, 65)) if width % n == 0 and n != heads):

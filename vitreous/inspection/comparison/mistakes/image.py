@@ -13,6 +13,7 @@ from vitreous.model.encoder import Encoder
 from vitreous.model.head import ClassTokenPooling, Head, MeanPooling
 from vitreous.model.patch_embedding import PatchEmbedding
 from vitreous.model.position_embedding import PositionEmbedding
+from vitreous.model.relative_position import RelativeBias, RelativePosition
 from vitreous.model.shapes import Grid
 from vitreous.model.vit import VisionTransformer
 
@@ -104,6 +105,10 @@ def tokens(modules: Modules) -> Iterator[Mistake]:
         yield Mistake("does not rotate q and k", "does (RoPE)", hint, assigned(VisionTransformer, rotary=None))
     if type(known) is PositionEmbedding:  # it adds nothing
         return
+    if isinstance(known, RelativeBias | RelativePosition):
+        wrong, hint = "does not add relative positions to the attention's logits", "Add them before the softmax"
+        yield Mistake(wrong, "does", hint, each(type(known), without_bias))
+        return
     if known.site == "stem":
         change = each(PositionEmbedding, partial(add_positions, to_patches=False))
         yield Mistake("adds no positions", "follows equation 1", "Add position_embedding to the tokens", change)
@@ -118,6 +123,11 @@ def tokens(modules: Modules) -> Iterator[Mistake]:
             change = assigned(PositionEmbedding, resampling=method)
             hint = f"Interpolate the grid of positions as {resampling!r} does, without the class token's row"
             yield Mistake(f"resamples the positions by {method!r}", f"uses {resampling!r}", hint, change)
+
+
+def without_bias(embedding: PositionEmbedding) -> None:
+    """Adds nothing to the attention's logits."""
+    embedding.bias = lambda grid, layer, q: None
 
 
 class TokenPooling(nn.Module):
