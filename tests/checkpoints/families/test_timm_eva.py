@@ -40,6 +40,15 @@ CASES = {
     "mixed": ("vit_base_patch16_rope_mixed_224", {}),
     "mixed and a table": ("vit_base_patch16_rope_mixed_ape_224", {}),
     "Perception Encoder, core": ("vit_pe_core_base_patch16_224", {}),
+    "Perception Encoder, core, as many heads to pool": (
+        "vit_pe_core_base_patch16_224",
+        {"attn_pool_num_heads": 4},
+    ),
+    "Perception Encoder, core, heads to pool by default": (
+        "vit_pe_core_base_patch16_224",
+        {"attn_pool_num_heads": None},
+    ),
+    "Perception Encoder, core, two heads to pool": ("vit_pe_core_base_patch16_224", {"attn_pool_num_heads": 2}),
     "Perception Encoder, core, without class token": ("vit_pe_core_gigantic_patch14_448", {}),
     "Perception Encoder, language": ("vit_pe_lang_large_patch14_448", {}),
     "Perception Encoder, spatial": ("vit_pe_spatial_tiny_patch16_512", {}),

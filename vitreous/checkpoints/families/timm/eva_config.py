@@ -128,16 +128,24 @@ def fields_of(config_json: Mapping[str, Any]) -> dict[str, Any]:
         "position_class_slot": not arguments.get("no_embed_class"),
     }
     try:
-        for theirs, ours in (("num_heads", "num_heads"), ("attn_pool_num_heads", "pooling_heads")):
-            if arguments.get(theirs) is not None and (ours == "num_heads" or fields["pooling"] == "attention"):
-                check_count(theirs, arguments[theirs])
-                fields[ours] = arguments[theirs]
-        if fields.get("pooling_heads") == fields.get("num_heads"):
-            fields.pop("pooling_heads", None)  # as many as the encoder's
+        if arguments.get("num_heads") is not None:
+            check_count("num_heads", arguments["num_heads"])
+            fields["num_heads"] = arguments["num_heads"]
+        if fields["pooling"] == "attention":
+            fields["pooling_heads"] = pooling_heads(arguments)
         fields |= rotary_fields(arguments) | size_fields(arguments, config_json)
     except InputError as error:
         raise InputError(f"config.json's model_args do not make a ViT: {error.cause}", error.hint) from error
     return fields
+
+
+def pooling_heads(arguments: Mapping[str, Any]) -> int | None:
+    """The heads of attention pooling; None for as many as in the blocks, which is timm's default."""
+    heads = arguments.get("attn_pool_num_heads")
+    if heads is None:
+        return None
+    check_count("attn_pool_num_heads", heads)
+    return None if heads == arguments.get("num_heads") else heads
 
 
 def rotary_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
