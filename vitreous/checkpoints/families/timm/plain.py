@@ -71,6 +71,8 @@ class Timm(TimmTable):
             raise InputError(cause, "add its config.json, or set norm_site=before or norm_site=after")
         if fields["pooling"] == "attention" and differs_from_pooling(reading.config()):
             raise InputError("the file has attention pooling beside blocks of another kind", "it cannot be read")
+        for name, value in open_choices(reading.config()).items():
+            reading.guess(name, value, "as in timm's VisionTransformer; the keys do not record it")
         return naming
 
     def usual_naming(self, config: ViTConfig) -> TimmNaming:
@@ -326,6 +328,18 @@ def differs_from_pooling(c: ViTConfig) -> bool:
     """Whether the blocks differ from timm's attention pooling, whose layers are the paper's; ours are the blocks'."""
     own = c.qkv_bias, c.query_key_norm, c.dense_bias, c.attention_inner_norm, c.mlp_inner_norm, c.mlp
     return own != ("all", "none", True, False, False, "mlp")
+
+
+def open_choices(c: ViTConfig) -> dict[str, str]:
+    """The choices that another timm model with the same keys could have made otherwise.
+
+    With LayerScale, the keys differ from those of norms after the branches and of rotary positions. Rotary positions
+    also exclude what only VisionTransformer has: RMSNorm, distillation, a stem, and blocks without biases.
+    """
+    if c.layer_scale is not None:
+        return {}
+    alone = c.norm == "rms" or c.distillation_token or c.stem_blocks is not None or c.embedding_norm or not c.dense_bias
+    return {"norm_site": "before"} | ({} if alone else {"rotary": "none"})
 
 
 def ratio(hidden: int, width: int) -> float:
