@@ -182,6 +182,8 @@ OPEN = {  # choices that no key of timm's shows, and the fields that must be set
         POOLED | {"rotary": "perception_giant", "rotary_grid": (4, 4), "pooling_heads": 4},
         {"rotary", "pooling_heads"},
     ),
+    "attention pooling beside SwiGLU": (POOLED | {"mlp": "swiglu"}, {"pooling_heads"}),
+    "attention pooling beside norms of q and k": (POOLED | {"query_key_norm": "head"}, set()),
     "no positions": (TABLELESS, {"position_embedding"}),
     "norms after the branches": ({"norm_site": "after"}, {"norm_site"}),
     "rotary, norms after the branches": (

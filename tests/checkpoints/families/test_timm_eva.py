@@ -49,6 +49,14 @@ CASES = {
         {"attn_pool_num_heads": None},
     ),
     "Perception Encoder, core, two heads to pool": ("vit_pe_core_base_patch16_224", {"attn_pool_num_heads": 2}),
+    "attention pooling, no rotary positions": (
+        "vit_pe_core_base_patch16_224",
+        {"use_rot_pos_emb": False, "qk_norm": True, "attn_pool_num_heads": 2, "attn_pool_mlp_ratio": 2.0},
+    ),
+    "attention pooling, SwiGLU, no rotary positions": (
+        "vit_pe_core_base_patch16_224",
+        {"use_rot_pos_emb": False, "swiglu_mlp": True, "qkv_bias": False},
+    ),
     "Perception Encoder, core, without class token": ("vit_pe_core_gigantic_patch14_448", {}),
     "Perception Encoder, language": ("vit_pe_lang_large_patch14_448", {}),
     "Perception Encoder, spatial": ("vit_pe_spatial_tiny_patch16_512", {}),

@@ -92,9 +92,6 @@ class TimmEva(Timm):
         nested = replace(reading, known=usual | dict(reading.known), fields={}, guesses=[], dropped={})
         naming = TimmTable.read(self, merged(shapes, splits), nested)
         reading.fields |= nested.fields | shown_fields(rotary, file)
-        if "attn_pool.mlp.fc1.weight" in file:
-            hidden = shape_of(file, "attn_pool.mlp.fc1.weight", 2)[0]
-            reading.fields["pooling_mlp_dim"] = None if hidden == reading.fields["mlp_dim"] else hidden
         for name, (value, why) in guesses.items():
             reading.guess(name, value, why)
         reading.guesses += nested.guesses
