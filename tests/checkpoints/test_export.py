@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoints.peers import assert_same_tensors
+from tests.checkpoints.peers import assert_same_function, assert_same_tensors, images_of
 from tests.model.models import small_model
-from vitreous.checkpoints.export import export_model
-from vitreous.checkpoints.families.recognize import OURS
+from vitreous.checkpoints.export import export_model, unrecorded_fields
+from vitreous.checkpoints.families.recognize import FAMILIES, OURS
 from vitreous.checkpoints.files.tensors import read_tensors
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.checkpoints.store import StoredModel
@@ -160,3 +160,69 @@ def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_written(t
         export_model(stored(small_model("exact GELU", num_heads=6)), "timm", tmp_path / "hub", overwrite=True)
     assert (tmp_path / "hub/model.safetensors").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == ["config.json", "model.safetensors"]
+
+
+# ---- what a bare file does not record
+
+TABLELESS = {"position_embedding": "none"}
+POOLED = {"class_token": False, "pooling": "attention"}
+OPEN = {  # choices that no key of timm's shows, and the fields that must be set to keep them
+    "EVA-02's positions": ({"rotary": "eva02", "rotary_grid": (3, 5)}, {"rotary", "rotary_grid"}),
+    "axial": ({"rotary": "axial"}, {"rotary"}),
+    "axial on a grid, alone": (TABLELESS | {"rotary": "axial", "rotary_grid": (2, 2)}, {"rotary", "rotary_grid"}),
+    "mixed, alone": (TABLELESS | {"rotary": "mixed"}, set()),
+    "DINOv3's, alone": (TABLELESS | {"rotary": "dinov3"}, {"rotary"}),
+    "DINOv3's and a table": ({"rotary": "dinov3", "layer_scale": 0.1}, {"rotary"}),
+    "Perception Encoder's": ({"rotary": "perception", "rotary_grid": (5, 5)}, {"rotary", "rotary_grid"}),
+    "Perception Encoder's pooling": (
+        POOLED | {"rotary": "perception", "rotary_grid": (4, 4), "pre_norm": True, "patch_bias": False},
+        {"rotary", "pooling_heads"},
+    ),
+    "the pooling's own heads": (
+        POOLED | {"rotary": "perception_giant", "rotary_grid": (4, 4), "pooling_heads": 4},
+        {"rotary", "pooling_heads"},
+    ),
+    "attention pooling beside SwiGLU": (POOLED | {"mlp": "swiglu"}, {"pooling_heads"}),
+    "attention pooling beside norms of q and k": (POOLED | {"query_key_norm": "head"}, set()),
+    "no positions": (TABLELESS, {"position_embedding"}),
+    "norms after the branches": ({"norm_site": "after"}, {"norm_site"}),
+    "rotary, norms after the branches": (
+        {"rotary": "eva02", "norm_site": "after", "qkv_bias": "no_key", "mlp": "swiglu", "mlp_inner_norm": True},
+        {"norm_site", "rotary_grid"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPEN)
+def test_a_bare_file_with_what_the_report_asks_for_is_the_same_model(case, tmp_path):
+    changes, asked = OPEN[case]
+    sample = stored(small_model("exact GELU", depth=2, **changes))
+    file = tmp_path / "m.safetensors"
+    report = export_model(sample, "timm", file)
+    shapes = {key: tensor.shape for key, tensor in load_file(file).items()}
+    fields = unrecorded_fields(FAMILIES["timm"], sample.model.config, shapes, {})
+    assert asked <= fields.keys()
+    assert fields.keys() - asked <= {"num_heads", "norm_eps", "pooling", "image_size"}
+    [note] = [note for note in report.notes if note.startswith("not recorded in the file, set it")]
+    assert all(f"{name}={value}" in note for name, value in fields.items())
+    read = load_checkpoint(file, family="timm", **fields)
+    assert_same_function(sample.model, read.model, images_of(sample.model.config))
+    assert not asked & {guess.field for guess in read.report.guesses}
+    export_model(sample, "timm", tmp_path / "folder")
+    assert unrecorded_fields(FAMILIES["timm"], sample.model.config, shapes, json.loads(
+        (tmp_path / "folder/config.json").read_text())) == {}  # fmt: skip
+    assert_same_function(sample.model, load_checkpoint(tmp_path / "folder").model, images_of(sample.model.config))
+
+
+def test_choices_that_no_key_shows_are_among_the_guesses(tmp_path):
+    for changes, expected in (
+        ({}, {"rotary": "none", "norm_site": "before"}),
+        ({"layer_scale": 0.1}, {}),
+        ({"distillation_token": True}, {"norm_site": "before"}),
+    ):
+        export_model(stored(small_model("exact GELU", **changes)), "timm", tmp_path / "m.safetensors", overwrite=True)
+        guesses = load_checkpoint(tmp_path / "m.safetensors", num_heads=3, family="timm").report.guesses
+        assert {g.field: g.value for g in guesses if g.field in ("rotary", "norm_site")} == expected
+    given = {"rotary": "none", "norm_site": "before"}
+    read = load_checkpoint(tmp_path / "m.safetensors", num_heads=3, family="timm", **given)
+    assert not given.keys() & {guess.field for guess in read.report.guesses}

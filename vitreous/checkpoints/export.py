@@ -27,7 +27,10 @@ from vitreous.support.text import listed
 
 SUFFIXES: dict[Kind, str] = {"safetensors": ".safetensors", "npz": ".npz", "pickle": ".pth"}  # the usual ones
 WEIGHTS = "model"  # stem of the weights file in a folder
-UNRECORDED = ("num_heads", "gelu", "norm_eps", "pooling", "image_size", "norm_site")  # choices that few formats record
+UNRECORDED = (  # choices that few formats record
+    *("num_heads", "gelu", "norm_eps", "pooling", "image_size", "norm_site", "rotary", "rotary_grid", "pooling_heads"),
+    "position_embedding",
+)
 
 
 def export_model(
@@ -183,20 +186,47 @@ def unrecorded_fields(
     family: Family, config: ViTConfig, shapes: Shapes, config_json: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The choices of a model that its family would guess wrongly from the keys and this `config.json`."""
-    names = [name for name in UNRECORDED if name != "gelu" or config.mlp == "mlp" or config.pooling == "attention"]
-    choices = {name: getattr(config, name) for name in names}
+    choices = choices_of(config)
+    recorded = family.fields_from(config_json)
     unrecorded = {}
     for name, value in choices.items():
         others = {other: choices[other] for other in choices if other != name}
-        reading = Reading(others | family.fields_from(config_json))
-        try:
-            family.read(shapes, reading)
-            guess = getattr(reading.config(), name)
-        except InputError:  # it must be given
-            guess = None
-        if guess != value:
+        guesses = _guesses(family, shapes, others | recorded)
+        if guesses is None or guesses.get(name, value) != value:  # it must be given, or is another
             unrecorded[name] = value
+    if (guesses := _guesses(family, shapes, unrecorded | recorded)) is not None:  # all others left open at once
+        unrecorded = {
+            name: value for name, value in choices.items() if name in unrecorded or guesses.get(name, value) != value
+        }
     return unrecorded
+
+
+def choices_of(config: ViTConfig) -> dict[str, Any]:
+    """The values of UNRECORDED that matter to a model; heads of attention pooling as their number."""
+    c = config
+    idle = {
+        "gelu": c.mlp != "mlp" and c.pooling != "attention",
+        "pooling_heads": c.pooling != "attention",
+        "rotary_grid": c.rotary == "none",
+        "position_embedding": c.position_embedding != "none",  # the others are in the keys, or their values are
+    }
+    values = {name: getattr(c, name) for name in UNRECORDED if not idle.get(name, False)}
+    return values | ({"pooling_heads": c.pooling_heads or c.num_heads} if "pooling_heads" in values else {})
+
+
+def _guesses(family: Family, shapes: Shapes, known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a family takes for the choices of UNRECORDED; None if it asks for more than is known."""
+    reading = Reading(known)
+    try:
+        family.read(shapes, reading)
+        config = reading.config()
+    except InputError:
+        return None
+    values = {name: getattr(config, name) for name in UNRECORDED}
+    values["pooling_heads"] = config.pooling_heads or config.num_heads
+    if config.position_embedding != "none":
+        del values["position_embedding"]  # a table, whose values may all be zero
+    return values
 
 
 def differing_fields(read: Preprocessing, expected: Preprocessing) -> list[str]:

@@ -42,6 +42,12 @@ CASES = {
     "mean beside a class token, norm before": ({"global_pool": "avg", "fc_norm": False}, {"pooling": "mean"}),
     "class token, norm after": ({"fc_norm": True}, {"pooling": "class_token"}),
     "attention": ({"global_pool": "map", "class_token": False}, {}),
+    "attention, norms of q and k": ({"global_pool": "map", "class_token": False, "qk_norm": True}, {}),
+    "attention, no biases, inner norms": (
+        {"global_pool": "map", "class_token": False, "qkv_bias": False, "proj_bias": False}
+        | {"scale_attn_norm": True, "scale_mlp_norm": True},
+        {"norm_site": "before", "norm_eps": 1e-6},
+    ),
     "registers": ({"reg_tokens": 4, "no_embed_class": True}, {"image_size": (32, 32)}),
     "no row for the class token": ({"no_embed_class": True}, {"position_class_slot": False}),
     "LayerScale": ({"init_values": 0.1}, {}),
@@ -166,7 +172,8 @@ def test_timm_computes_what_ours_computes(switch, tmp_path):
         ("the paper's", {"qkv_bias": "no_key"}, "biases of query and value but not of key"),
         ("the paper's", {"norm_site": "after", "norm_eps": 1e-5}, "norm_eps 1e-05 in vit_base_patch16_rpn_224"),
         ("RMS norms, no biases, norm of the patches", {}, "norm_eps 1e-06 in aimv2_large_patch14_224"),
-        ("attention pooling", {"qkv_bias": "none"}, "attention pooling beside these blocks"),
+        ("attention pooling", {"mlp": "swiglu"}, "attention pooling beside SwiGLU"),
+        ("attention pooling", {"norm": "rms"}, "attention pooling beside RMSNorm"),
         ("the paper's", {"norm_site": "after", "layer_scale": 0.1}, "LayerScale with norms after"),
         ("the paper's", {"pre_norm": True, "norm_eps": 1e-5}, "a bias of the patch projection with a norm before"),
         ("distillation", {"registers": 2}, "registers with a distillation token"),

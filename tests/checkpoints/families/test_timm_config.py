@@ -5,15 +5,13 @@ import json
 import pytest
 import timm
 import torch
+from timm.models import save_for_hf
 
 from tests.checkpoints.families.test_timm import folder_of, peer
-from tests.checkpoints.peers import (
-    assert_same_function,
-    images_of,
-    through_a_file,
-)
+from tests.checkpoints.peers import assert_same_function, filled, images_of, through_a_file
 from vitreous.checkpoints.export import export_model
 from vitreous.checkpoints.families.shared.reading import Reading
+from vitreous.checkpoints.families.timm.family import TimmModules
 from vitreous.checkpoints.families.timm.plain import Timm
 from vitreous.checkpoints.load import load_checkpoint
 from vitreous.data.preprocessing import Preprocessing
@@ -151,6 +149,50 @@ def test_a_folder_without_pooling_and_classifier_is_read(tmp_path):
     read = load_checkpoint(folder)
     assert "pooling = class_token" in str(read.report)
     assert_same_function(lambda x: theirs(x)[:, 0], read.model, images_of(read.model.config))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("vit_base_patch16_224", {}),
+        ("eva02_tiny_patch14_224", {}),
+        ("vit_base_patch16_dinov3", {}),
+        ("vit_base_patch16_rope_224", {}),
+        ("beit_base_patch16_224", {}),
+        ("beitv2_base_patch16_224", {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}),
+    ],
+)
+def test_a_config_that_leaves_the_pooling_open_is_read(architecture, arguments, tmp_path):
+    """Features of timm's, global_pool='': which of the tokens to use is a guess, and each choice gives timm's own."""
+    small = {"img_size": (32, 24), "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4}
+    small |= arguments | {"global_pool": ""}
+    theirs = filled(timm.create_model(architecture, num_classes=0, **small))
+    save_for_hf(theirs, tmp_path / "theirs", model_args=small, safe_serialization=True)
+    read = load_checkpoint(tmp_path / "theirs")
+    [guess] = [guess for guess in read.report.guesses if guess.field == "pooling"]
+    pools = {
+        "class_token": lambda x: theirs(x)[:, 0],
+        "mean": lambda x: theirs(x)[:, theirs.num_prefix_tokens :].mean(1),
+    }
+    assert_same_function(pools[guess.value], read.model, images_of(read.model.config))
+    other = next(name for name in pools if name != guess.value)
+    other_read = load_checkpoint(tmp_path / "theirs", pooling=other)
+    assert_same_function(pools[other], other_read.model, images_of(read.model.config))
+    path = tmp_path / "theirs/config.json"
+    config = json.loads(path.read_text())
+    assert config["model_args"]["global_pool"] == ""
+    path.write_text(json.dumps(config | {"num_classes": 7}))  # a classifier has a pooling
+    with pytest.raises(InputError, match="global_pool ''; supported are token, avg, map"):
+        load_checkpoint(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_224", "eva02_tiny_patch14_224", "beit_base_patch16_224"])
+def test_arguments_that_are_no_object_are_refused_by_every_module(name):
+    family = TimmModules()
+    for arguments in ([], "", 0, False, [{"num_heads": 3}]):
+        with pytest.raises(InputError, match="they must be a JSON object"):
+            family.fields_from({"architecture": name, "model_args": arguments})
+    assert family.fields_from({"architecture": name, "model_args": None}) == family.fields_from({"architecture": name})
 
 
 def test_an_unsupported_pooling_outside_the_arguments_is_refused(tmp_path):

@@ -40,6 +40,23 @@ CASES = {
     "mixed": ("vit_base_patch16_rope_mixed_224", {}),
     "mixed and a table": ("vit_base_patch16_rope_mixed_ape_224", {}),
     "Perception Encoder, core": ("vit_pe_core_base_patch16_224", {}),
+    "Perception Encoder, core, as many heads to pool": (
+        "vit_pe_core_base_patch16_224",
+        {"attn_pool_num_heads": 4},
+    ),
+    "Perception Encoder, core, heads to pool by default": (
+        "vit_pe_core_base_patch16_224",
+        {"attn_pool_num_heads": None},
+    ),
+    "Perception Encoder, core, two heads to pool": ("vit_pe_core_base_patch16_224", {"attn_pool_num_heads": 2}),
+    "attention pooling, no rotary positions": (
+        "vit_pe_core_base_patch16_224",
+        {"use_rot_pos_emb": False, "qk_norm": True, "attn_pool_num_heads": 2, "attn_pool_mlp_ratio": 2.0},
+    ),
+    "attention pooling, SwiGLU, no rotary positions": (
+        "vit_pe_core_base_patch16_224",
+        {"use_rot_pos_emb": False, "swiglu_mlp": True, "qkv_bias": False},
+    ),
     "Perception Encoder, core, without class token": ("vit_pe_core_gigantic_patch14_448", {}),
     "gated, with attention pooling": (
         "eva02_base_patch14_224",

@@ -11,13 +11,13 @@ from vitreous.checkpoints.families.shared.holds import Holds
 from vitreous.checkpoints.families.shared.key_map import Layout, Rule
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
 from vitreous.checkpoints.families.shared.rules import prefixed
+from vitreous.checkpoints.families.timm import arguments as shared_arguments
+from vitreous.checkpoints.families.timm.arguments import arguments_of, pooling_fields, size_fields
 from vitreous.checkpoints.families.timm.eva import OWN_BIAS, SPLIT_GATE, EvaNaming, TimmEva, is_large
-from vitreous.checkpoints.families.timm.eva_config import HARMLESS, checked_arguments
-from vitreous.checkpoints.families.timm.plain import POOLINGS, meaning_of
 from vitreous.checkpoints.families.timm.table import TimmNaming
 from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.model.config import ViTConfig, as_pair, check_count
+from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 
 MODULE = r"beit(v2)?_"  # its architectures
@@ -25,21 +25,10 @@ TABLE = "attn.relative_position_bias_table"
 SHARED = "rel_pos_bias.relative_position_bias_table"
 EXTRA = 3  # rows of class to patch, patch to class, class to class
 BIASES = "position_embedding.biases"
-READ = ("img_size", "num_heads", "global_pool")
-IN_KEYS = (
-    *(
-        "patch_size",
-        "in_chans",
-        "num_classes",
-        "embed_dim",
-        "depth",
-        "qkv_bias",
-        "mlp_ratio",
-        "swiglu_mlp",
-        "scale_mlp",
-    ),
-    *("init_values", "use_abs_pos_emb", "use_rel_pos_bias", "use_shared_rel_pos_bias", "use_fc_norm"),
+IN_KEYS = (  # visible in the file's keys or shapes
+    *("swiglu_mlp", "scale_mlp", "use_abs_pos_emb", "use_rel_pos_bias", "use_shared_rel_pos_bias", "use_fc_norm"),
 )
+HARMLESS = ("head_init_scale",)  # only for training
 
 
 class TimmBeit(TimmEva):
@@ -108,20 +97,11 @@ class TimmBeit(TimmEva):
         return [*table, *prefixed(naming.prefix, [Rule((BIASES,), tuple(keys), STACKED)])]
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = checked_arguments(config_json, (*READ, *IN_KEYS, *HARMLESS), {})
-        pool = arguments.get("global_pool", config_json.get("global_pool") or "avg")
+        arguments = arguments_of(config_json, (*IN_KEYS, *HARMLESS))
         given = {name: arguments.get(name, value) for name, value in POSITIONS.items()}
         fields = FACTS | ({} if any(given.values()) else {"position_embedding": "none"})
-        fields |= {"norm_eps": 1e-6, "gelu": "exact", "pooling": meaning_of("global_pool", pool, POOLINGS)}
-        try:
-            if "img_size" in arguments:
-                fields["image_size"] = as_pair("img_size", arguments["img_size"])
-            if "num_heads" in arguments:
-                check_count("num_heads", arguments["num_heads"])
-                fields["num_heads"] = arguments["num_heads"]
-        except InputError as error:
-            raise InputError(f"config.json's model_args do not make a ViT: {error.cause}", error.hint) from error
-        return fields
+        fields |= {"norm_eps": 1e-6, "gelu": "exact"} | pooling_fields(arguments, config_json, "avg")
+        return fields | size_fields(arguments)
 
     def config_files(
         self, config: ViTConfig, preprocessing: Preprocessing, class_names: Sequence[str] | None
@@ -129,7 +109,8 @@ class TimmBeit(TimmEva):
         files = super().config_files(config, preprocessing, class_names)
         c, whole = config, files[CONFIG]
         biased = c.position_embedding == "relative_bias"
-        arguments = {name: value for name, value in whole["model_args"].items() if name in (*READ, *IN_KEYS)}
+        known = (*shared_arguments.READ, *shared_arguments.IN_KEYS, *IN_KEYS)
+        arguments = {name: value for name, value in whole["model_args"].items() if name in known}
         arguments |= {
             "use_abs_pos_emb": c.position_embedding not in ("none", "relative_bias"),
             "use_rel_pos_bias": biased and c.position_site == "every_layer",

@@ -99,13 +99,14 @@ class TimmEva(Timm):
         nested = replace(reading, known=usual | dict(reading.known), fields={}, guesses=[], dropped={})
         naming = TimmTable.read(self, merged(shapes, splits), nested)
         reading.fields |= nested.fields | shown_fields(rotary, file)
-        if "attn_pool.mlp.fc1.weight" in file:
-            hidden = shape_of(file, "attn_pool.mlp.fc1.weight", 2)[0]
-            reading.fields["pooling_mlp_dim"] = None if hidden == reading.fields["mlp_dim"] else hidden
         for name, (value, why) in guesses.items():
             reading.guess(name, value, why)
         reading.guesses += nested.guesses
         reading.dropped |= nested.dropped
+        if rotary != "mixed":  # whose frequencies are in the file
+            reading.guess("rotary", rotary, "as in timm's models with these keys")
+        if may_follow(reading.fields):
+            reading.guess("norm_site", "before", "as in timm's models with rotary positions")
         if rotary in ("perception", "perception_giant"):
             sizes = zip(reading.fields["image_size"], reading.fields["patch_size"], strict=True)
             reading.guess("rotary_grid", tuple(side // step for side, step in sizes), "that of the position table")
@@ -183,6 +184,11 @@ def is_large(c: ViTConfig) -> bool:
 def separate_gate(c: ViTConfig) -> bool:
     """Whether the gate and the value of SwiGLU have layers of their own: in EVA-02's base and larger, and in DINOv3."""
     return c.mlp == "swiglu" and (c.mlp_inner_norm or (c.rotary == "dinov3" and c.norm_site == "before"))
+
+
+def may_follow(fields: Mapping[str, Any]) -> bool:
+    """Whether the norms may come after attention and MLP, for all that the keys show; nothing is said of it yet."""
+    return "norm_site" not in fields and fields["layer_scale"] is None and fields["query_key_norm"] == "none"
 
 
 def rotary_of(file: Shapes) -> str:

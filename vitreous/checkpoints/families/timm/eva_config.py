@@ -4,7 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vitreous.checkpoints.families.timm.plain import GLOBAL_POOLS, POOLINGS, meaning_of, ratio
+from vitreous.checkpoints.families.timm.arguments import (
+    GLOBAL_POOLS,
+    arguments_of,
+    no_vit,
+    pooling_fields,
+    size_fields,
+)
+from vitreous.checkpoints.families.timm.plain import ratio
 from vitreous.model.config import ViTConfig, as_pair, check_count
 from vitreous.support.errors import InputError
 
@@ -67,40 +74,19 @@ ARCHITECTURES: tuple[tuple[str, dict[str, Any]], ...] = (
 DEFAULTS = {"global_pool": "avg", "use_rot_pos_emb": False, "use_abs_pos_emb": True} | ROPE
 
 READ = (
-    *("img_size", "num_heads", "global_pool", "no_embed_class", "use_post_norm", "attn_pool_num_heads"),
+    *("no_embed_class", "use_post_norm", "attn_pool_num_heads"),
     *("use_abs_pos_emb", "use_rot_pos_emb", "ref_feat_shape", *ROPE),
 )
 IN_KEYS = (  # visible in the file's keys or shapes
-    *("patch_size", "in_chans", "num_classes", "embed_dim", "depth", "qkv_bias", "qkv_fused", "qk_norm", "mlp_ratio"),
-    *("swiglu_mlp", "swiglu_align_to", "scale_mlp", "scale_attn_inner", "attn_type", "init_values", "class_token"),
-    *("num_reg_tokens", "use_pre_transformer_norm", "use_post_transformer_norm", "use_fc_norm", "attn_pool_mlp_ratio"),
+    *("qkv_fused", "qk_norm", "swiglu_mlp", "swiglu_align_to", "scale_mlp", "scale_attn_inner", "attn_type"),
+    *("class_token", "num_reg_tokens", "use_pre_transformer_norm", "use_post_transformer_norm", "use_fc_norm"),
+    "attn_pool_mlp_ratio",
 )
-HARMLESS = (  # only for training, or for images of other sizes
-    *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
+HARMLESS = (  # only for training
     *("rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords", "head_init_scale"),
-    *("dynamic_img_size", "dynamic_img_pad"),
 )
 IDLE = {"attn_only_layer_scale": False}  # harmless with this value only
 NULLABLE = ("ref_feat_shape", "attn_pool_num_heads")
-
-
-def checked_arguments(
-    config_json: Mapping[str, Any], known: tuple[str, ...], idle: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The model_args of a config.json; a null counts only where it means something.
-
-    Raises:
-        InputError: they are not an object, or one of them changes the model in a way that vitreous does not support.
-    """
-    arguments = config_json.get("model_args") or {}
-    if not isinstance(arguments, dict):
-        raise InputError(f"config.json has model_args {arguments!r:.100}", "they must be a JSON object")
-    arguments = {name: value for name, value in arguments.items() if value is not None or name in NULLABLE}
-    for name, value in arguments.items():
-        if name not in known and not (name in idle and value == idle[name]):
-            cause = f"config.json has the unsupported model_args entry {name}={value!r:.100}"
-            raise InputError(cause, f"supported are {', '.join(known)}")
-    return arguments
 
 
 def fields_of(config_json: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,27 +103,31 @@ def fields_of(config_json: Mapping[str, Any]) -> dict[str, Any]:
     for pattern, own in ARCHITECTURES:
         if re.match(pattern, name):
             arguments |= own
-    if config_json.get("global_pool") is not None:
-        arguments["global_pool"] = config_json["global_pool"]
-    arguments |= checked_arguments(config_json, (*READ, *IN_KEYS, *HARMLESS), IDLE)
+    usual_pool = str(arguments.pop("global_pool"))
+    given = arguments_of(config_json, (*READ, *IN_KEYS, *HARMLESS), nullable=NULLABLE, idle=IDLE)
+    arguments |= given
     fields: dict[str, Any] = {
         "gelu": "exact",
         "norm_eps": 1e-5 if re.match(WIDE_EPS, name) else 1e-6,
         "norm_site": "after" if arguments.get("use_post_norm") else "before",
-        "pooling": meaning_of("global_pool", arguments["global_pool"], POOLINGS),
         "position_class_slot": not arguments.get("no_embed_class"),
     }
+    fields |= size_fields(arguments) | pooling_fields(given, config_json, usual_pool)
     try:
-        for theirs, ours in (("num_heads", "num_heads"), ("attn_pool_num_heads", "pooling_heads")):
-            if arguments.get(theirs) is not None and (ours == "num_heads" or fields["pooling"] == "attention"):
-                check_count(theirs, arguments[theirs])
-                fields[ours] = arguments[theirs]
-        if fields.get("pooling_heads") == fields.get("num_heads"):
-            fields.pop("pooling_heads", None)  # as many as the encoder's
-        fields |= rotary_fields(arguments) | size_fields(arguments, config_json)
+        if fields.get("pooling") == "attention":
+            fields["pooling_heads"] = pooling_heads(arguments)
+        return published_size(arguments, config_json) | fields | rotary_fields(arguments)
     except InputError as error:
-        raise InputError(f"config.json's model_args do not make a ViT: {error.cause}", error.hint) from error
-    return fields
+        raise no_vit(error) from error
+
+
+def pooling_heads(arguments: Mapping[str, Any]) -> int | None:
+    """The heads of attention pooling; None for as many as in the blocks, which is timm's default."""
+    heads = arguments.get("attn_pool_num_heads")
+    if heads is None:
+        return None
+    check_count("attn_pool_num_heads", heads)
+    return None if heads == arguments.get("num_heads") else heads
 
 
 def rotary_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,10 +146,8 @@ def rotary_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
     raise InputError(f"rotary positions have {values}", f"supported are those of {', '.join(ROTARIES)}")
 
 
-def size_fields(arguments: Mapping[str, Any], config_json: Mapping[str, Any]) -> dict[str, Any]:
-    """The image size, if an argument gives it, or the published one if there is no position table to show it."""
-    if "img_size" in arguments:
-        return {"image_size": as_pair("img_size", arguments["img_size"])}
+def published_size(arguments: Mapping[str, Any], config_json: Mapping[str, Any]) -> dict[str, Any]:
+    """The image size of the published weights, if there is no position table to show that of the file."""
     pretrained = config_json.get("pretrained_cfg")
     size = pretrained.get("input_size") if isinstance(pretrained, dict) else None
     if arguments["use_abs_pos_emb"] or not isinstance(size, list | tuple) or len(size) != 3:

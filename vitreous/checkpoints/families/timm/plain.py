@@ -2,16 +2,23 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from vitreous.checkpoints.families.shared.family import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from vitreous.checkpoints.families.shared.holds import Holds
 from vitreous.checkpoints.families.shared.reading import Reading, Shapes
+from vitreous.checkpoints.families.timm.arguments import (
+    GLOBAL_POOLS,
+    arguments_of,
+    meaning_of,
+    pooling_fields,
+    size_fields,
+)
 from vitreous.checkpoints.families.timm.stem import HYBRIDS, ROOT, unsupported_stem
 from vitreous.checkpoints.families.timm.table import ALL, TimmNaming, TimmTable
 from vitreous.checkpoints.files.layout import CONFIG
 from vitreous.data.preprocessing import INTERPOLATIONS, Preprocessing
-from vitreous.model.config import ViTConfig, as_pair, check_count
+from vitreous.model.config import ViTConfig
 from vitreous.support.errors import InputError
 
 
@@ -55,7 +62,7 @@ class Timm(TimmTable):
             + unsupported_stem(c)
             + [f"{name} {getattr(c, name)} in {architecture(c)}" for name in fixed if getattr(c, name) != fixed[name]]
             + ["LayerScale with norms after attention and MLP"] * after
-            + ["attention pooling beside these blocks"] * (c.pooling == "attention" and differs_from_pooling(c))
+            + [f"attention pooling beside {part}" for part in unlike_pooling(c)]
             + ["registers with a distillation token"] * (c.distillation_token and c.registers > 0)
         )
 
@@ -69,8 +76,12 @@ class Timm(TimmTable):
         if unscaled and fields["norm"] == "layer" and "norm_site" not in reading.known:
             cause = "the keys do not record whether norms are before attention and MLP, or after (timm's rpn models)"
             raise InputError(cause, "add its config.json, or set norm_site=before or norm_site=after")
-        if fields["pooling"] == "attention" and differs_from_pooling(reading.config()):
-            raise InputError("the file has attention pooling beside blocks of another kind", "it cannot be read")
+        if (unlike := unlike_pooling(reading.config())) and "pooling_heads" not in reading.known:
+            cause = f"the file has attention pooling beside {' and '.join(unlike)}, whose layers there are not recorded"
+            hint = "add its config.json; or set pooling_heads and gelu if it is of timm's Eva module"
+            raise InputError(cause, hint)
+        for name, value in open_choices(reading.config()).items():
+            reading.guess(name, value, "as in timm's VisionTransformer; the keys do not record it")
         return naming
 
     def usual_naming(self, config: ViTConfig) -> TimmNaming:
@@ -94,15 +105,8 @@ class Timm(TimmTable):
             fields |= {"norm_eps": 1e-5 if re.search(COARSE, name) else 1e-6}
             fields |= {"norm_site": "after" if "_rpn_" in name else "before"}
         fields |= {key: value for pattern, own in EXCEPTIONS if re.match(pattern, name) for key, value in own.items()}
-        arguments = arguments_of(config_json)
-        try:
-            if "img_size" in arguments:
-                fields["image_size"] = as_pair("img_size", arguments["img_size"])
-            if "num_heads" in arguments:
-                check_count("num_heads", arguments["num_heads"])
-                fields["num_heads"] = arguments["num_heads"]
-        except InputError as error:
-            raise InputError(f"config.json's model_args do not make a ViT: {error.cause}", error.hint) from error
+        arguments = arguments_of(config_json, (*READ, *IN_KEYS, *HARMLESS))
+        fields |= size_fields(arguments)
         if "norm_layer" in arguments:
             fields["norm"] = meaning_of("norm_layer", arguments["norm_layer"], NORMS)
             fields["norm_eps"] = 1e-6  # of timm's norms by name
@@ -113,18 +117,16 @@ class Timm(TimmTable):
             fields["position_class_slot"] = not arguments["no_embed_class"]
         if "pos_embed" in arguments and arguments["pos_embed"] in ("", "none"):
             fields["position_embedding"] = "none"
-        pool = arguments.get("global_pool", config_json.get("global_pool"))
-        if pool == "" and config_json.get("num_classes") == 0:  # timm returns the tokens, and which to use is a guess
-            return fields
-        if pool is None:
-            return fields
-        pooling, whole = meaning_of("global_pool", pool, POOLINGS), arguments.get("pool_include_prefix")
+        pooling, whole = pooling_fields(arguments, config_json), arguments.get("pool_include_prefix")
         whole = name == "test_vit3" if whole is None else whole
-        if whole is True and pooling == "mean":
-            raise InputError("config.json has pool_include_prefix with global_pool 'avg'", "it cannot be read")
-        if pooling == "attention" and whole is not True:  # over the patches alone: read if there are no other tokens
+        if whole is True and pooling.get("pooling") == "mean":
+            cause = (
+                "config.json has pool_include_prefix with global_pool 'avg': a mean over all tokens, not the patches"
+            )
+            raise InputError(cause, "use a model with pool_include_prefix=False, or with another global_pool")
+        if pooling.get("pooling") == "attention" and whole is not True:  # read if there are no tokens but patches
             return fields
-        return fields | {"pooling": pooling}
+        return fields | pooling
 
     def preprocessing_from(
         self, config_json: Mapping[str, Any], preprocessor_json: Mapping[str, Any]
@@ -263,21 +265,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 SWIGLU = r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)|aimv2_"  # the architectures whose MLP is gated
 GATES = {"silu": None, "swish": None}  # activations of a gated MLP, which change nothing
-READ = (*("img_size", "num_heads", "act_layer", "no_embed_class", "global_pool", "norm_layer", "pool_include_prefix"),)
+READ = ("act_layer", "no_embed_class", "norm_layer", "pool_include_prefix")
 IN_KEYS = (  # visible in the file's keys or shapes
-    *("patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio", "init_values", "pos_embed"),
-    *("class_token", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "qkv_bias", "proj_bias"),
+    *("pos_embed", "class_token", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "proj_bias"),
     *("qk_norm", "scale_attn_norm", "scale_mlp_norm"),
 )
-HARMLESS = (  # only for training, or for images of other sizes
-    *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
-    *("weight_init", "fix_init", "dynamic_img_size", "dynamic_img_pad"),
-)
+HARMLESS = ("weight_init", "fix_init")  # only for training
 CROPS: dict[str, Literal["crop", "squash"]] = {"center": "crop", "squash": "squash"}
 ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
-POOLINGS = {"token": "class_token", "avg": "mean", "map": "attention"}
-GLOBAL_POOLS = {pooling: name for name, pooling in POOLINGS.items()}
-T = TypeVar("T")
 
 
 def pretrained_of(config_json: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -285,34 +280,6 @@ def pretrained_of(config_json: Mapping[str, Any]) -> Mapping[str, Any]:
     flat = "architecture" in config_json and "pretrained_cfg" not in config_json
     pretrained = config_json if flat else config_json.get("pretrained_cfg")
     return pretrained if isinstance(pretrained, dict) else {}
-
-
-def arguments_of(config_json: Mapping[str, Any]) -> dict[str, Any]:
-    """The model_args of a config.json, without those that are null.
-
-    Raises:
-        InputError: they are not an object, or one of them changes the model in a way that vitreous does not support.
-    """
-    arguments = config_json.get("model_args")
-    if arguments is None:
-        return {}
-    if not isinstance(arguments, dict):
-        raise InputError(f"config.json has model_args {arguments!r:.100}", "they must be a JSON object")
-    arguments = {name: value for name, value in arguments.items() if value is not None}
-    known = (*READ, *IN_KEYS, *HARMLESS)
-    for name, value in arguments.items():
-        if name not in known:
-            cause = f"config.json has the unsupported model_args entry {name}={value!r:.100}"
-            raise InputError(cause, f"supported are {', '.join(known)}")
-    return arguments
-
-
-def meaning_of(field: str, value: Any, meanings: Mapping[str, T]) -> T:
-    """What a value of config.json means to vitreous. Raises InputError if it is not supported."""
-    for name, meaning in meanings.items():
-        if value == name:
-            return meaning
-    raise InputError(f"config.json has {field} {value!r:.100}", f"supported are {', '.join(meanings)}")
 
 
 def architecture(c: ViTConfig) -> str:
@@ -332,10 +299,26 @@ def architecture(c: ViTConfig) -> str:
     return "vit_base_patch16_224"
 
 
-def differs_from_pooling(c: ViTConfig) -> bool:
-    """Whether the blocks differ from timm's attention pooling, whose layers are the paper's; ours are the blocks'."""
-    own = c.qkv_bias, c.query_key_norm, c.dense_bias, c.attention_inner_norm, c.mlp_inner_norm, c.mlp
-    return own != ("all", "none", True, False, False, "mlp")
+def unlike_pooling(c: ViTConfig) -> list[str]:
+    """The parts of the blocks that VisionTransformer's attention pooling takes over, and ours does not.
+
+    Ours has the paper's layers, as timm's Eva module; only the heads and the GELU are those of the blocks.
+    """
+    if c.pooling != "attention":
+        return []
+    return ["SwiGLU"] * (c.mlp == "swiglu") + ["RMSNorm"] * (c.norm == "rms")
+
+
+def open_choices(c: ViTConfig) -> dict[str, str]:
+    """The choices that another timm model with the same keys could have made otherwise.
+
+    With LayerScale, the keys differ from those of norms after the branches and of rotary positions. Rotary positions
+    also exclude what only VisionTransformer has: RMSNorm, distillation, a stem, and blocks without biases.
+    """
+    if c.layer_scale is not None:
+        return {}
+    alone = c.norm == "rms" or c.distillation_token or c.stem_blocks is not None or c.embedding_norm or not c.dense_bias
+    return {"norm_site": "before"} | ({} if alone else {"rotary": "none"})
 
 
 def ratio(hidden: int, width: int) -> float:

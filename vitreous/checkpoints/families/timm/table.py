@@ -161,6 +161,8 @@ class TimmTable(Family):
         fields["final_norm"] = after or "norm.weight" in inner
         if "attn_pool.latent" in inner:
             fields["pooling"] = "attention"
+            hidden = shape_of(inner, "attn_pool.mlp.fc1.weight", 2)[0]
+            fields["pooling_mlp_dim"] = None if hidden == fields["mlp_dim"] else hidden
         elif not fields["class_token"]:
             fields["pooling"] = "mean"
         elif after:
