@@ -148,6 +148,7 @@ def test_plain_data_of_others_is_not_built(tmp_path):
         Call(np.array(0).__reduce__()[0], np.ndarray, (2**40,), Call(dtype, "f8")),
         Call(scalar, Call(dtype, "O"), Call(dtype, "f8")),
         [Call(scalar, Call(dtype, "V200000000")) for _ in range(20)],
+        Call(list, "a" * 2**10),
     ):
         for old in (False, True):
             torch.save({"a": torch.ones(2), "x": content}, tmp_path / "m.pth", _use_new_zipfile_serialization=not old)

@@ -6,7 +6,7 @@ import os
 import tracemalloc
 import zipfile
 from argparse import Namespace
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +196,19 @@ def test_a_training_checkpoint_is_flattened_and_the_rest_is_listed(tmp_path):
                 "optimizer/param_groups", "args", "epoch", "milestones/30", "lists", "empty", "tuple", "types"
             }  # fmt: skip
     assert Namespace not in torch.serialization.get_safe_globals()
+
+
+@pytest.mark.parametrize("factory", [list, dict, int, float, str, bool, tuple, set, None])
+def test_a_default_dict_is_a_dict(factory, tmp_path):
+    content = defaultdict(factory, {"w": torch.arange(3.0), "loss": [1.0]})
+    for old in (False, True):
+        torch.save(
+            {"log": content, "empty": defaultdict(factory)}, tmp_path / "m.pth", _use_new_zipfile_serialization=not old
+        )
+        with read_tensors(tmp_path / "m.pth") as file:
+            assert torch.equal(file["log/w"], torch.arange(3.0))
+            assert set(file.ignored) == {"log/loss", "empty"}
+    assert not any("defaultdict" in str(name) for name in torch.serialization.get_safe_globals())
 
 
 def test_shared_and_cyclic_nesting_is_bounded(tmp_path):

@@ -35,6 +35,11 @@ class Inert:
         pass
 
 
+def without_factory(*_: object) -> dict[Any, Any]:
+    """Stands for `defaultdict`: an empty dict, which makes no values by itself."""
+    return {}
+
+
 # Plain data next to the weights of a training run. None of it is built: each becomes an `Inert`, since numpy's own
 # functions would take memory without bound for a few bytes of a file.
 INERT_OBJECTS = (
@@ -42,9 +47,14 @@ INERT_OBJECTS = (
     *("numpy dtype", "numpy ndarray"),
     *(f"{module} {name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")),
 )
+DEFAULT_DICT = "collections defaultdict"
+# What makes the missing values of one, and how torch spells it.
+FACTORIES = {f"__builtin__ {name}": f"builtins {name}" for name in ("list", "dict", "float", "bool", "tuple")}
+FACTORIES |= {"__builtin__ long": "builtins int", "__builtin__ unicode": "builtins str"}
 # All names that files of plain tensors use; fewer than torch allows, since some of those grow without bound.
 PLAIN_OBJECTS = {
     *INERT_OBJECTS,
+    *(DEFAULT_DICT, *FACTORIES),
     ENCODE,  # only where _check_encoding has seen what it encodes
     "collections OrderedDict",
     "collections Counter",
@@ -174,7 +184,8 @@ def _is_plain(name: str) -> bool:
 
 def _load(path: Path, *, mapped: bool) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     try:
-        inert: list[Any] = [(Inert, name.replace(" ", ".")) for name in INERT_OBJECTS]
+        inert: list[Any] = [(Inert, name.replace(" ", ".")) for name in (*INERT_OBJECTS, *FACTORIES.values())]
+        inert.append((without_factory, DEFAULT_DICT.replace(" ", ".")))
         with torch.serialization.safe_globals([Namespace, *inert]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:  # its message suggests loading without this safety
