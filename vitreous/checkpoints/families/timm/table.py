@@ -98,7 +98,7 @@ class TimmTable(Family):
     def prefix(self, shapes: Shapes) -> str:
         """The prefix of the model's keys; one that `drops` matches only if there is no other."""
         candidates = prefixes(shapes, self.required_keys[:1])
-        return min(candidates, key=lambda p: any(re.match(pattern, p) for pattern, _ in self.drops))
+        return min(candidates, key=lambda p: any(re.match(pattern, p) for pattern, _ in self.drops), default="")
 
     def fields_from(self, config_json: Mapping[str, Any]) -> dict[str, Any]:
         """No fields. Raises InputError for an architecture that has these keys but computes another function."""
