@@ -104,6 +104,13 @@ def positions(parent: nn.Module) -> Text:
     return Text("+ position", f"{kind} vector for each position is added", f"z₀ = [{tokens}; …] + E_pos (1)")
 
 
+def own_parameters(parent: nn.Module) -> Text:
+    """The parameters that the model reads outside its boxes."""
+    if isinstance(parent, VisionTransformer) and parent.rotary is not None:
+        return Text("rotary positions", "learned angles, which turn the class token's q and k in each block")
+    return OPERATIONS["own"]
+
+
 def gelu(parent: nn.Module) -> Text:
     """The flavor of an MLP's GELU."""
     assert isinstance(parent, MLP)
@@ -125,6 +132,7 @@ PARTS: dict[type[nn.Module], dict[str, Text | Callable[[nn.Module], Text]]] = {
         "stem": Text("ResNet stem", "a ResNet turns the image into a feature map (section 3.1, hybrid)"),
         "patch_embedding": Text("patch embedding", "the image becomes tokens", "x_p E"),
         "cat": prefix,
+        "own": own_parameters,
         "position_embedding": positions,
         "dropout": DROPOUT,
         "encoder": Text("encoder", "L blocks of attention and MLP"),

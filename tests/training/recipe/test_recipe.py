@@ -69,7 +69,10 @@ def test_a_file_is_read(tmp_path: Path):
         ("[schedule]\nepochs = true", "the recipe's schedule.epochs is True; it should be a valid integer"),
         ("[schedule]\nepochs = 1.0", "the recipe's schedule.epochs is 1.0; it should be a valid integer"),
         ("[data]\nbatch_size = 'big'", "data.batch_size is 'big'; it should be a valid integer or 'auto'"),
-        ("[model]\npooling = 'max'", "'max'; it should be 'class_token', 'mean' or 'attention'"),
+        (
+            "[model]\npooling = 'max'",
+            "'max'; it should be 'class_token', 'mean', 'attention' or 'class_token_and_mean'",
+        ),
         ("[augmentation]\ncrop_scale = [1.0]", "augmentation.crop_scale is [1.0]; it should be a pair of numbers"),
         ("[optimizer]\nbetas = {}", "the recipe's optimizer.betas is {}; it should be a list of numbers"),
         ("[model]\nvariant = '" + "x" * 5000 + "'\nwidth = 'x'", "the recipe's model.width is 'x'"),

@@ -4,7 +4,21 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from vitreous.model.config import Gelu, MLPKind, Pooling, PositionKind, PositionSite, Resampling, SincosExponent
+from vitreous.model.config import (
+    Gelu,
+    MLPKind,
+    NormKind,
+    NormSite,
+    Pooling,
+    PositionKind,
+    PositionSite,
+    QKVBias,
+    QueryKeyNorm,
+    Resampling,
+    RotaryKind,
+    SincosExponent,
+    StemEps,
+)
 from vitreous.training.fields import Auto, Count, Finite, Positive, Range, Rate, Section, Share, Size
 from vitreous.training.optimization.optimizer import Algorithm
 from vitreous.training.optimization.precision import Precision
@@ -32,11 +46,21 @@ class ModelSection(Section):
     num_heads: Count | None = None
     stem_blocks: tuple[Count, ...] | None = None
     stem_width: Count | None = None
+    stem_eps: StemEps | None = None
     mlp: MLPKind | None = None
     gelu: Gelu | None = None
     norm_eps: Finite | None = None
     layer_scale: Finite | None = None
+    norm: NormKind | None = None
+    norm_site: NormSite | None = None
     pre_norm: bool | None = None
+    final_norm: bool | None = None
+    embedding_norm: bool | None = None
+    query_key_norm: QueryKeyNorm | None = None
+    attention_inner_norm: bool | None = None
+    mlp_inner_norm: bool | None = None
+    qkv_bias: QKVBias | None = None
+    dense_bias: bool | None = None
     patch_bias: bool | None = None
     class_token: bool | None = None
     distillation_token: bool | None = None
@@ -46,7 +70,11 @@ class ModelSection(Section):
     position_class_slot: bool | None = None
     position_resampling: Resampling | None = None
     sincos_exponent: SincosExponent | None = None
+    rotary: RotaryKind | None = None
+    rotary_grid: Size | None = None  # (rows, columns)
     pooling: Pooling | None = None
+    pooling_heads: Count | None = None
+    pooling_mlp_dim: Count | None = None
     norm_after_pooling: bool | None = None
     hidden_dim: Count | Literal["width"] | None = None  # of the head's tanh layer; "width": the model's own
     classifier_bias: bool | None = None
