@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitreous.checkpoints.files.change import FileVersion
+from vitreous.checkpoints.files.floats import float_places
 from vitreous.checkpoints.files.layout import INDEX, KINDS, Kind, read_index
 from vitreous.checkpoints.files.npz import npz_arrays, read_array, write_npz
 from vitreous.checkpoints.files.pickles import is_pickle, nested, read_old, read_zipped
@@ -157,10 +158,11 @@ def _read_safetensors(path: Path, mapped: bool) -> Tensors:
     file = safe_open(path, framework="pt", backend="mmap" if mapped else "pread")
     keys = file.keys()
     shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
+    places = {} if mapped else float_places(path)
 
     def read(key: str) -> Tensor:
         try:
-            return file.get_tensor(key)
+            return places[key].read(shapes[key]) if key in places else file.get_tensor(key)
         except Exception as error:
             raise _damaged(path, error) from error
 

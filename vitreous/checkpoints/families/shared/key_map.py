@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vitreous.checkpoints.files.ahead import ReadAhead
 from vitreous.checkpoints.files.dtypes import DTYPES, dtype_name, is_finite
 from vitreous.support.errors import InputError
 from vitreous.support.text import first_line, listed
@@ -127,7 +128,7 @@ def to_ours(
     keys: Collection[str] | None = None,
     dtypes: set[torch.dtype] | None = None,
 ) -> dict[str, Tensor]:
-    """Converts a family's tensors to a state dict of ours, in float32, reading one rule at a time.
+    """Converts a family's tensors to a state dict of ours, in float32, reading a few tensors ahead.
 
     Args:
         source: the family's tensors by key.
@@ -146,18 +147,19 @@ def to_ours(
     dtypes = set() if dtypes is None else dtypes
     problems = differing_keys(keys, rules, shapes)
     state: dict[str, Tensor] = {}
-    for ours, theirs, layout in rules:
-        if any(key not in keys for key in theirs) or any(parameter not in shapes for parameter in ours):
-            continue  # already listed
-        parts = {key: source[key] for key in theirs}
-        dtypes |= {part.dtype for part in parts.values()}
-        tensors, misfits = _to_ours(layout, parts, len(ours))
-        problems += misfits
-        for parameter, tensor in zip(ours if not misfits else (), tensors, strict=True):
-            if tensor.shape != shapes[parameter]:
-                problems.append(f"{parameter} has shape {tuple(tensor.shape)}, expected {tuple(shapes[parameter])}")
-            elif not problems:
-                state[parameter] = tensor.float().contiguous()
+    # The others are already listed.
+    usable = [r for r in rules if all(key in keys for key in r.theirs) and all(name in shapes for name in r.ours)]
+    with ReadAhead(source, [key for r in usable for key in r.theirs]) as ahead:
+        for ours, theirs, layout in usable:
+            parts = {key: ahead[key] for key in theirs}
+            dtypes |= {part.dtype for part in parts.values()}
+            tensors, misfits = _to_ours(layout, parts, len(ours))
+            problems += misfits
+            for parameter, tensor in zip(ours if not misfits else (), tensors, strict=True):
+                if tensor.shape != shapes[parameter]:
+                    problems.append(f"{parameter} has shape {tuple(tensor.shape)}, expected {tuple(shapes[parameter])}")
+                elif not problems:
+                    state[parameter] = tensor.float().contiguous()
     if problems:
         raise InputError(
             f"{name} does not fit: {listed(problems)}", "check --family and --set, or download the file again"
