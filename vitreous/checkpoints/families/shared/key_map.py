@@ -6,12 +6,12 @@ differences.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vitreous.checkpoints.files.ahead import ReadAhead
 from vitreous.checkpoints.files.dtypes import DTYPES, dtype_name, is_finite
 from vitreous.support.errors import InputError
 from vitreous.support.text import first_line, listed
@@ -36,6 +36,7 @@ class Rule(NamedTuple):
 
 
 SAME = Layout(list, list)
+THREADS = 2  # most of the time of loading goes into pages of memory and of the file
 
 
 def rule(ours: str, *theirs: str, layout: Layout = SAME) -> Rule:
@@ -128,7 +129,7 @@ def to_ours(
     keys: Collection[str] | None = None,
     dtypes: set[torch.dtype] | None = None,
 ) -> dict[str, Tensor]:
-    """Converts a family's tensors to a state dict of ours, in float32, reading a few tensors ahead.
+    """Converts a family's tensors to a state dict of ours, in float32, reading and converting in two threads.
 
     Args:
         source: the family's tensors by key.
@@ -144,31 +145,42 @@ def to_ours(
     """
     rules = list(rules)
     keys = source.keys() if keys is None else keys
-    dtypes = set() if dtypes is None else dtypes
     problems = differing_keys(keys, rules, shapes)
-    state: dict[str, Tensor] = {}
     # The others are already listed.
     usable = [r for r in rules if all(key in keys for key in r.theirs) and all(name in shapes for name in r.ours)]
-    with ReadAhead(source, [key for r in usable for key in r.theirs]) as ahead:
-        for ours, theirs, layout in usable:
-            parts = {key: ahead[key] for key in theirs}
-            dtypes |= {part.dtype for part in parts.values()}
-            tensors, misfits = _to_ours(layout, parts, len(ours))
-            problems += misfits
-            for parameter, tensor in zip(ours if not misfits else (), tensors, strict=True):
-                if tensor.shape != shapes[parameter]:
-                    problems.append(f"{parameter} has shape {tuple(tensor.shape)}, expected {tuple(shapes[parameter])}")
-                elif not problems:
-                    state[parameter] = tensor.float().contiguous()
-    if problems:
-        raise InputError(
-            f"{name} does not fit: {listed(problems)}", "check --family and --set, or download the file again"
-        )
-    if broken := [f"{parameter} is not finite" for parameter, tensor in state.items() if not is_finite(tensor)]:
-        raise InputError(
-            f"{name} is damaged: {listed(broken)}", "download the file again, or train again with a lower lr"
-        )
-    return state
+    with ThreadPoolExecutor(THREADS) as pool:
+        converted = list(pool.map(lambda r: _convert(source, r, shapes), usable))
+    if dtypes is not None:
+        dtypes |= {dtype for c in converted for dtype in c.dtypes}
+    if problems := problems + [problem for c in converted for problem in c.problems]:
+        hint = "check --family and --set, or download the file again"
+        raise InputError(f"{name} does not fit: {listed(problems)}", hint)
+    if broken := [f"{parameter} is not finite" for c in converted for parameter in c.broken]:
+        hint = "download the file again, or train again with a lower lr"
+        raise InputError(f"{name} is damaged: {listed(broken)}", hint)
+    return {parameter: tensor for c in converted for parameter, tensor in c.tensors.items()}
+
+
+class Converted(NamedTuple):
+    """The result of one rule: parameters of ours, or what is wrong."""
+
+    tensors: Mapping[str, Tensor]
+    dtypes: Collection[torch.dtype]
+    problems: Sequence[str]
+    broken: Sequence[str]  # parameters with values that are not finite
+
+
+def _convert(source: Mapping[str, Tensor], rule: Rule, shapes: Mapping[str, torch.Size]) -> Converted:
+    parts = {key: source[key] for key in rule.theirs}
+    tensors, problems = _to_ours(rule.layout, parts, len(rule.ours))
+    converted = {}
+    for parameter, tensor in zip(rule.ours if not problems else (), tensors, strict=True):
+        if tensor.shape == shapes[parameter]:
+            converted[parameter] = tensor.float().contiguous()
+        else:
+            problems.append(f"{parameter} has shape {tuple(tensor.shape)}, expected {tuple(shapes[parameter])}")
+    broken = [parameter for parameter, tensor in converted.items() if not is_finite(tensor)]
+    return Converted(converted, {part.dtype for part in parts.values()}, problems, broken)
 
 
 def differing_keys(keys: Collection[str], rules: Sequence[Rule], shapes: Mapping[str, torch.Size]) -> list[str]:
