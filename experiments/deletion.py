@@ -11,7 +11,8 @@ from torch import Tensor
 from experiments.probe import chunks
 from experiments.results import write_facts
 from vitreous.classifier import Classifier, load
-from vitreous.data.sources.open import Split, open_data
+from vitreous.data.sources.open import open_data
+from vitreous.data.sources.splits import Split
 from vitreous.explain.attention_maps import attention_map
 from vitreous.explain.deletion import deletion_curve
 from vitreous.explain.relevance import gradient_attention, relevance

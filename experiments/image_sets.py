@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 from experiments.subset import subset
-from vitreous.data.sources.open import DIGITS, open_data
+from vitreous.data.sources.digits import DIGITS
+from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
 
 MADE_IN = Path("runs", "results", "data")  # below the repository

@@ -11,7 +11,8 @@ import torch
 from experiments.results import write_facts
 from vitreous.checkpoints.store import StoredModel
 from vitreous.classifier import Classifier, load
-from vitreous.data.sources.open import ImageData, Split, open_data
+from vitreous.data.sources.open import open_data
+from vitreous.data.sources.splits import ImageData, Split
 from vitreous.evaluation.fewshot import few_shot_accuracy
 from vitreous.model.vit import VisionTransformer
 

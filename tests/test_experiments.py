@@ -17,7 +17,8 @@ from experiments.runner import Runner, check_same, result_path
 from experiments.table import Experiment, Run
 from vitreous.checkpoints.store import save_model
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources.open import DIGITS, open_data
+from vitreous.data.sources.digits import DIGITS
+from vitreous.data.sources.open import open_data
 from vitreous.model.initialization import fill_at_random
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError

@@ -12,7 +12,7 @@ from experiments.results import Point, Result
 from experiments.runner import ROOT, Runner, result_path
 from experiments.table import TABLE, Experiment, Goal, Levels, Run, find, words
 from vitreous.cli import app
-from vitreous.data.sources.open import DIGITS
+from vitreous.data.sources.digits import DIGITS
 from vitreous.training.recipe.recipe import Recipe
 
 RUNNER = Runner(TABLE, data=None)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from examples.build_it_yourself.learner import Fault, Learner
-from vitreous.data.sources.open import DIGITS, open_data
+from vitreous.data.sources.digits import DIGITS
+from vitreous.data.sources.open import open_data
 from vitreous.data.sources.splits import Split
 
 MODEL = (8, 4, 64, 3, 4, 128, 10)  # image_size, patch_size, width, depth, num_heads, mlp_dim, num_classes

@@ -229,10 +229,11 @@ def test_torchs_generator_is_not_advanced(digits, workers):
 
 
 def test_a_bug_is_not_mistaken_for_a_broken_image(digits):
-    def load(index):
-        raise RuntimeError("a bug")
+    class Buggy(type(digits.load)):
+        def __call__(self, index):
+            raise RuntimeError("a bug")
 
-    broken = type(digits)(digits.name, digits.names, digits.labels, load)
+    broken = type(digits)(digits.name, digits.names, digits.labels, Buggy(digits.load.pixels))
     with pytest.raises(RuntimeError, match="a bug"):
         list(batches(broken, PREPROCESSING, batch_size=10, shuffle=False))
 

@@ -12,7 +12,8 @@ from PIL import Image
 from tests.classifiers import small_classifier
 from vitreous.classifier import Classifier
 from vitreous.data.loader import batches
-from vitreous.data.sources.open import ImageData, Split, open_data
+from vitreous.data.sources.open import open_data
+from vitreous.data.sources.splits import ImageData, Split
 from vitreous.evaluation.metrics import Outcome
 from vitreous.pages.pictures import as_image, attention_picture, photo
 from vitreous.pages.report import write_report

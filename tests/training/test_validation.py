@@ -5,7 +5,7 @@ import math
 import pytest
 
 from vitreous.data.images import decode_image
-from vitreous.data.sources.open import FileLoader
+from vitreous.data.sources.folders import FileLoader
 from vitreous.training import loop
 from vitreous.training.objectives.objective import Score
 from vitreous.training.records.log import is_better

@@ -16,7 +16,7 @@ from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 
 if TYPE_CHECKING:
-    from vitreous.data.sources.open import Split
+    from vitreous.data.sources.splits import Split
     from vitreous.evaluation.metrics import Outcome
 
 OUT = Path("runs/demo")
@@ -48,7 +48,7 @@ def command(
 def demonstrate(out: Path) -> float:
     """Trains, evaluates and writes the report in a new folder; returns the test accuracy."""
     from vitreous.classifier import load
-    from vitreous.data.sources.open import DIGITS
+    from vitreous.data.sources.digits import DIGITS
     from vitreous.pages.report import write_report
     from vitreous.training.run import run_training
 

@@ -12,7 +12,7 @@ from vitreous.data.augmentation import Augmentation
 from vitreous.data.images import BadImage
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sampling import balanced_order, earlier_visits, epoch_order, sample_generator
-from vitreous.data.sources.open import Split
+from vitreous.data.sources.splits import Split
 
 
 @dataclass(eq=False)

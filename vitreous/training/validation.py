@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from vitreous.data.sources.open import Split
+from vitreous.data.sources.splits import Split
 from vitreous.evaluation.metrics import Outcome
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer

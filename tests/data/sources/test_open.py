@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitreous.data.images import BadImage
-from vitreous.data.sources.open import hold_out, open_data
+from vitreous.data.sources.open import open_data
+from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.splits import hold_out
 from vitreous.support.errors import InputError
 
 
@@ -42,7 +44,7 @@ def class_counts(split, classes):
 def line(folder, **options):
     """The error message of opening a folder, which is one line with a hint."""
     with pytest.raises(InputError) as error:
-        open_data(folder, **options)
+        open_data(folder, DataOptions(**options))
     assert str(error.value).isprintable()
     assert error.value.hint
     return str(error.value)
@@ -160,14 +162,14 @@ def test_the_held_out_count_is_exact_and_does_not_depend_on_order(names, fractio
 def test_the_validation_fraction_is_kept_and_checked(tmp_path):
     numbered(tmp_path, "a", 10)
     numbered(tmp_path, "b", 10)
-    assert len(open_data(tmp_path, validation_fraction=0.3).validation) == 6
+    assert len(open_data(tmp_path, DataOptions(0.3)).validation) == 6
     for fraction in (0.0, 1.0, float("nan")):
         assert "fraction" in line_of_fraction(tmp_path, fraction)
 
 
 def line_of_fraction(folder, fraction):
     with pytest.raises(InputError) as error:
-        open_data(folder, fraction)
+        open_data(folder, DataOptions(fraction))
     return str(error.value)
 
 

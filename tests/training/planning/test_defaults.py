@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from vitreous.data.sources.open import ImageData, Split, open_data
+from vitreous.data.sources.digits import ArrayLoader
+from vitreous.data.sources.open import open_data
+from vitreous.data.sources.splits import ImageData, Split
 from vitreous.support.errors import InputError
 from vitreous.training.planning.defaults import choose_batch_size, resolve_recipe
 from vitreous.training.recipe.recipe import Recipe
@@ -19,10 +20,8 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
 def data_of(native_size: tuple[int, int], images: int = 1000) -> ImageData:
     """A source of images that are never loaded."""
 
-    def load(index: int) -> Image.Image:
-        raise AssertionError("nothing should be loaded")
-
-    train = Split("train", ("a.png",) * images, np.zeros(images, dtype=np.int64), load)
+    nothing = ArrayLoader(np.zeros((0, 1, 1), dtype=np.uint8))
+    train = Split("train", ("a.png",) * images, np.zeros(images, dtype=np.int64), nothing)
     return ImageData("photos", ("a", "b"), train, train, None, native_size, 3, True, {})
 
 
@@ -145,7 +144,7 @@ def test_an_impossible_model_is_rejected():
 def test_warmup_and_cooldown_leave_room():
     recipe = Recipe.from_dict({"schedule": {"epochs": 10, "warmup_epochs": 6, "cooldown_epochs": 5}})
     with pytest.raises(InputError, match="warmup and cooldown take 126 and 105 of 210 steps"):
-        resolve(recipe, open_data("digits", 0.1))
+        resolve(recipe, open_data("digits"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from vitreous.data.sources.open import Split
+from vitreous.data.sources.digits import ArrayLoader
+from vitreous.data.sources.splits import Split
 from vitreous.support.errors import InputError
 from vitreous.training.records.folder import METRICS, BadFiles, RunFolder
 
@@ -15,7 +16,9 @@ def folder(tmp_path) -> RunFolder:
 
 
 def split(count: int) -> Split:
-    return Split("train", ("a",) * count, np.zeros(count, dtype=np.int64), lambda index: None)
+    return Split(
+        "train", ("a",) * count, np.zeros(count, dtype=np.int64), ArrayLoader(np.zeros((count, 1, 1), np.uint8))
+    )
 
 
 def test_an_empty_folder_may_be_used(folder):

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vitreous.data.images import BadImage, decode_image, header_size, is_image_name
-from vitreous.data.sources.splits import ImageData, Split, hold_out
+from vitreous.data.images import BadImage, decode_image, file_bytes, header_size, is_image_name
+from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, natural_key
 
@@ -37,8 +38,8 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageLoader(ABC):
-    """Loads images by index. It can be pickled for a worker process; errors are BadImage.
+class ImageLoader(Loader):
+    """Loads image files.
 
     Args:
         names: of the images, relative to the source.
@@ -50,8 +51,10 @@ class ImageLoader(ABC):
         return decode_image(self.file(index), self.names[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        """The (height, width) in the header; no pixel is decoded."""
         return header_size(self.file(index), self.names[index])
+
+    def content(self, index: int) -> bytes:
+        return file_bytes(self.file(index), self.names[index])
 
     @abstractmethod
     def file(self, index: int) -> str | bytes:
@@ -104,7 +107,7 @@ def holds_only_folders(entries: Iterable[Entry]) -> bool:
     return any(e.is_folder for e in entries) and all(e.is_folder or not is_image_name(e.name) for e in entries)
 
 
-def open_tree(tree: Tree, validation_fraction: float) -> ImageData:
+def open_tree(tree: Tree, options: DataOptions) -> ImageData:
     """The images in a tree of either layout, split as `open_data` documents.
 
     Raises:
@@ -120,7 +123,7 @@ def open_tree(tree: Tree, validation_fraction: float) -> ImageData:
         by_class["train"], by_class["validation"] = [], []
         for class_name in class_names:
             names, prefix = images["train"][class_name], f"{folders['train']}/{class_name}/".lstrip("/")
-            mask = hold_out([name.removeprefix(prefix) for name in names], validation_fraction)
+            mask = hold_out([name.removeprefix(prefix) for name in names], options.validation_fraction)
             by_class["train"].append([*compress(names, ~mask)])
             by_class["validation"].append([*compress(names, mask)])
         if not any(by_class["validation"]):

@@ -1,12 +1,29 @@
 """Labeled images in splits, which every source returns, and how images are held out for validation."""
 
 import os
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
 from PIL import Image
+
+
+class Loader(ABC):
+    """Loads the samples of a split by their index. It can be pickled for a worker process; errors are BadImage."""
+
+    @abstractmethod
+    def __call__(self, index: int) -> Image.Image:
+        """The decoded image."""
+
+    @abstractmethod
+    def size(self, index: int) -> tuple[int, int]:
+        """The (height, width), from the header if there is one: no pixel is decoded."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """The bytes of the file, or of the pixels where there is none: equal ones mean the same image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,13 +34,13 @@ class Split:
         name: "train", "validation" or "test".
         names: the path of each sample relative to the source, with "/".
         labels: class numbers, int64, one per sample.
-        load: decodes a sample by its index; raises BadImage. It can be pickled for a worker process.
+        load: decodes a sample by its index.
     """
 
     name: str
     names: tuple[str, ...]
     labels: np.ndarray
-    load: Callable[[int], Image.Image]
+    load: Loader
 
     def __len__(self) -> int:
         return len(self.names)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from vitreous.classifier import Classifier
-from vitreous.data.sources.open import ImageData
+from vitreous.data.sources.splits import ImageData
 from vitreous.evaluation.metrics import Outcome
 from vitreous.pages.report.view import result_view, run_view
 from vitreous.pages.templates import render

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from vitreous.classifier import Classifier
-from vitreous.data.sources.open import ImageData, Split
+from vitreous.data.sources.splits import ImageData, Split
 from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
 from vitreous.explain.attention_maps import attention_maps, readout_name
 from vitreous.explain.inline import CRISP

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources.open import ImageData
+from vitreous.data.sources.splits import ImageData
 from vitreous.model.config import ViTConfig, stem_stride
 from vitreous.support.errors import InputError
 from vitreous.training.objectives.goals import check_options

@@ -17,7 +17,9 @@ from vitreous.data.augmentation import Augmentation
 from vitreous.data.loader import Batch, batches
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources.open import DIGITS, ImageData, Split, open_data
+from vitreous.data.sources.digits import DIGITS
+from vitreous.data.sources.open import open_data
+from vitreous.data.sources.splits import ImageData, Split
 from vitreous.model.config import ViTConfig
 from vitreous.model.variants import is_variant, variant
 from vitreous.support.errors import InputError
@@ -146,8 +148,8 @@ def make_plan(
     """
     check_model_name(model)
     named = named_recipe(recipe, model, settings, is_digits(source))
-    fraction = apply_request(named or Recipe(), model, settings).data.validation_fraction
-    data = open_data(source, fraction)  # before any weights are downloaded
+    options = apply_request(named or Recipe(), model, settings).data.options
+    data = open_data(source, options)  # before any weights are downloaded
     draft, weights = choose_recipe(named, model, settings, notify)
     start = None
     if weights is not None:

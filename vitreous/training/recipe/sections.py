@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from vitreous.data.sources.options import DataOptions
 from vitreous.model.config import (
     Gelu,
     MLPKind,
@@ -105,6 +106,11 @@ class DataSection(Section):
     micro_batch: Count | None = None  # images at once, gradients accumulated; as many as fit if None
     balanced_sampling: bool = False  # small classes are seen as often as large ones
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01  # of a split that may be broken images
+
+    @property
+    def options(self) -> DataOptions:
+        """How the source is read."""
+        return DataOptions(self.validation_fraction)
 
 
 class AugmentationSection(Section):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vitreous.checkpoints.files.layout import MODEL_FILE
-from vitreous.data.sources.open import Split
+from vitreous.data.sources.splits import Split
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
 from vitreous.support.text import csv_cell

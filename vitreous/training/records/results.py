@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vitreous.data.sources.open import ImageData
+from vitreous.data.sources.splits import ImageData
 from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
 from vitreous.support.text import shortened
 from vitreous.training.recipe.recipe import Recipe
