@@ -263,7 +263,7 @@ print(json.dumps(errors))
 def test_no_graph_breaks_under_compile(fresh_process):
     """In a process without beartype, whose checks would break the graph."""
     code = COMPILED.replace("sys.argv[1]", repr(json.dumps(list(SWITCHES))))
-    done = fresh_process(code)
+    done = fresh_process(code, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     errors = json.loads(done.stdout)
     assert errors.keys() == SWITCHES.keys()

@@ -7,7 +7,7 @@ import pytest
 from vitreous.data.sources.digits import ArrayLoader
 from vitreous.data.sources.splits import Split
 from vitreous.support.errors import InputError
-from vitreous.training.records.folder import METRICS, BadFiles, RunFolder
+from vitreous.training.records.folder import LOCK, METRICS, BadFiles, RunFolder
 
 
 @pytest.fixture
@@ -22,11 +22,61 @@ def split(count: int) -> Split:
 
 
 def test_an_empty_folder_may_be_used(folder):
+    folder.release()
     assert RunFolder.create(folder.path).path == folder.path
+
+
+def test_a_folder_has_one_owner(tmp_path, fresh_process):
+    """Many processes that start together: one claims the folder, and the others are refused."""
+    code = f"""
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import Barrier
+from pathlib import Path
+import multiprocessing
+from vitreous.support.errors import InputError
+from vitreous.training.records.folder import RunFolder
+
+barrier = Barrier(6)
+
+def claim(number):
+    barrier.wait()
+    try:
+        folder = RunFolder.create(Path({str(tmp_path / "runs" / "photos")!r}))
+    except InputError as error:
+        answer = error.cause
+    else:
+        answer = "claimed"
+    barrier.wait()  # the owner is still there
+    return answer
+
+with ProcessPoolExecutor(6, multiprocessing.get_context("fork")) as pool:
+    print(*sorted(pool.map(claim, range(6))), sep="\\n")
+"""
+    process = fresh_process(code)
+    answers = process.stdout.splitlines()
+    assert answers[-1] == "claimed", process.stderr
+    assert len(answers) == 6
+    assert all("another run is writing to the folder" in answer for answer in answers[:-1])
+
+
+def test_the_folder_of_a_killed_run_can_be_used(tmp_path, fresh_process):
+    path = tmp_path / "photos"
+    code = f"""
+import os, signal
+from pathlib import Path
+from vitreous.training.records.folder import RunFolder
+folder = RunFolder.create(Path({str(path)!r}))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert fresh_process(code).returncode == -9
+    assert [file.name for file in path.iterdir()] == [LOCK]
+    RunFolder.create(path).release()
+    assert not any(path.iterdir())
 
 
 def test_a_folder_in_use_is_rejected(folder):
     (folder.path / "recipe.toml").touch()
+    folder.release()
     with pytest.raises(InputError, match="is not empty; choose a new one with --out"):
         RunFolder.create(folder.path)
 
@@ -78,7 +128,8 @@ def test_one_or_two_of_few_may_be_broken(folder):
 
 def test_only_the_list_of_a_stopped_run_is_replaced(folder):
     BadFiles(folder, 0.5).write()
-    assert RunFolder.create(folder.path).path == folder.path
+    folder.release()
+    RunFolder.create(folder.path).release()
     (folder.path / "bad_files.csv").write_text("mine")
     with pytest.raises(InputError, match="is not empty"):
         RunFolder.create(folder.path)

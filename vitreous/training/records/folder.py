@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from vitreous.checkpoints.files.layout import MODEL_FILE
 from vitreous.data.sources.splits import Split
 from vitreous.support.errors import InputError
@@ -20,6 +22,7 @@ from vitreous.support.text import csv_cell
 RECIPE, ENVIRONMENT, METRICS, BAD_FILES = "recipe.toml", "environment.json", "metrics.jsonl", "bad_files.csv"
 FIRST_BATCH = "train_batch.png"
 TENSORBOARD = "tensorboard"  # a folder
+LOCK = ".lock"  # held by the process whose folder it is; the system releases it when that process ends
 BAD_FILES_HEADER = ("split", "file", "reason")
 FEW = 3  # fewer broken images of a split never stop a run, unless none are allowed
 
@@ -31,30 +34,46 @@ class RunFolder:
     Args:
         path: of the folder.
         is_new: whether the run created it.
+        lock: held until `release`, so that no other run writes to the folder.
     """
 
     path: Path
     is_new: bool = False
+    lock: BaseFileLock | None = None
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Creates the folder and its parents.
+        """Creates the folder and its parents, and claims it for this process.
 
         It may contain the list of broken images of a stopped run, which this run replaces.
 
         Raises:
-            InputError: it contains anything else, or cannot be created.
+            InputError: another run writes to it, it contains anything else, or it cannot be created.
         """
+        lock = FileLock(path / LOCK, timeout=0, is_singleton=False)
         try:
-            is_new = not path.exists()
-            path.mkdir(parents=True, exist_ok=True)
-            used = any(not is_bad_files(inside) for inside in path.iterdir())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_new = _make(path)
+            lock.acquire()
+            used = any(inside.name != LOCK and not is_bad_files(inside) for inside in path.iterdir())
+        except Timeout as error:
+            cause = f"another run is writing to the folder {str(path)!r}"
+            raise InputError(cause, "choose another with --out, and start one process of a run") from error
         except OSError as error:
             cause = f"cannot create the folder {str(path)!r}: {error.strerror}"
             raise InputError(cause, "choose another with --out") from error
+        folder = cls(path, is_new, lock)
         if used:
+            folder.release()
             raise InputError(f"the folder {str(path)!r} is not empty", "choose a new one with --out, or remove it")
-        return cls(path, is_new)
+        return folder
+
+    def release(self) -> None:
+        """Gives up the claim; the folder stays as it is."""
+        if self.lock is not None:
+            with suppress(OSError):  # the folder may be gone
+                (self.path / LOCK).unlink(missing_ok=True)  # first: whoever waits for it sees that it is gone
+            self.lock.release()
 
     @property
     def model(self) -> Path:
@@ -62,10 +81,11 @@ class RunFolder:
         return self.path / MODEL_FILE
 
     def clear(self) -> None:
-        """Removes what a run wrote before it had a model, except the list of broken images."""
+        """Removes what a run wrote before it had a model, except the list of broken images, and gives up the claim."""
         for name in (RECIPE, ENVIRONMENT, METRICS, FIRST_BATCH):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
+        self.release()
         if self.is_new:
             with suppress(OSError):  # not empty: it has the list, or files that are not the run's
                 self.path.rmdir()
@@ -125,6 +145,17 @@ class BadFiles:
         """Writes bad_files.csv."""
         rows = [(split, name, why) for split, reasons in self.reasons.items() for name, why in reasons.items()]
         self.folder.write_csv(BAD_FILES, [BAD_FILES_HEADER, *sorted(rows)])
+
+
+def _make(path: Path) -> bool:
+    """Creates a folder; returns whether it was not there."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return False
+    return True
 
 
 def is_bad_files(path: Path) -> bool:

@@ -62,6 +62,8 @@ class Log:
             self.bad_files.write()
         if failed:
             self.folder.clear()
+        else:
+            self.folder.release()
 
     @property
     def is_stalled(self) -> bool:
