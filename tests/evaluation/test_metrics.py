@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn
 
-from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class, wilson_interval
+from vitreous.evaluation.metrics import Outcome, confusion_matrix, confusions, per_class, wilson_interval
 
 
 @st.composite
@@ -24,8 +24,9 @@ def test_metrics_agree_with_scikit_learn(sample: tuple[np.ndarray, np.ndarray, i
     every = list(range(classes))
     matrix = confusion_matrix(labels, predicted, classes)
     assert matrix.tolist() == sklearn.confusion_matrix(labels, predicted, labels=every).tolist()
+    assert confusions(labels, predicted).tolist() == [[i, j, matrix[i, j]] for i, j in np.argwhere(matrix)]
     expected = sklearn.precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
-    for score, *theirs in zip(per_class(matrix), *expected, strict=True):
+    for score, *theirs in zip(per_class(labels, predicted, classes), *expected, strict=True):
         ours = (score.precision, score.recall, score.f1, score.support)
         np.testing.assert_allclose([math.nan if value is None else value for value in ours], theirs)
     outcome = Outcome(np.arange(len(labels)), labels, predicted[:, None], np.ones((len(labels), 1), np.float32), 0.0)
@@ -51,10 +52,11 @@ def test_rows_are_true_classes():
 
 
 def test_a_class_that_never_occurs_has_no_scores():
-    score = per_class(np.array([[3, 0], [0, 0]]))[1]
+    score = per_class(np.zeros(3, np.int64), np.zeros(3, np.int64), 2)[1]
     assert (score.precision, score.recall, score.f1, score.support) == (None, None, None, 0)
 
 
 def test_no_samples_have_no_accuracy():
     none = np.array([], dtype=np.int64)
+    assert confusions(none, none).shape == (0, 3)
     assert math.isnan(Outcome(none, none, none[:, None], np.ones((0, 1)), math.nan).accuracy)

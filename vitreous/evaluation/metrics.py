@@ -84,9 +84,23 @@ def confusion_matrix(
     return flat.reshape(num_classes, num_classes)
 
 
-def per_class(matrix: Int64[ndarray, "classes classes"]) -> list[ClassScore]:
-    """Precision, recall and F1 of each class, from the confusion matrix."""
-    hits, truths, predicted = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
+def confusions(
+    labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"]
+) -> Int64[ndarray, "pairs 3"]:
+    """The confusion matrix's entries that are not 0: (true class, predicted class, count), in the order of rows.
+
+    There are at most as many as samples, however many classes there are.
+    """
+    pairs, counts = np.unique(np.stack([labels, predictions], axis=1), axis=0, return_counts=True)
+    return np.column_stack([pairs, counts])
+
+
+def per_class(
+    labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"], num_classes: int
+) -> list[ClassScore]:
+    """Precision, recall and F1 of each class."""
+    right = labels[labels == predictions]
+    hits, truths, predicted = (np.bincount(x, minlength=num_classes).tolist() for x in (right, labels, predictions))
     return [
         ClassScore(quotient(hit, p), quotient(hit, truth), quotient(2 * hit, p + truth), truth)
         for hit, truth, p in zip(hits, truths, predicted, strict=True)

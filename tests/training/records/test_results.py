@@ -1,4 +1,5 @@
 import csv
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,3 +65,21 @@ def test_tables_hold_the_counts(tmp_path):
         "epoch,train_loss,val_loss,train_accuracy,val_accuracy",
         "1,1.0,2.0,0.4,0.1",
     ]
+
+
+def test_tables_of_many_classes_grow_with_the_samples(tmp_path):
+    names = tuple(f"class{i}" for i in range(10_000))
+    tracemalloc.start()
+    write_results(finished(tmp_path, names, samples=20_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * 2**20
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 2 * 2**20
+    with (tmp_path / "confusions.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["true", "predicted", "count"]
+    assert sum(int(count) for _, _, count in rows) == 20_000
+    assert [row for row in rows if row[0] == "class5"] == [["class5", "class0", "2"]]  # every fifth sample is missed
+    assert not (tmp_path / "confusion_matrix.csv").exists()
+    with Image.open(tmp_path / "confusion_matrix.png") as image:
+        assert len(set(np.asarray(image.convert("L")).flat)) > 10

@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from vitreous.classifier import Classifier
 from vitreous.data.sources.splits import ImageData, Split
-from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
+from vitreous.evaluation.metrics import ClassScore, Outcome, confusion_matrix, confusions, per_class
 from vitreous.explain.attention_maps import attention_maps, readout_name
 from vitreous.explain.inline import CRISP
 from vitreous.model.config import ViTConfig
@@ -22,6 +22,7 @@ from vitreous.pages.pictures import as_image, attention_picture, photo
 from vitreous.pages.report.charts import Chart, Curve, line_chart
 from vitreous.support.text import printable
 from vitreous.training.records.display import duration
+from vitreous.training.records.results import CONFUSIONS, MATRIX, MOST_ROWS
 
 EXAMPLES = 12
 MOST_WRONG = 6  # of the examples, if there are enough correct ones
@@ -73,16 +74,16 @@ def run_view(
 def result_view(classifier: Classifier, split: Split, outcome: Outcome) -> dict[str, Any]:
     """The template's variables about the result: predictions on a split."""
     names = classifier.class_names or ()
-    counts = confusion_matrix(outcome.labels, outcome.predictions, len(names))
     return {
         "split": split.name,
         "outcome": outcome,
         "mistakes": len(outcome.labels) - outcome.correct,
         "cards": cards(classifier, split, outcome),
-        "confused": confused(counts, names),
-        "matrix": matrix(counts, names) if len(names) <= MOST_COLUMNS else None,
+        "confused": confused(outcome, names),
+        "matrix": matrix(outcome, names) if len(names) <= MOST_COLUMNS else None,
+        "counts_file": MATRIX if len(names) <= MOST_ROWS else CONFUSIONS,
         "class_names": names,
-        "scores": scores(counts, names),
+        "scores": scores(outcome, names),
     }
 
 
@@ -159,20 +160,18 @@ def map_view(weights: Float[ndarray, "rows columns"]) -> dict[str, Any]:
     }
 
 
-def confused(counts: ndarray, names: tuple[str, ...]) -> list[tuple[str, str, int]]:
+def confused(outcome: Outcome, names: tuple[str, ...]) -> list[tuple[str, str, int]]:
     """The most frequent mistakes: (true class, predicted class, count)."""
-    errors = counts - np.diag(counts.diagonal())
-    order = np.argsort(-errors, axis=None, kind="stable")[:MOST_CONFUSED]
-    pairs = zip(*np.unravel_index(order, errors.shape), strict=True)
-    return [(names[i], names[j], int(errors[i, j])) for i, j in pairs if errors[i, j]]
+    pairs = confusions(outcome.labels, outcome.predictions)
+    errors = pairs[pairs[:, 0] != pairs[:, 1]]
+    most = errors[np.argsort(-errors[:, 2], kind="stable")[:MOST_CONFUSED]]
+    return [(names[true], names[predicted], count) for true, predicted, count in most.tolist()]
 
 
-def matrix(counts: ndarray, names: tuple[str, ...]) -> list[tuple[str, list[dict[str, Any]]]]:
+def matrix(outcome: Outcome, names: tuple[str, ...]) -> list[tuple[str, list[dict[str, Any]]]]:
     """The rows of the confusion matrix: a class and its cells."""
-    return [
-        (names[i], [cell(count, sum(row), i == j) for j, count in enumerate(row)])
-        for i, row in enumerate(counts.tolist())
-    ]
+    counts = confusion_matrix(outcome.labels, outcome.predictions, len(names)).tolist()
+    return [(names[i], [cell(count, sum(row), i == j) for j, count in enumerate(row)]) for i, row in enumerate(counts)]
 
 
 def cell(count: int, total: int, correct: bool) -> dict[str, Any]:
@@ -184,9 +183,9 @@ def cell(count: int, total: int, correct: bool) -> dict[str, Any]:
     return {"text": str(count), "style": style, "share": f"{share:.3f}"}
 
 
-def scores(counts: ndarray, names: tuple[str, ...]) -> list[tuple[str, Any]]:
+def scores(outcome: Outcome, names: tuple[str, ...]) -> list[tuple[str, ClassScore]]:
     """Each class with its scores; of very many classes, those with the lowest F1."""
-    scored = list(zip(names, per_class(counts), strict=True))
+    scored = list(zip(names, per_class(outcome.labels, outcome.predictions, len(names)), strict=True))
     if len(scored) > MOST_CLASSES:
         scored = sorted(scored, key=lambda pair: pair[1].f1 or 0.0)[:MOST_CLASSES]
     return scored

@@ -1,7 +1,9 @@
 """The results of a run: `Run`, and its tables and pictures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vitreous.data.sources.splits import ImageData
-from vitreous.evaluation.metrics import Outcome, confusion_matrix, per_class
+from vitreous.evaluation.metrics import Outcome, confusion_matrix, confusions, per_class
 from vitreous.support.text import shortened
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.folder import RunFolder
@@ -20,6 +22,8 @@ from vitreous.training.records.pictures import save
 TRAIN_COLOR, VALIDATION_COLOR, GRAY = "#9aa5b1", "#1f5fa8", "#555555"
 MOST_COUNTS = 20  # classes up to which the matrix shows its numbers
 MOST_NAMES = 60  # classes up to which it shows their names
+MOST_ROWS = 500  # classes up to which there is a table of the whole matrix, and a row for each in the picture
+MATRIX, CONFUSIONS = "confusion_matrix.csv", "confusions.csv"
 
 
 @dataclass(frozen=True)
@@ -46,21 +50,31 @@ class Run:
 
 
 def write_results(run: Run) -> None:
-    """Writes results.{csv,png}; for classes also confusion_matrix.{csv,png} and per_class.csv."""
+    """Writes results.{csv,png}; for classes also the confusion matrix as table and picture, and per_class.csv.
+
+    Of many classes the table lists the pairs that occur, in confusions.csv: its size grows with the samples, not with
+    the square of the classes.
+    """
     folder, outcome, class_names = RunFolder(run.folder), run.outcome, run.data.class_names
     columns = list(run.rows[0])
     folder.write_csv("results.csv", [columns, *([row[name] for name in columns] for row in run.rows)])
     save(curves(run.rows, run.best), folder.path / "results.png")
     if outcome is None:
         return
-    matrix = confusion_matrix(outcome.labels, outcome.predictions, len(class_names))
-    header = ["true \\ predicted", *class_names]
-    body = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
-    folder.write_csv("confusion_matrix.csv", [header, *body])
+    many, each = len(class_names) > MOST_ROWS, math.ceil(len(class_names) / MOST_ROWS)
+    matrix = confusion_matrix(outcome.labels // each, outcome.predictions // each, math.ceil(len(class_names) / each))
+    if many:
+        pairs = confusions(outcome.labels, outcome.predictions).tolist()
+        listed = ((class_names[true], class_names[predicted], count) for true, predicted, count in pairs)
+        folder.write_csv(CONFUSIONS, chain([("true", "predicted", "count")], listed))
+    else:
+        body = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
+        folder.write_csv(MATRIX, chain([("true \\ predicted", *class_names)], body))
     title = f"{run.split}: {outcome.accuracy:.1%} of {len(outcome.labels):,} images right"
+    title += f"; {each} classes in each row and column" if many else ""
     save(matrix_picture(matrix, class_names, title), folder.path / "confusion_matrix.png")
 
-    scores = zip(class_names, per_class(matrix), strict=True)
+    scores = zip(class_names, per_class(outcome.labels, outcome.predictions, len(class_names)), strict=True)
     rows = [(name, s.precision, s.recall, s.f1, s.support) for name, s in scores]
     folder.write_csv("per_class.csv", [("class", "precision", "recall", "f1", "support"), *rows])
 
