@@ -101,11 +101,6 @@ def header_size(source: str | Path | bytes, name: str = "the image") -> tuple[in
     return image.size if sideways else (image.height, image.width)
 
 
-def file_bytes(source: str | Path | bytes, name: str = "the image") -> bytes:
-    """The bytes of an image file. Raises BadImage if it cannot be read, is empty or too large."""
-    return _content(source, name)[1]
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image in mode "RGB", from any mode: 16 bits scaled to 8, transparency on white."""
     if image.mode.startswith(("I", "F")):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vitreous.data.images import BadImage, decode_image, file_bytes, header_size, is_image_name
+from vitreous.data.images import BadImage, decode_image, header_size, is_image_name
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
 from vitreous.support.errors import InputError
@@ -51,10 +51,8 @@ class ImageLoader(Loader):
         return decode_image(self.file(index), self.names[index])
 
     def size(self, index: int) -> tuple[int, int]:
+        """The (height, width) in the header; no pixel is decoded."""
         return header_size(self.file(index), self.names[index])
-
-    def content(self, index: int) -> bytes:
-        return file_bytes(self.file(index), self.names[index])
 
     @abstractmethod
     def file(self, index: int) -> str | bytes:

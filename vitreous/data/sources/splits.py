@@ -17,14 +17,6 @@ class Loader(ABC):
     def __call__(self, index: int) -> Image.Image:
         """The decoded image."""
 
-    @abstractmethod
-    def size(self, index: int) -> tuple[int, int]:
-        """The (height, width), from the header if there is one: no pixel is decoded."""
-
-    @abstractmethod
-    def content(self, index: int) -> bytes:
-        """The bytes of the file, or of the pixels where there is none: equal ones mean the same image."""
-
 
 @dataclass(frozen=True, eq=False)
 class Split:

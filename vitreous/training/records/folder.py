@@ -58,7 +58,7 @@ class RunFolder:
             used = any(inside.name != LOCK and not is_bad_files(inside) for inside in path.iterdir())
         except Timeout as error:
             cause = f"another run is writing to the folder {str(path)!r}"
-            raise InputError(cause, "choose another with --out, and start one process of a run") from error
+            raise InputError(cause, "choose another with --out; a run has one process, under torchrun too") from error
         except OSError as error:
             cause = f"cannot create the folder {str(path)!r}: {error.strerror}"
             raise InputError(cause, "choose another with --out") from error

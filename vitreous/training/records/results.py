@@ -61,9 +61,9 @@ def write_results(run: Run) -> None:
     save(curves(run.rows, run.best), folder.path / "results.png")
     if outcome is None:
         return
-    many, each = len(class_names) > MOST_ROWS, math.ceil(len(class_names) / MOST_ROWS)
+    each = math.ceil(len(class_names) / MOST_ROWS)  # classes in a row of the picture
     matrix = confusion_matrix(outcome.labels // each, outcome.predictions // each, math.ceil(len(class_names) / each))
-    if many:
+    if each > 1:
         pairs = confusions(outcome.labels, outcome.predictions).tolist()
         listed = ((class_names[true], class_names[predicted], count) for true, predicted, count in pairs)
         folder.write_csv(CONFUSIONS, chain([("true", "predicted", "count")], listed))
@@ -71,7 +71,7 @@ def write_results(run: Run) -> None:
         body = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
         folder.write_csv(MATRIX, chain([("true \\ predicted", *class_names)], body))
     title = f"{run.split}: {outcome.accuracy:.1%} of {len(outcome.labels):,} images right"
-    title += f"; {each} classes in each row and column" if many else ""
+    title += f"; {each} classes in each row and column" if each > 1 else ""
     save(matrix_picture(matrix, class_names, title), folder.path / "confusion_matrix.png")
 
     scores = zip(class_names, per_class(outcome.labels, outcome.predictions, len(class_names)), strict=True)
