@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from vitreous.data import images
-from vitreous.data.images import BadImage, decode_image, header_size, is_image_name, to_rgb
+from vitreous.data.images import BadImage, Decoding, decode_image, header_size, is_image_name, to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
@@ -195,7 +195,7 @@ def test_the_size_in_the_header_is_checked_before_decoding(size, monkeypatch):
 
 @pytest.mark.parametrize(
     ("limit", "least", "why"),
-    [("MAX_BYTES", None, "bytes"), ("MAX_PIXELS", 12 * 16, "16 x 12 pixels"), ("MAX_SIDE", 16, "15 a side")],
+    [("MAX_BYTES", None, "bytes"), ("MAX_SIDE", 16, "15 a side")],
 )
 def test_an_image_at_the_limit_is_decoded_and_one_above_it_is_refused(limit, least, why, monkeypatch):
     content = encoded(photo(12, 16))
@@ -204,6 +204,15 @@ def test_an_image_at_the_limit_is_decoded_and_one_above_it_is_refused(limit, lea
     assert decode_image(content).size == (16, 12)
     monkeypatch.setattr(images, limit, least - 1)
     assert why in reason(content)
+
+
+def test_the_most_pixels_are_a_setting():
+    content = encoded(photo(12, 16))
+    assert decode_image(content, decoding=Decoding(12 * 16)).size == (16, 12)
+    with pytest.raises(BadImage, match="16 x 12 pixels, 191 pixels and"):
+        decode_image(content, decoding=Decoding(12 * 16 - 1))
+    with pytest.raises(BadImage, match="16 x 12 pixels, 191 pixels and"):
+        header_size(content, decoding=Decoding(12 * 16 - 1))
 
 
 def test_special_files_are_refused(tmp_path):
@@ -243,8 +252,7 @@ def test_a_truncated_image_is_bad_at_every_length(format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_mutated_images_are_decoded_or_bad(format, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 100_000)
+def test_mutated_images_are_decoded_or_bad(format):
     generator = np.random.default_rng(FORMATS.index(format))
     exif = (
         {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"}
@@ -260,7 +268,7 @@ def test_mutated_images_are_decoded_or_bad(format, monkeypatch):
         if generator.random() < 0.3:
             mutated = np.roll(mutated, 1)[: generator.integers(1, len(content))]
         try:
-            image = decode_image(mutated.tobytes())
+            image = decode_image(mutated.tobytes(), decoding=Decoding(100_000))
         except BadImage as error:
             lines.append(str(error))
             continue

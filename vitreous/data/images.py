@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", 
 NOT_AN_IMAGE = "is not a JPEG, PNG, WebP, BMP or GIF image"
 MAX_BYTES = 64 * 2**20  # of a file
 MAX_PIXELS = 2**26  # a phone's 50 megapixels are 8192 x 6144
+MAX_VALUE = 65_535  # of 16 bits
 MAX_SIDE = 65_535  # in pixels; also the largest a JPEG can have
 SAVE_AGAIN = "open and save it again as JPEG or PNG, or remove it"
 
@@ -39,6 +41,22 @@ SIDEWAYS = (5, 6, 7, 8)  # swap height and width
 _one_at_a_time = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How image files are decoded.
+
+    Args:
+        max_pixels: more than these are refused, from the header.
+        max_value: of 16-bit gray images, which becomes 255; 4095 for a 12-bit sensor.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_value: int = MAX_VALUE
+
+
+DEFAULT = Decoding()
+
+
 class BadImage(InputError):
     """An image that cannot be used. The message is `name` followed by `reason`, on one line."""
 
@@ -55,7 +73,7 @@ def is_image_name(path: str | Path) -> bool:
     return not name.startswith(".") and name.endswith(SUFFIXES)
 
 
-def decode_image(source: str | Path | bytes, name: str = "the image") -> Image.Image:
+def decode_image(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Image.Image:
     """Decodes an image into mode "RGB", turned upright by its EXIF orientation.
 
     Transparency becomes white, 16 bits are scaled to 8, and an animation gives its first frame. The size in the header
@@ -65,15 +83,16 @@ def decode_image(source: str | Path | bytes, name: str = "the image") -> Image.I
     Args:
         source: a path, or the bytes of a file.
         name: of bytes, for messages; a path is its own.
+        decoding: the limits and scales.
 
     Raises:
         BadImage: missing, not a regular file, too large, in another format, truncated or broken.
     """
     name, content = _content(source, name)
-    return upright_rgb(_open(name, content), name)
+    return upright_rgb(_open(name, content, decoding), name, decoding)
 
 
-def upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
+def upright_rgb(image: Image.Image, name: str = "the image", decoding: Decoding = DEFAULT) -> Image.Image:
     """Converts an opened image as `decode_image` does a file; the given image is not changed.
 
     Raises:
@@ -84,7 +103,7 @@ def upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     try:
         image.load()
         turn = UPRIGHT.get(_orientation(image))
-        rgb = to_rgb(image)
+        rgb = to_rgb(image, decoding.max_value)
     except Exception as error:
         raise BadImage(name, _reason(error)) from error
     upright = rgb if turn is None else rgb.transpose(turn)
@@ -94,17 +113,17 @@ def upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     return upright
 
 
-def header_size(source: str | Path | bytes, name: str = "the image") -> tuple[int, int]:
+def header_size(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> tuple[int, int]:
     """The upright (height, width) in the header; no pixel is decoded. Raises BadImage as `decode_image` does."""
-    image = _open(*_content(source, name))
+    image = _open(*_content(source, name), decoding)
     sideways = "exif" in image.info and _orientation(image) in SIDEWAYS  # otherwise getexif() would decode a PNG
     return image.size if sideways else (image.height, image.width)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, max_value: int = MAX_VALUE) -> Image.Image:
     """The image in mode "RGB", from any mode: 16 bits scaled to 8, transparency on white."""
     if image.mode.startswith(("I", "F")):
-        image = _eight_bits(image)
+        image = _eight_bits(image, max_value)
     if image.has_transparency_data:
         transparent = image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")
@@ -112,14 +131,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scales 16 bits to 8: v / 257, rounded, so 65535 becomes 255. Floats are assumed to be in 0..255."""
+def _eight_bits(image: Image.Image, max_value: int) -> Image.Image:
+    """Scales 16 bits to 8, rounded, so that max_value becomes 255. Floats are assumed to be in 0..255."""
     values = np.asarray(image)
     if image.mode == "F":
         return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
-    scaled = ((values.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
+    scaled = ((values.clip(0, max_value).astype(np.uint32) * 255 + max_value // 2) // max_value).astype(np.uint8)
     scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may declare one gray transparent
     return Image.fromarray(scaled)
+
+
+def file_bytes(source: str | Path | bytes, name: str = "the image") -> bytes:
+    """The bytes of an image file, within bounds. Raises BadImage if it cannot be read."""
+    return _content(source, name)[1]
 
 
 def check_bytes(name: str, count: int) -> None:
@@ -153,7 +177,7 @@ def _read(path: Path) -> bytes:
     raise BadImage(str(path), "is not a file", "give an image file")
 
 
-def _open(name: str, content: bytes) -> Image.Image:
+def _open(name: str, content: bytes, decoding: Decoding) -> Image.Image:
     """Reads the header and checks the size in it."""
     try:
         with _quiet():
@@ -162,11 +186,11 @@ def _open(name: str, content: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         raise BadImage(name, NOT_AN_IMAGE) from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, above the default
-        raise BadImage(name, f"has more than {MAX_PIXELS:,} pixels", "make it smaller") from error
+        raise BadImage(name, f"has more than {decoding.max_pixels:,} pixels", "make it smaller") from error
     except Exception as error:  # see decode_image
         raise BadImage(name, _reason(error)) from error
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        allowed = f"{MAX_PIXELS:,} pixels and {MAX_SIDE:,} a side are allowed"
+    if width * height > decoding.max_pixels or max(width, height) > MAX_SIDE:
+        allowed = f"{decoding.max_pixels:,} pixels and {MAX_SIDE:,} a side are allowed"
         raise BadImage(name, f"is too large: {width} x {height} pixels, {allowed}", "make it smaller")
     return image
 

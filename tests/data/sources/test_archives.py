@@ -152,7 +152,7 @@ def test_each_problem_with_an_archive_is_one_line(tmp_path):
     os.mkfifo(tmp_path / "fifo.zip")
     assert "is not a folder or a .zip archive" in line(tmp_path / "fifo.zip")
     assert "but no 'train'" in line(pack(tmp_path / "b.zip", top="test/"))
-    assert "'fly' in val/ but not in train/" in line(pack(tmp_path / "c.zip", [*SPLITS, "val/fly/1.png"]))
+    assert "'fly' in validation but not in train" in line(pack(tmp_path / "c.zip", [*SPLITS, "val/fly/1.png"]))
 
 
 def test_each_problem_with_a_folder_of_archives_is_one_line(tmp_path):

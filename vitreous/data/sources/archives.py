@@ -20,8 +20,9 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from vitreous.data.images import BadImage, check_bytes, is_image_name
-from vitreous.data.sources.layouts import SPLITS, Entry, ImageLoader, Tree, holds_only_folders, is_clutter, kind_of
+from vitreous.data.images import BadImage, Decoding, check_bytes, is_image_name
+from vitreous.data.sources.layouts import Entry, ImageLoader, Tree, holds_only_folders, is_clutter, kind_of
+from vitreous.data.sources.names import split_of
 from vitreous.support.errors import InputError
 
 SUFFIX = ".zip"
@@ -112,9 +113,9 @@ class ArchiveTree(Tree):
             return slice(None)
         return slice(bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0"))
 
-    def loader(self, names: tuple[str, ...]) -> ArchiveLoader:
+    def loader(self, names: tuple[str, ...], decoding: Decoding) -> ArchiveLoader:
         rows = [self.rows[bisect_left(self.names, name)] for name in names]
-        return ArchiveLoader(names, self.archives, np.array(rows, MEMBER))
+        return ArchiveLoader(names, decoding, self.archives, np.array(rows, MEMBER))
 
 
 def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str]) -> ArchiveTree:
@@ -224,7 +225,7 @@ def _common_top(names: Sequence[str], keep_splits: bool) -> str:
     """The single top folder, with "/", that holds all class folders and no images itself; empty if there is none."""
     entries = _top_entries(names)
     tops = [entry.name for entry in entries if entry.is_folder]
-    if len(tops) != 1 or not holds_only_folders(entries) or (keep_splits and tops[0].casefold() in SPLITS):
+    if len(tops) != 1 or not holds_only_folders(entries) or (keep_splits and split_of(tops[0])):
         return ""
     top = f"{tops[0]}/"
     return top if holds_only_folders(_top_entries([name.removeprefix(top) for name in names])) else ""

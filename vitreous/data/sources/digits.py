@@ -21,6 +21,12 @@ class ArrayLoader(Loader):
     def __call__(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index])
 
+    def size(self, index: int) -> tuple[int, int]:
+        return self.pixels[index].shape
+
+    def content(self, index: int) -> bytes:
+        return self.pixels[index].tobytes()
+
 
 def open_digits(options: DataOptions) -> ImageData:
     """The digits, scaled from 0..16 to 0..255, of which a fixed fifth is the test split."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitreous.data.images import is_image_name
+from vitreous.data.images import Decoding, is_image_name
 from vitreous.data.sources.layouts import Entry, ImageLoader, Tree, is_clutter, kind_of
 from vitreous.support.errors import InputError
 
@@ -49,8 +49,8 @@ class FolderTree(Tree):
                 else:
                     yield f"{folder}/{entry.name}"
 
-    def loader(self, names: tuple[str, ...]) -> FileLoader:
-        return FileLoader(names, self.root)
+    def loader(self, names: tuple[str, ...], decoding: Decoding) -> FileLoader:
+        return FileLoader(names, decoding, self.root)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

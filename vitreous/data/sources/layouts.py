@@ -4,21 +4,18 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
-from statistics import median_low
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
-from vitreous.data.images import BadImage, decode_image, header_size, is_image_name
+from vitreous.data.images import Decoding, decode_image, file_bytes, header_size, is_image_name
+from vitreous.data.sources.assemble import assemble
+from vitreous.data.sources.names import split_of
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
+from vitreous.data.sources.splits import ImageData, Loader
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed, natural_key
 
-SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 CLUTTER = frozenset(  # that operating systems leave in folders
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 )
@@ -26,7 +23,6 @@ LAYOUT = (
     "arrange it as FOLDER/CLASS/IMAGE, or as FOLDER/train/CLASS/IMAGE with val/ and test/ next to train/; "
     "a zip of either works, and so do train.zip, val.zip and test.zip in a folder"
 )
-HEADERS = 32  # images whose headers are read for the native size
 
 
 class Entry(NamedTuple):
@@ -43,16 +39,21 @@ class ImageLoader(Loader):
 
     Args:
         names: of the images, relative to the source.
+        decoding: of their files.
     """
 
     names: tuple[str, ...]
+    decoding: Decoding
 
     def __call__(self, index: int) -> Image.Image:
-        return decode_image(self.file(index), self.names[index])
+        return decode_image(self.file(index), self.names[index], self.decoding)
 
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) in the header; no pixel is decoded."""
-        return header_size(self.file(index), self.names[index])
+        return header_size(self.file(index), self.names[index], self.decoding)
+
+    def content(self, index: int) -> bytes:
+        return file_bytes(self.file(index), self.names[index])
 
     @abstractmethod
     def file(self, index: int) -> str | bytes:
@@ -84,7 +85,7 @@ class Tree(ABC):
         """The images below a folder, in any order; other files are counted in `others` by kind."""
 
     @abstractmethod
-    def loader(self, names: tuple[str, ...]) -> ImageLoader:
+    def loader(self, names: tuple[str, ...], decoding: Decoding) -> ImageLoader:
         """A loader of these images."""
 
 
@@ -114,32 +115,11 @@ def open_tree(tree: Tree, options: DataOptions) -> ImageData:
     """
     folders = split_folders(tree)
     images = {name: _images_by_class(tree, folder) for name, folder in folders.items()}
-    class_names = _common_classes(images, folders, tree.source)
 
-    by_class = {name: [classes[c] for c in class_names] for name, classes in images.items()}
-    if "validation" not in by_class:
-        by_class["train"], by_class["validation"] = [], []
-        for class_name in class_names:
-            names, prefix = images["train"][class_name], f"{folders['train']}/{class_name}/".lstrip("/")
-            mask = hold_out([name.removeprefix(prefix) for name in names], options.validation_fraction)
-            by_class["train"].append([*compress(names, ~mask)])
-            by_class["validation"].append([*compress(names, mask)])
-        if not any(by_class["validation"]):
-            hint = "add images, or a val/ folder next to train/"
-            raise InputError(f"every class of {tree.source!r} has one image, so none is left for validation", hint)
+    def key(class_name: str, name: str) -> str:
+        return name.removeprefix(f"{folders['train']}/{class_name}/".lstrip("/"))
 
-    splits = {name: _split(name, tree, names) for name, names in by_class.items()}
-    return ImageData(
-        name=tree.source,
-        class_names=tuple(class_names),
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits.get("test"),
-        native_size=_native_size(tree, splits["train"].names),
-        channels=3,
-        flip_ok=True,
-        ignored=dict(tree.ignored),
-    )
+    return assemble(tree.source, images, tree.loader, options, ignored=tree.ignored, key=key)
 
 
 def split_folders(tree: Tree) -> dict[str, str]:
@@ -147,7 +127,7 @@ def split_folders(tree: Tree) -> dict[str, str]:
     names = [entry.name for entry in tree.entries("") if entry.is_folder]
     folders: dict[str, str] = {}
     for name in names:
-        split = SPLITS.get(name.casefold())
+        split = split_of(name)
         if split is None or not holds_only_folders(tree.entries(name)):
             continue
         if split in folders:
@@ -201,42 +181,3 @@ def _images_by_class(tree: Tree, split_folder: str) -> dict[str, list[str]]:
         outside = f", and {loose} images outside class folders" if loose else ""
         raise InputError(f"{tree.path(split_folder)!r} has {count}{outside}, but needs at least two classes", LAYOUT)
     return classes
-
-
-def _common_classes(images: dict[str, dict[str, list[str]]], folders: dict[str, str], source: str) -> list[str]:
-    """The class names in natural order. Labels index into them, so all splits must have the same ones."""
-    train = set(images["train"])
-    for split, classes in images.items():
-        for names, present, absent in (
-            (train - set(classes), folders["train"], folders[split]),
-            (set(classes) - train, folders[split], folders["train"]),
-        ):
-            if names:
-                shown = listed([repr(name) for name in sorted(names, key=natural_key)])
-                cause = f"{source!r} has {shown} in {present}/ but not in {absent}/"
-                raise InputError(cause, "give every split the same class folders")
-    return sorted(train, key=natural_key)
-
-
-def _split(name: str, tree: Tree, classes: list[list[str]]) -> Split:
-    """The split of these images, listed by class."""
-    names = tuple(name for names in classes for name in names)
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(names) for names in classes])
-    return Split(name, names, labels, tree.loader(names))
-
-
-def _native_size(tree: Tree, names: tuple[str, ...]) -> tuple[int, int]:
-    """The median (height, width) in the headers of a few images, spread evenly over the names."""
-    indices = np.linspace(0, len(names) - 1, min(HEADERS, len(names)), dtype=int).tolist()
-    loader = tree.loader(tuple(names[index] for index in indices))
-    sizes, error = [], None
-    for index in range(len(indices)):
-        try:
-            sizes.append(loader.size(index))
-        except BadImage as bad:  # skipped and listed when it is loaded
-            error = bad
-    if not sizes:
-        cause = f"none of {len(indices)} images of {tree.source!r} could be read; the last: {error}"
-        raise InputError(cause, "check the files")
-    heights, widths = zip(*sizes, strict=True)
-    return median_low(heights), median_low(widths)

@@ -10,7 +10,8 @@ from pathlib import Path
 from vitreous.data.sources.archives import SUFFIX, open_archives
 from vitreous.data.sources.digits import DIGITS, open_digits
 from vitreous.data.sources.folders import FolderTree, leads_to_file_inside
-from vitreous.data.sources.layouts import LAYOUT, SPLITS, Tree, kind_of, open_tree
+from vitreous.data.sources.layouts import LAYOUT, Tree, kind_of, open_tree
+from vitreous.data.sources.names import split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
@@ -62,7 +63,7 @@ def _tree(source: str) -> Tree:
         return tree
     archives = []
     for file in (root / entry.name for entry in entries):
-        if file.suffix.casefold() != SUFFIX or file.stem.casefold() not in SPLITS:
+        if file.suffix.casefold() != SUFFIX or split_of(file.stem) is None:
             tree.ignored[f"{kind_of(file.name)} next to the archives"] += 1
         elif not leads_to_file_inside(str(file), tree.root):
             raise InputError(f"{tree.path(file.name)!r} is a link out of the folder", "replace it with the archive")

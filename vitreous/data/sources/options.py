@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vitreous.data.images import MAX_PIXELS, MAX_VALUE
 from vitreous.support.errors import InputError
 
 
@@ -11,13 +12,23 @@ class DataOptions:
 
     Args:
         validation_fraction: of the training images to hold out, in (0, 1), if there is no validation split.
+        max_pixels: of an image; larger ones are listed as bad.
+        max_value: of 16-bit images, which becomes 255; None takes it from the training images.
+        follow_links: whether links out of the source are followed, to files and to folders.
 
     Raises:
         InputError: a value is out of range.
     """
 
     validation_fraction: float = 0.1
+    max_pixels: int = MAX_PIXELS
+    max_value: int | None = None
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"the validation fraction is {self.validation_fraction}", "set it between 0 and 1")
+        if self.max_pixels < 1:
+            raise InputError(f"max_pixels is {self.max_pixels}", "set it to at least 1")
+        if self.max_value is not None and not 1 <= self.max_value <= MAX_VALUE:
+            raise InputError(f"max_value is {self.max_value}", f"set it from 1 to {MAX_VALUE}")

@@ -9,6 +9,8 @@ from hashlib import blake2b
 import numpy as np
 from PIL import Image
 
+from vitreous.data.images import DEFAULT, Decoding
+
 
 class Loader(ABC):
     """Loads the samples of a split by their index. It can be pickled for a worker process; errors are BadImage."""
@@ -16,6 +18,14 @@ class Loader(ABC):
     @abstractmethod
     def __call__(self, index: int) -> Image.Image:
         """The decoded image."""
+
+    @abstractmethod
+    def size(self, index: int) -> tuple[int, int]:
+        """The (height, width) of the image, without decoding it where its format allows."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """What identifies a sample: the bytes of its file, or its pixels if it has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +62,8 @@ class ImageData:
         channels: 3 (RGB) or 1 (gray).
         flip_ok: whether an image flipped left to right still has its class.
         ignored: how many other files and folders there are, by kind; without clutter such as .DS_Store.
+        notes: what the user should know of how the source was read, a sentence each.
+        decoding: of its images.
     """
 
     name: str
@@ -63,6 +75,13 @@ class ImageData:
     channels: int
     flip_ok: bool
     ignored: dict[str, int]
+    notes: tuple[str, ...] = ()
+    decoding: Decoding = DEFAULT
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that there are, train first."""
+        return tuple(split for split in (self.train, self.validation, self.test) if split is not None)
 
 
 def hold_out(names: Sequence[str], fraction: float) -> np.ndarray:

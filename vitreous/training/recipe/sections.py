@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from vitreous.data.images import MAX_PIXELS, MAX_VALUE
 from vitreous.data.sources.options import DataOptions
 from vitreous.model.config import (
     Gelu,
@@ -96,6 +97,9 @@ class DataSection(Section):
     """The images: how they are split, preprocessed and batched."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of train, if there is no validation split
+    max_pixels: Count = MAX_PIXELS  # of an image; larger ones are listed as bad
+    max_value: Annotated[int, Field(ge=1, le=MAX_VALUE)] | Auto = "auto"  # of 16-bit images; auto: from the images
+    follow_links: bool = False  # out of the folder, to files and to folders
     # auto: what the weights expect; for fresh ones squash, 1.0, bilinear, 0.5 and 0.5
     resize: Literal["squash", "crop"] | Auto = "auto"
     crop_fraction: Share | Auto = "auto"
@@ -110,7 +114,8 @@ class DataSection(Section):
     @property
     def options(self) -> DataOptions:
         """How the source is read."""
-        return DataOptions(self.validation_fraction)
+        max_value = None if self.max_value == "auto" else self.max_value
+        return DataOptions(self.validation_fraction, self.max_pixels, max_value, self.follow_links)
 
 
 class AugmentationSection(Section):

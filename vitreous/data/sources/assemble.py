@@ -1,0 +1,134 @@
+"""From named samples with their classes and splits to `ImageData`, for every kind of source."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, compress
+from statistics import median_low
+
+import numpy as np
+
+from vitreous.data.images import MAX_VALUE, BadImage, Decoding
+from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
+from vitreous.support.errors import InputError
+from vitreous.support.text import listed, natural_key
+
+HEADERS = 32  # images whose headers are read for the native size
+Samples = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+def assemble(
+    source: str,
+    samples: Samples,
+    loader: Callable[[tuple[str, ...], Decoding], Loader],
+    options: DataOptions,
+    *,
+    ignored: Mapping[str, int] | None = None,
+    notes: Sequence[str] = (),
+    channels: int = 3,
+    flip_ok: bool = True,
+    key: Callable[[str, str], str] = lambda class_name, name: name,
+    class_names: Sequence[str] | None = None,
+) -> ImageData:
+    """The samples in splits; a part of train is held out if there is no validation split.
+
+    Args:
+        source: as the user named it.
+        samples: the names of the samples by split ("train", "validation", "test") and class.
+        loader: makes the loader of some samples.
+        options: how to read the source.
+        ignored: other files and folders, counted by kind.
+        notes: for the user, a sentence each.
+        channels: of the images.
+        flip_ok: whether an image flipped left to right still has its class.
+        key: of a class and a sample's name, what its hash for holding out is taken of.
+        class_names: in the order of the labels; natural order of the names by default.
+
+    Raises:
+        InputError: there is no training split, one class, a class without training images, or nothing to validate on.
+    """
+    if "train" not in samples or not any(samples["train"].values()):
+        present = ", ".join(samples) or "no images"
+        raise InputError(f"{source!r} has {present}, but nothing to train on", "add a train split")
+    by_split = {split: {name: list(names) for name, names in classes.items()} for split, classes in samples.items()}
+    notes = list(notes)
+    names = sorted(by_split["train"], key=natural_key) if class_names is None else list(class_names)
+    notes += check_classes(source, by_split, names)
+    if "validation" not in by_split:
+        by_split["validation"] = hold_out_each(by_split["train"], options.validation_fraction, key)
+        if not any(by_split["validation"].values()):
+            hint = "add images, or a val/ folder next to train/"
+            raise InputError(f"every class of {source!r} has one image, so none is left for validation", hint)
+    decoding = Decoding(options.max_pixels, options.max_value or MAX_VALUE)
+    splits = {
+        split: _split(split, [classes.get(name, []) for name in names], lambda kept: loader(kept, decoding))
+        for split, classes in by_split.items()
+    }
+    return ImageData(
+        name=source,
+        class_names=tuple(names),
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits.get("test"),
+        native_size=native_size(source, splits["train"]),
+        channels=channels,
+        flip_ok=flip_ok,
+        ignored=dict(ignored or {}),
+        notes=tuple(notes),
+        decoding=decoding,
+    )
+
+
+def check_classes(source: str, by_split: Mapping[str, Mapping[str, Sequence[str]]], names: Sequence[str]) -> list[str]:
+    """Notes on classes that a split lacks.
+
+    Raises:
+        InputError: there are fewer than two classes, or a split has classes that train lacks.
+    """
+    if len(names) < 2:
+        raise InputError(f"{source!r} has one class, {names[0]!r}, but needs at least two classes", "add a class")
+    notes = []
+    for split, classes in by_split.items():
+        more = [name for name in classes if name not in set(names)]
+        if more:
+            cause = f"{source!r} has {listed([repr(name) for name in sorted(more, key=natural_key)])} in {split}"
+            raise InputError(f"{cause} but not in train", "give train the same classes, or remove them")
+        fewer = [name for name in names if not classes.get(name)]
+        if fewer and split != "train":
+            notes.append(f"{split} has no images of {listed([repr(name) for name in fewer])}")
+    return notes
+
+
+def hold_out_each(train: dict[str, list[str]], fraction: float, key: Callable[[str, str], str]) -> dict[str, list[str]]:
+    """Moves the part to validate on out of each class of train, and returns it."""
+    validation = {}
+    for class_name, names in train.items():
+        mask = hold_out([key(class_name, name) for name in names], fraction)
+        train[class_name], validation[class_name] = [*compress(names, ~mask)], [*compress(names, mask)]
+    return validation
+
+
+def _split(name: str, classes: Sequence[Sequence[str]], loader: Callable[[tuple[str, ...]], Loader]) -> Split:
+    """The split of these samples, listed by class."""
+    names = tuple(chain.from_iterable(classes))
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(samples) for samples in classes])
+    return Split(name, names, labels, loader(names))
+
+
+def native_size(source: str, split: Split) -> tuple[int, int]:
+    """The median (height, width) of a few images, spread evenly over the split; from headers alone if possible.
+
+    Raises:
+        InputError: none of these images can be read.
+    """
+    indices = np.unique(np.linspace(0, len(split) - 1, min(HEADERS, len(split)), dtype=int)).tolist()
+    sizes, error = [], None
+    for index in indices:
+        try:
+            sizes.append(split.load.size(index))
+        except BadImage as bad:  # skipped and listed when it is loaded
+            error = bad
+    if not sizes:
+        cause = f"none of {len(indices)} images of {source!r} could be read; the last: {error}"
+        raise InputError(cause, "check the files")
+    heights, widths = zip(*sizes, strict=True)
+    return median_low(heights), median_low(widths)
