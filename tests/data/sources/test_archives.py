@@ -214,3 +214,28 @@ def test_a_real_archive_equals_its_folder(data_folder, tmp_path):
     for split, other in zip(splits_of(data), splits_of(folder), strict=True):
         assert (split.names, split.labels.tolist()) == (other.names, other.labels.tolist())
         assert all(split.load(i).tobytes() == other.load(i).tobytes() for i in range(0, len(split), 50))
+
+
+def test_names_with_backslashes_are_read(tmp_path):
+    names = [name.replace("/", "\\") for name in SPLITS]
+    path = pack(tmp_path / "a.zip", names, "photos\\")
+    data = open_data(path)
+    assert data.class_names == ("ant", "bee")
+    assert all_names(data) == {f"photos/{name}" for name in SPLITS}
+    assert data.train.load(0).size == (10, 6)
+    mixed = pack(tmp_path / "b.zip", **{"ant/a\\b.png": png(1)})
+    assert "ant/a\\b.png" in all_names(open_data(mixed))  # a name on Unix
+
+
+def test_two_folders_around_everything_are_entered(tmp_path):
+    data = open_data(pack(tmp_path / "a.zip", SPLITS, "photos/photos/", **{"__MACOSX/photos/._x.png": b"x"}))
+    assert all_names(data) == {f"photos/photos/{name}" for name in SPLITS}
+    assert data.notes == (f"read from '{tmp_path}/a.zip/photos/photos', the only folder in '{tmp_path}/a.zip'",)
+
+
+@pytest.mark.parametrize("top", ["/home/me/", "../", "C:\\photos\\", "//server/"])
+def test_an_archive_of_unsafe_paths_is_refused_with_the_command(tmp_path, top):
+    names = [name.replace("/", "\\") if "\\" in top else name for name in CLASSES]
+    message = line(pack(tmp_path / "a.zip", names, top))
+    assert "all images of" in message
+    assert "have absolute paths, or '..' in them, which are not read; create the archive inside the folder" in message

@@ -22,7 +22,7 @@ from vitreous.data.sources.classes import (
     note_unused,
     read_classes,
 )  # fmt: skip
-from vitreous.data.sources.names import TEST, TRAIN, normalized, split_of, splits_among
+from vitreous.data.sources.names import TEST, TRAIN, VALIDATION, normalized, split_of, splits_among
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.refusals import (
     refuse_few_classes,
@@ -149,7 +149,7 @@ def _splits_of_classes(
     if len(folders) == 1:
         refuse_train_next_to_classes(tree, base, folders[TRAIN], inside, splits)
     layout: Layout = {}
-    for split in sorted(folders, key=lambda split: split != TRAIN):  # train first, whose classes are those of the rest
+    for split in (split for split in (TRAIN, VALIDATION, TEST) if split in folders):
         folder = enter(tree, join(base, folders[split]), layout.get(TRAIN, ()), is_split=True)
         contents = tree.contents(folder)
         layout[split] = classes_in(tree, folder, contents)
@@ -185,19 +185,18 @@ def _by_split(tree: Tree, names: Mapping[str, str]) -> dict[str, str]:
 
 def _classes_of_splits(tree: Tree, base: str, inside: Mapping[str, Contents]) -> Layout | None:
     """The layout CLASS/SPLIT/IMAGE; None if it is not that."""
-    having = {}
-    for name, contents in inside.items():
-        splits = splits_among(contents.folders)
-        kinds = set(splits.values())
-        if TRAIN in kinds and (len(kinds) > 1 or len(splits) == len(contents.folders)):
-            having[name] = splits
+    found = {name: splits_among(contents.folders) for name, contents in inside.items()}
+    having = {name: splits for name, splits in found.items() if TRAIN in splits.values()}
+    # A class of vehicles may have a folder of trains, next to others: then no class has only splits, or two of them.
+    if not any(len(set(its.values())) > 1 or len(its) == len(inside[name].folders) for name, its in having.items()):
+        return None
     for name, splits in having.items():
         for folder in splits:
             contents = tree.contents(join(base, f"{name}/{folder}"))
             if contents.folders and not contents.images:
                 refuse_several_sets(tree, base, name)
     missing = [name for name, its in inside.items() if name not in having and (its.images or its.folders)]
-    if having and missing:
+    if missing:
         refuse_mixed_splits(tree, base, having, missing)
     layout: Layout = {}
     for name, splits in having.items():
@@ -207,4 +206,4 @@ def _classes_of_splits(tree: Tree, base: str, inside: Mapping[str, Contents]) ->
         for folder in inside[name].folders:
             if folder not in splits:
                 note_unused(tree, join(base, f"{name}/{folder}"), tree.contents(join(base, f"{name}/{folder}")), ())
-    return layout or None
+    return layout
