@@ -319,6 +319,8 @@ def test_accents_that_are_stored_in_two_ways_are_one_class(make):
     assert data.validation.labels.tolist() == [0] * 4 + [1] * 4
     both = open_data(make(each(composed, decomposed, "b", count=10)))
     assert (both.class_names, sizes(both)) == (("b", composed), {"train": 27, "validation": 3})
+    held = [name for name in both.validation.names if not name.startswith("b/")]
+    assert len({name.partition("/")[2] for name in held}) == 1, "held out by their names in the class folder"
     assert "2 folders in" in both.notes[0]
     assert "are one class, 'café': accents differ" in both.notes[0]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -153,6 +153,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
     """
     rows: list[tuple[str, Row | str]] = []
     in_hidden: Counter[str] = Counter()
+    around: set[str] = set()  # the folders that hold clutter, perhaps alone
     for number, (folder, path) in enumerate(paths):
         prefix = f"{folder}/" if folder else ""
         unsafe, before = ignored[UNSAFE], len(rows)
@@ -162,6 +163,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
                 ignored[UNSAFE] += 1
             elif any(map(is_clutter, parts)):
                 _count_hidden(parts, prefix, in_hidden)
+                around.add(prefix + "/".join(takewhile(lambda part: not is_clutter(part), parts)))
             elif parts:
                 name = "/".join(parts) + "/" * is_folder
                 kind = "folder" if is_folder else _why_ignored(name, info)
@@ -169,6 +171,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
         if ignored[UNSAFE] > unsafe and all(isinstance(row, str) for _, row in rows[before:]):
             cause = f"all images of {path!r} have absolute paths, or '..' in them, which are not read"
             raise InputError(cause, "create the archive inside the folder, with relative paths: zip -r photos.zip .")
+    rows += [(f"{folder}/", "folder") for folder in around if folder.strip("/")]
     rows.sort(key=lambda row: row[0])
     for (name, _), (following, _) in pairwise(rows):
         if name == following and not name.endswith("/"):

@@ -97,7 +97,7 @@ def read_classes(tree: Tree, split: str, classes: Classes) -> Images:
             tree.ignored.update(others)
         else:
             empty[name] = others
-        if kinds := [f"{count} × {kind}" for kind, count in others.items() if is_archive_kind(kind)]:
+        if kinds := [f"{count} × {kind}" for kind, count in sorted(others.items()) if is_archive_kind(kind)]:
             packed.append(f"{folders[0]!r} ({', '.join(kinds)})")
     if empty and split == "train":
         raise _empty_classes(tree, classes, empty, images)
@@ -130,7 +130,7 @@ def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str
 
 def _state(others: Mapping[str, int]) -> str:
     """What a folder without images holds."""
-    return ", ".join(f"{count} x {kind}" for kind, count in others.items()) or "empty"
+    return ", ".join(f"{count} x {kind}" for kind, count in sorted(others.items())) or "empty"
 
 
 def drop_unlabeled(tree: Tree, images: dict[str, Images], classes: Mapping[str, Classes]) -> None:
