@@ -198,7 +198,7 @@ def broken_files(folder: Path) -> dict[str, str]:
     content = (folder / "whole.jpg").read_bytes()
     (folder / "truncated.jpg").write_bytes(content[: len(content) // 2])
     return {
-        "text.jpg": "is not a JPEG, PNG, WebP, BMP or GIF image",
+        "text.jpg": "is not a JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, AVIF or HEIC image",
         "empty.png": "is empty",
         "truncated.jpg": "is broken",
         "missing.jpg": "cannot be read: No such file or directory",
