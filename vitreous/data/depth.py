@@ -13,7 +13,7 @@ from vitreous.support.errors import InputError
 
 MAX_VALUE = 65_535  # of 16 bits
 RANGES = (255, 1023, 4095, 16_383, MAX_VALUE)  # of 8, 10, 12, 14 and 16 bits
-BELOW_ZERO = 0.01  # of the range: as far as resampling may have pushed black
+BELOW_ZERO = 0.01  # of the range of floats: as far as resampling may have pushed black
 
 
 def is_deep(mode: str) -> bool:
@@ -57,8 +57,8 @@ def eight_bits(image: Image.Image, max_value: int = MAX_VALUE) -> tuple[Image.Im
         values = np.nan_to_num(values, nan=0.0)
         if max_value == MAX_VALUE:
             max_value = next((most for most in (1, 255) if largest <= most), MAX_VALUE)
-    smallest = values.min(initial=0)
-    if smallest < -BELOW_ZERO * max_value or (largest > max_value == MAX_VALUE):
+    smallest, least = values.min(initial=0), -BELOW_ZERO * max_value if image.mode == "F" else 0
+    if smallest < least or (largest > max_value == MAX_VALUE):
         cause = f"has values from {smallest:,.4g} to {largest:,.4g}, outside 0 to {max_value:,}"
         raise InputError(cause, "rescale it to 8 or 16 bits")
     if image.mode == "F":

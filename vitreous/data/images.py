@@ -276,7 +276,8 @@ def _repaired(content: bytes, name: str, decoding: Decoding) -> tuple[bytes | No
     """The bytes of a broken file whose pixels are complete, and what was repaired; None for other files."""
 
     def pixels(jpeg: bytes) -> bytes:
-        return _decoded(_open(name, jpeg, decoding), name, decoding).tobytes()
+        whole = replace(decoding, at_least=None)
+        return _decoded(_open(name, jpeg, whole), name, whole).tobytes()
 
     try:
         ended = repair.with_end_marker(content, pixels)

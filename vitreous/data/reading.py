@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitreous.data.images import BadImage, decode_image, upright_rgb
+from vitreous.data.images import MAX_PIXELS, BadImage, Decoding, decode_image, remarks, upright_rgb
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
@@ -29,7 +29,11 @@ def as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
 
 
 def read_batches(
-    images: Sequence[AnyImage], preprocessing: Preprocessing, batch_size: int
+    images: Sequence[AnyImage],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    max_pixels: int = MAX_PIXELS,
+    noted: list[tuple[str, str]] | None = None,
 ) -> Iterator[tuple[list[str | BadImage], list[Pixels]]]:
     """Reads images in order, in batches; an unreadable one gives its error instead of its name.
 
@@ -37,17 +41,23 @@ def read_batches(
         images: paths, bytes of image files, or PIL images.
         preprocessing: resizes and crops; the pixels are not normalized.
         batch_size: images read, and held in memory, at once.
+        max_pixels: of an image.
+        noted: gets the name of an image and what was repaired in its file or cut off from its values.
 
     Yields:
         The path or number of each image of a batch, or its error; and the pixels of the readable ones.
     """
+    decoding = Decoding(max_pixels, preprocessing.max_value)
 
     def read(image: AnyImage, index: int) -> tuple[str | BadImage, Pixels | None]:
         name = str(image) if isinstance(image, str | Path) else f"image {index}"
         try:
-            decoded = upright_rgb(image, name) if isinstance(image, Image.Image) else decode_image(image)
+            is_open = isinstance(image, Image.Image)
+            decoded = upright_rgb(image, name, decoding) if is_open else decode_image(image, name, decoding)
         except BadImage as error:
             return error, None
+        if noted is not None:
+            noted.extend((name, remark) for remark in remarks(decoded))
         return name, preprocessing.pixels(decoded)
 
     with ThreadPoolExecutor(usable_cores()) as pool:

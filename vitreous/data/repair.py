@@ -6,12 +6,15 @@ too large.
 
 import zlib
 from collections.abc import Callable, Iterator
+from hashlib import shake_128
 
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
-# As pixels, these bits would differ from each other and from no bits at all: a picture that they leave alone is whole.
-# The last one follows restart markers, at which a decoder skips what is before them.
-TAILS = (b"\x55" * 64, b"\xaa" * 64, b"".join(b"\xff" + bytes([code]) + b"\x55" * 16 for code in range(0xD0, 0xD8)) * 2)
+# As pixels, these bits would differ from each other and from no bits at all: a picture that they leave alone is whole,
+# or lacks the end of its last block. They start differently, so that one code, "end of block", cannot begin all; each
+# is longer than the ten blocks that are decoded together, and free of markers.
+BITS = tuple(bytes([32 * n]) + shake_128(bytes([n])).digest(4096).replace(b"\xff", b"\xfe") for n in range(1, 7))
+RESTART_INTERVAL, RESTARTS = b"\xff\xdd", range(0xD0, 0xD8)  # the marker in the header, those between the bits
 PIXELS = (b"tRNS",)  # optional chunks that change pixels, and are kept as they are
 ORIENTATION = b"eXIf"
 NO_END_MARKER = "repaired: its end marker is missing"
@@ -57,8 +60,19 @@ def with_end_marker(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes |
         return None
     body = content.removesuffix(b"\xff")
     ended = body + JPEG_END
+    tails = BITS
+    if RESTART_INTERVAL in body:  # a decoder that expects a restart marker skips what precedes it
+        restart = bytes((0xFF, _next_restart(body)))
+        tails += tuple(restart + bits for bits in BITS[::2])
     expected = pixels(ended)
-    return ended if all(pixels(body + tail + JPEG_END) == expected for tail in TAILS) else None
+    return ended if all(pixels(body + tail + JPEG_END) == expected for tail in tails) else None
+
+
+def _next_restart(content: bytes) -> int:
+    """The code of the restart marker after the last one in a JPEG; in each scan they count from 0 to 7, and again."""
+    scan = content.rfind(bytes((0xFF, START_OF_SCAN)))
+    at, last = max((content.rfind(bytes((0xFF, code)), scan), code) for code in RESTARTS)
+    return RESTARTS[(last - RESTARTS[0] + 1) % len(RESTARTS)] if at > scan else RESTARTS[0]
 
 
 def _has_all_scans(content: bytes) -> bool:
