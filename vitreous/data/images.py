@@ -22,9 +22,7 @@ MAX_PIXELS = 2**26  # a phone's 50 megapixels are 8192 x 6144
 MAX_BYTES = 2**28  # of a file: four for each of these pixels, as many as a plain TIFF has
 MAX_SIDE = 65_535  # in pixels; also the largest a JPEG can have
 SAVE_AGAIN = "open and save it again as JPEG or PNG, or remove it"
-MAKE_SMALLER = (
-    "make it smaller, or raise the limit: --set max_pixels=2e8 of train and check, --max-pixels of the others"
-)
+MAKE_SMALLER = "make it smaller, or allow it with --set max_pixels=2e8 in train, --max-pixels 2e8 in predict"
 JPEGS = ("JPEG", "MPO")
 REMARKS = "remarks"  # the key in an image's info
 
