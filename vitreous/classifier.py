@@ -19,7 +19,7 @@ from vitreous.checkpoints.sources.hub import push
 from vitreous.checkpoints.store import StoredModel, save_model
 from vitreous.data.images import BadImage
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.reading import AnyImage, as_list, read_batches, read_or_raise
+from vitreous.data.reading import AnyImage, Batches, Reading, as_list, read_batches, read_or_raise
 from vitreous.model.adapt import ChannelMethod, adapt
 from vitreous.model.config import Resampling, grid_of
 from vitreous.model.vit import VisionTransformer
@@ -191,18 +191,18 @@ class Classifier:
             predictions.append(prediction)
         return predictions
 
-    def each(self, images: Sequence[AnyImage], batch_size: int = BATCH_SIZE) -> Iterator[Prediction | BadImage]:
+    def each(
+        self, images: Sequence[AnyImage], batch_size: int = BATCH_SIZE, reading: Reading | None = None
+    ) -> Iterator[Prediction | BadImage]:
         """Classifies any number of photos, one batch at a time; yields the error of an image that cannot be read.
 
-        Raises:
-            InputError: the model has no head; raised before the first image is read.
+        `reading` has the limits of files, and gets remarks on them. Raises InputError, before the first image is read,
+        if the model has no head.
         """
-        return self._each(images, batch_size, self.names())
+        return self._each(read_batches(images, self.preprocessing, batch_size, reading), self.names())
 
-    def _each(
-        self, images: Sequence[AnyImage], batch_size: int, names: Sequence[str]
-    ) -> Iterator[Prediction | BadImage]:
-        for labels, pixels in read_batches(images, self.preprocessing, batch_size):
+    def _each(self, batches: Batches, names: Sequence[str]) -> Iterator[Prediction | BadImage]:
+        for labels, pixels in batches:
             rows = iter(self._probabilities(pixels, len(names)) if pixels else ())
             for label in labels:
                 if isinstance(label, BadImage):

@@ -135,9 +135,49 @@ def test_files_that_are_not_images_are_skipped_only_in_folders(here, capsys):
     (here / "new/.git").mkdir()
     photo(0).save(here / "new/.git/4.png")
     assert find_images(["new", "new/*"]) == [*IN_ORDER, *IN_ORDER]
+    assert capsys.readouterr().err == "passed over: 2 × txt file\n"
     photo(0).save(here / "upload", "PNG")
     assert run(["predict", "run", "upload", "--json"]) == 0
     assert names_in_json(capsys) == ["upload"], "an explicitly named file may have any suffix"
+
+
+def test_files_that_are_passed_over_are_counted_by_kind(here, capsys):
+    for name in ("1.CR2", "2.cr2", "a.svg", "report.pdf", "README", "deeper/3.cr2", "bad\x1b.\x1b[31m"):
+        (here / "new" / name).write_bytes(b"no image")
+    assert run(["predict", "run", "new", "--json"]) == 0
+    out, error = capsys.readouterr()
+    assert len(json.loads(out)) == len(IN_ORDER)
+    lines = error.splitlines()
+    kinds = r"passed over: 3 × cr2 file, 1 × svg file, 1 × pdf file, 1 × file without a suffix, 1 × \x1b[31m file"
+    assert sorted(lines[0].split(", ")) == sorted(kinds.split(", "))
+    assert lines[1:] == ["hint: cr2, svg pictures are not read; save them as JPEG or PNG"]
+
+
+@pytest.mark.parametrize("what", ["raw", "raw/*", "raw/*.cr2"])
+def test_a_folder_without_images_says_what_is_in_it(what, here, capsys):
+    (here / "raw").mkdir()
+    for number in range(3):
+        (here / "raw" / f"{number}.cr2").touch()
+    assert run(["predict", "run", what]) == 2
+    assert ", but 3 × cr2 file\n" in capsys.readouterr().err
+
+
+def test_large_photos_need_an_option(here, capsys):
+    photo(0, (40, 50)).save(here / "large.png")
+    assert run(["predict", "run", "large.png", "--json", "--max-pixels", "1999"]) == 2
+    error = capsys.readouterr().err
+    assert "is too large: 50 x 40 pixels, 1,999 pixels and 65,535 a side are allowed" in error
+    assert "--max-pixels 2e8" in error
+    assert run(["predict", "run", "large.png", "--json", "--max-pixels", "2e3"]) == 0
+
+
+def test_repaired_files_are_named_once(here, capsys):
+    for number in range(3):
+        path = here / "new" / f"{number}.jpg"
+        photo(number, (64, 64)).save(path, progressive=True)
+        path.write_bytes(path.read_bytes()[:-2])
+    assert run(["predict", "run", "new", "--csv"]) == 0
+    assert capsys.readouterr().err == ("note: new/0.jpg: repaired: its end marker is missing (and 2 more like it)\n")
 
 
 def test_an_existing_file_named_like_a_pattern_is_a_file(here, capsys):
@@ -198,7 +238,7 @@ def broken_files(folder: Path) -> dict[str, str]:
     content = (folder / "whole.jpg").read_bytes()
     (folder / "truncated.jpg").write_bytes(content[: len(content) // 2])
     return {
-        "text.jpg": "is not a JPEG, PNG, WebP, BMP or GIF image",
+        "text.jpg": "is not a JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, AVIF or HEIC image",
         "empty.png": "is empty",
         "truncated.jpg": "is broken",
         "missing.jpg": "cannot be read: No such file or directory",
@@ -264,8 +304,8 @@ def test_rows_are_printed_as_they_come(here, monkeypatch, capsys):
     seen = []
     each = type(load("run")).each
 
-    def watched(self, images, batch_size=2):
-        for result in each(self, images, batch_size):
+    def watched(self, images, reading):
+        for result in each(self, images, 2, reading):
             yield result
             seen.append(len(capsys.readouterr().out.splitlines()))
 

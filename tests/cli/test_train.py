@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitreous.classifier import load
 from vitreous.cli.app import run
 
 QUICK = [
@@ -39,6 +40,29 @@ def photos(folder: Path) -> None:
         for number in range(6):
             pixels = noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number} $HOME.png")
+
+
+def test_a_model_of_12_bit_photos_knows_their_range(tmp_path, monkeypatch, capsys):
+    """Two classes that differ by brightness: with all of 16 bits as the range, both would be black."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0)
+    for name, brightness in (("bright", 2800), ("dark", 1000)):
+        for place, count in ((f"photos/{name}", 24), ("new", 1)):
+            Path(place).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = noise.normal(brightness, 300, (8, 8)).clip(0, 4095).astype(np.uint16)
+                pixels[0, 0] = 4000
+                Image.fromarray(pixels).save(f"{place}/{name}{number}.png")
+    settings = ("--set", "epochs=12", "--set", "batch_size=16", "--set", "depth=1", "--set", "max_pixels=2e8")
+    assert run(["train", "photos", *settings, "--set", "threads=1", "--set", "warmup_epochs=1"]) == 0
+    recipe = Path("runs/photos/recipe.toml").read_text()
+    assert "max_value = 4095" in recipe
+    assert "max_pixels = 200000000" in recipe
+    capsys.readouterr()
+    assert run(["predict", "runs/photos", "new", "--csv"]) == 0
+    rows = [line.split(",")[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["new/bright0.png", "bright"], ["new/dark0.png", "dark"]]
+    assert load("runs/photos").preprocessing.max_value == 4095
 
 
 @pytest.mark.parametrize(

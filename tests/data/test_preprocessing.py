@@ -151,7 +151,7 @@ def test_missing_and_unknown_keys_are_named():
     values = Preprocessing((8, 8)).to_dict()
     with pytest.raises(InputError, match="did you mean 'resize'"):
         Preprocessing.from_dict(values | {"reszie": "crop"})
-    for name in values.keys() - {"crop_rounding", "trim"}:
+    for name in values.keys() - {"crop_rounding", "trim", "max_value"}:
         with pytest.raises(InputError, match=f"has no {name}"):
             Preprocessing.from_dict({k: v for k, v in values.items() if k != name})
 

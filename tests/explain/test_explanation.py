@@ -90,6 +90,16 @@ def test_a_model_without_a_head_has_a_rollout(photos):
     assert explanation.caption() == "image 0"
 
 
+def test_a_name_that_no_font_has_is_numbered_in_the_figure(photos, monkeypatch):
+    monkeypatch.setattr("vitreous.support.fonts._installed", lambda count: [])
+    monkeypatch.setattr("vitreous.support.fonts._families", {})
+    explanation = one(small_classifier(("\u732b", "\u72ac", "dog")), photos[0], "\u72ac")
+    texts = [text.get_text() for text in explanation.figure().texts]
+    assert f"class 1 {explanation.probability:.1%}" in texts
+    assert "relevance for class 1" in texts
+    assert explanation.caption().startswith("\u72ac ")
+
+
 def test_a_notebook_shows_the_photo_beside_its_maps(photos):
     html = one(small_classifier(("<b>", "&", '"')), photos[0])._repr_html_()
     [picture] = re.findall(r'src="data:image/png;base64,([^"]+)"', html)

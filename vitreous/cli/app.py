@@ -56,6 +56,10 @@ SettingsOption = Annotated[
         help="Override a config field the file doesn't record, such as num_heads=3; repeatable.",
     ),
 ]
+MaxPixelsOption = Annotated[
+    float | None,
+    typer.Option("--max-pixels", min=1, metavar="N", help="Most pixels of an image, such as 2e8. Default: 67,108,864."),
+]
 
 BAD_INPUT = 2
 STOPPED = 128 + signal.SIGINT  # the shell's exit code for a process that a signal ended

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitreous.cli.app import IMAGES_HELP, FamilyOption, ModelArgument, PartOption, SettingsOption, open_classifier
+from vitreous.cli.app import (
+    IMAGES_HELP,
+    FamilyOption,
+    MaxPixelsOption,
+    ModelArgument,
+    PartOption,
+    SettingsOption,
+    open_classifier,
+)
 from vitreous.cli.inputs import check_unused, exit_if_unreadable, find_images, read_inputs
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.text import printable
@@ -65,6 +73,7 @@ def command(
     distance: DistanceOption = None,
     show: ShowOption = 12,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    max_pixels: MaxPixelsOption = None,
     family: FamilyOption = None,
     part: PartOption = None,
     settings: SettingsOption = None,
@@ -93,7 +102,7 @@ def command(
     faults: list[BadImage] = []
     with atomic_folder(out) as folder:
         results = Results(classifier.model, options, class_names)
-        compute(results, classifier, paths, faults)
+        compute(results, classifier, paths, faults, max_pixels)
         notes = write_files(results, folder)
     print_results(out, results, notes, skipped, faults, as_json)
     exit_if_unreadable(faults, paths)
@@ -156,7 +165,13 @@ def parse_query(text: str | None, model: "VisionTransformer") -> "Query":
     return (first, second[0]) if second else first
 
 
-def compute(results: "Results", classifier: "Classifier", paths: Sequence[str], faults: "list[BadImage]") -> None:
+def compute(
+    results: "Results",
+    classifier: "Classifier",
+    paths: Sequence[str],
+    faults: "list[BadImage]",
+    max_pixels: float | None = None,
+) -> None:
     """Computes the analyses, a few images at a time; unreadable images go to `faults`.
 
     Raises:
@@ -171,7 +186,7 @@ def compute(results: "Results", classifier: "Classifier", paths: Sequence[str], 
     with_gradient = bool(analyses & {*FOR_A_CLASS})
     image_size = classifier.preprocessing.image_size
     batch_size = min(MOST_AT_ONCE, images_at_once(classifier.model.config, image_size, with_gradient))
-    for names, pixels, inputs in read_inputs(paths, classifier, batch_size, faults):
+    for names, pixels, inputs in read_inputs(paths, classifier, batch_size, faults, max_pixels):
         results.add(names, pixels, inputs)
 
 

@@ -7,7 +7,15 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitreous.cli.app import FamilyOption, ImagesArgument, ModelArgument, PartOption, SettingsOption, open_classifier
+from vitreous.cli.app import (
+    FamilyOption,
+    ImagesArgument,
+    MaxPixelsOption,
+    ModelArgument,
+    PartOption,
+    SettingsOption,
+    open_classifier,
+)
 from vitreous.cli.inputs import exit_if_unreadable, find_images, read_inputs
 from vitreous.support.errors import InputError
 from vitreous.support.text import csv_cell, printable
@@ -41,6 +49,7 @@ def command(
         typer.Option(help="With --blocks: the mean of the patch tokens (the default), or the class token."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    max_pixels: MaxPixelsOption = None,
     family: FamilyOption = None,
     part: PartOption = None,
     settings: SettingsOption = None,
@@ -61,7 +70,7 @@ def command(
         (folder / out.name).open("wb") as rows,
         (folder / table.name).open("w", encoding="utf-8", newline="") as text,
     ):
-        count = write(classifier, paths, compute, width, rows, text, bad)
+        count = write(classifier, paths, compute, width, rows, text, bad, max_pixels)
     print(printable(f"{out}: {count:,} rows of {width:,} float32 numbers"))
     print(printable(f"{table}: the image path of each row"))
     exit_if_unreadable(bad, paths)
@@ -118,6 +127,7 @@ def write(
     rows: IO[bytes],
     text: IO[str],
     bad: "list[BadImage]",
+    max_pixels: float | None = None,
 ) -> int:
     """Writes the rows and the table of their paths batch by batch; returns the number of rows."""
     import torch
@@ -127,7 +137,7 @@ def write(
     write_header(rows, (len(paths), width))
     count = 0
     with torch.inference_mode():
-        for names, _, images in read_inputs(paths, classifier, BATCH_SIZE, bad):
+        for names, _, images in read_inputs(paths, classifier, BATCH_SIZE, bad, max_pixels):
             rows.write(compute(images).float().cpu().numpy().astype(DTYPE).tobytes())
             table.writerows((count + i, csv_cell(name)) for i, name in enumerate(names))
             count += len(names)

@@ -4,6 +4,7 @@ import glob
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,63 +14,97 @@ import typer
 
 from vitreous.cli.app import BAD_INPUT
 from vitreous.support.errors import InputError
-from vitreous.support.text import natural_key, printable
+from vitreous.support.text import listed, natural_key, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vitreous.classifier import Classifier
     from vitreous.data.images import BadImage
+    from vitreous.data.reading import Reading
 
 T = TypeVar("T")
 STDIN = "-"
+PICTURES = ("cr2", "cr3", "nef", "arw", "orf", "rw2", "raf", "dng", "psd", "svg", "jxl", "jp2", "ico", "tga", "exr")
 SECONDS_BETWEEN_LINES = 10  # of progress, where stderr is not a terminal
 
 
 def find_images(arguments: Iterable[str]) -> list[str]:
     """The images that the arguments name, in their order; those in a folder in natural order.
 
-    A path that does not exist is kept, and reported later like a broken image.
+    A path that does not exist is kept, and reported later like a broken image. Files that are passed over, since their
+    names are not those of images, are counted on stderr.
 
     Raises:
         InputError: a folder, a pattern or stdin yields no image.
     """
+    from vitreous.data.formats import NAMES
+
     images: list[str] = []
+    passed: Counter[str] = Counter()
     for argument in arguments:
+        before = passed.copy()
         if argument == STDIN:
             lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-            paths = [path for line in lines if line for path in images_at(line)]
+            paths = [path for line in lines if line for path in images_at(line, passed)]
             empty = InputError("stdin is empty", "pipe in one path per line, as find and ls print them")
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             # Not Path.glob, which refuses absolute patterns.
             matches = sorted(glob.iglob(argument, recursive=True), key=natural_key)  # noqa: PTH207
-            paths = [path for match in matches for path in images_at(match, named=False)]
-            empty = InputError(f"no image matches {argument!r}", "use a pattern like 'new/*.jpg' or 'new/**/*.jpg'")
+            paths = [path for match in matches for path in images_at(match, passed, named=False)]
+            hint = "use a pattern like 'new/*.jpg' or 'new/**/*.jpg'"
+            empty = InputError(f"no image matches {argument!r}{but_only(passed - before)}", hint)
         else:
-            paths = list(images_at(argument))
-            empty = InputError(f"no images in {argument!r}", "add JPEG, PNG, WebP, BMP or GIF files")
+            paths = list(images_at(argument, passed))
+            empty = InputError(f"no images in {argument!r}{but_only(passed - before)}", f"add {NAMES} files")
         if not paths:
             raise empty
         images += paths
+    print_passed(passed)
     return images
 
 
-def images_at(path: str, named: bool = True) -> Iterator[str]:
-    """The images in a folder, at any depth; or the file itself, with any suffix if the user `named` it."""
+def images_at(path: str, passed: Counter[str], named: bool = True) -> Iterator[str]:
+    """The images in a folder, at any depth; or the file itself, with any suffix if the user `named` it.
+
+    Other files, except hidden ones and clutter, are counted in `passed` by kind.
+    """
     from vitreous.data.images import is_image_name
-    from vitreous.data.sources.trees import is_clutter
+    from vitreous.data.sources.trees import is_clutter, kind_of
 
     if not Path(path).is_dir():
         if named or is_image_name(path):
             yield path
+        elif not is_clutter(Path(path).name):
+            passed[kind_of(Path(path).name)] += 1
         return
     for folder, folders, files in os.walk(path, onerror=_raise):
         for name in folders:
             if Path(folder, name).is_symlink():
                 print(f"skipped: {printable(f'{folder}/{name}')} is a link to a folder", file=sys.stderr)
         folders[:] = sorted((name for name in folders if not is_clutter(name)), key=natural_key)
+        passed.update(kind_of(name) for name in files if not is_image_name(name) and not is_clutter(name))
         for name in sorted(filter(is_image_name, files), key=natural_key):
             yield f"{folder.rstrip('/')}/{name}"
+
+
+def but_only(passed: Counter[str]) -> str:
+    """What there is instead of images, for an error; nothing if there is nothing."""
+    return f", but {counts(passed)}" if passed else ""
+
+
+def counts(passed: Counter[str]) -> str:
+    """The kinds of files, the most frequent first: "3 × cr2 file, 1 × pdf file"."""
+    return printable(listed([f"{count:,} × {kind}" for kind, count in passed.most_common()]))
+
+
+def print_passed(passed: Counter[str]) -> None:
+    """Prints to stderr how many files were passed over, and which of them are pictures in formats that are not read."""
+    if passed:
+        print(f"passed over: {counts(passed)}", file=sys.stderr)
+    pictures = [suffix for suffix in PICTURES if f"{suffix} file" in passed]
+    if pictures:
+        print(f"hint: {listed(pictures)} pictures are not read; save them as JPEG or PNG", file=sys.stderr)
 
 
 def _raise(error: OSError) -> None:
@@ -90,7 +125,11 @@ def readable(results: "Iterable[T | BadImage]", bad: "list[BadImage]") -> Iterat
 
 
 def read_inputs(
-    paths: Sequence[str], classifier: "Classifier", batch_size: int, bad: "list[BadImage]"
+    paths: Sequence[str],
+    classifier: "Classifier",
+    batch_size: int,
+    bad: "list[BadImage]",
+    max_pixels: float | None = None,
 ) -> "Iterator[tuple[list[str], list[Tensor], Tensor]]":
     """Reads images for a model in batches, with progress on stderr.
 
@@ -99,6 +138,7 @@ def read_inputs(
         classifier: whose preprocessing and device to use.
         batch_size: images read at once.
         bad: gets the images that cannot be read; they are printed and skipped.
+        max_pixels: of an image; the usual limit if None.
 
     Yields:
         The paths of a batch, their pixels as bytes, and the normalized images on the device.
@@ -108,17 +148,37 @@ def read_inputs(
     """
     import torch
 
+    from vitreous.data.formats import NAMES
     from vitreous.data.reading import read_batches
 
     preprocessing = classifier.preprocessing
     done = 0
+    reading = reading_with(max_pixels)
     with counting(len(paths)) as show:
-        for results, pixels in read_batches(paths, preprocessing, batch_size):
+        for results, pixels in read_batches(paths, preprocessing, batch_size, reading):
             if names := list(readable(results, bad)):
                 yield names, pixels, preprocessing.normalize(torch.stack(pixels).to(classifier.device))
             show(done := done + len(results))
+    print_remarks(reading)
     if len(bad) == len(paths):
-        raise InputError(f"none of the {len(paths):,} images could be read", "give JPEG, PNG, WebP, BMP or GIF files")
+        raise InputError(f"none of the {len(paths):,} images could be read", f"give {NAMES} files")
+
+
+def reading_with(max_pixels: float | None) -> "Reading":
+    """How images are read with --max-pixels, or without."""
+    from vitreous.data.reading import Reading
+
+    return Reading() if max_pixels is None else Reading(int(max_pixels))
+
+
+def print_remarks(reading: "Reading") -> None:
+    """Prints to stderr which images were repaired or cut off: the first of each kind, and how many there are."""
+    for kind in ("repaired", "values"):
+        images = [(name, remark) for name, remark in reading.remarks if remark.startswith(kind)]
+        if images:
+            name, remark = images[0]
+            more = f" (and {len(images) - 1:,} more like it)" if len(images) > 1 else ""
+            print(f"note: {printable(name)}: {remark}{more}", file=sys.stderr)
 
 
 def exit_if_unreadable(bad: "Sequence[BadImage]", paths: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ def command(
     settings: SettingsOption = None,
 ) -> None:
     """Show the inputs and outputs of every stage of a model, from image to class."""
-    from vitreous.data.images import decode_image
+    from vitreous.data.images import Decoding, decode_image
     from vitreous.inspection.table import lay_out
     from vitreous.inspection.trace import inspect
     from vitreous.support.host import tune_host
@@ -53,7 +53,8 @@ def command(
     tune_host()
     check_page(html, image)
     classifier, fresh = open_model(model, family, part, settings, with_weights=image is not None)
-    photo = None if image is None else decode_image(image)
+    decoding = Decoding(max_value=classifier.preprocessing.max_value)
+    photo = None if image is None else decode_image(image, decoding=decoding)
     device = next(classifier.model.parameters()).device
     pixels = [] if photo is None else [classifier.preprocessing([photo]).to(device)]
     trace = inspect(classifier.model, *pixels, level=level, values=image is not None)

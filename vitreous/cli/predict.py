@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitreous.cli.app import FamilyOption, ImagesArgument, ModelArgument, PartOption, SettingsOption, open_classifier
-from vitreous.cli.inputs import exit_if_unreadable, find_images, readable
+from vitreous.cli.app import (
+    FamilyOption,
+    ImagesArgument,
+    MaxPixelsOption,
+    ModelArgument,
+    PartOption,
+    SettingsOption,
+    open_classifier,
+)
+from vitreous.cli.inputs import exit_if_unreadable, find_images, print_remarks, readable, reading_with
 from vitreous.support.errors import InputError
 from vitreous.support.text import csv_cell, printable
 
@@ -36,6 +44,7 @@ def command(
             "JSON in a separate field.",
         ),
     ] = 0.0,
+    max_pixels: MaxPixelsOption = None,
     family: FamilyOption = None,
     part: PartOption = None,
     settings: SettingsOption = None,
@@ -46,13 +55,15 @@ def command(
     paths = find_images(images)
     classifier = open_classifier(model, family, part, settings)
     bad: list[BadImage] = []
-    predictions = readable(classifier.each(paths), bad)
+    reading = reading_with(max_pixels)
+    predictions = readable(classifier.each(paths, reading=reading), bad)
     if as_csv:
         print_csv(predictions, min_confidence)
     elif as_json:
         print_json(predictions, min_confidence)
     else:
         print_table(predictions, paths, classifier, min_confidence)
+    print_remarks(reading)
     exit_if_unreadable(bad, paths)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from vitreous.data.images import cropped
 from vitreous.data.photometric import (
     TRIES,
     auto_augment,
@@ -72,7 +73,7 @@ class Augmentation:
         image = preprocessing.convert(image)
         flip = generator.random() < 0.5
         top, left, height, width = self.crop(image.height, image.width, generator.random((TRIES, 4)))
-        view = preprocessing.resized(image.crop((left, top, left + width, top + height)))
+        view = preprocessing.resized(cropped(image, (left, top, left + width, top + height)))
         if flip and self.flip:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.randaugment_layers:

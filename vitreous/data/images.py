@@ -5,26 +5,26 @@ import stat
 import threading
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vitreous.data import formats, repair
+from vitreous.data.depth import MAX_VALUE, eight_bits, is_deep, largest_value, to_rgb
+from vitreous.data.formats import FORMATS, NOT_AN_IMAGE, SUFFIXES
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 
-# MPO, a JPEG with several pictures from some phones, is read as a JPEG; the first picture counts.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif")
-NOT_AN_IMAGE = "is not a JPEG, PNG, WebP, BMP or GIF image"
-MAX_BYTES = 64 * 2**20  # of a file
 MAX_PIXELS = 2**26  # a phone's 50 megapixels are 8192 x 6144
-MAX_VALUE = 65_535  # of 16 bits
+MAX_BYTES = 2**28  # of a file: four for each of these pixels, as many as a plain TIFF has
 MAX_SIDE = 65_535  # in pixels; also the largest a JPEG can have
 SAVE_AGAIN = "open and save it again as JPEG or PNG, or remove it"
+MAKE_SMALLER = "make it smaller, or allow it with --set max_pixels=2e8 in train, --max-pixels 2e8 in predict"
+JPEGS = ("JPEG", "MPO")
+REMARKS = "remarks"  # the key in an image's info
 
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
@@ -39,6 +39,7 @@ UPRIGHT = {
 SIDEWAYS = (5, 6, 7, 8)  # swap height and width
 
 _one_at_a_time = threading.Lock()
+_one_large_at_a_time = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,19 @@ class Decoding:
 
     Args:
         max_pixels: more than these are refused, from the header.
-        max_value: of 16-bit gray images, which becomes 255; 4095 for a 12-bit sensor.
+        max_value: of 16-bit gray images, which becomes 255; 4095 for a 12-bit sensor. See `depth.eight_bits`.
+        at_least: of a JPEG's shorter side, in pixels: a larger one is decoded at a half, a quarter or an eighth of its
+            size, as long as this remains. None decodes every pixel.
     """
 
     max_pixels: int = MAX_PIXELS
     max_value: int = MAX_VALUE
+    at_least: int | None = None
+
+    @property
+    def max_bytes(self) -> int:
+        """Of a file; more for more pixels."""
+        return max(MAX_BYTES, MAX_BYTES // MAX_PIXELS * self.max_pixels)
 
 
 DEFAULT = Decoding()
@@ -76,9 +85,9 @@ def is_image_name(path: str | Path) -> bool:
 def decode_image(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Image.Image:
     """Decodes an image into mode "RGB", turned upright by its EXIF orientation.
 
-    Transparency becomes white, 16 bits are scaled to 8, and an animation gives its first frame. The size in the header
-    is checked before any pixel is decoded. Color profiles are ignored, as they were when the published weights were
-    trained.
+    Transparency becomes white, 16 bits are scaled to 8, and an animation gives its first frame, a TIFF its first page.
+    The size in the header is checked before any pixel is decoded. Color profiles are ignored, as they were when the
+    published weights were trained. `remarks` of the result says what was repaired or cut off.
 
     Args:
         source: a path, or the bytes of a file.
@@ -88,110 +97,197 @@ def decode_image(source: str | Path | bytes, name: str = "the image", decoding: 
     Raises:
         BadImage: missing, not a regular file, too large, in another format, truncated or broken.
     """
-    name, content = _content(source, name)
-    return upright_rgb(_open(name, content, decoding), name, decoding)
+    name, content = _content(source, name, decoding)
+    image, remarks = _opened(name, content, decoding)
+    try:
+        return _with_remarks(_decoded(image, name, decoding), remarks)
+    except BadImage:
+        repaired, remark = _repaired(content, name, decoding)
+        if repaired is None:
+            raise
+    return _with_remarks(_decoded(_open(name, repaired, decoding), name, decoding), (remark,))
 
 
 def upright_rgb(image: Image.Image, name: str = "the image", decoding: Decoding = DEFAULT) -> Image.Image:
     """Converts an opened image as `decode_image` does a file; the given image is not changed.
 
     Raises:
-        BadImage: it is truncated or broken.
+        BadImage: it is truncated or broken, or its values are out of range.
     """
     # On hostile bytes Pillow raises OSError, SyntaxError, struct.error, IndexError, zlib.error, MemoryError and more
     # with each version. All of them mean that this image cannot be read.
+    remark = None
     try:
         image.load()
         turn = UPRIGHT.get(_orientation(image))
-        rgb = to_rgb(image, decoding.max_value)
+        gray = image
+        if is_deep(image.mode):
+            gray, remark = eight_bits(image, decoding.max_value)
+        rgb = to_rgb(gray)
+    except InputError as error:
+        raise BadImage(name, error.cause, error.hint) from error
     except Exception as error:
         raise BadImage(name, _reason(error)) from error
     upright = rgb if turn is None else rgb.transpose(turn)
     if upright is image:
         upright = image.copy()
     upright.info = {}  # without its EXIF, so that nobody turns it again
-    return upright
+    return _with_remarks(upright, () if remark is None else (remark,))
+
+
+def remarks(image: Image.Image) -> tuple[str, ...]:
+    """What was repaired in the file of a decoded image, and which of its values were cut off; usually nothing."""
+    return image.info.get(REMARKS, ())
 
 
 def header_size(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> tuple[int, int]:
     """The upright (height, width) in the header; no pixel is decoded. Raises BadImage as `decode_image` does."""
-    image = _open(*_content(source, name), decoding)
-    sideways = "exif" in image.info and _orientation(image) in SIDEWAYS  # otherwise getexif() would decode a PNG
+    name, content = _content(source, name, decoding)
+    image, _ = _opened(name, content, replace(decoding, at_least=None))
+    # Without this condition, getexif() would decode a PNG. The size of a TIFF is upright already.
+    sideways = "exif" in image.info and image.format != "TIFF" and _orientation(image) in SIDEWAYS
     return image.size if sideways else (image.height, image.width)
 
 
-def to_rgb(image: Image.Image, max_value: int = MAX_VALUE) -> Image.Image:
-    """The image in mode "RGB", from any mode: 16 bits scaled to 8, transparency on white."""
-    if image.mode.startswith(("I", "F")):
-        image = _eight_bits(image, max_value)
-    if image.has_transparency_data:
-        transparent = image.convert("RGBA")
-        image = Image.new("RGB", image.size, "white")
-        image.paste(transparent, mask=transparent)
-    return image if image.mode == "RGB" else image.convert("RGB")
+def deep_maximum(source: str | Path | bytes, name: str, decoding: Decoding = DEFAULT) -> int | float | None:
+    """The largest value of an image with more than 8 bits; None for others, of which only the header is read.
+
+    Raises:
+        BadImage: as `decode_image`.
+    """
+    name, content = _content(source, name, decoding)
+    image, _ = _opened(name, content, decoding)
+    if not is_deep(image.mode):
+        return None
+    try:
+        image.load()
+        return largest_value(image)
+    except Exception as error:  # see upright_rgb
+        raise BadImage(name, _reason(error)) from error
 
 
-def _eight_bits(image: Image.Image, max_value: int) -> Image.Image:
-    """Scales 16 bits to 8, rounded, so that max_value becomes 255. Floats are assumed to be in 0..255."""
-    values = np.asarray(image)
-    if image.mode == "F":
-        return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
-    scaled = ((values.clip(0, max_value).astype(np.uint32) * 255 + max_value // 2) // max_value).astype(np.uint8)
-    scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may declare one gray transparent
-    return Image.fromarray(scaled)
+def cropped(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """A part of a decoded image: (left, top, right, bottom), even one that Pillow would take for a bomb."""
+    with _unlimited() if (box[2] - box[0]) * (box[3] - box[1]) > MAX_PIXELS else nullcontext():
+        return image.crop(box)
 
 
-def file_bytes(source: str | Path | bytes, name: str = "the image") -> bytes:
+def file_bytes(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> bytes:
     """The bytes of an image file, within bounds. Raises BadImage if it cannot be read."""
-    return _content(source, name)[1]
+    return _content(source, name, decoding)[1]
 
 
-def check_bytes(name: str, count: int) -> None:
+def check_bytes(name: str, count: int, decoding: Decoding = DEFAULT) -> None:
     """Raises BadImage if a file has too many bytes."""
-    if count > MAX_BYTES:
-        raise BadImage(name, f"has more than {MAX_BYTES:,} bytes", "make it smaller")
+    if count > decoding.max_bytes:
+        raise BadImage(name, f"has more than {decoding.max_bytes:,} bytes", MAKE_SMALLER)
 
 
-def _content(source: str | Path | bytes, name: str) -> tuple[str, bytes]:
+def _content(source: str | Path | bytes, name: str, decoding: Decoding) -> tuple[str, bytes]:
     """The name for messages, and the bytes of a regular file or the given ones."""
     if isinstance(source, bytes):
         content = source
     else:
-        name, content = str(source), _read(Path(source))
+        name, content = str(source), _read(Path(source), decoding.max_bytes)
     if not content:
         raise BadImage(name, "is empty", "remove it, or copy it again")
-    check_bytes(name, len(content))
+    check_bytes(name, len(content), decoding)
     return name, content
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int) -> bytes:
     """The bytes of a regular file, at most one more than allowed."""
     try:
         status = path.stat()
         if stat.S_ISREG(status.st_mode):  # opening a FIFO may block forever, and a device may never end
             with path.open("rb") as file:
-                return file.read(min(status.st_size, MAX_BYTES + 1))  # allocates no more than the file has
+                return file.read(min(status.st_size, most + 1))  # allocates no more than the file has
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BadImage(str(path), f"cannot be read: {reason}", "check its name and permissions") from error
     raise BadImage(str(path), "is not a file", "give an image file")
 
 
+def _opened(name: str, content: bytes, decoding: Decoding) -> tuple[Image.Image, tuple[str, ...]]:
+    """Opens an image, if need be without its metadata; also what was repaired."""
+    try:
+        return _open(name, content, decoding), ()
+    except BadImage:
+        repaired = repair.without_metadata(content)
+        if repaired is None:
+            raise
+    return _open(name, repaired, decoding), (repair.NO_METADATA,)
+
+
 def _open(name: str, content: bytes, decoding: Decoding) -> Image.Image:
     """Reads the header and checks the size in it."""
     try:
-        with _quiet():
-            image = Image.open(BytesIO(content), formats=FORMATS)
+        image = _header(content, decoding.max_pixels)
         width, height = image.size
+    except formats.Missing as error:
+        raise BadImage(name, *error.args) from error
     except UnidentifiedImageError as error:
         raise BadImage(name, NOT_AN_IMAGE) from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, above the default
-        raise BadImage(name, f"has more than {decoding.max_pixels:,} pixels", "make it smaller") from error
-    except Exception as error:  # see decode_image
+        raise BadImage(name, f"has more than {decoding.max_pixels:,} pixels", MAKE_SMALLER) from error
+    except Exception as error:  # see upright_rgb
         raise BadImage(name, _reason(error)) from error
+    _check_size(name, width, height, decoding)
+    if decoding.at_least is not None and image.format in JPEGS:
+        image.draft(None, (decoding.at_least, decoding.at_least))
+    return image
+
+
+def _header(content: bytes, max_pixels: int) -> Image.Image:
+    """Opens an image with the decoder of its format."""
+    family = formats.family_of(content)
+    formats.check_decoder(family)
+    formats.check_tiff(content)
+    if family == "HEIC" and (heic := formats.heic_file()) is not None:
+        return heic(BytesIO(content))
+    try:
+        with _quiet():
+            return Image.open(BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError:
+        if max_pixels <= MAX_PIXELS:
+            raise
+    with _unlimited(), _quiet():
+        return Image.open(BytesIO(content), formats=FORMATS)
+
+
+def _check_size(name: str, width: int, height: int, decoding: Decoding) -> None:
+    """Raises BadImage for too many pixels, or too long a side."""
     if width * height > decoding.max_pixels or max(width, height) > MAX_SIDE:
         allowed = f"{decoding.max_pixels:,} pixels and {MAX_SIDE:,} a side are allowed"
-        raise BadImage(name, f"is too large: {width} x {height} pixels, {allowed}", "make it smaller")
+        raise BadImage(name, f"is too large: {width} x {height} pixels, {allowed}", MAKE_SMALLER)
+
+
+def _decoded(image: Image.Image, name: str, decoding: Decoding) -> Image.Image:
+    """The upright image in RGB, of the size that its header has."""
+    with _unlimited() if image.width * image.height > MAX_PIXELS else nullcontext():
+        upright = upright_rgb(image, name, decoding)
+    _check_size(name, *upright.size, decoding)  # a HEIC may be larger than its header says
+    return upright
+
+
+def _repaired(content: bytes, name: str, decoding: Decoding) -> tuple[bytes | None, str]:
+    """The bytes of a broken file whose pixels are complete, and what was repaired; None for other files."""
+
+    def pixels(jpeg: bytes) -> bytes:
+        whole = replace(decoding, at_least=None)
+        return _decoded(_open(name, jpeg, whole), name, whole).tobytes()
+
+    try:
+        ended = repair.with_end_marker(content, pixels)
+    except BadImage:
+        ended = None
+    return (ended, repair.NO_END_MARKER) if ended else (repair.without_metadata(content), repair.NO_METADATA)
+
+
+def _with_remarks(image: Image.Image, more: tuple[str, ...]) -> Image.Image:
+    """The image, whose remarks are extended in place."""
+    if more:
+        image.info[REMARKS] = (*remarks(image), *more)
     return image
 
 
@@ -213,6 +309,20 @@ def _quiet() -> Generator[None, None, None]:
     """
     with _one_at_a_time, warnings.catch_warnings(action="ignore"):
         yield
+
+
+@contextmanager
+def _unlimited() -> Generator[None, None, None]:
+    """Lifts Pillow's own limit on pixels, which is global, for one large image at a time.
+
+    Its size has been checked, and several of them might not fit in memory.
+    """
+    with _one_large_at_a_time:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitreous.data.images import to_rgb
+from vitreous.data.depth import MAX_VALUE, to_rgb
 from vitreous.support.errors import InputError, unknown
 
 RESIZES = ("squash", "crop")
@@ -50,6 +50,7 @@ class Preprocessing:
         crop_rounding: how an offset of half a pixel is rounded: "even" as in torchvision, or "down" as in transformers.
         trim: rows and columns to cut off at the bottom and right after the crop, for weights whose own code ignores
             pixels beyond the last whole patch; `image_size` is the size after it.
+        max_value: of 16-bit images, which becomes 255: that of the training images.
 
     Raises:
         InputError: a field has an invalid value.
@@ -65,6 +66,7 @@ class Preprocessing:
     channels: int = 3
     crop_rounding: Literal["even", "down"] = "even"
     trim: tuple[int, int] = (0, 0)
+    max_value: int = MAX_VALUE
 
     def __post_init__(self) -> None:
         _check(vars(self))
@@ -94,8 +96,8 @@ class Preprocessing:
     def convert(self, image: Image.Image) -> Image.Image:
         """The image in mode "RGB", or "L" for one channel."""
         if self.channels == 3:
-            return to_rgb(image)
-        return image if image.mode == "L" else to_rgb(image).convert("L")
+            return to_rgb(image, self.max_value)
+        return image if image.mode == "L" else to_rgb(image, self.max_value).convert("L")
 
     def resized(self, image: Image.Image) -> Image.Image:
         """The whole image resized to `image_size`, regardless of its aspect ratio."""
@@ -142,7 +144,8 @@ class Preprocessing:
             how += ", center crop"
         channels = [f"{tuple(round(v, 3) for v in values)}" for values in (self.mean, self.std)]
         size += f" and {self.trim[0]}×{self.trim[1]} cut off at the lower right" if any(self.trim) else ""
-        return f"{how} to {size}, {self.interpolation}, mean {channels[0]}, std {channels[1]}"
+        deep = "" if self.max_value == MAX_VALUE else f", white at {self.max_value:,} in 16-bit images"
+        return f"{how} to {size}, {self.interpolation}, mean {channels[0]}, std {channels[1]}{deep}"
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
@@ -151,7 +154,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`. Raises InputError for missing or unknown keys and invalid values."""
-        values = {"crop_rounding": cls.crop_rounding, "trim": cls.trim, **values}  # not in the first version of files
+        later = {name: getattr(cls, name) for name in ("crop_rounding", "trim", "max_value")}
+        values = {**later, **values}  # not in the first versions of files
         names = [field.name for field in fields(cls)]
         for name in values:
             if name not in names:
@@ -198,6 +202,7 @@ def _check(values: Mapping[str, Any]) -> None:
         raise unknown("interpolation", str(values["interpolation"]), INTERPOLATIONS)
     channels, fraction, antialias, std = (values[n] for n in ("channels", "crop_fraction", "antialias", "std"))
     unsmoothed = antialias is False and values["interpolation"] in WITHOUT_ANTIALIAS
+    deepest = values["max_value"]
     each = f"a list of {channels} finite numbers, one per channel"
     rules = (
         ("channels", _is_whole(channels) and channels in (1, 3), "3 (RGB) or 1 (gray)"),
@@ -208,6 +213,7 @@ def _check(values: Mapping[str, Any]) -> None:
         ("crop_rounding", values["crop_rounding"] in ROUNDINGS, " or ".join(ROUNDINGS)),
         ("trim", _is_size(values["trim"], least=0), f"(rows, columns), each from 0 to {MAX_SIDE}"),
         ("mean", _are_numbers(values["mean"]) and len(values["mean"]) == channels, each),
+        ("max_value", _is_whole(deepest) and 1 <= deepest <= MAX_VALUE, f"a whole number from 1 to {MAX_VALUE:,}"),
         ("std", _are_numbers(std) and len(std) == channels and min(std) > 0, f"{each}, above 0"),
     )
     for name, holds, valid in rules:

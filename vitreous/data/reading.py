@@ -2,16 +2,33 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from vitreous.data.images import BadImage, decode_image, upright_rgb
+from vitreous.data.images import MAX_PIXELS, BadImage, Decoding, decode_image, remarks, upright_rgb
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
 
 AnyImage = str | Path | bytes | Image.Image
+
+
+Batches = Iterator[tuple[list[str | BadImage], list[Pixels]]]
+
+
+@dataclass
+class Reading:
+    """How image files are read, and what was noticed.
+
+    Args:
+        max_pixels: of an image.
+        remarks: gets the name of an image and what was repaired in its file or cut off from its values.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    remarks: list[tuple[str, str]] = field(default_factory=list)
 
 
 def as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
@@ -29,32 +46,37 @@ def as_list(images: AnyImage | Sequence[AnyImage]) -> Sequence[AnyImage]:
 
 
 def read_batches(
-    images: Sequence[AnyImage], preprocessing: Preprocessing, batch_size: int
-) -> Iterator[tuple[list[str | BadImage], list[Pixels]]]:
+    images: Sequence[AnyImage], preprocessing: Preprocessing, batch_size: int, reading: Reading | None = None
+) -> Batches:
     """Reads images in order, in batches; an unreadable one gives its error instead of its name.
 
     Args:
         images: paths, bytes of image files, or PIL images.
         preprocessing: resizes and crops; the pixels are not normalized.
         batch_size: images read, and held in memory, at once.
+        reading: the limits of files; gets remarks on them.
 
     Yields:
         The path or number of each image of a batch, or its error; and the pixels of the readable ones.
     """
+    reading = reading or Reading()
+    decoding = Decoding(reading.max_pixels, preprocessing.max_value)
 
-    def read(image: AnyImage, index: int) -> tuple[str | BadImage, Pixels | None]:
+    def read(image: AnyImage, index: int) -> tuple[str | BadImage, Pixels | None, tuple[str, ...]]:
         name = str(image) if isinstance(image, str | Path) else f"image {index}"
         try:
-            decoded = upright_rgb(image, name) if isinstance(image, Image.Image) else decode_image(image)
+            is_open = isinstance(image, Image.Image)
+            decoded = upright_rgb(image, name, decoding) if is_open else decode_image(image, name, decoding)
         except BadImage as error:
-            return error, None
-        return name, preprocessing.pixels(decoded)
+            return error, None, ()
+        return name, preprocessing.pixels(decoded), remarks(decoded)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(images), batch_size):
             chunk = images[start : start + batch_size]
             batch = list(pool.map(read, chunk, range(start, start + len(chunk))))
-            yield [result for result, _ in batch], [pixels for _, pixels in batch if pixels is not None]
+            reading.remarks += [(str(name), remark) for name, _, remarked in batch for remark in remarked]
+            yield [result for result, _, _ in batch], [pixels for _, pixels, _ in batch if pixels is not None]
 
 
 def read_or_raise(

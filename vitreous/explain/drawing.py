@@ -21,6 +21,7 @@ from numpy import ndarray
 
 from vitreous.explain.inline import CRISP, HEAT, overlay
 from vitreous.support.figures import missing_glyphs_ignored
+from vitreous.support.fonts import fallback_fonts, use_fallback_fonts
 from vitreous.support.text import printable
 
 FONT, FONT_SIZE = "DejaVu Sans", 7  # comes with matplotlib, so figures look the same everywhere
@@ -65,10 +66,11 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
 def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     """The bytes of a figure's file, reproducible to the bit. A PNG has two pixels per screen pixel.
 
-    Characters missing from the font become boxes in a PNG, without a warning.
+    Characters missing from all installed fonts become boxes in a PNG, without a warning.
     """
     file = BytesIO()
     with rc_context(STYLE), missing_glyphs_ignored():
+        use_fallback_fonts(figure)
         if kind == "svg":
             figure.set_dpi(SVG_DPI)
             FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": "vitreous"})
@@ -150,7 +152,7 @@ def fitting(text: str, width: float) -> str:
 
 def inches(line: str) -> float:
     """The width of a line of text in inches."""
-    letters = FontProperties(family=FONT, size=FONT_SIZE)
+    letters = FontProperties(family=[FONT, *fallback_fonts([line])], size=FONT_SIZE)
     with missing_glyphs_ignored():
         return TextToPath().get_text_width_height_descent(line, letters, False)[0] / 72 if line else 0.0
 

@@ -20,6 +20,7 @@ from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
 from vitreous.support.files import write_bytes
+from vitreous.support.fonts import drawable
 from vitreous.support.text import html_text
 
 Pixels = UInt8[Tensor, "channels height width"]
@@ -37,6 +38,7 @@ class Explanation:
         relevance: how much each patch supports the class; None without a class.
         reads: what the model's head reads, such as "the class token".
         photo: the pixels that the model saw.
+        number: of the class, from 0; stands for a name that no installed font can draw.
     """
 
     image: str
@@ -46,13 +48,19 @@ class Explanation:
     relevance: Float[ndarray, "rows columns"] | None = field(repr=False)
     reads: str
     photo: Photo = field(repr=False)
+    number: int | None = None
 
     def figure(self) -> Figure:
         """The photo and its maps side by side."""
         maps = [(f"rollout to {self.reads}", self.rollout)]
         if self.relevance is not None:
-            maps.append((f"relevance for {self.class_name}", self.relevance))
-        return photo_with_maps(self.photo, maps, self.caption())
+            maps.append((f"relevance for {self._drawn()}", self.relevance))
+        title = self.image if self.class_name is None else f"{self._drawn()} {self.probability:.1%}"
+        return photo_with_maps(self.photo, maps, title)
+
+    def _drawn(self) -> str:
+        """The class as a figure can show it."""
+        return drawable(self.class_name or "", f"class {self.number}")
 
     def caption(self) -> str:
         """The class and its probability; without a class the photo's name."""
@@ -105,16 +113,17 @@ def explain_batch(
         InputError: there is no such class.
     """
     number = class_number(class_names, class_name)
-    names = shares = relevances = [None] * len(labels)
+    names = shares = relevances = numbers = [None] * len(labels)
     if class_names:
         classes, probabilities = chosen_classes(model, images, number)
-        names, shares = [class_names[i] for i in classes.tolist()], probabilities.tolist()
+        numbers, shares = classes.tolist(), probabilities.tolist()
+        names = [class_names[i] for i in numbers]
         relevances = relevance(model, images, classes).cpu().numpy()
     rollouts, reads = attention_rollout(model, images).cpu().numpy(), readout_name(model.config)
-    columns = zip(labels, names, shares, rollouts, relevances, pixels, strict=True)
+    columns = zip(labels, names, shares, rollouts, relevances, pixels, numbers, strict=True)
     return [
-        Explanation(label, name, share, rollout, relevant, reads, as_photo(photo))
-        for label, name, share, rollout, relevant, photo in columns
+        Explanation(label, name, share, rollout, relevant, reads, as_photo(photo), i)
+        for label, name, share, rollout, relevant, photo, i in columns
     ]
 
 

@@ -15,6 +15,7 @@ from vitreous.explain.distance import CONVENTIONS
 from vitreous.explain.drawing import save_figure
 from vitreous.explain.embeddings import embedding_filters, position_similarity
 from vitreous.model.config import ViTConfig
+from vitreous.support.fonts import drawable
 from vitreous.support.text import csv_cell
 
 HEADS = "attention_heads"  # the sheet of one image that comes with attention
@@ -34,15 +35,17 @@ def write_maps(results: Results, name: str, folder: Path) -> str:
     """Writes an analysis with a map per image, and returns what it shows."""
     note, maps, names = note_of(results, name), results.values(name), results.names
     photos, numbers = results.photos, {"images": np.array(names), "maps": maps}
-    captions = [[image] for image in names[: len(photos)]]
+    captions = [[drawable(image, f"image {i}")] for i, image in enumerate(names[: len(photos)])]
     header, labels = ("image",), [(image,) for image in names]
     if name in FOR_A_CLASS:
         classes = [results.explained_class(i) for i in range(len(names))]
         probabilities = np.array(results.probabilities, np.float32)
         numbers |= {"class_names": np.array(classes), "probabilities": probabilities}
         header, labels = ("image", "class_name"), list(zip(names, classes, strict=True))
-        for caption, class_name, probability in zip(captions, classes, probabilities, strict=False):
-            caption.append(f"{class_name} {probability:.1%}")
+        for caption, class_name, number, probability in zip(
+            captions, classes, results.classes, probabilities, strict=False
+        ):
+            caption.append(f"{drawable(class_name, f'class {number}')} {probability:.1%}")
     save_figure(figures.photo_sheet(photos, maps[: len(photos)], captions, note), folder / name)
     write_numbers(folder / name, numbers, (*header, "row", "column", "value"), rows_of(labels, maps))
     return note

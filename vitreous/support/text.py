@@ -27,8 +27,8 @@ def printable(text: str) -> str:
 def csv_cell(value: object) -> str:
     """A value as the text of a CSV cell that no spreadsheet runs as a formula; `csv.writer` quotes it.
 
-    Text is made printable, and prefixed with `'` if it would start a formula. Numbers such as -1.5 are unchanged; None
-    is an empty cell.
+    Text is made printable, and prefixed with `'` if it would start a formula, so a class named "-5" becomes `'-5`.
+    Numbers such as -1.5 are unchanged; None is an empty cell.
     """
     if value is None or isinstance(value, Real):
         return "" if value is None else str(value)

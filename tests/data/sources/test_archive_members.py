@@ -152,7 +152,7 @@ def test_workers_read_the_same_bits_as_from_a_folder(tmp_path, method):
 
     expected = epoch(tmp_path / "photos", 0)
     assert [bad for batch in expected for bad in batch[3]] == [
-        ("train/a/broken.png", "is not a JPEG, PNG, WebP, BMP or GIF image")
+        ("train/a/broken.png", "is not a JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, AVIF or HEIC image")
     ]
     assert epoch(path, 0) == expected
     assert epoch(path, 2 if method == "fork" else 1) == expected

@@ -201,11 +201,11 @@ def test_clutter_is_skipped_and_other_files_are_counted(tmp_path):
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / ".cache").mkdir()
     assert open_data(tmp_path).ignored == {}
-    for name in ("a/1.heic", "a/2.HEIC", "a/notes", "b/deep.txt", "labels.csv"):
+    for name in ("a/1.psd", "a/2.PSD", "a/notes", "b/deep.txt", "labels.csv"):
         (tmp_path / name).touch()
     os.mkfifo(tmp_path / "a" / "fifo.png")
     assert open_data(tmp_path).ignored == {
-        "heic file": 2,
+        "psd file": 2,
         "file without a suffix": 1,
         "txt file": 1,
         "device or pipe": 1,
@@ -260,8 +260,8 @@ def test_an_empty_class_is_an_error_that_lists_its_files(tmp_path):
     numbered(tmp_path, "b", 3)
     (tmp_path / "c").mkdir()
     assert "is empty" in line(tmp_path)
-    (tmp_path / "c" / "photo.heic").touch()
-    assert "1 x heic file" in line(tmp_path)
+    (tmp_path / "c" / "photo.psd").touch()
+    assert "1 x psd file" in line(tmp_path)
 
 
 def test_classes_that_differ_between_splits_are_listed(tmp_path):

@@ -5,11 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vitreous.checkpoints.store import StoredModel
+from vitreous.data.images import Decoding
+from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.digits import ArrayLoader
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.splits import ImageData, Split
+from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.training.planning.defaults import choose_batch_size, resolve_recipe
+from vitreous.training.planning.weights import Start
 from vitreous.training.recipe.recipe import Recipe
 
 
@@ -99,6 +104,17 @@ def test_digits_are_never_flipped():
     with pytest.raises(InputError, match="set flip=false"):
         resolve(Recipe().with_settings({"flip": True}), digits)
     assert resolve(Recipe(), data_of((64, 64))).augmentation.flip is True
+
+
+def test_the_range_of_16_bit_images_is_that_of_the_data():
+    data = dataclasses.replace(data_of((28, 28)), decoding=Decoding(max_value=4095))
+    recipe, _, preprocessing = resolve_recipe(Recipe(), data)
+    assert recipe.data.max_value == preprocessing.max_value == 4095
+    weights = StoredModel(
+        VisionTransformer.from_variant("mu/4", image_size=28, num_classes=2), Preprocessing((28, 28), max_value=1023)
+    )
+    _, _, preprocessing = resolve_recipe(Recipe(), data, Start(weights, [], "a.safetensors"))
+    assert preprocessing.max_value == 4095, "the data's, also for weights that were trained on another"
 
 
 def test_gray_images_have_one_mean():

@@ -126,6 +126,12 @@ def test_settings_by_leaf_or_path():
     assert Recipe().optimizer.lr == 1e-3, "the first is as it was"
 
 
+def test_many_pixels_are_written_as_people_write_them():
+    assert Recipe().with_settings({"max_pixels": "2e8"}).data.max_pixels == 200_000_000
+    for value in ("2.5", "0", "-2e8", "inf", "true"):
+        assert "max_pixels" in line(Recipe().with_settings, {"max_pixels": value})
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [

@@ -14,6 +14,7 @@ from vitreous.training.objectives.masked_patch import MaskedPatches, MaskedPatch
 from vitreous.training.objectives.objective import MOST_VIEWS, Setup, View
 from vitreous.training.objectives.section import ObjectiveSection
 from vitreous.training.records.pictures import picture, save
+from vitreous.training.records.results import matrix_picture
 
 RGB = Preprocessing((8, 12), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 GRAY = Preprocessing((8, 12), channels=1, mean=(0.5,), std=(0.3,))
@@ -157,3 +158,14 @@ def test_strips_make_a_picture_of_bounded_size(tmp_path, size):
     with Image.open(tmp_path / "a.png") as image:
         assert max(image.size) < 2500
         assert min(image.size) > 50
+
+
+def test_names_that_no_font_has_are_numbered(monkeypatch):
+    monkeypatch.setattr("vitreous.support.fonts._installed", lambda count: [])
+    monkeypatch.setattr("vitreous.support.fonts._families", {})
+    names = ("dog", "\u732b")
+    assert caption(torch.tensor(1), names) == "class 1"
+    assert caption(torch.tensor([0.3, 0.7]), names) == "class 1 70 % + dog 30 %"
+    figure = matrix_picture(np.eye(2, dtype=int), names, "title")
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["dog", "class 1"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["dog", "class 1"]

@@ -58,7 +58,7 @@ class ArchiveLoader(ImageLoader):
         """The checked bytes of a member, decompressed no further than its recorded size."""
         name = self.names[index]
         archive, offset, stored, size, crc, deflated = self.members[index].item()
-        check_bytes(name, max(stored, size))
+        check_bytes(name, max(stored, size), self.decoding)
         try:
             content = _stored(self.archives[archive], offset, stored)
             if deflated:

@@ -1,19 +1,22 @@
 """From named samples with their classes and splits to `ImageData`, for every kind of source."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, compress
 from statistics import median_low
 
 import numpy as np
 
-from vitreous.data.images import MAX_VALUE, BadImage, Decoding
+from vitreous.data.depth import MAX_VALUE, range_of
+from vitreous.data.images import BadImage, Decoding
 from vitreous.data.sources.names import simplified
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, natural_key
 
-HEADERS = 32  # images whose headers are read for the native size
+SAMPLED = 32  # training images that stand for all: their headers for the native size, their values for the range
 Samples = Mapping[str, Mapping[str, Sequence[str]]]
 
 
@@ -60,17 +63,25 @@ def assemble(
             hint = "add images, or a val/ folder next to train/"
             raise InputError(f"every class of {source!r} has one image, so none is left for validation", hint)
     decoding = Decoding(options.max_pixels, options.max_value or MAX_VALUE)
-    splits = {
-        split: _split(split, [classes.get(name, []) for name in names], lambda kept: loader(kept, decoding))
-        for split, classes in by_split.items()
-    }
+
+    def split(name: str) -> Split:
+        classes = by_split[name]
+        return _split(name, [classes.get(each, []) for each in names], lambda kept: loader(kept, decoding))
+
+    train = split("train")
+    if options.max_value is None:
+        max_value, about = value_range(train)
+        notes += about
+        if max_value != decoding.max_value:
+            decoding = replace(decoding, max_value=max_value)
+            train = split("train")
     return ImageData(
         name=source,
         class_names=tuple(names),
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits.get("test"),
-        native_size=native_size(source, splits["train"]),
+        train=train,
+        validation=split("validation"),
+        test=split("test") if "test" in by_split else None,
+        native_size=native_size(source, train),
         channels=channels,
         flip_ok=flip_ok,
         ignored=dict(sorted((ignored or {}).items())),
@@ -123,14 +134,32 @@ def _split(name: str, classes: Sequence[Sequence[str]], loader: Callable[[tuple[
     return Split(name, names, labels, loader(names))
 
 
+def spread(split: Split) -> list[int]:
+    """The places of a few samples, spread evenly over a split."""
+    return np.unique(np.linspace(0, len(split) - 1, min(SAMPLED, len(split)), dtype=int)).tolist()
+
+
+def value_range(split: Split) -> tuple[int, list[str]]:
+    """The largest value that a few images of more than 8 bits have room for, and a note on it if there are any."""
+    maxima = []
+    for index in spread(split):
+        with suppress(BadImage):  # skipped and listed when it is loaded
+            maxima.append(split.load.maximum(index))
+    deep = [value for value in maxima if value is not None]
+    if not deep:
+        return MAX_VALUE, []
+    most, images = range_of(deep), f"{len(deep)} training image" + "s" * (len(deep) > 1)
+    return most, [f"16-bit images: values 0..{most} become 0..255 (from {images}; set max_value to change it)"]
+
+
 def native_size(source: str, split: Split) -> tuple[int, int]:
     """The median (height, width) of a few images, spread evenly over the split; from headers alone if possible.
 
     Raises:
         InputError: none of these images can be read.
     """
-    indices = np.unique(np.linspace(0, len(split) - 1, min(HEADERS, len(split)), dtype=int)).tolist()
     sizes, error = [], None
+    indices = spread(split)
     for index in indices:
         try:
             sizes.append(split.load.size(index))

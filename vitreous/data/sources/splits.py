@@ -27,6 +27,13 @@ class Loader(ABC):
     def content(self, index: int) -> bytes:
         """What identifies a sample: the bytes of its file, or its pixels if it has none."""
 
+    def maximum(self, index: int) -> int | float | None:
+        """The largest value of an image with more than 8 bits; None for others.
+
+        A loader that scales such images by its `decoding` returns it without that scale.
+        """
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from vitreous.data.images import Decoding, decode_image, file_bytes, header_size, is_image_name
+from vitreous.data.images import Decoding, decode_image, deep_maximum, file_bytes, header_size, is_image_name
 from vitreous.data.sources.splits import Loader
 
 CLUTTER = frozenset(  # that operating systems leave in folders
@@ -90,7 +90,11 @@ class ImageLoader(Loader):
         return header_size(self.file(index), self.names[index], self.decoding)
 
     def content(self, index: int) -> bytes:
-        return file_bytes(self.file(index), self.names[index])
+        return file_bytes(self.file(index), self.names[index], self.decoding)
+
+    def maximum(self, index: int) -> int | float | None:
+        """The largest value of an image with more than 8 bits; None for others, whose pixels are not decoded."""
+        return deep_maximum(self.file(index), self.names[index], self.decoding)
 
     @abstractmethod
     def file(self, index: int) -> str | bytes:

@@ -16,6 +16,7 @@ from vitreous.data.sampling import batch_generator
 from vitreous.evaluation.metrics import Outcome
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
+from vitreous.support.fonts import drawable
 from vitreous.support.text import shortened
 from vitreous.training.objectives.objective import (
     MOST_VIEWS,
@@ -140,13 +141,18 @@ def count_correct(logits: Float[Tensor, "batch classes"], targets: Tensor) -> Fl
     return (logits.argmax(dim=1) == labels).sum().float()
 
 
+def shown(class_names: tuple[str, ...], number: int) -> str:
+    """The name of a class as a picture can show it."""
+    return drawable(shortened(class_names[number]), f"class {number}")
+
+
 def caption(target: Int64[Tensor, ""] | Float[Tensor, " classes"], class_names: tuple[str, ...]) -> str:
     """The class; for a mixed image the two with the largest shares, such as "pizza 70 % + steak 30 %"."""
     if target.ndim == 0:
-        return shortened(class_names[int(target)])
+        return shown(class_names, int(target))
     shares, classes = target.topk(min(2, len(class_names)))
     percents = [round(100 * share) for share in shares.tolist()]
-    names = [shortened(class_names[number]) for number in classes.tolist()]
+    names = [shown(class_names, number) for number in classes.tolist()]
     if len(names) == 1 or percents[1] == 0:
         return names[0]
     parts = [f"{name} {percent} %" for name, percent in zip(names, percents, strict=True)]

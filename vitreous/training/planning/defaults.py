@@ -74,7 +74,7 @@ def resolve_recipe(
     else:
         config, preprocessing = start.stored.model.config, start.stored.preprocessing
     given = {name: value for name in PREPROCESSING if (value := tables["data"][name]) != "auto"}
-    preprocessing = replace(preprocessing, **given)
+    preprocessing = replace(preprocessing, max_value=data.decoding.max_value, **given)
     tables["data"] |= {name: getattr(preprocessing, name) for name in PREPROCESSING}
     return Recipe.from_dict(tables), config, preprocessing
 

@@ -21,7 +21,7 @@ from vitreous.model.config import (
     SincosExponent,
     StemEps,
 )
-from vitreous.training.fields import Auto, Count, Finite, Positive, Range, Rate, Section, Share, Size
+from vitreous.training.fields import Auto, Count, Finite, LargeCount, Positive, Range, Rate, Section, Share, Size
 from vitreous.training.optimization.optimizer import Algorithm
 from vitreous.training.optimization.precision import Precision
 from vitreous.training.optimization.schedule import Decay
@@ -97,7 +97,7 @@ class DataSection(Section):
     """The images: how they are split, preprocessed and batched."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of train, if there is no validation split
-    max_pixels: Count = MAX_PIXELS  # of an image; larger ones are listed as bad
+    max_pixels: LargeCount = MAX_PIXELS  # of an image; larger ones are listed as bad
     max_value: Annotated[int, Field(ge=1, le=MAX_VALUE)] | Auto = "auto"  # of 16-bit images; auto: from the images
     follow_links: bool = False  # out of the folder, to files and to folders
     # auto: what the weights expect; for fresh ones squash, 1.0, bilinear, 0.5 and 0.5

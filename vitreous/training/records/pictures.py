@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from vitreous.support.figures import missing_glyphs_ignored
 from vitreous.support.files import atomic_file
+from vitreous.support.fonts import use_fallback_fonts
 from vitreous.training.objectives.objective import View
 
 COLUMNS = 4
@@ -41,6 +42,7 @@ def picture(views: Sequence[View]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, atomically. Characters that the font lacks become boxes, without a warning."""
+    """Writes a figure as PNG, atomically. Characters that no installed font has become boxes, without a warning."""
+    use_fallback_fonts(figure)
     with missing_glyphs_ignored(), atomic_file(path) as file:
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": "vitreous"})

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vitreous.data.sources.splits import ImageData
 from vitreous.evaluation.metrics import Outcome, confusion_matrix, confusions, per_class
+from vitreous.support.fonts import drawable
 from vitreous.support.text import shortened
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.folder import RunFolder
@@ -111,7 +112,7 @@ def matrix_picture(matrix: np.ndarray, class_names: Sequence[str], title: str) -
     axes.set_xlabel("predicted", color=GRAY)
     axes.set_ylabel("true", color=GRAY)
     if classes <= MOST_NAMES:
-        names = [shortened(name) for name in class_names]
+        names = [drawable(shortened(name), f"class {number}") for number, name in enumerate(class_names)]
         size = 9 if classes <= MOST_COUNTS else 6
         # A class may be called $a$; that is a name, not a formula.
         long = max(map(len, names)) > 2

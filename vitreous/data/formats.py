@@ -1,0 +1,81 @@
+"""The image formats that are read, by suffix and by content, and what each can hide from the check of its size."""
+
+import struct
+from collections.abc import Callable
+from io import BytesIO
+
+from PIL import Image, features
+
+# MPO, a JPEG with several pictures from some phones, is read as a JPEG; the first picture counts.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"),
+)
+NAMES = "JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, AVIF or HEIC"
+NOT_AN_IMAGE = f"is not a {NAMES} image"
+
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+AVIF_BRANDS = (b"avif", b"avis")
+MOST_BRANDS = 32  # read in a file
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")
+BIG_TIFF = 43
+BYTES_ONLY = (1, 2, 6, 7)  # the types of TIFF tags that are bytes or text
+MOST_VALUES = 2**20  # of a TIFF tag; a 200-megapixel image in tiles of 16 x 16 has 800,000
+
+
+class Missing(Exception):
+    """A decoder that is not installed: why, and what to type."""
+
+
+def family_of(content: bytes) -> str | None:
+    """The codec of a HEIF container, "HEIC" or "AVIF", by the brands that it declares; None for other files."""
+    if content[4:8] != b"ftyp":
+        return None
+    length = min(int.from_bytes(content[:4], "big"), 16 + 4 * MOST_BRANDS)
+    brands = {content[8:12], *(content[at : at + 4] for at in range(16, length, 4))}
+    if brands.intersection(AVIF_BRANDS):
+        return "AVIF"
+    return "HEIC" if brands.intersection(HEIC_BRANDS) else None
+
+
+def check_decoder(family: str | None) -> None:
+    """Raises Missing if the decoder of a family is not installed."""
+    if family == "AVIF" and not features.check("avif"):
+        raise Missing("is an AVIF image, which this build of Pillow cannot read", "pip install --upgrade pillow")
+    if family == "HEIC" and heic_file() is None:
+        needed = "pip install 'vitreous[photos]'"
+        raise Missing(f"is a HEIC image, which needs {needed}", f"{needed}, or save it as JPEG")
+
+
+def heic_file() -> Callable[[BytesIO], Image.Image] | None:
+    """The class that opens HEIC files; it stays unregistered, so that Pillow is unchanged. None without the extra."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        return None
+    return HeifImageFile
+
+
+def check_tiff(content: bytes) -> None:
+    """Raises ValueError if a tag on the first page of a TIFF claims far more numbers than an image has.
+
+    Pillow makes an object of each: of the places of a million strips, before any limit on pixels.
+    """
+    if not content.startswith(TIFF_STARTS):
+        return
+    order = "<" if content[:2] == b"II" else ">"
+    big = BIG_TIFF in content[2:4]
+    first, count, entry = ("Q", "Q", "HHQ") if big else ("L", "H", "HHL")
+    start, size = (8, 20) if big else (4, 12)
+    try:
+        [at] = struct.unpack_from(order + first, content, start)
+        [entries] = struct.unpack_from(order + count, content, at)
+        at += struct.calcsize(order + count)
+        for number in range(min(entries, (len(content) - at) // size)):
+            tag, kind, values = struct.unpack_from(order + entry, content, at + number * size)
+            if values > MOST_VALUES and kind not in BYTES_ONLY:
+                raise ValueError(f"tag {tag} has {values:,} values, {MOST_VALUES:,} are allowed")
+    except (struct.error, OverflowError):  # the decoder says what is wrong
+        return
