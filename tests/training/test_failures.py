@@ -27,7 +27,9 @@ def test_broken_images_are_skipped_and_listed(photos, tmp_path, quick, capsys):
     listed = (run.folder / "bad_files.csv").read_text().splitlines()
     assert [row.split(",")[1] for row in listed[1:]] == ["test/blue/0.png", "train/red/0.png"]
     assert len(run.outcome.labels) == 11
-    assert "2 broken images were skipped" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "broken and left out: 1 of 33 train, 1 of 12 test images; see " in out
+    assert "2 broken images were skipped" in out
 
 
 def test_one_broken_image_of_few_stops_nothing(photos, tmp_path, quick, capsys):
@@ -41,7 +43,7 @@ def test_too_many_broken_images_stop_the_run(photos, tmp_path, quick):
     for number in range(6):
         (photos / f"train/red/{number}.png").write_bytes(b"no image")
     for _ in range(2):
-        with pytest.raises(InputError, match=r"train images are broken so far.*max_bad_fraction"):
+        with pytest.raises(InputError, match=r"5 of the 33 train images are broken.*max_bad_fraction"):
             run_training(photos, out=tmp_path / "out", settings=quick, quiet=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["bad_files.csv"]
     assert "train/red/0.png" in (tmp_path / "out/bad_files.csv").read_text()

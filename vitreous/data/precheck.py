@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -23,7 +24,8 @@ Progress = Callable[[int], None]  # called with the number of images checked so 
 
 DECODING_LIMIT, HEADERS_LIMIT = 60.0, 300.0  # seconds up to which all images are decoded, or all headers are read
 SAMPLE = 10_000  # headers of a sample, spread evenly over the splits
-TIMED, TIMED_SECONDS = 64, 2.0  # images that are timed for an estimate, and how long at most
+TIMED = {"all": (64, 1), "headers": (512, 8)}  # images that are timed for an estimate, and in chunks of how many
+TIMED_SECONDS = 2.0  # at most, for an estimate
 CHUNK = {"all": 8, "headers": 64, "sample": 64}  # images that a thread takes at once
 THREADS_PER_CORE = {"all": 1, "headers": 4, "sample": 4}  # reading waits for the disk, decoding for the processor
 
@@ -62,12 +64,18 @@ def choose_check(data: ImageData) -> Estimate:
 
 
 def seconds_per_image(splits: Sequence[Split], how: How) -> float:
-    """What checking an image takes with all threads, from a few that are spread over the splits."""
-    places = [(split, index) for split in splits for index in spread(len(split), max(1, TIMED // len(splits))).tolist()]
+    """What checking an image takes with all threads, from some that are spread over the splits."""
+    images, size = TIMED[how]
+    chunks = [
+        (split.load, indices[start : start + size].tolist())
+        for split in splits
+        for indices in [spread(len(split), max(size, images // len(splits)))]
+        for start in range(0, len(indices), size)
+    ]
     done, started = 0, time.perf_counter()
-    with closing(in_order(how, lambda place: reason_of(place[0].load, place[1], how), places)) as reasons:
-        for _ in reasons:
-            done += 1
+    with closing(in_order(how, lambda chunk: broken_of(*chunk, how), chunks)) as results:
+        for count, _ in results:
+            done += count
             if time.perf_counter() - started > TIMED_SECONDS:
                 break
     return (time.perf_counter() - started) / done
@@ -89,11 +97,7 @@ def find_broken(data: ImageData, how: How, progress: Progress) -> Broken:
         size = CHUNK[how]
         chunks = (indices[start : start + size].tolist() for start in range(0, len(indices), size))
 
-        def check(chunk: list[int], load: Loader = split.load) -> tuple[int, list[tuple[int, str]]]:
-            reasons = ((index, reason_of(load, index, how)) for index in chunk)
-            return len(chunk), [(index, reason) for index, reason in reasons if reason is not None]
-
-        with closing(in_order(how, check, chunks)) as results:
+        with closing(in_order(how, partial(broken_of, split.load, how=how), chunks)) as results:
             for count, bad in results:
                 done += count
                 broken.setdefault(split.name, []).extend(bad)
@@ -120,16 +124,15 @@ def spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def reason_of(load: Loader, index: int, how: How) -> str | None:
-    """Why a sample is broken; None if this check finds nothing."""
-    try:
-        if how == "all":
-            load(index)
-        else:
-            load.size(index)
-    except BadImage as error:
-        return error.reason
-    return None
+def broken_of(load: Loader, indices: Sequence[int], how: How) -> tuple[int, list[tuple[int, str]]]:
+    """How many samples these are, and which of them are broken, as far as this check finds them."""
+    broken = []
+    for index in indices:
+        try:
+            load(index) if how == "all" else load.size(index)
+        except BadImage as error:
+            broken.append((index, error.reason))
+    return len(indices), broken
 
 
 # ---- without the broken ones

@@ -65,21 +65,23 @@ def class_lines(data: ImageData) -> list[str]:
     """The classes with their images in each split, on two lines at most: of many, the first and last few."""
     counts = np.stack([class_counts(split, data) for split in data.splits], axis=1).tolist()
     items = [
-        f"{shortened(name)} {' + '.join(f'{count:,}' for count in row)}"
+        f"{shortened(name)} {'+'.join(f'{count:,}' for count in row)}"
         for name, row in zip(data.class_names, counts, strict=True)
     ]
-    head = f"classes ({' + '.join(SHORT_NAMES[split.name] for split in data.splits)}): "
+    head = f"classes ({'+'.join(SHORT_NAMES[split.name] for split in data.splits)}):"
 
     def lines(shown: int) -> list[str]:
-        if shown >= len(items):
-            text = ", ".join(items)
-        else:
-            first, last = items[: shown - shown // 2], items[len(items) - shown // 2 :]
-            text = ", ".join([*first, f"… {len(items) - shown:,} more …", *last])
-        return wrap(head + text, COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        parts = items
+        if shown < len(items):
+            middle = f"… {len(items) - shown:,} more …"
+            parts = [*items[: shown - shown // 2], middle, *items[len(items) - shown // 2 :]]
+        unbroken = [part.replace(" ", "\xa0") for part in parts]
+        text = f"{head} {', '.join(unbroken)}"
+        wrapped = wrap(text, COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        return [line.replace("\xa0", " ") for line in wrapped]
 
-    shown = next((n for n in range(min(len(items), MOST_SHOWN), 2, -1) if len(lines(n)) <= LINES), 2)
-    return lines(shown)
+    most = min(len(items), MOST_SHOWN)
+    return lines(next((shown for shown in range(most, 2, -1) if len(lines(shown)) <= LINES), 2))
 
 
 def class_counts(split: Split, data: ImageData) -> Int64[np.ndarray, " classes"]:
