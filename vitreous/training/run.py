@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vitreous import __version__
+from vitreous.evaluation.metrics import is_lopsided
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
@@ -99,6 +100,8 @@ def begin(learner: Learner, log: Log) -> None:
         best_flops(plan.device, HALVES.get(plan.precision, torch.float32))  # before the device's memory is full
     for line in introduction(plan, learner.model, learner.micro_batch.size):
         log.display.print(line)
+    lopsided = is_lopsided(class_counts(plan.data.validation, plan.data))
+    log.display.shows_balanced = lopsided and plan.class_names is not None
     log.display.begin(plan.epochs, plan.total_steps)
     write_text(log.folder.path / RECIPE, plan.recipe.to_toml())
     write_json(log.folder.path / ENVIRONMENT, environment(plan, learner.micro_batch.size))

@@ -1,6 +1,7 @@
 """What a run prints."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,22 @@ def test_quiet_prints_nothing(photos, tmp_path, quick, capsys):
     run_training(photos, out=tmp_path / "out", settings=quick, quiet=True)
     printed = capsys.readouterr()
     assert printed.out + printed.err == ""
+
+
+@pytest.mark.parametrize(("left", "goal"), [(3, "classes"), (4, "classes"), (3, "masked_patch")])
+def test_lopsided_validation_shows_the_balanced_accuracy_in_each_epoch(left, goal, photos, tmp_path, quick, capsys):
+    shutil.copytree(photos / "train", photos / "val")
+    for number in range(left, 12):
+        (photos / f"val/red/{number}.png").unlink()
+    run = run_training(photos, out=tmp_path / "out", settings=quick | {"goal": goal})
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    if (left, goal) == (3, "classes"):  # 12 are more than three times as many
+        assert (
+            f"val accuracy {run.rows[1]['val_accuracy']:6.1%}  balanced {run.rows[1]['val_balanced_accuracy']:6.1%}  "
+            in lines[1]
+        )
+    else:
+        assert not any("balanced" in line for line in lines)
 
 
 # ---- the data

@@ -14,8 +14,7 @@ def choose_keep_by(recipe: Recipe) -> KeepBy:
     """
     chosen, classifies = recipe.schedule.keep_by, objective_class(recipe.objective).classifies
     if chosen == "auto":
-        weighted = recipe.data.balanced_sampling or recipe.objective.class_weights == "balanced"
-        return "balanced_accuracy" if weighted and classifies else "accuracy"
+        return "balanced_accuracy" if recipe.weighs_classes and classifies else "accuracy"
     if not classifies and chosen in ("balanced_accuracy", "macro_f1"):
         cause = f"keep_by is {chosen!r}, but the goal {recipe.objective.goal!r} has no classes"
         raise InputError(cause, "set keep_by=loss or keep_by=accuracy")

@@ -108,7 +108,7 @@ def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
         if bad_files.has_too_many(run.split):
             broken, total = len(bad_files.reasons[run.split]), bad_files.totals[run.split]
             yield f"warning: {broken} of the {total} {run.split} images are broken, and not among these"
-        warning = majority_warning(run)
+        warning = majority_warning(run.outcome, run.data.class_names, run.split, run.recipe.weighs_classes)
         if warning is not None:
             yield f"warning: {warning}"
     yield f"model: {run.folder / 'model.safetensors'}, with curves and tables in the same folder"
