@@ -18,7 +18,7 @@ from vitreous.support.host import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-How = Literal["all", "headers", "sample", "none"]
+How = Literal["all", "headers", "sample", "none"]  # decode all images, read all headers, or some, or nothing
 Broken = dict[str, list[tuple[int, str]]]  # by split: the index of each broken image, and the reason
 Progress = Callable[[int], None]  # called with the number of images checked so far
 

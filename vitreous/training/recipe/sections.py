@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from vitreous.data.images import MAX_PIXELS, MAX_VALUE
+from vitreous.data.precheck import How
 from vitreous.data.sources.options import DataOptions
 from vitreous.model.config import (
     Gelu,
@@ -27,7 +28,6 @@ from vitreous.training.optimization.precision import Precision
 from vitreous.training.optimization.schedule import Decay
 
 KeepBy = Literal["accuracy", "balanced_accuracy", "macro_f1", "loss"]  # what validation compares epochs by
-CheckImages = Literal["all", "headers", "sample", "none"]  # how images are checked before a run
 
 WARMUPS = 5  # the default warmup is at most this fraction of the run: a fifth
 
@@ -113,7 +113,7 @@ class DataSection(Section):
     micro_batch: Count | None = None  # images at once, gradients accumulated; as many as fit if None
     balanced_sampling: bool = False  # small classes are seen as often as large ones
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01  # of a split that may be broken images
-    check_images: CheckImages | Auto = "auto"  # before the run; auto: decode all if that takes under a minute
+    check_images: How | Auto = "auto"  # before the run; auto: decode all if that takes under a minute
 
     @property
     def options(self) -> DataOptions:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vitreous.data.precheck import Broken, How, checked_count, choose_check, find_broken, without
+from vitreous.data.precheck import Broken, Estimate, How, checked_count, choose_check, find_broken, without
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
@@ -52,7 +52,7 @@ def choose(plan: Plan, log: Log) -> How:
     asked = plan.recipe.data.check_images
     if asked != "auto":
         return asked
-    estimate = choose_check(plan.data)
+    estimate: Estimate = choose_check(plan.data)
     if estimate.how not in ("all", "none"):
         log.display.print(
             f"decoding all images would take about {duration(estimate.decoding_seconds)} (check_images=all); "
@@ -88,7 +88,7 @@ def conclusion(how: How, count: int, seconds: float, bad_files: BadFiles) -> Ite
     checked = {
         "all": f"decoded all {count:,} images",
         "headers": f"read the headers of all {count:,} images",
-        "sample": f"read the headers of {count:,} images, a sample",
+        "sample": f"read the headers of {count:,} images, a sample,",
     }[how]
     checked += f" in {duration(seconds)}"
     if not bad_files.count:
