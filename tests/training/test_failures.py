@@ -12,7 +12,7 @@ from vitreous.checkpoints.store import load_model
 from vitreous.data.sampling import epoch_order
 from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
-from vitreous.training import learner
+from vitreous.training import learner, run
 from vitreous.training.run import run_training
 
 
@@ -96,6 +96,16 @@ def test_a_used_folder_is_left_as_it_is(photos, tmp_path, quick):
     with pytest.raises(InputError, match="is not empty"):
         run_training(photos, out=tmp_path / "out", settings=quick)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_used_folder_is_refused_before_any_work(photos, tmp_path, quick, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_training("photos", settings=quick, quiet=True)
+    monkeypatch.setattr(run, "make_plan", pytest.fail)
+    with pytest.raises(InputError, match=r"'runs/photos' already has a trained model; .* --out runs/photos-2"):
+        run_training("photos", settings=quick)
+    with pytest.raises(InputError, match=r"'runs/photos' already has a trained model"):
+        run_training("elsewhere", out="runs/photos", settings=quick)
 
 
 def test_an_interrupt_leaves_whole_files(photos, tmp_path, quick, monkeypatch):

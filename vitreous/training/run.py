@@ -22,7 +22,7 @@ from vitreous.training.planning.plan import Plan, is_digits, make_plan
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.broken import leave_out_broken
 from vitreous.training.records.display import Display
-from vitreous.training.records.folder import ENVIRONMENT, RECIPE
+from vitreous.training.records.folder import ENVIRONMENT, RECIPE, check_unused
 from vitreous.training.records.log import Log
 from vitreous.training.records.meter import best_flops, measures_mfu
 from vitreous.training.records.results import Run, write_epochs, write_results
@@ -63,9 +63,14 @@ def run_training(
     """
     check_is_alone()
     settings = {**({} if init is None else {"init": init}), **(settings or {})}
+    if isinstance(data, str | Path):
+        check_unused(folder_of(str(data), out))  # before weights are downloaded
     with Display(quiet) as display:
         plan = make_plan(data, model, recipe, settings, display.print)
-        log = Log(folder_of(plan, data, out), plan, display)
+        path = folder_of(plan.data.name, out)
+        if not is_digits(data):
+            check_is_outside(path, Path(data))
+        log = Log(path, plan, display)
         with tuned_and_seeded(plan), log:  # the folder is this run's until the log ends
             for line in data_lines(plan.data):
                 display.print(line)
@@ -85,12 +90,9 @@ def run_training(
     return run
 
 
-def folder_of(plan: Plan, data: str | Path, out: str | Path | None) -> Path:
-    """The run's folder. Raises InputError if it is inside the data."""
-    path = Path(out) if out else RUNS / (Path(plan.data.name).resolve().name.removesuffix(".zip") or "images")
-    if not is_digits(data):
-        check_is_outside(path, Path(data))
-    return path
+def folder_of(data: str, out: str | Path | None) -> Path:
+    """The run's folder, by default named after the data."""
+    return Path(out) if out else RUNS / (Path(data).resolve().name.removesuffix(".zip") or "images")
 
 
 def begin(learner: Learner, log: Log) -> None:

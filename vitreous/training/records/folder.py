@@ -57,7 +57,7 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             is_new = _make(path)
             lock.acquire()
-            used = any(inside.name != LOCK and not is_bad_files(inside) for inside in path.iterdir())
+            used = is_used(path)
         except Timeout as error:
             cause = f"another run is writing to the folder {str(path)!r}"
             raise InputError(cause, "choose another with --out; a run has one process, under torchrun too") from error
@@ -164,6 +164,18 @@ class BadFiles:
         """Writes bad_files.csv."""
         rows = [(split, name, why) for split, reasons in self.reasons.items() for name, why in reasons.items()]
         self.folder.write_csv(BAD_FILES, [BAD_FILES_HEADER, *sorted(rows)])
+
+
+def check_unused(path: Path) -> None:
+    """Raises InputError for a folder that a run cannot use, as `create` does, before any work; creates nothing."""
+    with suppress(OSError):  # `create` says what is wrong
+        if path.is_dir() and not (path / LOCK).exists() and is_used(path):
+            raise used_folder(path)
+
+
+def is_used(path: Path) -> bool:
+    """Whether a folder has anything but the list of broken images of a stopped run."""
+    return any(inside.name != LOCK and not is_bad_files(inside) for inside in path.iterdir())
 
 
 def used_folder(path: Path) -> InputError:
