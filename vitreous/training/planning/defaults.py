@@ -37,7 +37,7 @@ def resolve_recipe(
 ) -> tuple[Recipe, ViTConfig, Preprocessing]:
     """Fills in every "auto" that affects the result, so that recipe, weights and data determine it.
 
-    What depends on the machine (device, precision, threads, workers, micro-batch) stays open.
+    What depends on the machine (device, precision, threads, workers, micro-batch, the check of the images) stays open.
 
     Args:
         recipe: as requested.
