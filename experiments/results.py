@@ -120,7 +120,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
         return json.loads((folder / FACTS).read_text(encoding="utf-8"))
     recipe = tomllib.loads((folder / RECIPE).read_text(encoding="utf-8"))
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    epochs, best = read_epochs(folder), best_row(read_epochs(folder))
+    epochs = read_epochs(folder)
+    best = best_row(epochs, recipe["schedule"].get("keep_by", "accuracy"))
     accuracy, correct, count = best["val_accuracy"], None, None
     if (folder / "confusion_matrix.csv").is_file():
         correct, count = read_matrix(folder / "confusion_matrix.csv")
@@ -151,10 +152,12 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if "train_loss" in row]
 
 
-def best_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The row of the kept model: the highest validation accuracy and, among equals, the lowest loss."""
+def best_row(rows: list[dict[str, Any]], keep_by: str = "accuracy") -> dict[str, Any]:
+    """The row of the kept model: the best score on validation and, among equals, the lowest loss."""
     finite = [row for row in rows if row["val_loss"] is not None]
-    return max(finite, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    if keep_by == "loss":
+        return min(finite, key=lambda row: row["val_loss"])
+    return max(finite, key=lambda row: (row[f"val_{keep_by}"], -row["val_loss"]))
 
 
 def read_matrix(path: Path) -> tuple[int, int]:

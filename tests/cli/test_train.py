@@ -29,7 +29,11 @@ def test_trains_on_the_digits(tmp_path, monkeypatch, capsys):
     assert "epoch 2/2" in printed
     assert (tmp_path / "runs/digits/model.safetensors").is_file()
     assert run(["train", "digits", *QUICK]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "the folder 'runs/digits' already has a trained model" in err
+    assert (
+        "hint: predict with it: vitreous predict runs/digits IMAGES; or train another model: --out runs/digits-2" in err
+    )
 
 
 def photos(folder: Path) -> None:

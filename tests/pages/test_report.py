@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -114,6 +115,44 @@ def outcome_of(model: Classifier, split: Split) -> Outcome:
 
 def outcome_by_hand(labels, classes, probabilities) -> Outcome:
     return Outcome(np.arange(len(labels)), labels, classes[:, None], probabilities[:, None], 1.0)
+
+
+def lopsided(tmp_path, settings: dict | None = None) -> str:
+    """The text of a report on a model that always answers the class with 12 of 15 test images."""
+    data = make_source(tmp_path)
+    labels = np.repeat([0, 1], [12, 3])
+    test = dataclasses.replace(data.test, labels=labels, names=data.test.names[:15])
+    outcome = outcome_by_hand(labels, np.zeros(15, np.int64), np.ones(15, np.float32))
+    folder = make_run(tmp_path / "run", settings=settings)
+    page = write_report(folder, classifier(), dataclasses.replace(data, test=test), outcome)
+    return " ".join(Page(page.read_text()).text.split())
+
+
+def test_lopsided_classes_are_scored_alike_and_a_majority_model_is_named(tmp_path):
+    text = lopsided(tmp_path)
+    assert "Balanced accuracy, the mean over classes of the share that is right: 50.0%." in text
+    assert f"Warning: this model answers '{EVIL[:23]}…' for every test image: set balanced_sampling=true" in text
+    assert "best on validation" in text
+    assert "best on validation by" not in text
+
+
+@pytest.mark.parametrize("settings", [{"balanced_sampling": True}, {"class_weights": "balanced"}], ids=str)
+def test_a_run_that_weighed_its_classes_gets_another_hint(tmp_path, settings):
+    text = lopsided(tmp_path, settings | {"keep_by": "macro_f1"})
+    assert "for every test image: train longer, or set another lr." in text
+    assert "best on validation by macro F1" in text
+
+
+def test_images_that_are_gone_are_not_shown(source, tmp_path):
+    model, folder = classifier(), make_run(tmp_path / "run")
+    outcome = outcome_of(model, source.test)
+    first = source.test.names[outcome.places[choose_examples(outcome)[0]]]
+    for cards, gone in ((11, first), (0, "test")):
+        path = tmp_path / "photos" / gone
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        page = Page(write_report(folder, model, source, outcome).read_text())
+        assert len(page.all("li", "card")) == cards
+        assert f"{outcome.correct} of 15 held-out images classified correctly" in page.text
 
 
 def test_the_report_shows_the_result_and_how_it_was_reached(source, tmp_path):

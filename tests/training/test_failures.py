@@ -12,7 +12,7 @@ from vitreous.checkpoints.store import load_model
 from vitreous.data.sampling import epoch_order
 from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
-from vitreous.training import learner
+from vitreous.training import learner, run
 from vitreous.training.run import run_training
 
 
@@ -27,7 +27,9 @@ def test_broken_images_are_skipped_and_listed(photos, tmp_path, quick, capsys):
     listed = (run.folder / "bad_files.csv").read_text().splitlines()
     assert [row.split(",")[1] for row in listed[1:]] == ["test/blue/0.png", "train/red/0.png"]
     assert len(run.outcome.labels) == 11
-    assert "2 broken images were skipped" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "broken and left out: 1 of 33 train, 1 of 12 test images; see " in out
+    assert "2 broken images were skipped" in out
 
 
 def test_one_broken_image_of_few_stops_nothing(photos, tmp_path, quick, capsys):
@@ -41,7 +43,7 @@ def test_too_many_broken_images_stop_the_run(photos, tmp_path, quick):
     for number in range(6):
         (photos / f"train/red/{number}.png").write_bytes(b"no image")
     for _ in range(2):
-        with pytest.raises(InputError, match=r"train images are broken so far.*max_bad_fraction"):
+        with pytest.raises(InputError, match=r"5 of the 33 train images are broken.*max_bad_fraction"):
             run_training(photos, out=tmp_path / "out", settings=quick, quiet=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["bad_files.csv"]
     assert "train/red/0.png" in (tmp_path / "out/bad_files.csv").read_text()
@@ -94,6 +96,16 @@ def test_a_used_folder_is_left_as_it_is(photos, tmp_path, quick):
     with pytest.raises(InputError, match="is not empty"):
         run_training(photos, out=tmp_path / "out", settings=quick)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_used_folder_is_refused_before_any_work(photos, tmp_path, quick, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_training("photos", settings=quick, quiet=True)
+    monkeypatch.setattr(run, "make_plan", pytest.fail)
+    with pytest.raises(InputError, match=r"'runs/photos' already has a trained model; .* --out runs/photos-2"):
+        run_training("photos", settings=quick)
+    with pytest.raises(InputError, match=r"'runs/photos' already has a trained model"):
+        run_training("elsewhere", out="runs/photos", settings=quick)
 
 
 def test_an_interrupt_leaves_whole_files(photos, tmp_path, quick, monkeypatch):

@@ -29,16 +29,19 @@ def test_a_run_leaves_its_folder(photos, tmp_path, quick):
     assert epochs == run.rows
     assert [(row["epoch"], row["step"]) for row in epochs] == [(1, 3), (2, 6)]
     assert set(epochs[0]) == {
-        "epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second",
-        "data_wait", "memory_bytes", "seconds",
+        "epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
+        "val_balanced_accuracy", "val_macro_f1", "images_per_second", "data_wait", "memory_bytes", "seconds",
     }  # fmt: skip
-    assert all(0 <= row[key] <= 1 for row in epochs for key in ("train_accuracy", "val_accuracy"))
+    shares = ("train_accuracy", "val_accuracy", "val_balanced_accuracy", "val_macro_f1")
+    assert all(0 <= row[key] <= 1 for row in epochs for key in shares)
     assert test["test_accuracy"] == run.outcome.accuracy
     assert len(run.outcome.labels) == 12
 
     environment = json.loads((run.folder / "environment.json").read_text())
     assert environment["classes"] == ["blue", "green", "red"]
     assert environment["images"] == {"train": 33, "validation": 3, "test": 12}
+    assert environment["images_per_class"] == {"train": [11, 11, 11], "validation": [1, 1, 1], "test": [4, 4, 4]}
+    assert environment["notes"] == []
 
 
 def test_the_file_is_the_whole_model(photos, tmp_path, quick):

@@ -8,7 +8,7 @@ import torch
 
 from vitreous.checkpoints.store import load_model
 from vitreous.training.learner import Learner
-from vitreous.training.loop import fit
+from vitreous.training.loop import finish, fit
 from vitreous.training.optimization.precision import LossScale
 from vitreous.training.planning.plan import Plan, make_plan
 from vitreous.training.records.display import Display
@@ -69,7 +69,8 @@ def test_stopping_and_continuing_gives_the_same_bits(way, photos, tmp_path, quic
     plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS[way], print)
     with tuned_and_seeded(plan), Display(quiet=True) as display, Log(tmp_path / "whole", plan, display) as log:
         whole_learner = Learner(plan, print)
-        whole = fit(whole_learner, log)
+        fit(whole_learner, log)
+        whole = finish(whole_learner, log)
     learner_state, log_state = run_until(plan, tmp_path / "stopped", stop=2)
 
     plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS[way], print)
@@ -79,7 +80,8 @@ def test_stopping_and_continuing_gives_the_same_bits(way, photos, tmp_path, quic
         learner.load_state_dict(learner_state)
         log.load_state_dict(log_state)
         log.folder.model.write_bytes((tmp_path / "stopped/model.safetensors").read_bytes())
-        rest = fit(learner, log)
+        fit(learner, log)
+        rest = finish(learner, log)
         assert log.bad_files.count == 1
 
     assert numbers(rest.rows) == numbers(whole.rows)

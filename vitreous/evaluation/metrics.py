@@ -1,4 +1,4 @@
-"""Accuracy with its confidence interval, the confusion matrix and scores per class."""
+"""Accuracy with its confidence interval, metrics that weigh classes alike, the confusion matrix, scores per class."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from numpy import ndarray
 
 Z_95 = 1.959963984540054  # the 97.5th percentile of the standard normal distribution
+LOPSIDED = 3  # the largest class over the smallest, above which accuracy alone misleads
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,21 @@ class Outcome:
         return self.correct / len(self.labels) if len(self.labels) else math.nan
 
     @property
+    def balanced_accuracy(self) -> float:
+        """The mean over classes of the share of correct predictions; nan without samples."""
+        return balanced_accuracy(self.labels, self.predictions)
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean over classes of F1; nan without samples."""
+        return macro_f1(self.labels, self.predictions)
+
+    @property
+    def is_lopsided(self) -> bool:
+        """Whether the classes differ so much in size that accuracy alone misleads."""
+        return is_lopsided(np.bincount(self.labels))
+
+    @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of the accuracy."""
         return wilson_interval(self.correct, len(self.labels))
@@ -76,6 +92,27 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     return max(0.0, (center - half) / (1 + z2 / count)), min(1.0, (center + half) / (1 + z2 / count))
 
 
+def is_lopsided(counts: Int64[ndarray, " classes"]) -> bool:
+    """Whether the largest class has more than LOPSIDED times the samples of the smallest; empty ones do not count."""
+    present = counts[counts > 0]
+    return len(present) > 1 and bool(present.max() > LOPSIDED * present.min())
+
+
+def balanced_accuracy(labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"]) -> float:
+    """The mean recall of the classes among the labels; nan without samples. Linear in samples and classes."""
+    hits, truths, _ = _counts(labels, predictions)
+    present = truths > 0
+    return float((hits[present] / truths[present]).mean()) if present.any() else math.nan
+
+
+def macro_f1(labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"]) -> float:
+    """The mean F1 of the classes among the labels or the predictions; nan without samples. Linear, as above."""
+    hits, truths, predicted = _counts(labels, predictions)
+    sizes = truths + predicted
+    present = sizes > 0
+    return float((2 * hits[present] / sizes[present]).mean()) if present.any() else math.nan
+
+
 def confusion_matrix(
     labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"], num_classes: int
 ) -> Int64[ndarray, "classes classes"]:
@@ -99,12 +136,23 @@ def per_class(
     labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"], num_classes: int
 ) -> list[ClassScore]:
     """Precision, recall and F1 of each class."""
-    right = labels[labels == predictions]
-    hits, truths, predicted = (np.bincount(x, minlength=num_classes).tolist() for x in (right, labels, predictions))
+    counts = (column.tolist() for column in _counts(labels, predictions, num_classes))
     return [
         ClassScore(quotient(hit, p), quotient(hit, truth), quotient(2 * hit, p + truth), truth)
-        for hit, truth, p in zip(hits, truths, predicted, strict=True)
+        for hit, truth, p in zip(*counts, strict=True)
     ]
+
+
+def _counts(
+    labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"], num_classes: int = 0
+) -> tuple[Int64[ndarray, " classes"], Int64[ndarray, " classes"], Int64[ndarray, " classes"]]:
+    """For each class its correct predictions, its samples and its predictions; at least up to the largest number."""
+    largest = max((int(numbers.max()) for numbers in (labels, predictions) if len(numbers)), default=-1)
+    right = labels[labels == predictions]
+    hits, truths, predicted = (
+        np.bincount(numbers, minlength=max(num_classes, largest + 1)) for numbers in (right, labels, predictions)
+    )
+    return hits, truths, predicted
 
 
 def quotient(part: int, whole: int) -> float | None:

@@ -13,51 +13,67 @@ from vitreous.support.text import listed, printable
 from vitreous.training.learner import Learner
 from vitreous.training.records.log import Log
 from vitreous.training.records.results import Run
-from vitreous.training.validation import evaluate
+from vitreous.training.validation import NoneReadable, evaluate
 
 LOWER_LR = "set a lower lr, or a longer warmup"
 SHOWN = 3  # names of a batch in a message
 CHECK_EVERY = 100  # steps between two reads of the skipped steps, each of which waits for the device
 
 
-def fit(learner: Learner, log: Log) -> Run:
+def fit(learner: Learner, log: Log) -> None:
     """Trains a model, keeping the weights that do best on validation in the folder's model.safetensors.
 
-    The best epoch has the highest accuracy and, among equals, the lowest loss; an epoch without a finite validation
-    loss is never kept. Metrics are written after each epoch. The test split is read once, by the model in the file.
+    The best epoch has the best score by the recipe's `keep_by` and, among equals, the lowest loss; an epoch without a
+    finite validation loss is never kept. Metrics are written after each epoch. What goes wrong once there is a model
+    ends the training but not the run: it is `log.failure`.
 
     Args:
         learner: at the beginning of an epoch, the first or a later one.
         log: of the same plan, with the epochs so far.
 
     Raises:
-        InputError: too many broken images; or no finite loss in too many steps in a row, or on validation.
+        InputError: before a model was kept, too many images are broken, or too many steps in a row have no finite loss;
+            or no validation had one.
     """
-    plan = learner.plan
-    while learner.step < plan.total_steps and not log.is_stalled:
-        epoch = log.begin_epoch()
-        learner.train()
-        batches = plan.training_batches(epoch)
-        for batch in log.meter.timed(batches):
-            log.bad_files.add(plan.data.train, batch.bad)
-            if len(batch) and not log.pictured:
-                log.write_picture(learner.objective.views(*learner.prepare(batch), plan.setup))
-            step, lr = learner.step, learner.lr
-            result = learner.update(batch)
-            log.add_step(step, lr, result)
-            if learner.step % CHECK_EVERY == 0:
-                check_streak(learner, batches)
-            if learner.step == plan.total_steps:
-                break
-        check_streak(learner, batches)
-        row = log.end_updates(learner.step)
-        report_skipped(learner, batches, log)
-        if learner.step == plan.total_steps or epoch % plan.recipe.schedule.evaluate_every == 0:
-            score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files)
-            if log.add_validation(row, score.loss, score.accuracy):
-                keep(learner, log)
-        log.end_epoch(row)
-    return finish(learner, log)
+    try:
+        while learner.step < learner.plan.total_steps and not log.is_stalled:
+            train_epoch(learner, log)
+    except InputError as error:
+        if log.best is None:
+            raise
+        log.failure = error
+    if not any(math.isfinite(row["train_loss"]) for row in log.rows):
+        raise InputError("no update had a finite loss and gradient", LOWER_LR)
+    if log.best is None:
+        raise InputError("no epoch had a finite loss on validation", LOWER_LR)
+    if learner.step < learner.plan.total_steps and log.failure is None:
+        log.display.print(f"stopping early: no better epoch in the last {log.worse} validations")
+
+
+def train_epoch(learner: Learner, log: Log) -> None:
+    """The updates of an epoch and, if it is due, validation, after which the best model so far is kept."""
+    plan, epoch = learner.plan, log.begin_epoch()
+    learner.train()
+    batches = plan.training_batches(epoch)
+    for batch in log.meter.timed(batches):
+        log.bad_files.add(plan.data.train, batch.bad)
+        if len(batch) and not log.pictured:
+            log.write_picture(learner.objective.views(*learner.prepare(batch), plan.setup))
+        step, lr = learner.step, learner.lr
+        result = learner.update(batch)
+        log.add_step(step, lr, result)
+        if learner.step % CHECK_EVERY == 0:
+            check_streak(learner, batches)
+        if learner.step == plan.total_steps:
+            break
+    check_streak(learner, batches)
+    row = log.end_updates(learner.step)
+    report_skipped(learner, batches, log)
+    if learner.step == plan.total_steps or epoch % plan.recipe.schedule.evaluate_every == 0:
+        score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files)
+        if log.add_validation(row, score):
+            keep(learner, log)
+    log.end_epoch(row)
 
 
 def keep(learner: Learner, log: Log) -> None:
@@ -70,27 +86,24 @@ def keep(learner: Learner, log: Log) -> None:
 
 
 def finish(learner: Learner, log: Log) -> Run:
-    """Tests the kept model, and returns the finished run.
+    """Tests the kept model, on validation if there is no test split, and returns the finished run.
 
-    Raises:
-        InputError: no epoch had a finite loss.
+    Broken images are left out, however many there are; if none can be read, the run has no outcome.
     """
-    if not any(math.isfinite(row["train_loss"]) for row in log.rows):
-        raise InputError("no update had a finite loss and gradient", LOWER_LR)
-    if log.best is None:
-        raise InputError("no epoch had a finite loss on validation", LOWER_LR)
-    plan = learner.plan
-    if learner.step < plan.total_steps:
-        log.display.print(f"stopping early: no better epoch in the last {log.worse} validations")
+    assert log.best is not None, "fit keeps a model, or raises"
+    plan, outcome = learner.plan, None
     split = plan.data.validation if plan.data.test is None else plan.data.test
-    outcome = None
     if plan.class_names is not None:  # otherwise the objective's own parameters are needed, which no file has
         model = load_model(log.folder.model).model.to(plan.device)
-        result = evaluate(learner, model, split, log.bad_files)
-        assert isinstance(result, Outcome)
-        outcome = result
-        if split.name == "test":
-            log.add_test(outcome.loss, outcome.accuracy)
+        try:
+            result = evaluate(learner, model, split, log.bad_files.tolerant())
+        except NoneReadable as error:
+            log.display.print(f"warning: {error.cause}, so the model of epoch {log.best['epoch']} is not tested")
+        else:
+            assert isinstance(result, Outcome), "an objective with classes gives an outcome"
+            outcome = result
+            if split.name == "test":
+                log.add_test(outcome)
     return Run(log.folder.path, plan.data, plan.recipe, log.rows, log.best, outcome, split.name)
 
 

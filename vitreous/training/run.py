@@ -11,20 +11,22 @@ from typing import Any
 import torch
 
 from vitreous import __version__
+from vitreous.evaluation.metrics import is_lopsided
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
 from vitreous.training.learner import Learner
-from vitreous.training.loop import fit
+from vitreous.training.loop import finish, fit
 from vitreous.training.optimization.precision import HALVES
 from vitreous.training.planning.plan import Plan, is_digits, make_plan
 from vitreous.training.recipe.recipe import Recipe
+from vitreous.training.records.broken import leave_out_broken
 from vitreous.training.records.display import Display
-from vitreous.training.records.folder import ENVIRONMENT, RECIPE
+from vitreous.training.records.folder import ENVIRONMENT, RECIPE, check_unused
 from vitreous.training.records.log import Log
 from vitreous.training.records.meter import best_flops, measures_mfu
-from vitreous.training.records.results import Run, write_results
-from vitreous.training.records.summary import conclusion, introduction
+from vitreous.training.records.results import Run, write_epochs, write_results
+from vitreous.training.records.summary import class_counts, conclusion, data_lines, introduction
 
 RUNS = Path("runs")
 
@@ -55,27 +57,42 @@ def run_training(
         init: overrides the recipe's.
 
     Raises:
-        InputError: any of these is not usable, and no folder is made; or training met too many broken images or no
-            finite loss. In that case, or if it is interrupted, the folder stays if it has a model; otherwise only its
-            bad_files.csv may stay, which the next run can replace.
+        InputError: any of these is not usable, and no folder is made; or there are too many broken images, or no finite
+            loss. If a model was kept before, its results are written first; otherwise only bad_files.csv may stay,
+            which the next run can replace. An interrupted run keeps its folder if it has a model.
     """
+    check_is_alone()
     settings = {**({} if init is None else {"init": init}), **(settings or {})}
+    if isinstance(data, str | Path):
+        check_unused(folder_of(str(data), out))  # before weights are downloaded
     with Display(quiet) as display:
         plan = make_plan(data, model, recipe, settings, display.print)
-        path = Path(out) if out else RUNS / (Path(plan.data.name).resolve().name.removesuffix(".zip") or "images")
+        path = folder_of(plan.data.name, out)
         if not is_digits(data):
             check_is_outside(path, Path(data))
         log = Log(path, plan, display)
-        with tuned_and_seeded(plan):
-            with log:
-                learner = Learner(plan, display.print)
-                learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
-                begin(learner, log)
-                run = fit(learner, log)
-            write_results(run)
+        with tuned_and_seeded(plan), log:  # the folder is this run's until the log ends
+            for line in data_lines(plan.data):
+                display.print(line)
+            plan = log.plan = leave_out_broken(plan, log)
+            learner = Learner(plan, display.print)
+            learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
+            begin(learner, log)
+            fit(learner, log)
+            assert log.best is not None, "fit keeps a model, or raises"
+            write_epochs(log.folder, log.rows, log.best, display.print)  # first: the test may be interrupted
+            run = finish(learner, log)
+            write_results(run, display.print)
             for line in conclusion(run, log.bad_files):
                 display.print(line)
+        if log.failure is not None:
+            raise log.failure
     return run
+
+
+def folder_of(data: str, out: str | Path | None) -> Path:
+    """The run's folder, by default named after the data."""
+    return Path(out) if out else RUNS / (Path(data).resolve().name.removesuffix(".zip") or "images")
 
 
 def begin(learner: Learner, log: Log) -> None:
@@ -85,6 +102,8 @@ def begin(learner: Learner, log: Log) -> None:
         best_flops(plan.device, HALVES.get(plan.precision, torch.float32))  # before the device's memory is full
     for line in introduction(plan, learner.model, learner.micro_batch.size):
         log.display.print(line)
+    lopsided = is_lopsided(class_counts(plan.data.validation, plan.data))
+    log.display.shows_balanced = lopsided and plan.class_names is not None
     log.display.begin(plan.epochs, plan.total_steps)
     write_text(log.folder.path / RECIPE, plan.recipe.to_toml())
     write_json(log.folder.path / ENVIRONMENT, environment(plan, learner.micro_batch.size))
@@ -93,7 +112,6 @@ def begin(learner: Learner, log: Log) -> None:
 def environment(plan: Plan, micro_batch: int) -> dict[str, Any]:
     """What a result depends on besides the recipe, for environment.json."""
     data = plan.data
-    splits = [split for split in (data.train, data.validation, data.test) if split is not None]
     return {
         "vitreous": __version__,
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,9 +123,19 @@ def environment(plan: Plan, micro_batch: int) -> dict[str, Any]:
         "workers": plan.workers,
         "data": data.name,
         "classes": list(data.class_names),
-        "images": {split.name: len(split) for split in splits},
+        "images": {split.name: len(split) for split in data.splits},
+        "images_per_class": {split.name: class_counts(split, data).tolist() for split in data.splits},
         "ignored": data.ignored,
+        "notes": list(data.notes),
     }
+
+
+def check_is_alone() -> None:
+    """Raises InputError in a process that torchrun started along with others: each would train by itself."""
+    processes = os.environ.get("WORLD_SIZE", "")
+    if processes.isdecimal() and int(processes) > 1:
+        cause = f"WORLD_SIZE is {processes}, but training in several processes is not supported yet"
+        raise InputError(cause, "start one process, without torchrun: vitreous train …")
 
 
 def check_is_outside(folder: Path, data: Path) -> None:

@@ -18,6 +18,10 @@ from vitreous.training.records.folder import BadFiles
 Result = TypeVar("Result")
 
 
+class NoneReadable(InputError):
+    """No image of a split can be read."""
+
+
 @torch.inference_mode()
 def evaluate(learner: Learner, model: VisionTransformer, split: Split, bad_files: BadFiles) -> Outcome | Score:
     """The score of a model on every readable image of a split.
@@ -29,7 +33,8 @@ def evaluate(learner: Learner, model: VisionTransformer, split: Split, bad_files
         bad_files: collects broken images.
 
     Raises:
-        InputError: too many of the images are broken, or all.
+        InputError: too many of the images are broken.
+        NoneReadable: all of them are.
     """
     plan, objective = learner.plan, learner.eval_objective.eval()
 
@@ -49,6 +54,6 @@ def evaluate(learner: Learner, model: VisionTransformer, split: Split, bad_files
                 readable += len(batch)
                 yield Prepared(batch, *objective.prepare(batch, plan.setup, VALIDATION, number))
         if not readable:
-            raise InputError(f"none of the {split.name} images can be read", "check the files")
+            raise NoneReadable(f"none of the {split.name} images can be read", "check the files")
 
     return objective.evaluate(model.eval(), prepared(), in_parts)

@@ -1,5 +1,7 @@
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,8 +79,24 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_folder_in_use_is_rejected(folder):
     (folder.path / "recipe.toml").touch()
     folder.release()
-    with pytest.raises(InputError, match="is not empty; choose a new one with --out"):
+    with pytest.raises(InputError, match=r"is not empty; choose a new one, such as --out .*photos-2, or remove it"):
         RunFolder.create(folder.path)
+
+
+def test_a_folder_with_a_model_says_how_to_use_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my photos", "my photos-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    with pytest.raises(InputError) as error:
+        RunFolder.create(tmp_path.relative_to(tmp_path) / "my photos")
+    assert error.value.cause == "the folder 'my photos' already has a trained model"
+    assert error.value.hint == (
+        "predict with it: vitreous predict 'my photos' IMAGES; or train another model: --out 'my photos-3'"
+    )
+    monkeypatch.chdir("my photos")
+    with pytest.raises(InputError, match=re.escape(f"--out '{tmp_path}/my photos-3'")):
+        RunFolder.create(Path())
 
 
 def test_a_file_in_the_way_is_named(tmp_path):
@@ -115,8 +133,18 @@ def test_bad_files_are_listed_once(folder):
 def test_too_many_bad_files_stop_the_run(folder):
     bad = BadFiles(folder, max_fraction=0.01)
     bad.add(split(200), [("a.png", "is empty"), ("b.png", "is empty")])
-    with pytest.raises(InputError, match="3 of the 200 train images are broken so far"):
+    with pytest.raises(InputError, match="3 of the 200 train images are broken"):
         bad.add(split(200), [("c.png", "is empty")])
+
+
+def test_the_fraction_is_of_all_images_when_broken_ones_are_left_out(folder):
+    bad = BadFiles(folder, max_fraction=0.5)
+    bad.add(split(10), [(f"{i}.png", "is empty") for i in range(4)])
+    bad.add(split(6), [("4.png", "is empty")])
+    with pytest.raises(InputError, match="6 of the 10 train images are broken"):
+        bad.add(split(6), [("5.png", "is empty")])
+    bad.tolerant().add(split(6), [(f"{i}.png", "is empty") for i in range(10)])
+    assert bad.count == 10
 
 
 def test_one_or_two_of_few_may_be_broken(folder):

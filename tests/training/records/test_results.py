@@ -10,7 +10,9 @@ from PIL import Image
 from vitreous.data.sources.open import open_data
 from vitreous.evaluation.metrics import Outcome
 from vitreous.training.recipe.recipe import Recipe
-from vitreous.training.records.results import Run, write_results
+from vitreous.training.records import results
+from vitreous.training.records.folder import RunFolder
+from vitreous.training.records.results import Run, write_epochs, write_results
 
 
 def finished(folder: Path, names: tuple[str, ...], samples: int = 40) -> Run:
@@ -27,6 +29,12 @@ def finished(folder: Path, names: tuple[str, ...], samples: int = 40) -> Run:
     return Run(folder, data, Recipe(), rows, rows[2], outcome, "test")
 
 
+def write(run: Run) -> None:
+    """Writes all tables and pictures; none of them fails."""
+    write_epochs(RunFolder(run.folder), run.rows, run.best, pytest.fail)
+    write_results(run, pytest.fail)
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -37,7 +45,7 @@ def finished(folder: Path, names: tuple[str, ...], samples: int = 40) -> Run:
     ],
 )
 def test_tables_and_pictures_for_any_class_names(tmp_path, names: tuple[str, ...]):
-    write_results(finished(tmp_path, names))
+    write(finished(tmp_path, names))
     for picture in ("results.png", "confusion_matrix.png"):
         with Image.open(tmp_path / picture) as image:
             image.load()
@@ -51,7 +59,7 @@ def test_tables_and_pictures_for_any_class_names(tmp_path, names: tuple[str, ...
 
 
 def test_tables_hold_the_counts(tmp_path):
-    write_results(finished(tmp_path, ("cat", "dog")))
+    write(finished(tmp_path, ("cat", "dog")))
     assert (tmp_path / "confusion_matrix.csv").read_text().splitlines() == [
         "true \\ predicted,cat,dog",
         "cat,20,0",
@@ -67,10 +75,26 @@ def test_tables_hold_the_counts(tmp_path):
     ]
 
 
+def test_a_picture_that_fails_costs_a_line_and_no_table(tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise RuntimeError("no font\nat all")
+
+    monkeypatch.setattr(results, "curves", fails)
+    monkeypatch.setattr(results, "matrix_picture", fails)
+    run, lines = finished(tmp_path, ("cat", "dog")), []
+    write_epochs(RunFolder(tmp_path), run.rows, run.best, lines.append)
+    write_results(run, lines.append)
+    assert lines == [
+        "warning: results.png could not be drawn: no font",
+        "warning: confusion_matrix.png could not be drawn: no font",
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "confusion_matrix.csv", "per_class.csv"}
+
+
 def test_tables_of_many_classes_grow_with_the_samples(tmp_path):
     names = tuple(f"class{i}" for i in range(10_000))
     tracemalloc.start()
-    write_results(finished(tmp_path, names, samples=20_000))
+    write(finished(tmp_path, names, samples=20_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200 * 2**20

@@ -18,6 +18,10 @@ class ArrayLoader(Loader):
 
     pixels: np.ndarray
 
+    @property
+    def in_memory(self) -> bool:
+        return True
+
     def __call__(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index])
 

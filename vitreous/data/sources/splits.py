@@ -13,7 +13,15 @@ from vitreous.data.images import DEFAULT, Decoding
 
 
 class Loader(ABC):
-    """Loads the samples of a split by their index. It can be pickled for a worker process; errors are BadImage."""
+    """Loads the samples of a split by their index; errors are BadImage.
+
+    It can be pickled for a worker process, and called by several threads at once.
+    """
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the samples are arrays, none of which can be broken."""
+        return False
 
     @abstractmethod
     def __call__(self, index: int) -> Image.Image:

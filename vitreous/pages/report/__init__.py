@@ -1,12 +1,13 @@
 """The report of a run: its result, how it learned, what it confuses, and where it looks."""
 
 import json
+import tomllib
 from pathlib import Path
 
 from vitreous.classifier import Classifier
 from vitreous.data.sources.splits import ImageData
 from vitreous.evaluation.metrics import Outcome
-from vitreous.pages.report.view import result_view, run_view
+from vitreous.pages.report.view import result_view, run_view, weighs_classes
 from vitreous.pages.templates import render
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
@@ -36,8 +37,9 @@ def write_report(folder: str | Path, classifier: Classifier, data: ImageData, ou
     metrics = [json.loads(line) for line in read(folder / "metrics.jsonl").splitlines()]
     rows = [row for row in metrics if "train_loss" in row]  # the last row is of the test split
     recipe, environment = read(folder / "recipe.toml"), json.loads(read(folder / "environment.json"))
-    facts = {**run_view(folder, data, rows, recipe, environment, classifier), **result_view(classifier, split, outcome)}
-    write_text(folder / REPORT, render("report", facts))
+    about_run = run_view(folder, data, rows, recipe, environment, classifier)
+    about_result = result_view(classifier, split, outcome, weighs_classes(tomllib.loads(recipe)))
+    write_text(folder / REPORT, render("report", {**about_run, **about_result}))
     return folder / REPORT
 
 

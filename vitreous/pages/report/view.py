@@ -3,6 +3,7 @@
 import shlex
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from vitreous.classifier import Classifier
+from vitreous.data.images import BadImage
 from vitreous.data.sources.splits import ImageData, Split
 from vitreous.evaluation.metrics import ClassScore, Outcome, confusion_matrix, confusions, per_class
 from vitreous.explain.attention_maps import attention_maps, readout_name
@@ -22,7 +24,9 @@ from vitreous.pages.pictures import as_image, attention_picture, photo
 from vitreous.pages.report.charts import Chart, Curve, line_chart
 from vitreous.support.text import printable
 from vitreous.training.records.display import duration
+from vitreous.training.records.majority import majority_warning
 from vitreous.training.records.results import CONFUSIONS, MATRIX, MOST_ROWS
+from vitreous.training.records.summary import KEPT_BY
 
 EXAMPLES = 12
 MOST_WRONG = 6  # of the examples, if there are enough correct ones
@@ -61,6 +65,7 @@ def run_view(
         },
         "charts": charts(rows, kept),
         "kept_epoch": None if kept is None else kept["epoch"],
+        "kept_by": KEPT_BY.get(recipe["schedule"].get("keep_by", ""), "accuracy"),
         "from_class_token": config.pooling == "class_token",
         "model": model_numbers(config),
         "training": training_numbers(recipe),
@@ -71,12 +76,16 @@ def run_view(
     }
 
 
-def result_view(classifier: Classifier, split: Split, outcome: Outcome) -> dict[str, Any]:
-    """The template's variables about the result: predictions on a split."""
+def result_view(classifier: Classifier, split: Split, outcome: Outcome, weighed: bool) -> dict[str, Any]:
+    """The template's variables about the result: predictions on a split.
+
+    `weighed` is whether training made small classes count as much as large ones.
+    """
     names = classifier.class_names or ()
     return {
         "split": split.name,
         "outcome": outcome,
+        "warning": majority_warning(outcome, names, split.name, weighed),
         "mistakes": len(outcome.labels) - outcome.correct,
         "cards": cards(classifier, split, outcome),
         "confused": confused(outcome, names),
@@ -85,6 +94,12 @@ def result_view(classifier: Classifier, split: Split, outcome: Outcome) -> dict[
         "class_names": names,
         "scores": scores(outcome, names),
     }
+
+
+def weighs_classes(recipe: dict[str, Any]) -> bool:
+    """Whether a recipe, perhaps of an older version, makes small classes count as much as large ones."""
+    weights = recipe["objective"].get("class_weights")
+    return bool(recipe["data"].get("balanced_sampling")) or weights == "balanced"
 
 
 def origin(recipe: dict[str, Any], metadata: Mapping[str, Any]) -> str:
@@ -115,8 +130,15 @@ def charts(rows: list[dict[str, Any]], kept: dict[str, Any] | None) -> list[Char
 
 def cards(classifier: Classifier, split: Split, outcome: Outcome) -> list[dict[str, Any]]:
     """A dozen images with their predictions, and the attention of the last block."""
-    chosen, names, preprocessing = choose_examples(outcome), classifier.class_names or (), classifier.preprocessing
-    pixels = torch.stack([preprocessing.pixels(split.load(index)) for index in outcome.places[chosen].tolist()])
+    names, preprocessing = classifier.class_names or (), classifier.preprocessing
+    chosen, shown = [], []
+    for example in choose_examples(outcome):
+        with suppress(BadImage):  # it may have been removed since the test
+            shown.append(preprocessing.pixels(split.load(int(outcome.places[example]))))
+            chosen.append(example)
+    if not chosen:
+        return []
+    pixels = torch.stack(shown)
     images = preprocessing.normalize(pixels.to(classifier.device))
     attention = attention_maps(classifier.model, images, blocks=[-1])[:, 0].cpu().numpy()
     height, width = pixels.shape[2:]

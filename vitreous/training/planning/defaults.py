@@ -9,6 +9,7 @@ from vitreous.data.sources.splits import ImageData
 from vitreous.model.config import ViTConfig, stem_stride
 from vitreous.support.errors import InputError
 from vitreous.training.objectives.goals import check_options
+from vitreous.training.planning.selection import choose_keep_by
 from vitreous.training.planning.weights import Start
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.recipe.sections import ModelSection, ScheduleSection
@@ -36,7 +37,7 @@ def resolve_recipe(
 ) -> tuple[Recipe, ViTConfig, Preprocessing]:
     """Fills in every "auto" that affects the result, so that recipe, weights and data determine it.
 
-    What depends on the machine (device, precision, threads, workers, micro-batch) stays open.
+    What depends on the machine (device, precision, threads, workers, micro-batch, the check of the images) stays open.
 
     Args:
         recipe: as requested.
@@ -48,7 +49,8 @@ def resolve_recipe(
 
     Raises:
         InputError: the model's fields contradict each other, no patch fits the image size, warmup and cooldown take
-            the whole run, an option would do nothing, or the images must not be flipped.
+            the whole run, an option would do nothing, the objective has no such score, or the images must not be
+            flipped.
     """
     check_options(recipe.objective)
     if recipe.objective.class_weights == "balanced" and recipe.data.balanced_sampling:
@@ -67,6 +69,7 @@ def resolve_recipe(
         raise InputError(f"flip is true, but flipping {data.name} changes their meaning", "set flip=false or flip=auto")
     tables["data"]["max_value"] = data.decoding.max_value
     tables["schedule"] = resolve_schedule(recipe.schedule, len(data.train), tables["data"]["batch_size"])
+    tables["schedule"]["keep_by"] = choose_keep_by(recipe)
     if start is None:
         config = Recipe.from_dict(tables).config(len(data.class_names), data.channels)
         gray = (0.5,) * data.channels

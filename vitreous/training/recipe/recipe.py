@@ -131,6 +131,11 @@ class Recipe(Section):
         except InputError as error:
             raise InputError(f"the recipe's [model] is not valid: {error.cause}", error.hint) from error
 
+    @property
+    def weighs_classes(self) -> bool:
+        """Whether small classes count as much as large ones in training."""
+        return self.data.balanced_sampling or self.objective.class_weights == "balanced"
+
     def to_toml(self) -> str:
         """The recipe as TOML, with every value except those that the variant sets."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))

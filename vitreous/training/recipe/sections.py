@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from vitreous.data.images import MAX_PIXELS, MAX_VALUE
+from vitreous.data.precheck import How
 from vitreous.data.sources.options import DataOptions
 from vitreous.model.config import (
     Gelu,
@@ -25,6 +26,8 @@ from vitreous.training.fields import Auto, Count, Finite, LargeCount, Positive, 
 from vitreous.training.optimization.optimizer import Algorithm
 from vitreous.training.optimization.precision import Precision
 from vitreous.training.optimization.schedule import Decay
+
+KeepBy = Literal["accuracy", "balanced_accuracy", "macro_f1", "loss"]  # what validation compares epochs by
 
 WARMUPS = 5  # the default warmup is at most this fraction of the run: a fifth
 
@@ -110,6 +113,7 @@ class DataSection(Section):
     micro_batch: Count | None = None  # images at once, gradients accumulated; as many as fit if None
     balanced_sampling: bool = False  # small classes are seen as often as large ones
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01  # of a split that may be broken images
+    check_images: How | Auto = "auto"  # before the run; auto: decode all if that takes under a minute
 
     @property
     def options(self) -> DataOptions:
@@ -164,6 +168,8 @@ class ScheduleSection(Section):
     cooldown_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # linear to 0 at the end
     cooldown_steps: Annotated[int, Field(ge=0)] | None = None
     evaluate_every: Count = 1  # epochs between validations; the last epoch is always validated
+    # The validation number of the kept epoch; auto: balanced_accuracy with balanced_sampling or class_weights.
+    keep_by: KeepBy | Auto = "auto"
     patience: Annotated[int, Field(ge=0)] = 0  # validations without improvement that end the run; 0 for all epochs
 
     def total_steps(self, per_epoch: int) -> int:

@@ -20,10 +20,14 @@ class Display:
 
     Args:
         quiet: show nothing at all.
+
+    Attributes:
+        shows_balanced: whether the balanced accuracy of validation is shown next to its accuracy.
     """
 
     def __init__(self, quiet: bool = False) -> None:
         self.epochs = 1
+        self.shows_balanced = False
         self.quiet = quiet
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.progress = Progress(
@@ -77,12 +81,14 @@ class Display:
         validated = row["val_accuracy"] is not None
         self.progress.update(self.task, completed=row["step"])
         if validated:
-            self.progress.update(self.task, validation=f"  val {row['val_accuracy']:.1%}")
+            balanced = f" (balanced {row['val_balanced_accuracy']:.1%})" if self.shows_balanced else ""
+            self.progress.update(self.task, validation=f"  val {row['val_accuracy']:.1%}{balanced}")
         if self.progress.disable:
             remaining = row["seconds"] / row["epoch"] * (self.epochs - row["epoch"])
             validation = ""
             if validated:
                 validation = f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:6.1%}  "
+                validation += f"balanced {row['val_balanced_accuracy']:6.1%}  " if self.shows_balanced else ""
             self.print(
                 f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  "
                 f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:6.1%}  {validation}"

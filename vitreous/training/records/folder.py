@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,7 +57,7 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             is_new = _make(path)
             lock.acquire()
-            used = any(inside.name != LOCK and not is_bad_files(inside) for inside in path.iterdir())
+            used = is_used(path)
         except Timeout as error:
             cause = f"another run is writing to the folder {str(path)!r}"
             raise InputError(cause, "choose another with --out; a run has one process, under torchrun too") from error
@@ -65,7 +67,7 @@ class RunFolder:
         folder = cls(path, is_new, lock)
         if used:
             folder.release()
-            raise InputError(f"the folder {str(path)!r} is not empty", "choose a new one with --out, or remove it")
+            raise used_folder(path)
         return folder
 
     def release(self) -> None:
@@ -119,6 +121,7 @@ class BadFiles:
     folder: RunFolder
     max_fraction: float
     reasons: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> name -> reason
+    totals: dict[str, int] = field(default_factory=dict)  # split -> its images, broken ones included
 
     @property
     def count(self) -> int:
@@ -131,20 +134,64 @@ class BadFiles:
         Raises:
             InputError: there are too many.
         """
-        reasons = self.reasons.setdefault(split.name, {})
-        reasons.update(bad)
-        least = FEW if self.max_fraction else 1
-        if len(reasons) >= least and len(reasons) > self.max_fraction * len(split):
+        self.record(split, bad)
+        self.check(split.name)
+
+    def record(self, split: Split, bad: list[tuple[str, str]]) -> None:
+        """Adds broken images, however many there are."""
+        self.totals.setdefault(split.name, len(split))  # later, the broken ones may be left out
+        self.reasons.setdefault(split.name, {}).update(bad)
+
+    def check(self, split: str) -> None:
+        """Raises InputError if too many images of a split are broken."""
+        if self.has_too_many(split):
             raise InputError(
-                f"{len(reasons)} of the {len(split)} {split.name} images are broken so far, "
+                f"{len(self.reasons[split])} of the {self.totals[split]} {split} images are broken, "
                 f"more than max_bad_fraction = {self.max_fraction:g} allows",
                 f"see {self.folder.path / BAD_FILES}; remove them, or set a higher max_bad_fraction",
             )
+
+    def has_too_many(self, split: str) -> bool:
+        """Whether more images of a split are broken than are tolerated."""
+        broken, least = len(self.reasons.get(split, ())), FEW if self.max_fraction else 1
+        return broken >= least and broken > self.max_fraction * self.totals[split]
+
+    def tolerant(self) -> Self:
+        """The same list, to which any number can be added."""
+        return replace(self, max_fraction=1.0)
 
     def write(self) -> None:
         """Writes bad_files.csv."""
         rows = [(split, name, why) for split, reasons in self.reasons.items() for name, why in reasons.items()]
         self.folder.write_csv(BAD_FILES, [BAD_FILES_HEADER, *sorted(rows)])
+
+
+def check_unused(path: Path) -> None:
+    """Raises InputError for a folder that a run cannot use, as `create` does, before any work; creates nothing."""
+    with suppress(OSError):  # `create` says what is wrong
+        if path.is_dir() and not (path / LOCK).exists() and is_used(path):
+            raise used_folder(path)
+
+
+def is_used(path: Path) -> bool:
+    """Whether a folder has anything but the list of broken images of a stopped run."""
+    return any(inside.name != LOCK and not is_bad_files(inside) for inside in path.iterdir())
+
+
+def used_folder(path: Path) -> InputError:
+    """The error for a folder that has files: what it can be used for, and where to write instead."""
+    other = f"--out {shlex.quote(str(free_name(path)))}"
+    if (path / MODEL_FILE).is_file():
+        predict = shlex.join(["vitreous", "predict", str(path), "IMAGES"])
+        cause = f"the folder {str(path)!r} already has a trained model"
+        return InputError(cause, f"predict with it: {predict}; or train another model: {other}")
+    return InputError(f"the folder {str(path)!r} is not empty", f"choose a new one, such as {other}, or remove it")
+
+
+def free_name(path: Path) -> Path:
+    """The first of photos-2, photos-3, … next to a folder photos that does not exist."""
+    named = path if path.name not in ("", "..") else path.resolve()
+    return next(other for n in count(2) if not (other := named.with_name(f"{named.name}-{n}")).exists())
 
 
 def _make(path: Path) -> bool:

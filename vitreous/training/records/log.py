@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
-from vitreous.training.objectives.objective import View
+from vitreous.training.objectives.objective import Score, View
 from vitreous.training.optimization.step import StepResult, Totals
 from vitreous.training.planning.plan import Plan
+from vitreous.training.recipe.sections import KeepBy
 from vitreous.training.records.display import Display
 from vitreous.training.records.folder import FIRST_BATCH, BadFiles, RunFolder
 from vitreous.training.records.meter import Meter
-from vitreous.training.records.pictures import picture, save
+from vitreous.training.records.pictures import draw, picture
 from vitreous.training.records.tensorboard import Board
+
+CLASS_SCORES = ("balanced_accuracy", "macro_f1")  # that only an Outcome has
 
 
 class Log:
@@ -37,7 +41,8 @@ class Log:
         worse: validations since then.
         totals: sums over the updates of the current epoch.
         meter: the clock of the current epoch.
-        pictured: whether the picture of the first batch is written.
+        pictured: whether the picture of the first batch was made.
+        failure: what ended the training after a model was kept; it is raised when the results are written.
     """
 
     def __init__(self, path: Path, plan: Plan, display: Display) -> None:
@@ -50,6 +55,7 @@ class Log:
         self.worse = 0
         self.totals, self.meter = Totals(), Meter(plan)
         self.pictured = False
+        self.failure: InputError | None = None
         self.started = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -81,8 +87,8 @@ class Log:
 
     def write_picture(self, views: Sequence[View]) -> None:
         """Writes train_batch.png, the first batch as the model sees it."""
-        save(picture(views), self.folder.path / FIRST_BATCH)
         self.pictured = True
+        draw(lambda: picture(views), self.folder.path / FIRST_BATCH, self.display.print)
 
     def add_step(self, step: int, lr: float, result: StepResult | None) -> None:
         """Adds an update, from 0, to the epoch's sums and the progress bar; None is one without a readable image."""
@@ -99,16 +105,19 @@ class Log:
         if self.totals.sums is None:
             raise InputError("none of the train images can be read", "check the files")
         loss, accuracy, count = self.totals.read()
+        scores = ("loss", "accuracy") if self.plan.class_names is None else ("loss", "accuracy", *CLASS_SCORES)
         return {
             "epoch": len(self.rows) + 1, "step": step, "lr": self.totals.lr, "train_loss": loss,
-            "train_accuracy": accuracy, "val_loss": None, "val_accuracy": None, **self.meter.row(count),
+            "train_accuracy": accuracy, **{f"val_{name}": None for name in scores}, **self.meter.row(count),
         }  # fmt: skip
 
-    def add_validation(self, row: dict[str, Any], loss: float, accuracy: float) -> bool:
+    def add_validation(self, row: dict[str, Any], score: Outcome | Score) -> bool:
         """Adds the validation to an epoch's row; returns whether it is the best so far."""
-        row |= {"val_loss": loss, "val_accuracy": accuracy}
+        row |= scores_of(score, "val")
         self.worse += 1
-        if not is_better(row, self.best):
+        keep_by = self.plan.recipe.schedule.keep_by
+        assert keep_by != "auto", "the recipe is resolved"
+        if not is_better(row, self.best, keep_by):
             return False
         self.best, self.worse = row, 0
         return True
@@ -120,11 +129,11 @@ class Log:
         self._write(row)
         self.display.end_epoch(row)
 
-    def add_test(self, loss: float, accuracy: float) -> None:
+    def add_test(self, outcome: Outcome) -> None:
         """Records the test of the kept model."""
         assert self.best is not None
         row = {key: self.best[key] for key in ("epoch", "step", "val_accuracy")}
-        self._write(row | {"test_loss": loss, "test_accuracy": accuracy})
+        self._write(row | scores_of(outcome, "test"))
 
     def _write(self, row: dict[str, Any]) -> None:
         self.folder.append_metrics(row)
@@ -150,10 +159,19 @@ class Log:
         self.started = time.perf_counter() - (self.rows[-1]["seconds"] if self.rows else 0.0)
 
 
-def is_better(row: dict[str, Any], best: dict[str, Any] | None) -> bool:
-    """Whether an epoch has a higher validation accuracy, or the same and a lower loss; the loss must be finite."""
+def scores_of(score: Outcome | Score, split: str) -> dict[str, float]:
+    """The scores of a split by their keys in metrics.jsonl."""
+    names = ("loss", "accuracy", *CLASS_SCORES) if isinstance(score, Outcome) else ("loss", "accuracy")
+    return {f"{split}_{name}": getattr(score, name) for name in names}
+
+
+def is_better(row: dict[str, Any], best: dict[str, Any] | None, keep_by: KeepBy) -> bool:
+    """Whether an epoch has a better validation score, or the same and a lower loss; the loss must be finite."""
     if not math.isfinite(row["val_loss"]):
         return False
     if best is None or not math.isfinite(best["val_loss"]):
         return True
-    return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])
+    if keep_by == "loss":
+        return row["val_loss"] < best["val_loss"]
+    score = f"val_{keep_by}"
+    return (row[score], -row["val_loss"]) > (best[score], -best["val_loss"])

@@ -1,7 +1,7 @@
 """The picture of a run's first batch, and how all pictures of a run are written."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from vitreous.support.figures import missing_glyphs_ignored
 from vitreous.support.files import atomic_file
 from vitreous.support.fonts import use_fallback_fonts
+from vitreous.support.text import first_line
 from vitreous.training.objectives.objective import View
 
 COLUMNS = 4
@@ -39,6 +40,14 @@ def picture(views: Sequence[View]) -> Figure:
         # A class may be called $a$; that is a name, not a formula.
         axes.set_title(caption, fontsize=8, color=TEXT, pad=4, parse_math=False)
     return figure
+
+
+def draw(make: Callable[[], Figure], path: Path, notify: Callable[[str], None]) -> None:
+    """Makes a figure and writes it. If that fails, it costs a warning: the run is worth more than a picture."""
+    try:
+        save(make(), path)
+    except Exception as error:  # whatever matplotlib raises, or the disk is full
+        notify(f"warning: {path.name} could not be drawn: {first_line(error) or type(error).__name__}")
 
 
 def save(figure: Figure, path: Path) -> None:

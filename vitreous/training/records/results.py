@@ -1,7 +1,7 @@
 """The results of a run: `Run`, and its tables and pictures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from vitreous.support.fonts import drawable
 from vitreous.support.text import shortened
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.folder import RunFolder
-from vitreous.training.records.pictures import save
+from vitreous.training.records.pictures import draw
 
 TRAIN_COLOR, VALIDATION_COLOR, GRAY = "#9aa5b1", "#1f5fa8", "#555555"
 MOST_COUNTS = 20  # classes up to which the matrix shows its numbers
@@ -50,18 +50,35 @@ class Run:
     split: str
 
 
-def write_results(run: Run) -> None:
-    """Writes results.{csv,png}; for classes also the confusion matrix as table and picture, and per_class.csv.
+def write_epochs(
+    folder: RunFolder, rows: Sequence[dict[str, Any]], best: dict[str, Any], notify: Callable[[str], None]
+) -> None:
+    """Writes results.csv and results.png, the epochs as a table and as curves.
+
+    Args:
+        folder: of the run.
+        rows: of metrics.jsonl, one for each epoch.
+        best: the row of the epoch whose model was kept.
+        notify: called with a line if the picture fails.
+    """
+    columns = list(rows[0])
+    folder.write_csv("results.csv", [columns, *([row[name] for name in columns] for row in rows)])
+    draw(lambda: curves(rows, best), folder.path / "results.png", notify)
+
+
+def write_results(run: Run, notify: Callable[[str], None]) -> None:
+    """Writes the confusion matrix as table and picture, and per_class.csv, if the run learned classes.
 
     Of many classes the table lists the pairs that occur, in confusions.csv: its size grows with the samples, not with
-    the square of the classes.
+    the square of the classes. The tables come first; `notify` is called with a line if a picture fails.
     """
     folder, outcome, class_names = RunFolder(run.folder), run.outcome, run.data.class_names
-    columns = list(run.rows[0])
-    folder.write_csv("results.csv", [columns, *([row[name] for name in columns] for row in run.rows)])
-    save(curves(run.rows, run.best), folder.path / "results.png")
     if outcome is None:
         return
+    scores = zip(class_names, per_class(outcome.labels, outcome.predictions, len(class_names)), strict=True)
+    rows = [(name, s.precision, s.recall, s.f1, s.support) for name, s in scores]
+    folder.write_csv("per_class.csv", [("class", "precision", "recall", "f1", "support"), *rows])
+
     each = math.ceil(len(class_names) / MOST_ROWS)  # classes in a row of the picture
     matrix = confusion_matrix(outcome.labels // each, outcome.predictions // each, math.ceil(len(class_names) / each))
     if each > 1:
@@ -73,11 +90,7 @@ def write_results(run: Run) -> None:
         folder.write_csv(MATRIX, chain([("true \\ predicted", *class_names)], body))
     title = f"{run.split}: {outcome.accuracy:.1%} of {len(outcome.labels):,} images right"
     title += f"; {each} classes in each row and column" if each > 1 else ""
-    save(matrix_picture(matrix, class_names, title), folder.path / "confusion_matrix.png")
-
-    scores = zip(class_names, per_class(outcome.labels, outcome.predictions, len(class_names)), strict=True)
-    rows = [(name, s.precision, s.recall, s.f1, s.support) for name, s in scores]
-    folder.write_csv("per_class.csv", [("class", "precision", "recall", "f1", "support"), *rows])
+    draw(lambda: matrix_picture(matrix, class_names, title), folder.path / "confusion_matrix.png", notify)
 
 
 def curves(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> Figure:

@@ -1,0 +1,201 @@
+"""The images of a run, checked before it starts: broken ones are found while there is nothing to lose."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from vitreous.data.images import BadImage
+from vitreous.data.sources.splits import ImageData, Loader, Split
+from vitreous.support.host import usable_cores
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+How = Literal["all", "headers", "sample", "none"]  # decode all images, read all headers, or some, or nothing
+Broken = dict[str, list[tuple[int, str]]]  # by split: the index of each broken image, and the reason
+Progress = Callable[[int], None]  # called with the number of images checked so far
+
+DECODING_LIMIT, HEADERS_LIMIT = 60.0, 300.0  # seconds up to which all images are decoded, or all headers are read
+SAMPLE = 10_000  # headers of a sample, spread evenly over the splits
+TIMED = {"all": (64, 1), "headers": (512, 8)}  # images that are timed for an estimate, and in chunks of how many
+TIMED_SECONDS = 2.0  # at most, for an estimate
+CHUNK = {"all": 8, "headers": 64, "sample": 64}  # images that a thread takes at once
+THREADS_PER_CORE = {"all": 1, "headers": 4, "sample": 4}  # reading waits for the disk, decoding for the processor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How to check the images, and what that takes.
+
+    Args:
+        how: the check.
+        seconds: it takes, by a measurement of a few images.
+        decoding_seconds: to decode all of them.
+    """
+
+    how: How
+    seconds: float
+    decoding_seconds: float
+
+
+def choose_check(data: ImageData) -> Estimate:
+    """The most thorough check in reasonable time; none for images in memory.
+
+    All images are decoded where that takes under a minute; otherwise all headers are read, where that takes under five
+    minutes; otherwise those of a sample.
+    """
+    splits = [split for split in data.splits if not split.load.in_memory]
+    count = sum(map(len, splits))
+    if not count:
+        return Estimate("none", 0.0, 0.0)
+    decoding = count * seconds_per_image(splits, "all")
+    if decoding <= DECODING_LIMIT:
+        return Estimate("all", decoding, decoding)
+    per_header = seconds_per_image(splits, "headers")
+    how: How = "headers" if count * per_header <= HEADERS_LIMIT else "sample"
+    return Estimate(how, per_header * (min(SAMPLE, count) if how == "sample" else count), decoding)
+
+
+def seconds_per_image(splits: Sequence[Split], how: How) -> float:
+    """What checking an image takes with all threads, from some that are spread over the splits."""
+    images, size = TIMED[how]
+    chunks = [
+        (split.load, indices[start : start + size].tolist())
+        for split in splits
+        for indices in [spread(len(split), max(size, images // len(splits)))]
+        for start in range(0, len(indices), size)
+    ]
+    done, started = 0, time.perf_counter()
+    with closing(in_order(how, lambda chunk: broken_of(*chunk, how), chunks)) as results:
+        for count, _ in results:
+            done += count
+            if time.perf_counter() - started > TIMED_SECONDS:
+                break
+    return (time.perf_counter() - started) / done
+
+
+def find_broken(data: ImageData, how: How, progress: Progress) -> Broken:
+    """The broken images of each split, as far as this check finds them.
+
+    Args:
+        data: of the run.
+        how: "all" decodes the images, "headers" reads their headers, "sample" those of some, "none" does nothing.
+        progress: called from time to time.
+    """
+    splits = [split for split in data.splits if not split.load.in_memory and how != "none"]
+    broken: Broken = {}
+    done = 0
+    for split in splits:
+        indices = checked_indices(split, splits, how)
+        size = CHUNK[how]
+        chunks = (indices[start : start + size].tolist() for start in range(0, len(indices), size))
+
+        with closing(in_order(how, partial(broken_of, split.load, how=how), chunks)) as results:
+            for count, bad in results:
+                done += count
+                broken.setdefault(split.name, []).extend(bad)
+                progress(done)
+    return broken
+
+
+def checked_count(data: ImageData, how: How) -> int:
+    """How many images a check looks at."""
+    splits = [split for split in data.splits if not split.load.in_memory and how != "none"]
+    return sum(len(checked_indices(split, splits, how)) for split in splits)
+
+
+def checked_indices(split: Split, splits: Sequence[Split], how: How) -> np.ndarray:
+    """The samples of a split that a check looks at."""
+    total = sum(map(len, splits))
+    if how != "sample" or total <= SAMPLE:
+        return np.arange(len(split))
+    return spread(len(split), max(1, SAMPLE * len(split) // total))
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """At most so many of the numbers below `count`, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def broken_of(load: Loader, indices: Sequence[int], how: How) -> tuple[int, list[tuple[int, str]]]:
+    """How many samples these are, and which of them are broken, as far as this check finds them."""
+    broken = []
+    for index in indices:
+        try:
+            load(index) if how == "all" else load.size(index)
+        except BadImage as error:
+            broken.append((index, error.reason))
+    return len(indices), broken
+
+
+# ---- without the broken ones
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenLoader(Loader):
+    """Some of the samples of another loader.
+
+    Args:
+        load: of all samples.
+        places: which of them, in order.
+    """
+
+    load: Loader
+    places: np.ndarray
+
+    @property
+    def in_memory(self) -> bool:
+        return self.load.in_memory
+
+    def __call__(self, index: int) -> Image.Image:
+        return self.load(int(self.places[index]))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.load.size(int(self.places[index]))
+
+    def content(self, index: int) -> bytes:
+        return self.load.content(int(self.places[index]))
+
+
+def without(data: ImageData, broken: Broken) -> ImageData:
+    """The data without its broken images; its classes stay."""
+    splits = {split.name: left(split, [index for index, _ in broken.get(split.name, [])]) for split in data.splits}
+    return replace(data, train=splits["train"], validation=splits["validation"], test=splits.get("test"))
+
+
+def left(split: Split, broken: Sequence[int]) -> Split:
+    """A split without some of its samples; itself if there are none to leave out."""
+    if not broken:
+        return split
+    places = np.delete(np.arange(len(split)), broken)
+    names = tuple(split.names[place] for place in places.tolist())
+    return Split(split.name, names, split.labels[places], ChosenLoader(split.load, places))
+
+
+# ---- threads
+
+
+def in_order(how: How, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+    """The results of a check for each item, in order, by several threads; few items are taken in advance.
+
+    When the caller stops, what has not begun is dropped.
+    """
+    threads = usable_cores() * THREADS_PER_CORE[how]
+    pool = ThreadPoolExecutor(threads)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,99 @@
+"""The check of all images before training: broken ones are listed and left out."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from vitreous.data.precheck import Broken, Estimate, How, checked_count, choose_check, find_broken, without
+from vitreous.data.sources.splits import ImageData
+from vitreous.support.errors import InputError
+from vitreous.support.text import listed
+from vitreous.training.planning.plan import Plan
+from vitreous.training.records.display import duration
+from vitreous.training.records.folder import BAD_FILES, BadFiles
+from vitreous.training.records.log import Log
+from vitreous.training.records.waiting import waiting
+
+WORK = {"all": "decoding all images", "headers": "reading image headers", "sample": "reading some image headers"}
+SHORT = 10.0  # seconds that a check may take without an announcement
+
+
+def leave_out_broken(plan: Plan, log: Log) -> Plan:
+    """Checks the images of a run; returns the plan without the broken ones, with the check in its recipe.
+
+    Raises:
+        InputError: all training images of a class are broken, or all images of a split, or too many. They are listed
+            in the folder by then.
+    """
+    how = choose(plan, log)
+    started = time.perf_counter()
+    count = checked_count(plan.data, how)
+    broken: Broken = {}
+    if count:
+        with waiting(log.display, WORK[how], count) as progress:
+            broken = find_broken(plan.data, how, progress)
+    for split in plan.data.splits:
+        log.bad_files.record(split, [(split.names[index], reason) for index, reason in broken.get(split.name, [])])
+    if log.bad_files.count:
+        log.bad_files.write()
+    check_classes(plan.data, broken, log.bad_files)
+    for split in plan.data.splits:
+        log.bad_files.check(split.name)
+    for line in conclusion(how, count, time.perf_counter() - started, log.bad_files):
+        log.display.print(line)
+    recipe = plan.recipe.with_settings({"check_images": how})
+    return replace(plan, data=without(plan.data, broken), recipe=recipe)
+
+
+def choose(plan: Plan, log: Log) -> How:
+    """The recipe's check, or the one that suits the data; says so if it is slow, or not all images are decoded."""
+    asked = plan.recipe.data.check_images
+    if asked != "auto":
+        return asked
+    estimate: Estimate = choose_check(plan.data)
+    if estimate.how not in ("all", "none"):
+        log.display.print(
+            f"decoding all images would take about {duration(estimate.decoding_seconds)} (check_images=all); "
+            f"{WORK[estimate.how]} instead, about {duration(estimate.seconds)}"
+        )
+    elif estimate.seconds > SHORT:
+        log.display.print(f"{WORK[estimate.how]} once, about {duration(estimate.seconds)} (check_images=none skips it)")
+    return estimate.how
+
+
+def check_classes(data: ImageData, broken: Broken, bad_files: BadFiles) -> None:
+    """Raises InputError for a split without readable images, and for classes of which none can be trained on."""
+    see = f"see {bad_files.folder.path / BAD_FILES}"
+    for split in data.splits:
+        if len(broken.get(split.name, [])) == len(split):
+            raise InputError(f"none of the {len(split)} {split.name} images can be read", f"check the files; {see}")
+    indices = [index for index, _ in broken.get("train", [])]
+    classes = len(data.class_names)
+    before = np.bincount(data.train.labels, minlength=classes)
+    bad = np.bincount(data.train.labels[indices], minlength=classes)
+    empty = [data.class_names[number] for number in np.flatnonzero((bad == before) & (before > 0)).tolist()]
+    if empty:
+        of = listed([repr(name) for name in empty])
+        raise InputError(
+            f"all training images of {of} are broken", f"replace them, or remove the class's folder; {see}"
+        )
+
+
+def conclusion(how: How, count: int, seconds: float, bad_files: BadFiles) -> Iterator[str]:
+    """What was checked, and what was found."""
+    if not count:
+        return
+    checked = {
+        "all": f"decoded all {count:,} images",
+        "headers": f"read the headers of all {count:,} images",
+        "sample": f"read the headers of {count:,} images, a sample,",
+    }[how]
+    checked += f" in {duration(seconds)}"
+    if not bad_files.count:
+        yield f"{checked}; none is broken"
+        return
+    parts = [f"{len(reasons):,} of {bad_files.totals[split]:,} {split}" for split, reasons in bad_files.reasons.items()]
+    found = ", ".join(part for part in parts if not part.startswith("0 "))
+    yield f"{checked}; broken and left out: {found} images; see {bad_files.folder.path / BAD_FILES}"
