@@ -17,6 +17,7 @@ from vitreous.support.host import describe_host, tune_host
 from vitreous.training.learner import Learner
 from vitreous.training.loop import fit
 from vitreous.training.optimization.precision import HALVES
+from vitreous.training.planning.budget import Cost
 from vitreous.training.planning.plan import Plan, is_digits, make_plan
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.display import Display
@@ -25,6 +26,7 @@ from vitreous.training.records.log import Log
 from vitreous.training.records.meter import best_flops, measures_mfu
 from vitreous.training.records.results import Run, write_results
 from vitreous.training.records.summary import conclusion, introduction
+from vitreous.training.timing import measure
 
 RUNS = Path("runs")
 
@@ -61,7 +63,7 @@ def run_training(
     """
     settings = {**({} if init is None else {"init": init}), **(settings or {})}
     with Display(quiet) as display:
-        plan = make_plan(data, model, recipe, settings, display.print)
+        plan = make_plan(data, model, recipe, settings, display.print, measured)
         path = Path(out) if out else RUNS / (Path(plan.data.name).resolve().name.removesuffix(".zip") or "images")
         if not is_digits(data):
             check_is_outside(path, Path(data))
@@ -76,6 +78,12 @@ def run_training(
             for line in conclusion(run, log.bad_files):
                 display.print(line)
     return run
+
+
+def measured(plan: Plan) -> Cost:
+    """What an image costs in the run of a plan, with its threads."""
+    with tuned_and_seeded(plan):
+        return measure(plan)
 
 
 def begin(learner: Learner, log: Log) -> None:

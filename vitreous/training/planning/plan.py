@@ -28,6 +28,7 @@ from vitreous.support.text import first_line
 from vitreous.training.objectives.goals import objective_class
 from vitreous.training.objectives.objective import Setup
 from vitreous.training.optimization.precision import Precision, choose_precision
+from vitreous.training.planning.budget import Budget, Cost, fit
 from vitreous.training.planning.defaults import resolve_recipe
 from vitreous.training.planning.weights import Start, choose_weights, load_start
 from vitreous.training.recipe.recipe import Recipe
@@ -55,6 +56,7 @@ class Plan:
         precision: of the activations.
         workers: processes that load images.
         start: the weights to start from, adapted; None for fresh ones.
+        budget: how the run was fitted into its minutes; None if nothing was measured.
     """
 
     data: ImageData
@@ -67,6 +69,7 @@ class Plan:
     precision: Precision
     workers: int
     start: Start | None
+    budget: Budget | None = None
 
     @property
     def batch_size(self) -> int:
@@ -133,6 +136,7 @@ def make_plan(
     recipe: str | Path | Recipe | None,
     settings: Mapping[str, Any],
     notify: Callable[[str], None],
+    measure: Callable[[Plan], Cost] | None = None,
 ) -> Plan:
     """Decides everything about a run: the recipe, the data, the weights, the model and the device.
 
@@ -142,6 +146,7 @@ def make_plan(
         recipe: a file, the name of a built-in recipe, or a Recipe; None for the default of the data and the weights.
         settings: values that differ from the recipe's.
         notify: called with each automatic choice.
+        measure: what an image costs in the run of a plan, if the run is to fit its minutes; None to ignore them.
 
     Raises:
         InputError: any of these is not usable.
@@ -156,7 +161,24 @@ def make_plan(
         objective = objective_class(draft.objective)
         names = data.class_names if objective.classifies else ()
         start = load_start(weights, draft.model, names, data.channels, objective.mask_token)
-    resolved, config, preprocessing = resolve_recipe(draft, data, start)
+    budget = None
+    if measure is not None:
+        announced: list[str] = []
+
+        def cost_of(*choice: *tuple[Recipe, ViTConfig, Preprocessing]) -> Cost:
+            if not announced:
+                announced.append("measuring how long an update takes, to choose what fits the minutes")
+                notify(announced[0])
+            return measure(plan_of(data, *choice, start))
+
+        draft, budget = fit(draft, data, start, cost_of)
+    return replace(plan_of(data, *resolve_recipe(draft, data, start), start), budget=budget)
+
+
+def plan_of(
+    data: ImageData, resolved: Recipe, config: ViTConfig, preprocessing: Preprocessing, start: Start | None
+) -> Plan:
+    """The plan of a resolved recipe, with what is chosen for this machine."""
     views, run = resolved.augmentation, resolved.run
     assert isinstance(views.flip, bool)  # the recipe is resolved
     augmentation = Augmentation(

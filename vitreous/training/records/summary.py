@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from vitreous.model.vit import VisionTransformer
+from vitreous.training.planning.budget import budget_line
 from vitreous.training.planning.plan import Plan
 from vitreous.training.records.display import duration
 from vitreous.training.records.folder import BAD_FILES, BadFiles
@@ -40,6 +41,8 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
         f"{length} on {plan.device} in {plan.precision}, {counted(torch.get_num_threads(), 'thread')}, "
         f"{counted(plan.workers, 'loading process', 'es')}"
     )
+    if plan.budget is not None:
+        yield budget_line(plan.budget)
     if rows * columns == 1:
         yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
 
