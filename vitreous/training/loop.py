@@ -1,6 +1,7 @@
 """The training loop: epochs of updates, validation in between, the test once at the end."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -53,7 +54,8 @@ def fit(learner: Learner, log: Log) -> Run:
         row = log.end_updates(learner.step)
         report_skipped(learner, batches, log)
         if learner.step == plan.total_steps or epoch % plan.recipe.schedule.evaluate_every == 0:
-            score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files)
+            progress = log.display.validating
+            score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files, progress)
             if log.add_validation(row, score.loss, score.accuracy):
                 keep(learner, log)
         log.end_epoch(row)
@@ -86,7 +88,8 @@ def finish(learner: Learner, log: Log) -> Run:
     outcome = None
     if plan.class_names is not None:  # otherwise the objective's own parameters are needed, which no file has
         model = load_model(log.folder.model).model.to(plan.device)
-        result = evaluate(learner, model, split, log.bad_files)
+        progress = partial(log.display.working, "testing" if split.name == "test" else "validating")
+        result = evaluate(learner, model, split, log.bad_files, progress)
         assert isinstance(result, Outcome)
         outcome = result
         if split.name == "test":

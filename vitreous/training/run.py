@@ -93,7 +93,9 @@ def begin(learner: Learner, log: Log) -> None:
         best_flops(plan.device, HALVES.get(plan.precision, torch.float32))  # before the device's memory is full
     for line in introduction(plan, learner.model, learner.micro_batch.size):
         log.display.print(line)
-    log.display.begin(plan.epochs, plan.total_steps)
+    share = len(plan.data.validation) / len(plan.data.train)
+    evaluate_every = plan.recipe.schedule.evaluate_every
+    log.display.begin(plan.epochs, plan.total_steps, plan.steps_per_epoch, evaluate_every, share)
     write_text(log.folder.path / RECIPE, plan.recipe.to_toml())
     write_json(log.folder.path / ENVIRONMENT, environment(plan, learner.micro_batch.size))
 

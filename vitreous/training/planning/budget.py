@@ -65,7 +65,9 @@ class Budget:
         return self.seconds <= self.minutes * 60
 
 
-def fit(recipe: Recipe, data: ImageData, start: Start | None, measure: Measure) -> tuple[Recipe, Budget | None]:
+def fit(
+    recipe: Recipe, data: ImageData, start: Start | None, measure: Measure, notify: Callable[[str], None]
+) -> tuple[Recipe, Budget | None]:
     """Chooses what is open of image size, variant and epochs, so that the run fits its minutes.
 
     From scratch and with an open length, a run has 15 minutes unless the recipe says otherwise. Choices are tried from
@@ -77,6 +79,7 @@ def fit(recipe: Recipe, data: ImageData, start: Start | None, measure: Measure) 
         data: to learn from.
         start: the weights to start from, which bring their own shape; None for fresh ones.
         measure: the cost of a resolved recipe; called for a few of them, or never if nothing is open or limited.
+        notify: called with a line before the first measurement.
 
     Returns:
         The recipe with what was chosen, and how it fits; None if nothing was measured.
@@ -90,6 +93,7 @@ def fit(recipe: Recipe, data: ImageData, start: Start | None, measure: Measure) 
     shapes = choices(recipe.model, data) if minutes and start is None else [recipe.model]
     if not minutes or (len(shapes) == 1 and not has_open_length(recipe)):
         return recipe, None
+    notify(f"measuring a few updates, to choose what fits {minutes:g} minutes")
     best: tuple[Recipe, Budget] | None = None
     for shape in shapes:
         candidate, budget, enough = try_shape(recipe, shape, minutes, data, start, measure)

@@ -163,15 +163,11 @@ def make_plan(
         start = load_start(weights, draft.model, names, data.channels, objective.mask_token)
     budget = None
     if measure is not None:
-        announced: list[str] = []
 
-        def cost_of(*choice: *tuple[Recipe, ViTConfig, Preprocessing]) -> Cost:
-            if not announced:
-                announced.append("measuring how long an update takes, to choose what fits the minutes")
-                notify(announced[0])
-            return measure(plan_of(data, *choice, start))
+        def cost_of(resolved: Recipe, config: ViTConfig, preprocessing: Preprocessing) -> Cost:
+            return measure(plan_of(data, resolved, config, preprocessing, start))
 
-        draft, budget = fit(draft, data, start, cost_of)
+        draft, budget = fit(draft, data, start, cost_of, notify)
     return replace(plan_of(data, *resolve_recipe(draft, data, start), start), budget=budget)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.planning.budget import budget_line
+from vitreous.training.planning.expectations import expectation_line
 from vitreous.training.planning.plan import Plan
 from vitreous.training.records.display import duration
 from vitreous.training.records.folder import BAD_FILES, BadFiles
@@ -43,8 +44,21 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
     )
     if plan.budget is not None:
         yield budget_line(plan.budget)
+    if is_of_photos_from_scratch(plan):
+        yield expectation_line(len(data.train), len(data.class_names))
     if rows * columns == 1:
         yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
+
+
+def is_of_photos_from_scratch(plan: Plan) -> bool:
+    """Whether what was measured on photos says something about a run."""
+    return (
+        plan.start is None
+        and plan.class_names is not None
+        and plan.data.channels == 3
+        and plan.data.flip_ok
+        and len(plan.data.class_names) > 1
+    )
 
 
 def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
