@@ -183,8 +183,9 @@ def in_words(recipe: Recipe, config: ViTConfig, resolved: Recipe, epochs: int) -
 
 def budget_line(budget: Budget) -> str:
     """How a run was fitted into its minutes: chosen for 15 minutes: 64×64 pixels, mu/2, 120 epochs (about 14 min)."""
-    whole = round(budget.seconds / 60)
-    time = f"about {whole} min" if whole else "less than a minute"
+    minutes = round(budget.seconds / 60)
+    time = f"about {round(minutes / 60)} h" if minutes >= 120 else f"about {minutes} min"
+    time = time if minutes else "less than a minute"
     chosen = ", ".join(budget.chosen)
     if budget.fits:
         return f"chosen for {budget.minutes:g} minutes: {chosen} ({time}); for another limit: --set minutes=60"
