@@ -121,6 +121,7 @@ def test_other_work_is_shown_too():
                 display.working("checking", done + 1, 100)
                 display.progress.refresh()
         assert any("checking  30/100" in line for line in printed(console)), width
+        assert not display.progress.tasks[0].visible
 
 
 def test_quiet_shows_nothing():

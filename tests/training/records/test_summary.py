@@ -20,9 +20,10 @@ def test_the_lines_without_a_terminal(photos, tmp_path, quick, capsys):
         "8×8 pixels in 4×4-pixel patches (a grid of 2×2), flipped, batches of 16, 2 epochs on cpu in float32"
         in lines[1]
     )
-    assert [line.split()[:2] for line in lines[2:4]] == [["epoch", "1/2"], ["epoch", "2/2"]]
-    assert lines[4].startswith("test accuracy ")
-    assert "95 % interval" in lines[4]
+    assert lines[2].startswith("from scratch, expect roughly ")
+    assert [line.split()[:2] for line in lines[3:5]] == [["epoch", "1/2"], ["epoch", "2/2"]]
+    assert lines[5].startswith("test accuracy ")
+    assert "95 % interval" in lines[5]
     assert not any("\x1b" in line for line in lines)
 
 

@@ -96,9 +96,11 @@ class Display:
             self._show(self.forecast.step, self.forecast.steps, pieces)
 
     def working(self, title: str, done: int, of: int) -> None:
-        """Shows something that is not an epoch, such as "checking", with how much of it is done."""
+        """Shows something that is not an epoch, such as "checking", until all of it is done."""
         if self._is_due():
             self._show(done, of, [(0, title), (1, f"{done:,}/{of:,}")])
+        if self.has_bar and done >= of:
+            self.progress.update(self.task, visible=False)
 
     def end_epoch(self, row: Mapping[str, Any]) -> None:
         """Shows the numbers of a finished epoch, by the keys of metrics.jsonl."""
