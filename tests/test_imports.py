@@ -29,8 +29,9 @@ TRAINING = [
         "learner": "planning recipe optimization objectives",
         "records": "records planning recipe optimization objectives",
         "validation": "learner records planning optimization objectives",
+        "timing": "validation learner planning objectives",
         "loop": "validation learner records planning",
-        "run": "loop learner records planning recipe optimization",
+        "run": "loop timing learner records planning recipe optimization",
     }.items()
 ]
 # The vitreous modules each part may import; the longest matching row counts.

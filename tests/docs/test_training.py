@@ -16,12 +16,14 @@ from vitreous.cli import app
 from vitreous.cli.app import read_settings
 from vitreous.data.sources.open import open_data
 from vitreous.training.objectives.goals import OBJECTIVES
+from vitreous.training.planning import budget
 from vitreous.training.planning import defaults as choices
 from vitreous.training.planning.defaults import resolve_recipe
 from vitreous.training.planning.plan import MOST_WORKERS, choose_recipe, named_recipe
 from vitreous.training.recipe.files import built_in, options_of
 from vitreous.training.recipe.recipe import LEAVES, Recipe
 from vitreous.training.recipe.sections import DataSection
+from vitreous.training.timing import FASTER
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = "docs/training.md"
@@ -104,9 +106,16 @@ def test_the_automatic_choices_have_their_numbers():
         ],
         "epochs": [
             f"{Recipe.load('finetune').schedule.epochs} with weights",
+            f"at least until {budget.LEAST_SEEN:,} images are seen",
             f"{choices.SEEN:,} images are seen, from {choices.FEWEST_EPOCHS} to {choices.MOST_EPOCHS}",
         ],
+        "time, from scratch": [
+            f"{budget.MINUTES:g} minutes",
+            f"on {budget.SIDES[0]} pixels first, on {budget.FIRST_SIDE} if",
+            f"{budget.SIDES[2]} and {budget.SIDES[3]} pixels",
+        ],
         "workers": [f"{MOST_WORKERS} at most"],
+        "threads": [f"{FASTER - 1:.0%}".replace("%", " % faster")],
     }
     assert [(what, part) for what, parts in expected.items() for part in parts if part not in texts[what]] == []
 

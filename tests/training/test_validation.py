@@ -23,7 +23,7 @@ def test_the_best_on_validation_is_kept(photos, tmp_path, quick, monkeypatch):
     saved, splits = [], []
     evaluate, save_model = loop.evaluate, loop.save_model
 
-    def pretend(learner, model, split, bad_files):
+    def pretend(learner, model, split, bad_files, progress):
         splits.append(split.name)
         if split.name == "test":
             return evaluate(learner, model, split, bad_files)

@@ -64,7 +64,7 @@ def test_a_run_that_gets_no_better_ends_early(photos, tmp_path, quick, monkeypat
     accuracies = iter([0.5, 0.6, 0.6, 0.55, 0.6, 0.7, 0.9])
     evaluate = loop.evaluate
 
-    def pretend(learner, model, split, bad_files):
+    def pretend(learner, model, split, bad_files, progress):
         return (
             Score(1.0, next(accuracies)) if split.name == "validation" else evaluate(learner, model, split, bad_files)
         )

@@ -76,3 +76,8 @@ def listed(items: Sequence[str], most: int = LISTED) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error's message."""
     return str(error).partition("\n")[0]
+
+
+def counted(number: int, noun: str, ending: str = "s") -> str:
+    """1 block, 2 blocks."""
+    return f"{number:,} {noun}{'' if number == 1 else ending}"

@@ -1,6 +1,7 @@
 """The training loop: epochs of updates, validation in between, the test once at the end."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -70,7 +71,8 @@ def train_epoch(learner: Learner, log: Log) -> None:
     row = log.end_updates(learner.step)
     report_skipped(learner, batches, log)
     if learner.step == plan.total_steps or epoch % plan.recipe.schedule.evaluate_every == 0:
-        score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files)
+        progress = log.display.validating
+        score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files, progress)
         if log.add_validation(row, score):
             keep(learner, log)
     log.end_epoch(row)
@@ -96,7 +98,8 @@ def finish(learner: Learner, log: Log) -> Run:
     if plan.class_names is not None:  # otherwise the objective's own parameters are needed, which no file has
         model = load_model(log.folder.model).model.to(plan.device)
         try:
-            result = evaluate(learner, model, split, log.bad_files.tolerant())
+            progress = partial(log.display.working, "testing" if split.name == "test" else "validating")
+            result = evaluate(learner, model, split, log.bad_files.tolerant(), progress)
         except NoneReadable as error:
             log.display.print(f"warning: {error.cause}, so the model of epoch {log.best['epoch']} is not tested")
         else:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vitreous import __version__
+from vitreous.data.summary import class_counts
 from vitreous.evaluation.metrics import is_lopsided
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
@@ -18,6 +19,7 @@ from vitreous.support.host import describe_host, tune_host
 from vitreous.training.learner import Learner
 from vitreous.training.loop import finish, fit
 from vitreous.training.optimization.precision import HALVES
+from vitreous.training.planning.budget import Cost
 from vitreous.training.planning.plan import Plan, is_digits, make_plan
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.broken import leave_out_broken
@@ -26,7 +28,8 @@ from vitreous.training.records.folder import ENVIRONMENT, RECIPE, check_unused
 from vitreous.training.records.log import Log
 from vitreous.training.records.meter import best_flops, measures_mfu
 from vitreous.training.records.results import Run, write_epochs, write_results
-from vitreous.training.records.summary import class_counts, conclusion, data_lines, introduction
+from vitreous.training.records.summary import conclusion, introduction
+from vitreous.training.timing import measure
 
 RUNS = Path("runs")
 
@@ -66,14 +69,12 @@ def run_training(
     if isinstance(data, str | Path):
         check_unused(folder_of(str(data), out))  # before weights are downloaded
     with Display(quiet) as display:
-        plan = make_plan(data, model, recipe, settings, display.print)
+        plan = make_plan(data, model, recipe, settings, display.print, measured)
         path = folder_of(plan.data.name, out)
         if not is_digits(data):
             check_is_outside(path, Path(data))
         log = Log(path, plan, display)
         with tuned_and_seeded(plan), log:  # the folder is this run's until the log ends
-            for line in data_lines(plan.data):
-                display.print(line)
             plan = log.plan = leave_out_broken(plan, log)
             learner = Learner(plan, display.print)
             learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
@@ -95,6 +96,12 @@ def folder_of(data: str, out: str | Path | None) -> Path:
     return Path(out) if out else RUNS / (Path(data).resolve().name.removesuffix(".zip") or "images")
 
 
+def measured(plan: Plan) -> Cost:
+    """What an image costs in the run of a plan, with its threads."""
+    with tuned_and_seeded(plan):
+        return measure(plan)
+
+
 def begin(learner: Learner, log: Log) -> None:
     """Prints what will happen, and writes the recipe and the environment."""
     plan = learner.plan
@@ -104,7 +111,9 @@ def begin(learner: Learner, log: Log) -> None:
         log.display.print(line)
     lopsided = is_lopsided(class_counts(plan.data.validation, plan.data))
     log.display.shows_balanced = lopsided and plan.class_names is not None
-    log.display.begin(plan.epochs, plan.total_steps)
+    share = len(plan.data.validation) / len(plan.data.train)
+    evaluate_every = plan.recipe.schedule.evaluate_every
+    log.display.begin(plan.epochs, plan.total_steps, plan.steps_per_epoch, evaluate_every, share)
     write_text(log.folder.path / RECIPE, plan.recipe.to_toml())
     write_json(log.folder.path / ENVIRONMENT, environment(plan, learner.micro_batch.size))
 

@@ -270,6 +270,15 @@ def test_a_terminal_gets_a_bar(server, path, monkeypatch, capsys):
     assert "3 MB, license unknown" in lines
 
 
+def test_a_long_download_has_lines_without_a_terminal(server, path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "SILENCE", 0.0)
+    server.pages["/x"] = CONTENT
+    download(f"{server.address}/x", path, SHA256)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 2
+    assert lines[-1] == "3 MB of 3 MB"
+
+
 def test_the_environment_sets_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "vitreous"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS, PAUSE = 3, 1.0  # seconds before another attempt
 TIMEOUT = 30.0  # seconds without a byte
+SILENCE = 30.0  # seconds between two lines of progress, without a terminal
 BUSY = (408, 429, 500, 502, 503, 504)  # statuses after which another attempt may succeed
 
 
@@ -35,8 +36,8 @@ def download(
 ) -> None:
     """Downloads a file, unless it exists and has the checksum.
 
-    Prints name, size and license on stderr first, and shows progress on a terminal. The content is no longer than the
-    server announced, and is verified before the file appears.
+    Prints name, size and license on stderr first, and shows progress: a bar on a terminal, a line every 30 seconds
+    elsewhere. The content is no longer than the server announced, and is verified before the file appears.
 
     Args:
         url: https, or http to this machine.
@@ -147,7 +148,7 @@ def _attempt(url: str, path: Path, checksum: str | None, announcement: str) -> N
         digest = hashlib.new(algorithm, usedforsecurity=False)
         print(printable(announcement.format(bytes_text(length))), file=sys.stderr, flush=True)
         with atomic_file(path) as file, _progress_bar() as bar:
-            task = bar.add_task("", total=length)
+            task, printed = bar.add_task("", total=length), time.monotonic()
             for chunk in response.iter_raw():
                 received += len(chunk)
                 if received > length:
@@ -155,6 +156,9 @@ def _attempt(url: str, path: Path, checksum: str | None, announcement: str) -> N
                 file.write(chunk)
                 digest.update(chunk)
                 bar.update(task, completed=received)
+                if bar.disable and time.monotonic() - printed >= SILENCE:
+                    printed = time.monotonic()
+                    print(f"{bytes_text(received)} of {bytes_text(length)}", file=sys.stderr, flush=True)
             if not digest.hexdigest().startswith(digits.lower()):
                 cause = f"the content of {url} does not match its checksum: {algorithm} must begin with {digits}"
                 raise InputError(cause, "check the address and the checksum")

@@ -23,7 +23,8 @@ STEPS_PER_EPOCH = 20
 SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 200_000, 30, 300  # images that a run from scratch sees, and bounds of its epochs
 # From this many images on: the size, and how it differs from the size of that name. A large model memorizes a small
 # set, and slowly.
-SIZES: tuple[tuple[int, str, dict[str, int]], ...] = (
+Size = tuple[int, str, dict[str, int]]
+SIZES: tuple[Size, ...] = (
     (200_000, "S", {}),
     (20_000, "Ti", {}),
     (0, "mu", {"width": 128, "depth": 6, "mlp_dim": 512, "num_heads": 4}),
@@ -85,13 +86,14 @@ def resolve_recipe(
 def resolve_schedule(schedule: ScheduleSection, images: int, batch_size: int) -> dict[str, Any]:
     """The schedule's table with its epochs: those of its steps, or as many as suit the number of images.
 
+    Minutes that are still open limit nothing; `budget.fit` comes before.
+
     Raises:
         InputError: warmup and cooldown take the whole run.
     """
     per_epoch = math.ceil(images / batch_size)
     if schedule.steps is None and schedule.epochs == "auto":
-        epochs = min(max(round(SEEN / images), FEWEST_EPOCHS), MOST_EPOCHS)
-        schedule = schedule.model_copy(update={"epochs": epochs}).with_short_warmup()
+        schedule = schedule.model_copy(update={"epochs": suitable_epochs(images)}).with_short_warmup()
     total = schedule.total_steps(per_epoch)
     warmup, cooldown = schedule.warmup_and_cooldown(per_epoch)
     if warmup >= total:
@@ -99,17 +101,36 @@ def resolve_schedule(schedule: ScheduleSection, images: int, batch_size: int) ->
         raise InputError(cause, "shorten it, or set epochs alone: the warmup is then at most a fifth of them")
     if warmup + cooldown > total:
         raise InputError(f"warmup and cooldown take {warmup} and {cooldown} of {total} steps", "make them shorter")
-    return schedule.model_dump(exclude_none=True) | {"epochs": math.ceil(total / per_epoch)}
+    minutes = 0.0 if schedule.minutes == "auto" else schedule.minutes
+    return schedule.model_dump(exclude_none=True) | {"epochs": math.ceil(total / per_epoch), "minutes": minutes}
 
 
-def choose_shape(model: ModelSection, data: ImageData) -> dict[str, Any]:
+def suitable_epochs(images: int) -> int:
+    """The epochs that suit a number of images where time does not matter."""
+    return min(max(round(SEEN / images), FEWEST_EPOCHS), MOST_EPOCHS)
+
+
+def choose_size(images: int) -> Size:
+    """The model's size for a number of images to train on."""
+    return next(size for size in SIZES if images >= size[0])
+
+
+def choose_shape(
+    model: ModelSection, data: ImageData, side: int = LARGEST_SIDE, size: Size | None = None
+) -> dict[str, Any]:
     """The model's table with variant and image size filled in, if they are open.
 
-    An image keeps its own size, up to 224 pixels. The patch is the largest power of two that leaves 8 patches along a
-    side. A given size must be a multiple of the patch; for a given patch, the image has at least 8 of them along a
+    An image keeps its own size, up to `side` pixels. The patch is the largest power of two that leaves 8 patches along
+    a side. A given size must be a multiple of the patch; for a given patch, the image has at least 8 of them along a
     side. After a ResNet stem, which shrinks the image, the patch is smaller by the same factor.
+
+    Args:
+        model: as requested.
+        data: to learn from.
+        side: pixels that a chosen image has at most, unless its patches need more.
+        size: of a chosen variant; by default that for the number of images.
     """
-    native = min(*data.native_size, LARGEST_SIDE)
+    native = min(*data.native_size, side)
     if model.variant == "auto":
         if model.image_size != "auto" and model.patch_size is None:
             patch = dividing_patch(model.image_size)
@@ -117,9 +138,9 @@ def choose_shape(model: ModelSection, data: ImageData) -> dict[str, Any]:
             patch = min(LARGEST_PATCH, 2 ** int(math.log2(max(1, native // SMALLEST_GRID))))
         if model.stem_blocks is not None:
             patch = max(1, patch // stem_stride(len(model.stem_blocks)))
-        size, shape = next((size, shape) for least, size, shape in SIZES if len(data.train) >= least)
+        _, name, shape = size or choose_size(len(data.train))
         given = model.model_dump(exclude_none=True)
-        model = model.model_copy(update=shape | given | {"variant": f"{size}/{patch}"})
+        model = model.model_copy(update=shape | given | {"variant": f"{name}/{patch}"})
     chosen = model.model_dump(exclude_none=True)
     if model.image_size != "auto":
         return chosen

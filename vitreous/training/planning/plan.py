@@ -20,6 +20,7 @@ from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.digits import DIGITS
 from vitreous.data.sources.open import named_set, open_data
 from vitreous.data.sources.splits import ImageData, Split
+from vitreous.data.summary import data_lines
 from vitreous.model.config import ViTConfig
 from vitreous.model.variants import is_variant, variant
 from vitreous.support.errors import InputError
@@ -28,6 +29,7 @@ from vitreous.support.text import first_line
 from vitreous.training.objectives.goals import objective_class
 from vitreous.training.objectives.objective import Setup
 from vitreous.training.optimization.precision import Precision, choose_precision
+from vitreous.training.planning.budget import Budget, Cost, fit
 from vitreous.training.planning.defaults import resolve_recipe
 from vitreous.training.planning.weights import Start, choose_weights, load_start
 from vitreous.training.recipe.recipe import Recipe
@@ -55,6 +57,7 @@ class Plan:
         precision: of the activations.
         workers: processes that load images.
         start: the weights to start from, adapted; None for fresh ones.
+        budget: how the run was fitted into its minutes; None if nothing was measured.
     """
 
     data: ImageData
@@ -67,6 +70,7 @@ class Plan:
     precision: Precision
     workers: int
     start: Start | None
+    budget: Budget | None = None
 
     @property
     def batch_size(self) -> int:
@@ -133,6 +137,7 @@ def make_plan(
     recipe: str | Path | Recipe | None,
     settings: Mapping[str, Any],
     notify: Callable[[str], None],
+    measure: Callable[[Plan], Cost] | None = None,
 ) -> Plan:
     """Decides everything about a run: the recipe, the data, the weights, the model and the device.
 
@@ -141,7 +146,8 @@ def make_plan(
         model: a variant, weights, or "auto".
         recipe: a file, the name of a built-in recipe, or a Recipe; None for the default of the data and the weights.
         settings: values that differ from the recipe's.
-        notify: called with each automatic choice.
+        notify: called with lines on the data, and with each automatic choice.
+        measure: what an image costs in the run of a plan, if the run is to fit its minutes; None to ignore them.
 
     Raises:
         InputError: any of these is not usable.
@@ -150,13 +156,28 @@ def make_plan(
     named = named_recipe(recipe, model, settings, is_digits(source))
     options = apply_request(named or Recipe(), model, settings).data.options
     data = open_data(source, options)  # before any weights are downloaded
+    for line in data_lines(data):
+        notify(line)
     draft, weights = choose_recipe(named, model, settings, notify)
     start = None
     if weights is not None:
         objective = objective_class(draft.objective)
         names = data.class_names if objective.classifies else ()
         start = load_start(weights, draft.model, names, data.channels, objective.mask_token)
-    resolved, config, preprocessing = resolve_recipe(draft, data, start)
+    budget = None
+    if measure is not None:
+
+        def cost_of(resolved: Recipe, config: ViTConfig, preprocessing: Preprocessing) -> Cost:
+            return measure(plan_of(data, resolved, config, preprocessing, start))
+
+        draft, budget = fit(draft, data, start, cost_of, notify)
+    return replace(plan_of(data, *resolve_recipe(draft, data, start), start), budget=budget)
+
+
+def plan_of(
+    data: ImageData, resolved: Recipe, config: ViTConfig, preprocessing: Preprocessing, start: Start | None
+) -> Plan:
+    """The plan of a resolved recipe, with what is chosen for this machine."""
     views, run = resolved.augmentation, resolved.run
     assert isinstance(views.flip, bool)  # the recipe is resolved
     augmentation = Augmentation(

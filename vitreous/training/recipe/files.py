@@ -100,6 +100,10 @@ def settled(schedule: Tables, given: set[str]) -> Tables:
     """A merged schedule without what the given leaves override; the warmup is at most a fifth of a new length."""
     length = "steps" if "steps" in given else "epochs"
     overridden = {f"{part}_steps" for part in ("warmup", "cooldown") if f"{part}_epochs" in given}
+    if given & {"steps", "epochs"}:
+        overridden.add("minutes")
+    elif "minutes" in given and schedule["minutes"] not in (0, "auto"):  # the length is chosen anew
+        overridden |= {"steps", "epochs", "warmup_steps"}
     if length == "epochs" and length in given:
         overridden |= {"steps", "warmup_steps"}
     schedule = {leaf: value for leaf, value in schedule.items() if leaf in given or leaf not in overridden}

@@ -157,11 +157,15 @@ class OptimizerSection(Section):
 class ScheduleSection(Section):
     """The length of the run and the learning rate schedule. Steps, if given, replace epochs.
 
+    What is given is never changed to save minutes; what is open, of image size, variant and epochs, is.
+
     If a file or a setting gives epochs but no warmup_epochs, the warmup is at most a fifth of them.
     """
 
-    epochs: Count | Auto = "auto"  # about 200,000 images in all, from 30 to 300 epochs
+    epochs: Count | Auto = "auto"  # as many as fit the minutes; about 200,000 images in all, 300 epochs at most
     steps: Count | None = None  # updates of the whole run; the last epoch may end early
+    # of the run at most, on this machine; 0 for no limit; auto: 15 from scratch if epochs and steps are open, else 0
+    minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Auto = "auto"
     warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     decay: Decay = "cosine"

@@ -14,7 +14,6 @@ from vitreous.training.planning.plan import Plan
 from vitreous.training.records.display import duration
 from vitreous.training.records.folder import BAD_FILES, BadFiles
 from vitreous.training.records.log import Log
-from vitreous.training.records.waiting import waiting
 
 WORK = {"all": "decoding all images", "headers": "reading image headers", "sample": "reading some image headers"}
 SHORT = 10.0  # seconds that a check may take without an announcement
@@ -32,8 +31,7 @@ def leave_out_broken(plan: Plan, log: Log) -> Plan:
     count = checked_count(plan.data, how)
     broken: Broken = {}
     if count:
-        with waiting(log.display, WORK[how], count) as progress:
-            broken = find_broken(plan.data, how, progress)
+        broken = find_broken(plan.data, how, lambda done: log.display.working(WORK[how], done, count))
     for split in plan.data.splits:
         log.bad_files.record(split, [(split.names[index], reason) for index, reason in broken.get(split.name, [])])
     if log.bad_files.count:

@@ -1,39 +1,20 @@
 """What a run prints before and after: the choices that were made, and how good the model is."""
 
 from collections.abc import Iterator
-from textwrap import wrap
 
-import numpy as np
 import torch
-from jaxtyping import Int64
 
-from vitreous.data.sources.splits import ImageData, Split
 from vitreous.model.vit import VisionTransformer
-from vitreous.support.text import shortened
+from vitreous.support.text import counted
+from vitreous.training.planning.budget import budget_line
+from vitreous.training.planning.expectations import expectation_line
 from vitreous.training.planning.plan import Plan
 from vitreous.training.records.display import duration
 from vitreous.training.records.folder import BAD_FILES, BadFiles
 from vitreous.training.records.majority import majority_warning
 from vitreous.training.records.results import Run
 
-COLUMNS, LINES = 100, 2  # of the list of classes
-MOST_SHOWN = 40  # classes in it; two lines have no room for more
-SHORT_NAMES = {"train": "train", "validation": "val", "test": "test"}
 KEPT_BY = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "loss": "loss"}
-
-
-def data_lines(data: ImageData) -> Iterator[str]:
-    """The lines on the data: its images, classes and splits as they were read, and what was not."""
-    test = f", {len(data.test):,} to test" if data.test else ""
-    yield (
-        f"{data.name}: {len(data.class_names)} classes, {counted(len(data.train), 'image')} to train, "
-        f"{len(data.validation):,} to validate{test}"
-    )
-    yield from class_lines(data)
-    if data.ignored:
-        ignored = ", ".join(f"{count:,} × {kind}" for kind, count in data.ignored.items())
-        yield f"ignored: {ignored}"
-    yield from (f"note: {note}" for note in data.notes)
 
 
 def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iterator[str]:
@@ -57,36 +38,23 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
         f"{length} on {plan.device} in {plan.precision}, {counted(torch.get_num_threads(), 'thread')}, "
         f"{counted(plan.workers, 'loading process', 'es')}"
     )
+    if plan.budget is not None:
+        yield budget_line(plan.budget)
+    if is_of_photos_from_scratch(plan):
+        yield expectation_line(len(data.train), len(data.class_names))
     if rows * columns == 1:
         yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
 
 
-def class_lines(data: ImageData) -> list[str]:
-    """The classes with their images in each split, on two lines at most: of many, the first and last few."""
-    counts = np.stack([class_counts(split, data) for split in data.splits], axis=1).tolist()
-    items = [
-        f"{shortened(name)} {'+'.join(f'{count:,}' for count in row)}"
-        for name, row in zip(data.class_names, counts, strict=True)
-    ]
-    head = f"classes ({'+'.join(SHORT_NAMES[split.name] for split in data.splits)}):"
-
-    def lines(shown: int) -> list[str]:
-        parts = items
-        if shown < len(items):
-            middle = f"… {len(items) - shown:,} more …"
-            parts = [*items[: shown - shown // 2], middle, *items[len(items) - shown // 2 :]]
-        unbroken = [part.replace(" ", "\xa0") for part in parts]
-        text = f"{head} {', '.join(unbroken)}"
-        wrapped = wrap(text, COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        return [line.replace("\xa0", " ") for line in wrapped]
-
-    most = min(len(items), MOST_SHOWN)
-    return lines(next((shown for shown in range(most, 2, -1) if len(lines(shown)) <= LINES), 2))
-
-
-def class_counts(split: Split, data: ImageData) -> Int64[np.ndarray, " classes"]:
-    """How many images of each class a split has."""
-    return np.bincount(split.labels, minlength=len(data.class_names))
+def is_of_photos_from_scratch(plan: Plan) -> bool:
+    """Whether what was measured on photos says something about a run."""
+    return (
+        plan.start is None
+        and plan.class_names is not None
+        and plan.data.channels == 3
+        and plan.data.flip_ok
+        and len(plan.data.class_names) > 1
+    )
 
 
 def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
@@ -118,8 +86,3 @@ def kept_for(run: Run) -> str:
     """What the kept model is the best by, if it is not the accuracy."""
     keep_by = run.recipe.schedule.keep_by
     return "" if keep_by == "accuracy" else f", the best by validation {KEPT_BY[keep_by]}"
-
-
-def counted(number: int, noun: str, ending: str = "s") -> str:
-    """1 block, 2 blocks."""
-    return f"{number:,} {noun}{'' if number == 1 else ending}"
