@@ -66,7 +66,7 @@ def run_training(
         if not is_digits(data):
             check_is_outside(path, Path(data))
         log = Log(path, plan, display)
-        with tuned_and_seeded(plan):
+        with tuned_and_seeded(plan), plan.processes:
             with log:
                 learner = Learner(plan, display.print)
                 learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
