@@ -49,7 +49,7 @@ class Batch:
         return len(self.labels)
 
     def pin_memory(self) -> "Batch":
-        """A copy in pinned memory, from which copies to a GPU are asynchronous."""
+        """The same in pinned memory, from which copies to a GPU are asynchronous; what is there is not copied."""
         return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.bad)
 
 
@@ -92,20 +92,20 @@ class Batches:
         request = self.requests[number]
         images = torch.empty(self.views.shape(len(request.samples)), dtype=torch.uint8)
         good, bad = self.views.fill(images.numpy(), request, Progress())
-        batch = self._batch(number, Loaded(images[: len(good)], good, bad))
-        return batch.pin_memory() if torch.cuda.is_available() else batch
+        return self._batch(number, Loaded(images[: len(good)], good, bad))
 
     def names(self, number: int) -> list[str]:
         """The names of a batch's images."""
         return [self.split.names[sample] for sample in self.requests[number].samples.tolist()]
 
     def _batch(self, number: int, loaded: Loaded) -> Batch:
-        """The loaded images with their labels and names."""
+        """The loaded images with their labels and names; in pinned memory if there is a GPU."""
         samples = self.requests[number].samples
         indices = torch.from_numpy(samples[loaded.good])
         labels = torch.from_numpy(self.split.labels)[indices]
         bad = [(self.split.names[samples[position]], reason) for position, reason in loaded.bad]
-        return Batch(loaded.images, labels, indices, bad)
+        batch = Batch(loaded.images, labels, indices, bad)
+        return batch.pin_memory() if torch.cuda.is_available() else batch
 
     def _failure(self, number: int, error: BatchFailed) -> InputError:
         """The error of a batch on which two processes died."""

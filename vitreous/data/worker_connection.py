@@ -164,6 +164,7 @@ class Launcher:
         self.lock = threading.Lock()  # of the conversation with the process
         self.workers: set[Worker] = set()
         self.closed = False
+        self.answered = False  # since its start
         self._boot()
 
     def start(self) -> Worker:
@@ -204,19 +205,22 @@ class Launcher:
             self._end_process()
 
     def _ask(self, command: int, pid: int, descriptors: list[int], tries: int = 2) -> int:
-        """The launcher's answer to a command; if it has died, it is started again for the last try."""
+        """The launcher's answer to a command; if it worked and has died, it is started again for the last try."""
         with self.lock:
             for rest in reversed(range(tries)):
                 try:
                     socket.send_fds(self.control, [remote.COMMAND.pack(command, pid)], descriptors)
                     answer = bytearray(remote.ANSWER.size)
                     remote.receive_exactly(self.control.recv_into, memoryview(answer))
-                    return remote.ANSWER.unpack(answer)[0]
                 except (OSError, remote.Hangup) as error:
-                    if self.closed or not rest:
-                        raise Unavailable("the process that starts them does not answer") from error
+                    if self.closed or not self.answered or not rest:
+                        self.answered = False
+                        raise Unavailable("the process that starts others does not answer") from error
                     self._end_process()
                     self._boot()
+                else:
+                    self.answered = True
+                    return remote.ANSWER.unpack(answer)[0]
         raise AssertionError("there is at least one try")
 
     def _boot(self) -> None:

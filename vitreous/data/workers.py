@@ -89,6 +89,7 @@ class Workers:
         self.is_open = False
         self.threads: list[threading.Thread] = []
         self.launcher: Launcher | None = None
+        self.failure = Unavailable("the loading processes have ended")
         self.owner = 0
 
     def __enter__(self) -> Self:
@@ -97,7 +98,7 @@ class Workers:
             try:
                 self.launcher = Launcher(self.patience)
             except Unavailable as error:
-                self.note_once(f"images are loaded in the main process: {error}")
+                self.failure = error
                 return self
             self.is_open, self.idle, self.owner = True, 0, os.getpid()
             atexit.register(self.close)  # a thread that outlives the interpreter would abort it
@@ -142,6 +143,8 @@ class Workers:
             Unavailable: there are no processes, or they cannot load these views.
             BatchFailed: a batch's process died, and so did its replacement.
         """
+        if not self.is_open:
+            raise self.failure
         source = self._source(views)
         waiting: deque[Job] = deque()
         try:
@@ -175,7 +178,7 @@ class Workers:
     def _next(self, waiting: deque[Job]) -> Loaded:
         """The first of the waiting batches, once it is there."""
         if not self.is_open:
-            raise Unavailable("the loading processes have ended")
+            raise self.failure
         loaded = waiting[0].future.result()
         waiting.popleft()
         while self.notes:
@@ -211,7 +214,7 @@ class Workers:
         if worker is not None:
             worker.connection.close()
         for job in taken:
-            job.future.set_exception(Unavailable("the loading processes have ended"))
+            job.future.set_exception(self.failure)
 
     def _take(self, taken: deque[Job]) -> bool:
         """Takes a job, and another to send ahead if nobody is idle; waits for one. Returns whether these are open."""
