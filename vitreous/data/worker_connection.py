@@ -20,6 +20,7 @@ from vitreous.data import worker_process as remote
 from vitreous.data.views import Request, Views
 
 TICK = 1.0  # seconds between two looks at a process's progress
+START = 300.0  # seconds that the launcher has to answer; on a busy machine, importing torch is slow
 GOODBYE = 5.0  # seconds that the launcher has to end
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 BOOT = """
@@ -153,7 +154,7 @@ class Launcher:
     """Starts and ends loading processes, from a process of its own.
 
     Args:
-        patience: seconds, as for `Worker`, and for the launcher's own start.
+        patience: of its workers, in seconds.
 
     Raises:
         Unavailable: the system has no fork, or cannot start another process.
@@ -227,7 +228,7 @@ class Launcher:
         if not hasattr(os, "fork") or not sys.executable:
             raise Unavailable("this system cannot start them")
         self.control, theirs = socket.socketpair()
-        self.control.settimeout(self.patience)
+        self.control.settimeout(START)
         command = [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path), str(theirs.fileno())]
         try:
             self.process = subprocess.Popen(
