@@ -233,10 +233,12 @@ def test_a_process_without_progress_is_replaced(tmp_path, alone):
 
 
 def test_a_dead_launcher_is_started_again(tmp_path, alone):
-    with Workers(2, notify=lambda line: None) as workers:
+    notes = []
+    with Workers(2, notify=notes.append) as workers:
         assert bits(epoch(Plain(), workers)) == alone
         workers.launcher.process.kill()
         assert bits(epoch(Killed(tmp_path, 1), workers)) == alone
+        assert notes == ["a loading process died; another one loads its batch"]
         family = {workers.launcher.process.pid, *pids(workers)}
         assert len(family) == 3
     assert wait_until(lambda: not any(map(is_running, family)))

@@ -165,7 +165,6 @@ class Launcher:
         self.lock = threading.Lock()  # of the conversation with the process
         self.workers: set[Worker] = set()
         self.closed = False
-        self.answered = False  # since its start
         self._boot()
 
     def start(self) -> Worker:
@@ -215,7 +214,6 @@ class Launcher:
                     remote.receive_exactly(self.control.recv_into, memoryview(answer))
                 except (OSError, remote.Hangup) as error:
                     if self.closed or not self.answered or not rest:
-                        self.answered = False
                         raise Unavailable("the process that starts others does not answer") from error
                     self._end_process()
                     self._boot()
@@ -227,6 +225,7 @@ class Launcher:
     def _boot(self) -> None:
         if not hasattr(os, "fork") or not sys.executable:
             raise Unavailable("this system cannot start them")
+        self.answered = False  # since its start
         self.control, theirs = socket.socketpair()
         self.control.settimeout(START)
         command = [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path), str(theirs.fileno())]
