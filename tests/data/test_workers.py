@@ -27,6 +27,7 @@ from vitreous.data import worker_connection
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.loader import batches
 from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.sources.open import open_data
 from vitreous.data.workers import Workers, obstacle
 from vitreous.support.errors import InputError
 
@@ -275,6 +276,7 @@ def test_data_that_cannot_be_sent_is_loaded_here(alone):
         "ModuleNotFoundError: No module named 'mine'"
     )
     assert obstacle(Plain()) is None
+    assert obstacle(open_data("digits").train.load) is None  # with a large array
     assert "Local" in (obstacle(local()) or "")
 
 
