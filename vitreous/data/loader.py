@@ -1,18 +1,29 @@
 """Batches of a split: the same bits for any number of workers, and every skipped image reported."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.images import BadImage
-from vitreous.data.preprocessing import Pixels, Preprocessing
-from vitreous.data.sampling import balanced_order, earlier_visits, epoch_order, sample_generator
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.sampling import balanced_order, earlier_visits, epoch_order
 from vitreous.data.sources.splits import Split
+from vitreous.data.views import IDLE, Progress, Request, Views
+from vitreous.data.worker_connection import Loaded, Unavailable
+from vitreous.data.workers import BatchFailed, Workers
+from vitreous.support.errors import InputError
+from vitreous.support.text import listed
+
+SHOWN = 3  # names of a batch in a message
+HINTS = {  # by a part of the reason
+    "SIGKILL": "the memory may be full: set fewer workers, or workers=0",
+    "progress": "remove the image, or set a longer worker_timeout",
+    "": "remove the image, or set workers=0 to load in the main process",
+}
 
 
 @dataclass(eq=False)
@@ -38,48 +49,74 @@ class Batch:
         return len(self.labels)
 
     def pin_memory(self) -> "Batch":
-        """A copy in pinned memory, from which copies to a GPU are asynchronous."""
+        """The same in pinned memory, from which copies to a GPU are asynchronous; what is there is not copied."""
         return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.bad)
 
 
-@dataclass(frozen=True)
-class Batches(Dataset[Batch]):
-    """The batches of one epoch by number. Each depends on these fields alone, so any worker can load it.
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """The batches of one epoch, as an iterable with a length; the same bits for any number of workers.
 
-    Besides the arguments of `batches`, `order` has the indices of each batch's samples in the split, and `visits` how
-    often each of these occurred earlier in the epoch.
+    Args:
+        split: the samples.
+        views: of the samples.
+        requests: one per batch.
+        workers: load the batches, if there are any.
     """
 
     split: Split
-    preprocessing: Preprocessing
-    augmentation: Augmentation | None
-    seed: int
-    epoch: int
-    order: list[np.ndarray]
-    visits: list[np.ndarray]
+    views: Views
+    requests: list[Request]
+    workers: Workers
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.requests)
 
-    def __getitem__(self, index: int) -> Batch:
-        pixels, good, bad = [], [], []
-        for sample, visit in zip(self.order[index].tolist(), self.visits[index].tolist(), strict=True):
+    def __iter__(self) -> Iterator[Batch]:
+        done = 0
+        if self.workers.count and self.requests:
             try:
-                pixels.append(self.pixels(sample, visit))
-                good.append(sample)
-            except BadImage as error:
-                bad.append((self.split.names[sample], error.reason))
-        indices = torch.tensor(good, dtype=torch.int64)
-        labels = torch.from_numpy(self.split.labels)[indices]
-        return Batch(self.preprocessing.stack(pixels), labels, indices, bad)
+                with self.workers.opened() as workers:
+                    for loaded in workers.load(self.views, self.requests):
+                        done += 1
+                        yield self._batch(done - 1, loaded)
+            except Unavailable as error:
+                self.workers.note_once(f"images are loaded in the main process: {error}")
+            except BatchFailed as error:
+                raise self._failure(done, error) from None
+        for number in range(done, len(self)):
+            yield self[number]
 
-    def pixels(self, sample: int, visit: int) -> Pixels:
-        """The view of one sample, different at each visit."""
-        image = self.split.load(sample)
-        if self.augmentation is None:
-            return self.preprocessing.pixels(image)
-        generator = sample_generator(self.seed, self.epoch, sample, visit)
-        return self.augmentation.pixels(image, self.preprocessing, generator)
+    def __getitem__(self, number: int) -> Batch:
+        """One batch, loaded in this process."""
+        request = self.requests[number]
+        images = torch.empty(self.views.shape(len(request.samples)), dtype=torch.uint8)
+        good, bad = self.views.fill(images.numpy(), request, Progress())
+        return self._batch(number, Loaded(images[: len(good)], good, bad))
+
+    def names(self, number: int) -> list[str]:
+        """The names of a batch's images."""
+        return [self.split.names[sample] for sample in self.requests[number].samples.tolist()]
+
+    def _batch(self, number: int, loaded: Loaded) -> Batch:
+        """The loaded images with their labels and names; in pinned memory if there is a GPU."""
+        samples = self.requests[number].samples
+        indices = torch.from_numpy(samples[loaded.good])
+        labels = torch.from_numpy(self.split.labels)[indices]
+        bad = [(self.split.names[samples[position]], reason) for position, reason in loaded.bad]
+        batch = Batch(loaded.images, labels, indices, bad)
+        return batch.pin_memory() if torch.cuda.is_available() else batch
+
+    def _failure(self, number: int, error: BatchFailed) -> InputError:
+        """The error of a batch on which two processes died."""
+        names = self.names(number)
+        at = "" if error.position == IDLE else f", at {names[error.position]!r}"
+        count = len(names)
+        return InputError(
+            f"a loading process {error.reason}{at}, and so did its replacement; their batch of {count} images has "
+            f"{listed(names, SHOWN)}",
+            next(hint for part, hint in HINTS.items() if part in error.reason),
+        )
 
 
 def batches(
@@ -91,9 +128,9 @@ def batches(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     epoch: int = 0,
-    workers: int = 0,
+    workers: int | Workers = 0,
     balanced: bool = False,
-) -> "DataLoader[Batch]":
+) -> Batches:
     """One epoch over a split, as an iterable of `Batch` with a length; the same for any number of workers.
 
     Every sample occurs once, unless classes are balanced; the last batch may be smaller.
@@ -106,7 +143,7 @@ def batches(
         augmentation: random views, drawn for each (seed, epoch, sample); None for evaluation.
         seed: of the order and the views.
         epoch: of the order and the views.
-        workers: loading processes; 0 loads in this one.
+        workers: loading processes, or how many to start for each iteration; 0 loads in this process.
         balanced: whether each class occurs equally often, which needs `shuffle`: samples of small classes repeat, each
             time with another view, and of large classes only a part occurs.
     """
@@ -121,12 +158,9 @@ def batches(
         order = epoch_order(seed, epoch, count) if shuffle else np.arange(count)
     visits = earlier_visits(order)
     parts = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
-    chunks = [order[part] for part in parts], [visits[part] for part in parts]
-    return DataLoader(
-        Batches(split, preprocessing, augmentation, seed, epoch, *chunks),
-        batch_size=None,  # the dataset returns whole batches
-        num_workers=workers,  # each with one thread
-        pin_memory=torch.cuda.is_available(),
-        # DataLoader draws a seed for its workers, which from torch's own generator would change the model's dropout.
-        generator=torch.Generator(),
+    return Batches(
+        split,
+        Views(split.load, preprocessing, augmentation),
+        [Request(seed, epoch, order[part], visits[part]) for part in parts],
+        Workers(workers) if isinstance(workers, int) else workers,
     )

@@ -4,10 +4,8 @@ import math
 from functools import partial
 from pathlib import Path
 
-from torch.utils.data import DataLoader
-
 from vitreous.checkpoints.store import load_model, save_model
-from vitreous.data.loader import Batch, Batches
+from vitreous.data.loader import Batches
 from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, printable
@@ -113,7 +111,7 @@ def finish(learner: Learner, log: Log) -> Run:
 # ---- skipped steps
 
 
-def check_streak(learner: Learner, batches: "DataLoader[Batch]") -> None:
+def check_streak(learner: Learner, batches: Batches) -> None:
     """Raises InputError if too many steps in a row had no finite loss and gradient."""
     step = learner.streak.read()
     if step is not None:
@@ -124,7 +122,7 @@ def check_streak(learner: Learner, batches: "DataLoader[Batch]") -> None:
         )
 
 
-def report_skipped(learner: Learner, batches: "DataLoader[Batch]", log: Log) -> None:
+def report_skipped(learner: Learner, batches: Batches, log: Log) -> None:
     """Prints the steps that an epoch skipped, and what was in the first."""
     steps = log.totals.skipped_steps()
     if steps:
@@ -135,8 +133,6 @@ def report_skipped(learner: Learner, batches: "DataLoader[Batch]", log: Log) -> 
         )
 
 
-def names_of(batches: "DataLoader[Batch]", number: int) -> str:
+def names_of(batches: Batches, number: int) -> str:
     """The names of some images of a batch."""
-    data = batches.dataset
-    assert isinstance(data, Batches)
-    return listed([printable(data.split.names[place]) for place in data.order[number].tolist()], SHOWN)
+    return listed([printable(name) for name in batches.names(number)], SHOWN)

@@ -74,7 +74,7 @@ def run_training(
         if not is_digits(data):
             check_is_outside(path, Path(data))
         log = Log(path, plan, display)
-        with tuned_and_seeded(plan), log:  # the folder is this run's until the log ends
+        with tuned_and_seeded(plan), plan.processes, log:  # the folder is this run's until the log ends
             plan = log.plan = leave_out_broken(plan, log)
             learner = Learner(plan, display.print)
             learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from vitreous.data.loader import Batch, Batches
+from vitreous.data.loader import Batch
 from vitreous.support.host import usable_cores
 from vitreous.training.learner import Learner
 from vitreous.training.objectives.objective import VALIDATION, Prepared
@@ -93,12 +93,11 @@ def thread_choices(plan: Plan) -> list[int]:
 
 def load_batches(plan: Plan) -> tuple[list[Batch], float]:
     """Readable batches of the first epoch, loaded by this process, and the seconds that an image took."""
-    dataset = plan.training_batches(1).dataset
-    assert isinstance(dataset, Batches)
+    epoch = plan.training_batches(1)
     batches: list[Batch] = []
     started, images = time.perf_counter(), 0
-    for number in range(min(len(dataset), MOST_BATCHES)):
-        batch = dataset[number]
+    for number in range(min(len(epoch), MOST_BATCHES)):
+        batch = epoch[number]
         images += len(batch) + len(batch.bad)
         if len(batch):
             batches.append(batch)

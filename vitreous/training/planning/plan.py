@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch.utils.data import DataLoader
 
 from vitreous.checkpoints.load import locate
 from vitreous.checkpoints.sources.hub import is_remote
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.loader import Batch, batches
+from vitreous.data.loader import Batches, batches
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.digits import DIGITS
 from vitreous.data.sources.open import named_set, open_data
 from vitreous.data.sources.splits import ImageData, Split
 from vitreous.data.summary import data_lines
+from vitreous.data.workers import AHEAD, Workers, obstacle
 from vitreous.model.config import ViTConfig
 from vitreous.model.variants import is_variant, variant
 from vitreous.support.errors import InputError
@@ -37,7 +37,6 @@ from vitreous.training.recipe.recipe import Recipe
 AUTO = "auto"
 FROM_SCRATCH, FROM_WEIGHTS = "small-data", "finetune"  # the default recipes
 MOST_WORKERS = 16
-PREFETCHED = 2  # batches that torch has each worker load in advance
 BATCHES_SHARE = 0.25  # of the free memory, for loaded batches
 UNAVAILABLE = (RuntimeError, AssertionError, ImportError)  # what torch raises for a device that is not there
 
@@ -56,6 +55,7 @@ class Plan:
         device: of the model.
         precision: of the activations.
         workers: processes that load images.
+        processes: those, in a `with` statement around the run; otherwise each epoch starts its own.
         start: the weights to start from, adapted; None for fresh ones.
         budget: how the run was fitted into its minutes; None if nothing was measured.
     """
@@ -69,6 +69,7 @@ class Plan:
     device: torch.device
     precision: Precision
     workers: int
+    processes: Workers
     start: Start | None
     budget: Budget | None = None
 
@@ -107,17 +108,17 @@ class Plan:
             recipe.run.seed, self.device,
         )  # fmt: skip
 
-    def training_batches(self, epoch: int) -> "DataLoader[Batch]":
+    def training_batches(self, epoch: int) -> Batches:
         """The random views of one epoch, in its order."""
         return batches(
-            self.data.train, self.preprocessing, batch_size=self.batch_size, workers=self.workers,
+            self.data.train, self.preprocessing, batch_size=self.batch_size, workers=self.processes,
             augmentation=self.augmentation, shuffle=True, seed=self.recipe.run.seed, epoch=epoch,
             balanced=self.recipe.data.balanced_sampling,
         )  # fmt: skip
 
-    def plain_batches(self, split: Split) -> "DataLoader[Batch]":
+    def plain_batches(self, split: Split) -> Batches:
         """The images of a split without augmentation, each once."""
-        return batches(split, self.preprocessing, batch_size=self.batch_size, workers=self.workers, shuffle=False)
+        return batches(split, self.preprocessing, batch_size=self.batch_size, workers=self.processes, shuffle=False)
 
     def with_machine(self, micro_batch: int, threads: int) -> Self:
         """A copy whose recipe records what was chosen for this machine, so that the run can be repeated bit for bit."""
@@ -168,14 +169,19 @@ def make_plan(
     if measure is not None:
 
         def cost_of(resolved: Recipe, config: ViTConfig, preprocessing: Preprocessing) -> Cost:
-            return measure(plan_of(data, resolved, config, preprocessing, start))
+            return measure(plan_of(data, resolved, config, preprocessing, start, lambda line: None))
 
         draft, budget = fit(draft, data, start, cost_of, notify)
-    return replace(plan_of(data, *resolve_recipe(draft, data, start), start), budget=budget)
+    return replace(plan_of(data, *resolve_recipe(draft, data, start), start, notify), budget=budget)
 
 
 def plan_of(
-    data: ImageData, resolved: Recipe, config: ViTConfig, preprocessing: Preprocessing, start: Start | None
+    data: ImageData,
+    resolved: Recipe,
+    config: ViTConfig,
+    preprocessing: Preprocessing,
+    start: Start | None,
+    notify: Callable[[str], None],
 ) -> Plan:
     """The plan of a resolved recipe, with what is chosen for this machine."""
     views, run = resolved.augmentation, resolved.run
@@ -189,8 +195,14 @@ def plan_of(
     workers = run.workers
     if workers == AUTO:  # on a CPU, the model needs all cores
         workers = 0 if device.type == "cpu" else choose_workers(resolved, data, preprocessing)
+    if workers and (reason := next(filter(None, (obstacle(split.load) for split in data.splits)), None)):
+        notify(f"images are loaded in the main process: {reason}")
+        workers = 0
+    processes = Workers(workers, run.worker_timeout, notify)
     precision = choose_precision(run.precision, device)
-    return Plan(data, resolved, config, preprocessing, augmentation, mixing, device, precision, workers, start)
+    return Plan(
+        data, resolved, config, preprocessing, augmentation, mixing, device, precision, workers, processes, start
+    )
 
 
 # ---- the recipe
@@ -258,7 +270,7 @@ def is_digits(source: str | Path) -> bool:
 def choose_workers(recipe: Recipe, data: ImageData, preprocessing: Preprocessing) -> int:
     """A process per core, but not more than an epoch has batches or than memory has room for."""
     assert isinstance(recipe.data.batch_size, int), "the recipe is not resolved"
-    prefetched = PREFETCHED * recipe.data.batch_size * preprocessing.channels * math.prod(preprocessing.image_size)
+    prefetched = AHEAD * recipe.data.batch_size * preprocessing.channels * math.prod(preprocessing.image_size)
     free = free_memory()
     room = MOST_WORKERS if free is None else int(BATCHES_SHARE * free / prefetched)
     return max(1, min(usable_cores(), MOST_WORKERS, math.ceil(len(data.train) / recipe.data.batch_size), room))

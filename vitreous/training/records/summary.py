@@ -41,7 +41,7 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
     if plan.budget is not None:
         yield budget_line(plan.budget)
     if is_of_photos_from_scratch(plan):
-        yield expectation_line(len(data.train), len(data.class_names))
+        yield expectation_line(len(plan.data.train), len(plan.data.class_names))
     if rows * columns == 1:
         yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
 
