@@ -6,6 +6,7 @@ every machine.
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from vitreous.data.sources.archives import SUFFIX, open_archives
 from vitreous.data.sources.digits import DIGITS, open_digits
@@ -14,10 +15,12 @@ from vitreous.data.sources.layouts import LAYOUT, Tree, kind_of, open_tree
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.tabular.objects import open_objects
+from vitreous.data.sources.tabular.tables import is_table, open_table
 from vitreous.support.errors import InputError
 
 
-def open_data(source: str | Path, options: DataOptions | None = None) -> ImageData:
+def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
     """Opens a source of labeled images.
 
     "digits" means scikit-learn's 1,797 handwritten digits of 8x8 pixels, of which a fixed fifth is the test split;
@@ -37,8 +40,12 @@ def open_data(source: str | Path, options: DataOptions | None = None) -> ImageDa
     max(1, round(n * f)) whose names, relative to the class folder, have the smallest hashes. This does not depend on
     other classes, and hardly changes when images are added. The only image of a class stays in train.
 
+    A table, as CSV, TSV, JSON lines or Parquet, has a row for each image; see `open_table`. In Python, a DataFrame of
+    the same columns, a map-style dataset, and a tuple or dict of either by split are sources as well; see
+    `open_objects`.
+
     Args:
-        source: "digits", a folder, or a zip archive.
+        source: "digits", a folder, an archive, a table, or an object of Python.
         options: how to read it; f is its validation_fraction.
 
     Raises:
@@ -46,6 +53,10 @@ def open_data(source: str | Path, options: DataOptions | None = None) -> ImageDa
             different classes; or an archive cannot be read or has two images of the same name.
     """
     options = options or DataOptions()
+    if not isinstance(source, str | Path):
+        return open_objects(source, options)
+    if is_table(source) and Path(source).is_file():
+        return open_table(str(source), options)
     is_path = isinstance(source, Path) and source.is_dir()  # str(Path("./digits")) has no dot
     if str(source) == DIGITS and not is_path:
         return open_digits(options)

@@ -128,7 +128,7 @@ class Plan:
 
 
 def make_plan(
-    source: str | Path,
+    source: Any,
     model: str,
     recipe: str | Path | Recipe | None,
     settings: Mapping[str, Any],
@@ -226,9 +226,9 @@ def check_model_name(name: str) -> None:
     locate(Path(name))  # raises: there is no such file
 
 
-def is_digits(source: str | Path) -> bool:
+def is_digits(source: Any) -> bool:
     """Whether a source means the embedded digits, not a folder of that name."""
-    return str(source) == DIGITS and not (isinstance(source, Path) and source.is_dir())
+    return isinstance(source, str | Path) and str(source) == DIGITS and not (isinstance(source, Path) and source.is_dir())
 
 
 # ---- the machine
