@@ -228,7 +228,9 @@ def check_model_name(name: str) -> None:
 
 def is_digits(source: Any) -> bool:
     """Whether a source means the embedded digits, not a folder of that name."""
-    return isinstance(source, str | Path) and str(source) == DIGITS and not (isinstance(source, Path) and source.is_dir())
+    if not isinstance(source, str | Path) or str(source) != DIGITS:
+        return False
+    return not (isinstance(source, Path) and source.is_dir())
 
 
 # ---- the machine

@@ -12,6 +12,8 @@ from vitreous.data.sources.names import normalized
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 
+ADDRESS, DRIVE = re.compile(r"[a-z]+://", re.IGNORECASE), re.compile(r"[A-Za-z]:/")
+
 
 @dataclass(frozen=True)
 class Found:
@@ -76,6 +78,11 @@ def is_empty(cell: object) -> bool:
 
 def _find(files: "_Files", subfolder: str, cell: str, result: Found) -> str | None:
     """The name of a cell's file, which `result` counts if it is missing or outside."""
+    parent, _, base = cell.rpartition("/")
+    if base in files.listings.get(parent, ()):  # a folder that an earlier cell led to, and that is inside
+        return cell
+    if cell in files.direct:
+        return files.direct[cell]
     path = files.relative(cell.strip())
     if path is None:
         result.outside.append(cell)
@@ -108,6 +115,9 @@ class _Files:
         stems: of the same folders, the images by their names without suffix.
         links_out: files that are links out of the folder.
         outside: folders that are, or lead, out of it.
+        below: once it was searched, one image below the root by its folded name without suffix.
+        repeated: the other images of the same folded name.
+        direct: by the cell, what `anywhere` finds, for files that are not in the folders that are tried first.
     """
 
     source: str
@@ -118,11 +128,13 @@ class _Files:
     stems: dict[str, dict[str, str]] = field(default_factory=dict)
     links_out: set[str] = field(default_factory=set)
     outside: set[str] = field(default_factory=set)
-    below: defaultdict[str, list[str]] | None = None
+    below: dict[str, str] | None = None
+    repeated: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    direct: dict[str, str] = field(default_factory=dict)
 
     def relative(self, cell: str) -> str | None:
         """A cell as a path relative to the root, with "/"; None if it is outside."""
-        if re.match(r"[a-z]+://", cell, re.IGNORECASE):
+        if ADDRESS.match(cell):
             cause = f"the images of {self.source!r} are addresses, such as {cell[:80]!r}"
             raise InputError(cause, "download them, and write their paths in the table")
         path = cell.replace("\\", "/")
@@ -130,7 +142,7 @@ class _Files:
             path = os.path.normpath(path)
         if path.startswith(f"{self.root}/"):
             path = path.removeprefix(f"{self.root}/")
-        leaves = path.startswith(("/", "../")) or path == ".." or re.match(r"[A-Za-z]:/", path)
+        leaves = path.startswith(("/", "../")) or path == ".." or DRIVE.match(path)
         return None if leaves and not self.follow_links else path
 
     def in_folder(self, folder: str, base: str) -> str | None:
@@ -183,29 +195,40 @@ class _Files:
     def anywhere(self, path: str) -> str | None:
         """The one file below the root whose path ends like this, whatever its case, accents or suffix."""
         if self.below is None:
-            self.below = self._all_below()
+            self.below = self._all_below(path)
         folded = _folded(path)
         base = folded.rpartition("/")[2]
-        key = base.rpartition(".")[0] if is_image_name(base) else base
-        ends = [(name, _folded(name)) for name in self.below.get(key, ())]
-        if is_image_name(base):
-            fit = [name for name, end in ends if f"/{end}".endswith(f"/{folded}")]
-        else:
-            fit = [name for name, end in ends if f"/{end.rpartition('.')[0]}".endswith(f"/{folded}")]
+        has_suffix = is_image_name(base)
+        key = base.rpartition(".")[0] if has_suffix else base
+        fit = [self.below[key], *self.repeated.get(key, ())] if key in self.below else []
+        if has_suffix or folded != base or len(fit) > 1:
+            ends = [(name, _folded(name)) for name in fit]
+            fit = [
+                name for name, end in ends if f"/{end if has_suffix else end.rpartition('.')[0]}".endswith(f"/{folded}")
+            ]
         if len(fit) > 1:
             raise self.ambiguous(path, fit)
         return fit[0] if fit else None
 
-    def _all_below(self) -> defaultdict[str, list[str]]:
-        """All images below the root by their folded names without suffix."""
-        below = defaultdict(list)
+    def _all_below(self, path: str) -> dict[str, str]:
+        """The images below the root by their folded names without suffix; `path` is the first that is looked for."""
+        below: dict[str, str] = {}
+        tried = {name for files in self.listings.values() for name in files}
         for folder, folders, _ in os.walk(self.root, followlinks=self.follow_links):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             at = os.path.relpath(folder, self.root)
-            at = "" if at == "." else at
-            for name in self.listing(at):
-                if is_image_name(name):
-                    below[_folded(name).rpartition(".")[0]].append(f"{at}/{name}".lstrip("/"))
+            start = "" if at == "." else f"{at}/"
+            for name in filter(is_image_name, self.listing(start.rstrip("/"))):
+                key = _folded(name).rpartition(".")[0]
+                if below.setdefault(key, start + name) != start + name:
+                    self.repeated[key].append(start + name)
+        if "/" not in path:
+            has_suffix, tried = is_image_name(path), tried | {name.rpartition(".")[0] for name in tried}
+            for key, name in below.items():
+                base = name.rpartition("/")[2]
+                cell = base if has_suffix else base.rpartition(".")[0]
+                if key not in self.repeated and cell not in tried:
+                    self.direct[cell] = name
         return below
 
     def ambiguous(self, cell: str, names: Sequence[str]) -> InputError:
