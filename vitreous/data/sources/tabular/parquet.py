@@ -16,6 +16,7 @@ from vitreous.data.sources.spool import check_space, new_spool, remove_spool
 from vitreous.data.sources.tabular.columns import choose_columns
 from vitreous.data.sources.tabular.reading import ImageCells, Table
 from vitreous.support.errors import InputError
+from vitreous.support.text import first_line
 
 ROWS = 256  # read at once of a column of images
 CHUNK = 64 * 2**20  # bytes written between two checks of the free space
@@ -149,12 +150,14 @@ class _Parquet:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.file.close()
-        if isinstance(error, Exception) and type(error).__module__.startswith("pyarrow"):
+        if isinstance(error, Exception) and not isinstance(error, InputError | AssertionError):
             raise self.unreadable(error) from error
 
     def unreadable(self, error: Exception) -> InputError:
         """The error for a file that pyarrow cannot read."""
-        return InputError(f"{self.source!r} cannot be read as Parquet: {error}", "write the table again, or use CSV")
+        return InputError(
+            f"{self.source!r} cannot be read as Parquet: {first_line(error)}", "write the table again, or use CSV"
+        )
 
 
 def _holds_images(kind: Any) -> bool:

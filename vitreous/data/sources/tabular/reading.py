@@ -154,6 +154,8 @@ def _lines(source: str, file: TextIO) -> Iterator[str]:
     while line := file.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise InputError(f"{source!r} has a line of more than {MAX_LINE:,} characters", "save it again as CSV")
+        if "\0" in line:
+            raise InputError(f"{source!r} cannot be read: it has null characters, so it is not text", "save it as CSV")
         yield line
 
 
