@@ -57,6 +57,8 @@ def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
         return open_objects(source, options)
     if is_table(source) and Path(source).is_file():
         return open_table(str(source), options)
+    if options.names_columns:
+        raise InputError(f"{str(source)!r} is not a table, but a column is named", "remove the settings of columns")
     is_path = isinstance(source, Path) and source.is_dir()  # str(Path("./digits")) has no dot
     if str(source) == DIGITS and not is_path:
         return open_digits(options)

@@ -38,3 +38,8 @@ class DataOptions:
             raise InputError(f"max_pixels is {self.max_pixels}", "set it to at least 1")
         if self.max_value is not None and not 1 <= self.max_value <= MAX_VALUE:
             raise InputError(f"max_value is {self.max_value}", f"set it from 1 to {MAX_VALUE}")
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether a column of a table is named."""
+        return any(name is not None for name in (self.path_column, self.label_column, self.split_column))

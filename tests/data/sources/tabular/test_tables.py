@@ -15,6 +15,7 @@ from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.tables import find_tables
 from vitreous.support.errors import InputError
 from vitreous.training.recipe.recipe import Recipe
+from vitreous.training.run import run_name
 
 ROWS = [(name, name.partition("/")[0]) for name in CLASSES]
 
@@ -452,3 +453,37 @@ def test_settings_of_a_table_reach_it(tmp_path):
     settings = {"path_column": "where", "label_column": "kind", "split_column": "part"}
     options = Recipe().with_settings(settings).data.options
     assert (options.path_column, options.label_column, options.split_column) == ("where", "kind", "part")
+
+
+def test_columns_are_of_tables_only(tmp_path):
+    assert "is not a table" in error(tree(tmp_path), label_column="kind")
+
+
+def test_the_command_trains_on_a_table(tmp_path, vitreous_process):
+    folder = tree(tmp_path / "photos", [f"train/{name}" for name in CLASSES])
+    write(folder / "train.csv", ROWS, ("file", "class"))
+    settings = ["epochs=1", "warmup_epochs=0", "image_size=16", "patch_size=8", "label_column=class"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    result = vitreous_process("train", "photos/train.csv", "--model", "Ti/16", *words, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "runs" / "photos" / "model.safetensors").is_file()
+    recipe = (tmp_path / "runs" / "photos" / "recipe.toml").read_text()
+    assert 'label_column = "class"' in recipe
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("photos", "photos"),
+        ("a/photos.zip", "photos"),
+        ("photos.tar.gz", "photos"),
+        ("photos.tgz", "photos"),
+        ("photos/train.csv", "photos"),
+        ("photos/train", "train"),
+        ("flowers.PARQUET", "flowers"),
+        ("v1.2", "v1.2"),
+        ("/", "images"),
+    ],
+)
+def test_names_of_runs(source, name):
+    assert run_name(source) == name

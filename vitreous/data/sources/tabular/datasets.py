@@ -81,17 +81,19 @@ def open_datasets(datasets: Mapping[str, Any], options: DataOptions, name: str) 
     for split, part in opened.items():
         class_names = part.class_names or common
         of_samples = [_class_name(label, class_names, name) for label in part.labels]
-        order += [text for text in class_names or () if text not in set(order)]
+        order += class_names or ()
         names += [f"{split}/{number:0{DIGITS}}" for number in range(len(of_samples))]
         labels += of_samples
         splits += [split] * len(of_samples)
     samples = group(name, names, labels, splits)
+    order = list(dict.fromkeys(order))
     present = {text for classes in samples.by_split.values() for text in classes}
     notes = [f"{split}: {note}" for split, part in opened.items() for note in part.notes]
     if absent := [repr(text) for text in order if text not in present]:
         notes.append(f"classes without samples are left out: {listed(absent)}")
-    class_names = [text for text in order if text in present]
-    class_names += sorted(present - set(order), key=natural_key)
+    in_train = samples.by_split.get("train", {})
+    class_names = [text for text in order if text in in_train]
+    class_names += sorted(in_train.keys() - set(order), key=natural_key)
     known = {split: number for number, split in enumerate(opened)}
     sources = tuple((part.dataset, part.parts.image) for part in opened.values())
 
