@@ -69,7 +69,7 @@ def choose_columns(
         image: the name of a column that holds images, not paths.
 
     Raises:
-        InputError: there is no column of images or labels, or several may be meant.
+        InputError: a column of images or labels is not found, or several may be meant.
     """
     found_image = _find(source, names, IMAGE, options.path_column or image, "path_column", "images")
     label = _find(source, names, LABEL, options.label_column, "label_column", "labels")
