@@ -18,7 +18,7 @@ from vitreous.data.loader import Batch, batches
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.digits import DIGITS
-from vitreous.data.sources.open import open_data
+from vitreous.data.sources.open import named_set, open_data
 from vitreous.data.sources.splits import ImageData, Split
 from vitreous.model.config import ViTConfig
 from vitreous.model.variants import is_variant, variant
@@ -227,10 +227,8 @@ def check_model_name(name: str) -> None:
 
 
 def is_digits(source: Any) -> bool:
-    """Whether a source means the embedded digits, not a folder of that name."""
-    if not isinstance(source, str | Path) or str(source) != DIGITS:
-        return False
-    return not (isinstance(source, Path) and source.is_dir())
+    """Whether a source means the embedded digits. Raises InputError if a folder of that name is here too."""
+    return isinstance(source, str | Path) and named_set(source, [DIGITS]) is not None
 
 
 # ---- the machine

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitreous.data.sources.assemble import assemble
-from vitreous.data.sources.layouts import ImageLoader
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.tabular.lookup import Found
 from vitreous.data.sources.tabular.samples import NO_IMAGE, group
+from vitreous.data.sources.trees import ImageLoader
 from vitreous.support.text import listed
 
 
