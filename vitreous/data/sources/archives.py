@@ -129,7 +129,7 @@ class ArchiveTree(Tree):
             return slice(None)
         return slice(bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0"))
 
-    def loader(self, names: tuple[str, ...], decoding: Decoding) -> ArchiveLoader:
+    def loader(self, names: tuple[str, ...], decoding: Decoding) -> ImageLoader:
         rows = [self.rows[bisect_left(self.names, name)] for name in names]
         return ArchiveLoader(names, decoding, self.archives, np.array(rows, MEMBER))
 
