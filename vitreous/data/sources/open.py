@@ -75,7 +75,7 @@ def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
         return open_objects(source, options)
     if is_table(source) and Path(source).is_file():
         return open_table(str(source), options)
-    if options.names_columns:
+    if options.names_columns and not is_table(source):
         raise InputError(f"{str(source)!r} is not a table, but a column is named", "remove the settings of columns")
     if named_set(source, [DIGITS]):
         return open_digits(options)

@@ -89,6 +89,19 @@ def test_tables_of_both_splits(tmp_path):
     assert "use the same columns" in line(tmp_path / "train.parquet")
 
 
+def test_all_parts_of_a_table_are_read(tmp_path):
+    for part, names in (("train-00000-of-00002", CLASSES[::2]), ("train-00001-of-00002", CLASSES[1::2])):
+        write(tmp_path / f"{part}.parquet", structs(names), LABELS[::2])
+    write(tmp_path / "test-00000-of-00001.parquet", structs(["ant/x.png", "bee/y.png"]), ["ant", "bee"])
+    data = open_data(tmp_path / "train-00001-of-00002.parquet")
+    contents = {split.load.content(at) for split in (data.train, data.validation) for at in range(len(split))}
+    assert contents == set(map(content_of, CLASSES))
+    assert [data.test.load.content(at) for at in range(2)] == [content_of("ant/x.png"), content_of("bee/y.png")]
+    (tmp_path / "train-00000-of-00002.parquet").unlink()
+    message = line(tmp_path / "train-00001-of-00002.parquet")
+    assert "one of 2 parts, of which 'train-00000-of-00002.parquet' are missing" in message
+
+
 def test_a_broken_image_is_bad_and_not_the_others(tmp_path):
     images = [b"junk", *(content_of(name) for name in CLASSES[1:])]
     data = open_data(write(tmp_path / "all.parquet", images))

@@ -459,6 +459,30 @@ def test_columns_are_of_tables_only(tmp_path):
     assert "is not a table" in error(tree(tmp_path), label_column="kind")
 
 
+def test_a_table_that_does_not_exist(tmp_path):
+    assert "does not exist" in error(tmp_path / "all.csv", label_column="kind")
+
+
+def test_two_tables_of_a_split_are_refused(tmp_path):
+    folder = tree(tmp_path)
+    for name in ("train", "val", "valid"):
+        write(folder / f"{name}.csv")
+    assert "two tables of validation: val.csv, valid.csv" in error(folder / "train.csv")
+
+
+def test_a_table_of_real_photos_gives_the_samples_of_their_folder(data_folder, tmp_path):
+    folder = tmp_path / "ants_bees"
+    folder.symlink_to(data_folder / "ants_bees")
+    paths = [path.relative_to(folder.resolve()) for path in folder.resolve().rglob("*.jp*g")]
+    rows = [(f"ants_bees/{path}", path.parts[1], path.parts[0]) for path in paths]
+    table = write(tmp_path / "all.csv", rows, ("path", "label", "split"))
+    data, expected = open_data(table, DataOptions(follow_links=True)), open_data(folder)
+    for split, other in zip(splits_of(data), splits_of(expected), strict=True):
+        assert split.names == tuple(f"ants_bees/{name}" for name in other.names)
+        assert split.labels.tolist() == other.labels.tolist()
+        assert split.load(0).tobytes() == other.load(0).tobytes()
+
+
 def test_the_command_trains_on_a_table(tmp_path, vitreous_process):
     folder = tree(tmp_path / "photos", [f"train/{name}" for name in CLASSES])
     write(folder / "train.csv", ROWS, ("file", "class"))
