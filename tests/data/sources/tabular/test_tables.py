@@ -491,6 +491,7 @@ def test_the_command_trains_on_a_table(tmp_path, vitreous_process):
     result = vitreous_process("train", "photos/train.csv", "--model", "Ti/16", *words, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "photos" / "model.safetensors").is_file()
+    assert "vitreous predict runs/photos photos/train/" in result.stdout
     recipe = (tmp_path / "runs" / "photos" / "recipe.toml").read_text()
     assert 'label_column = "class"' in recipe
 
