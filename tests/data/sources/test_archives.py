@@ -233,7 +233,7 @@ def test_two_folders_around_everything_are_entered(tmp_path):
     assert data.notes == (f"read from '{tmp_path}/a.zip/photos/photos', the only folder in '{tmp_path}/a.zip'",)
 
 
-@pytest.mark.parametrize("top", ["/home/me/", "../", "C:\\photos\\", "//server/"])
+@pytest.mark.parametrize("top", ["/photos/", "../", "C:\\photos\\", "//server/"])
 def test_an_archive_of_unsafe_paths_is_refused_with_the_command(tmp_path, top):
     names = [name.replace("/", "\\") if "\\" in top else name for name in CLASSES]
     message = line(pack(tmp_path / "a.zip", names, top))

@@ -47,6 +47,10 @@ def sizes(data):
     return {split.name: len(split) for split in splits_of(data)}
 
 
+def use(source, folder):
+    return f"use {source}/{folder}" if source.is_dir() else f"unpack it, and use the folder {folder!r}"
+
+
 def hint(source):
     return line(source).partition("; ")[2]
 
@@ -136,6 +140,12 @@ def test_what_is_held_out_does_not_depend_on_folders_around(make):
     assert sizes(split)["test"] == 8
 
 
+def test_a_folder_of_data_sets_is_refused_with_one_of_them(make):
+    source = make(pets("pets/train", "pets/val") + each("docs"))
+    assert "'pets' in it has its own train folder" in line(source)
+    assert hint(source) == use(source, "pets")
+
+
 def test_a_class_of_one_split_is_not_entered(make):
     data = open_data(make(pets("train") + each("test/cat/old", "test/cat/new")))
     assert data.class_names == PETS
@@ -151,7 +161,8 @@ def test_flat_splits_are_refused_with_the_table_or_the_names(make):
     assert "has images directly in 'test', 'train', without a folder for each class" in line(make(names))
     assert "train/CLASS/IMAGE" in hint(make(names))
     source = make(names, "sample_submission.csv", "classes.csv", "train.csv")
-    assert hint(source) == f"if train.csv has the labels, use it: vitreous train {source}/train.csv"
+    table = f"use it: vitreous train {source}/train.csv" if source.is_dir() else "unpack all, and train on the table"
+    assert hint(source) == f"if train.csv has the labels, {table}"
     assert "labels.csv" in hint(make(names, "a.csv", "labels.csv", "z.csv"))
     named = [f"train/{name}.{number}.jpg" for name in PETS for number in range(9)]
     source = make([*named, "test1/1.jpg"], "sampleSubmission.csv")
@@ -250,9 +261,8 @@ def test_a_test_split_without_labels_is_not_used(make, folder):
     source = make([*pets("train"), *each(folder)])
     data = open_data(source)
     assert (data.class_names, data.test) == (PETS, None)
-    assert data.notes == (
-        f"test has no labels, and is not used: after the training, vitreous predict MODEL {source}/{folder}",
-    )
+    predict = f"vitreous predict MODEL {source}/{folder}" if source.is_dir() else "unpack it for vitreous predict"
+    assert data.notes == (f"test has no labels, and is not used: after the training, {predict}",)
 
 
 def test_hidden_folders_with_images_are_named_and_clutter_is_not(make):
@@ -294,9 +304,9 @@ def test_empty_classes_of_other_splits_are_notes(make):
 
 def test_folders_without_images_next_to_the_images_are_refused_with_the_place(make):
     source = make(pets("images"), "annotations/a.xml", "parts/b.txt")
-    assert hint(source) == f"use {source}/images, if its folders are the classes"
+    assert hint(source) == f"{use(source, 'images')}, if its folders are the classes"
     source = make([*pets("images"), "x.png"])
-    assert hint(source) == f"use {source}/images, if its folders are the classes"
+    assert hint(source) == f"{use(source, 'images')}, if its folders are the classes"
 
 
 # ---- names of classes
@@ -309,6 +319,8 @@ def test_accents_that_are_stored_in_two_ways_are_one_class(make):
     assert data.validation.labels.tolist() == [0] * 4 + [1] * 4
     both = open_data(make(each(composed, decomposed, "b", count=10)))
     assert (both.class_names, sizes(both)) == (("b", composed), {"train": 27, "validation": 3})
+    held = [name for name in both.validation.names if not name.startswith("b/")]
+    assert len({name.partition("/")[2] for name in held}) == 1, "held out by their names in the class folder"
     assert "2 folders in" in both.notes[0]
     assert "are one class, 'café': accents differ" in both.notes[0]
 

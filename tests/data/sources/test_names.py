@@ -55,6 +55,7 @@ def test_a_name_with_another_word_is_not_a_split(name):
         ("tr", "va", "te"),
         ("flowers_train", "flowers_val", "flowers_test"),
         ("train_raw", "val_raw", "test_raw"),
+        ("flowersTrain", "flowersVal", "flowersTest"),
         ("train", "dev", "holdout"),
     ],
 )

@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import pairwise, takewhile
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -100,7 +101,7 @@ class ArchiveTree(Tree):
     in_hidden: Mapping[str, int]
 
     def entries(self, folder: str) -> list[Entry]:
-        start, below = len(folder) + bool(folder), self._below(folder)
+        start, below = len(folder) + bool(folder), _below(self.names, folder)
         found = {}
         for name, row in zip(self.names[below], self.rows[below], strict=True):
             top, slash, _ = name[start:].partition("/")
@@ -110,28 +111,33 @@ class ArchiveTree(Tree):
         return sorted(found.values())
 
     def images(self, folder: str, others: Counter[str]) -> Iterator[str]:
-        below = self._below(folder)
+        below = _below(self.names, folder)
         for name, row in zip(self.names[below], self.rows[below], strict=True):
             if not isinstance(row, str):
                 yield name
             elif not name.endswith("/"):
                 others[row] += 1
-        for hidden, count in self.in_hidden.items():
-            if hidden.startswith(f"{folder}/") or not folder:
-                others["image in a hidden folder"] += count
+        for hidden in self._hidden[_below(self._hidden, folder)]:
+            others["image in a hidden folder"] += self.in_hidden[hidden]
+
+    @cached_property
+    def _hidden(self) -> list[str]:
+        """The paths of the hidden folders with images, sorted."""
+        return sorted(self.in_hidden)
 
     def hidden(self, folder: str) -> list[str]:
         return sorted(name for parent, _, name in (path.rpartition("/") for path in self.in_hidden) if parent == folder)
 
-    def _below(self, folder: str) -> slice:
-        """Where the names below a folder are: they are contiguous, and "0" is the character after "/"."""
-        if not folder:
-            return slice(None)
-        return slice(bisect_left(self.names, f"{folder}/"), bisect_left(self.names, f"{folder}0"))
-
     def loader(self, names: tuple[str, ...], decoding: Decoding) -> ImageLoader:
         rows = [self.rows[bisect_left(self.names, name)] for name in names]
         return ArchiveLoader(names, decoding, self.archives, np.array(rows, MEMBER))
+
+
+def _below(names: Sequence[str], folder: str) -> slice:
+    """Where the sorted names below a folder are: they are contiguous, and "0" is the character after "/"."""
+    if not folder:
+        return slice(None)
+    return slice(bisect_left(names, f"{folder}/"), bisect_left(names, f"{folder}0"))
 
 
 def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str]) -> ArchiveTree:
@@ -147,6 +153,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
     """
     rows: list[tuple[str, Row | str]] = []
     in_hidden: Counter[str] = Counter()
+    around: set[str] = set()  # the folders that hold clutter, perhaps alone
     for number, (folder, path) in enumerate(paths):
         prefix = f"{folder}/" if folder else ""
         unsafe, before = ignored[UNSAFE], len(rows)
@@ -156,6 +163,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
                 ignored[UNSAFE] += 1
             elif any(map(is_clutter, parts)):
                 _count_hidden(parts, prefix, in_hidden)
+                around.add(prefix + "/".join(takewhile(lambda part: not is_clutter(part), parts)))
             elif parts:
                 name = "/".join(parts) + "/" * is_folder
                 kind = "folder" if is_folder else _why_ignored(name, info)
@@ -163,6 +171,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
         if ignored[UNSAFE] > unsafe and all(isinstance(row, str) for _, row in rows[before:]):
             cause = f"all images of {path!r} have absolute paths, or '..' in them, which are not read"
             raise InputError(cause, "create the archive inside the folder, with relative paths: zip -r photos.zip .")
+    rows += [(f"{folder}/", "folder") for folder in around if folder.strip("/")]
     rows.sort(key=lambda row: row[0])
     for (name, _), (following, _) in pairwise(rows):
         if name == following and not name.endswith("/"):

@@ -73,7 +73,7 @@ def assemble(
         native_size=native_size(source, splits["train"]),
         channels=channels,
         flip_ok=flip_ok,
-        ignored=dict(ignored or {}),
+        ignored=dict(sorted((ignored or {}).items())),
         notes=tuple(notes),
         decoding=decoding,
     )

@@ -1,8 +1,10 @@
 """The class folders of a split, and the images in them."""
 
+import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 
 from vitreous.data.sources.names import is_unlabeled, normalized
 from vitreous.data.sources.trees import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
@@ -65,7 +67,7 @@ def note_strays(tree: Tree, folder: str, contents: Contents) -> None:
         tree.notes.append(f"left out {images} in no class folder: {', '.join(first)}{more}")
 
 
-def note_unused(tree: Tree, folder: str, contents: Contents, class_names: Sequence[str]) -> None:
+def note_unused(tree: Tree, folder: str, contents: Contents, class_names: Collection[str]) -> None:
     """Notes a folder next to the splits, with the number of its images; counts it if it has none."""
     count = sum(1 for _ in islice(tree.images(folder, Counter()), COUNTED + 1))
     if not count:
@@ -95,7 +97,7 @@ def read_classes(tree: Tree, split: str, classes: Classes) -> Images:
             tree.ignored.update(others)
         else:
             empty[name] = others
-        if kinds := [f"{count} × {kind}" for kind, count in others.items() if is_archive_kind(kind)]:
+        if kinds := [f"{count} × {kind}" for kind, count in sorted(others.items()) if is_archive_kind(kind)]:
             packed.append(f"{folders[0]!r} ({', '.join(kinds)})")
     if empty and split == "train":
         raise _empty_classes(tree, classes, empty, images)
@@ -117,7 +119,7 @@ def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str
         (only,) = images
         folder = classes[only][0]
         if len(tree.contents(folder).folders) > 1:
-            hint = f"use {tree.path(folder)}, if its folders are the classes"
+            hint = f"{tree.use(folder)}, if its folders are the classes"
     if len(empty) == 1:
         ((name, others),) = empty.items()
         state = f"has no images, but {_state(others)}" if others else "is empty"
@@ -128,7 +130,7 @@ def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str
 
 def _state(others: Mapping[str, int]) -> str:
     """What a folder without images holds."""
-    return ", ".join(f"{count} x {kind}" for kind, count in others.items()) or "empty"
+    return ", ".join(f"{count} x {kind}" for kind, count in sorted(others.items())) or "empty"
 
 
 def drop_unlabeled(tree: Tree, images: dict[str, Images], classes: Mapping[str, Classes]) -> None:
@@ -157,6 +159,6 @@ def drop_unlabeled(tree: Tree, images: dict[str, Images], classes: Mapping[str, 
 
 def note_unlabeled(tree: Tree, folder: str) -> None:
     """Notes a test split without labels."""
-    tree.notes.append(
-        f"test has no labels, and is not used: after the training, vitreous predict MODEL {tree.path(folder)}"
-    )
+    path = tree.path(folder)
+    use = f"vitreous predict MODEL {shlex.quote(path)}" if Path(path).is_dir() else "unpack it for vitreous predict"
+    tree.notes.append(f"test has no labels, and is not used: after the training, {use}")

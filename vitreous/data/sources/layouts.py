@@ -59,7 +59,8 @@ def open_tree(tree: Tree, options: DataOptions) -> ImageData:
         tree.notes.append(f"not followed: {count:,} links out of the folder; --set follow_links=true follows them")
 
     def key(class_name: str, name: str) -> str:
-        folder = next(folder for folder in layout[TRAIN][class_name] if name.startswith(f"{folder}/"))
+        first, *others = layout[TRAIN][class_name]
+        folder = next((folder for folder in others if name.startswith(f"{folder}/")), first)
         return name[len(folder) + 1 :]
 
     return assemble(tree.source, images, tree.loader, options, ignored=tree.ignored, notes=tree.notes, key=key)
@@ -162,7 +163,7 @@ def _splits_of_classes(
         if name in splits and not (contents.images or contents.folders):
             tree.notes.append(f"the folder {folder!r} has no images, and is not used")
         elif name not in splits or splits[name] in folders:
-            note_unused(tree, folder, contents, [*layout[TRAIN]])
+            note_unused(tree, folder, contents, layout[TRAIN])
         elif splits[name] == TEST:
             note_unlabeled(tree, folder)
         else:

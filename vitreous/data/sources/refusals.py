@@ -1,8 +1,10 @@
 """Layouts that are refused, since splits would be learned as classes: what was found, and the layout that works."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from vitreous.data.images import is_image_name
 from vitreous.data.sources.names import TRAIN, is_chunk, is_generic, split_of, suggests_split
@@ -29,13 +31,13 @@ def refuse_few_classes(tree: Tree, folder: str, top: Contents) -> None:
         (name,) = top.folders
         count = f"one class folder, {name!r}"
         inside = len(tree.contents(join(folder, name)).folders) > 1
-        hint = f"use {tree.path(join(folder, name))}, if its folders are the classes" if inside else LAYOUT
+        hint = f"{tree.use(join(folder, name))}, if its folders are the classes" if inside else LAYOUT
     else:
         count, hint = "no class folders", LAYOUT
     if top.images or not top.folders:
         hint = labels_hint(tree, folder, top, folder) or hint
     if not top.images and not top.folders and len(top.archives) == 1:
-        hint = f"use {tree.path(join(folder, top.archives[0]))}"
+        hint = tree.use(join(folder, top.archives[0]))
     raise InputError(f"{tree.path(folder)!r} has {count}{outside}, but needs at least two classes", hint)
 
 
@@ -51,7 +53,13 @@ def labels_hint(tree: Tree, folder: str, top: Contents, images: str) -> str:
     tables = [name for name in top.tables if "submission" not in name.lower()]
     if tables:
         table = max(tables, key=lambda name: (split_of(name.rpartition(".")[0]) == TRAIN, "label" in name.lower()))
-        return f"if {table} has the labels, use it: vitreous train {tree.path(join(folder, table))}"
+        path = tree.path(join(folder, table))
+        use = (
+            f"use it: vitreous train {shlex.quote(path)}"
+            if Path(path).exists()
+            else "unpack all, and train on the table"
+        )
+        return f"if {table} has the labels, {use}"
     prefixes = Counter(
         match[0].casefold()
         for entry in tree.entries(images)
@@ -123,15 +131,14 @@ def refuse_train_next_to_classes(
     alike = [name for name in alike if name not in splits]
     if len(alike) > 1:
         cause = f"{tree.path(folder)!r} has {train!r}, which may be a split or a class, next to {quoted(alike)}"
-        use = f"if it is a split, use {tree.path(join(folder, train))}"
+        use = f"if it is a split, {tree.use(join(folder, train))}"
         raise InputError(cause, f"{use}; if it is a class, move the images in its folders up")
 
 
 def refuse_several_sets(tree: Tree, folder: str, name: str) -> None:
     """Raises InputError for a folder of data sets, each with its splits."""
-    path = join(folder, name)
     cause = f"{tree.path(folder)!r} has no class folders: {name!r} in it has its own train folder"
-    raise InputError(cause, f"use {tree.path(path)}")
+    raise InputError(cause, tree.use(join(folder, name)))
 
 
 def refuse_one_folder_twice(tree: Tree, layout: Mapping[str, Mapping[str, Sequence[str]]]) -> None:

@@ -115,6 +115,11 @@ class Tree(ABC):
         """The path of a folder, for messages."""
         return str(Path(self.source, folder))
 
+    def use(self, folder: str) -> str:
+        """The hint to open a folder instead."""
+        path = self.path(folder)
+        return f"use {path}" if Path(path).exists() else f"unpack it, and use the folder {folder!r}"
+
     @abstractmethod
     def entries(self, folder: str) -> list[Entry]:
         """The entries of a folder by name, without hidden ones and clutter."""
