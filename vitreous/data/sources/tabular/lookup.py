@@ -117,7 +117,7 @@ class _Files:
         outside: folders that are, or lead, out of it.
         below: once it was searched, one image below the root by its folded name without suffix.
         repeated: the other images of the same folded name.
-        direct: by the cell, what `anywhere` finds, for files that are not in the folders that are tried first.
+        direct: by the cell, what `anywhere` finds, for names that only one file has.
     """
 
     source: str
@@ -213,7 +213,6 @@ class _Files:
     def _all_below(self, path: str) -> dict[str, str]:
         """The images below the root by their folded names without suffix; `path` is the first that is looked for."""
         below: dict[str, str] = {}
-        tried = {name for files in self.listings.values() for name in files}
         for folder, folders, _ in os.walk(self.root, followlinks=self.follow_links):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             at = os.path.relpath(folder, self.root)
@@ -223,12 +222,11 @@ class _Files:
                 if below.setdefault(key, start + name) != start + name:
                     self.repeated[key].append(start + name)
         if "/" not in path:
-            has_suffix, tried = is_image_name(path), tried | {name.rpartition(".")[0] for name in tried}
+            has_suffix = is_image_name(path)
             for key, name in below.items():
-                base = name.rpartition("/")[2]
-                cell = base if has_suffix else base.rpartition(".")[0]
-                if key not in self.repeated and cell not in tried:
-                    self.direct[cell] = name
+                if key not in self.repeated:
+                    base = name.rpartition("/")[2]
+                    self.direct[base if has_suffix else base.rpartition(".")[0]] = name
         return below
 
     def ambiguous(self, cell: str, names: Sequence[str]) -> InputError:
