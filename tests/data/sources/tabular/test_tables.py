@@ -407,6 +407,14 @@ def test_files_outside_the_folder_need_follow_links(tmp_path, way):
     assert len(contents) == 9
 
 
+def test_loops_of_links_end(tmp_path):
+    rows = flat(tmp_path / "a")
+    for name in ("up", "again"):
+        (tmp_path / "a" / name).symlink_to("..")
+    data = open_data(write(tmp_path / "all.csv", rows), DataOptions(follow_links=True))
+    assert all_names(data) == {f"a/{name}" for name, _ in rows}
+
+
 def test_links_inside_the_folder_are_files(tmp_path):
     rows = flat(tmp_path)
     (tmp_path / "link.png").symlink_to("000.png")

@@ -213,7 +213,14 @@ class _Files:
     def _all_below(self, path: str) -> dict[str, str]:
         """The images below the root by their folded names without suffix; `path` is the first that is looked for."""
         below: dict[str, str] = {}
+        seen: set[str] = set()
         for folder, folders, _ in os.walk(self.root, followlinks=self.follow_links):
+            if self.follow_links:  # a link may lead to a folder above itself
+                real = os.path.realpath(folder)
+                if real in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             at = os.path.relpath(folder, self.root)
             start = "" if at == "." else f"{at}/"
