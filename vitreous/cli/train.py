@@ -65,10 +65,13 @@ def command(
 
 
 def next_commands(data: str, run: "Run") -> list[list[str]]:
-    """Commands that use the run, with an image of the data if it is a folder; they run as printed."""
+    """Commands that use the run, with an image of the data if it is a folder or a table; they run as printed."""
+    from vitreous.data.sources.tabular.tables import is_table
+
+    images = os.path.dirname(data) if is_table(data) else data  # noqa: PTH120 (a Path would drop a leading ./)
     data, folder = as_argument(data), as_argument(str(run.folder))
     split = run.data.validation if run.data.test is None else run.data.test
-    paths = (os.path.join(data, name) for name in split.names)  # noqa: PTH118 (a Path would drop a leading ./)
+    paths = (as_argument(os.path.join(images, name)) for name in split.names)  # noqa: PTH118 (a Path would drop a leading ./)
     image = next((path for path in paths if path.isprintable() and Path(path).is_file()), None)
     inspect = ["inspect", folder, *([] if image is None else ["--image", image])]
     if run.outcome is None:

@@ -1,6 +1,7 @@
 """A run: from the name of a data set to a folder with a trained model and everything known about it."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from vitreous import __version__
+from vitreous.data.sources.names import split_of
 from vitreous.data.summary import class_counts
 from vitreous.evaluation.metrics import is_lopsided
 from vitreous.support.errors import InputError
@@ -32,10 +34,11 @@ from vitreous.training.records.summary import conclusion, introduction
 from vitreous.training.timing import measure
 
 RUNS = Path("runs")
+PACKED = re.compile(r"\.(zip|tar|tar\.\w+|tgz|csv|tsv|jsonl|ndjson|parquet)$", re.IGNORECASE)
 
 
 def run_training(
-    data: str | Path,
+    data: Any,
     model: str = "auto",
     recipe: str | Path | Recipe | None = None,
     out: str | Path | None = None,
@@ -71,7 +74,7 @@ def run_training(
     with Display(quiet) as display:
         plan = make_plan(data, model, recipe, settings, display.print, measured)
         path = folder_of(plan.data.name, out)
-        if not is_digits(data):
+        if isinstance(data, str | Path) and not is_digits(data):
             check_is_outside(path, Path(data))
         log = Log(path, plan, display)
         with tuned_and_seeded(plan), plan.processes, log:  # the folder is this run's until the log ends
@@ -93,13 +96,20 @@ def run_training(
 
 def folder_of(data: str, out: str | Path | None) -> Path:
     """The run's folder, by default named after the data."""
-    return Path(out) if out else RUNS / (Path(data).resolve().name.removesuffix(".zip") or "images")
+    return Path(out) if out else RUNS / run_name(data)
 
 
 def measured(plan: Plan) -> Cost:
     """What an image costs in the run of a plan, with its threads."""
     with tuned_and_seeded(plan):
         return measure(plan)
+
+
+def run_name(source: str) -> str:
+    """The name of a run: that of its data without suffixes; of photos/train.csv it is "photos"."""
+    path = Path(source).resolve()
+    name = PACKED.sub("", path.name)
+    return (path.parent.name if name != path.name and split_of(name) else name) or "images"
 
 
 def begin(learner: Learner, log: Log) -> None:

@@ -154,9 +154,9 @@ def test_each_problem_with_an_archive_is_one_line(tmp_path):
     assert "cannot be read as a zip archive" in line(tmp_path / "half.zip")
     assert "no class folders" in line(pack(tmp_path / "none.zip", []))
     assert "2 images outside class folders" in line(pack(tmp_path / "flat.zip", ["1.png", "2.png"]))
-    assert "is not a folder or a .zip archive" in line(pack(tmp_path / "a.tar"))
+    assert "is not a folder, an archive or a table" in line(pack(tmp_path / "a.rar"))
     os.mkfifo(tmp_path / "fifo.zip")
-    assert "is not a folder or a .zip archive" in line(tmp_path / "fifo.zip")
+    assert "is not a folder, an archive or a table" in line(tmp_path / "fifo.zip")
     assert "but no 'train'" in line(pack(tmp_path / "b.zip", top="test/"))
     assert "'fly' in validation but not in train" in line(pack(tmp_path / "c.zip", [*SPLITS, "val/fly/1.png"]))
 

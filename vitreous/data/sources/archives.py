@@ -128,7 +128,7 @@ class ArchiveTree(Tree):
     def hidden(self, folder: str) -> list[str]:
         return sorted(name for parent, _, name in (path.rpartition("/") for path in self.in_hidden) if parent == folder)
 
-    def loader(self, names: tuple[str, ...], decoding: Decoding) -> ArchiveLoader:
+    def loader(self, names: tuple[str, ...], decoding: Decoding) -> ImageLoader:
         rows = [self.rows[bisect_left(self.names, name)] for name in names]
         return ArchiveLoader(names, decoding, self.archives, np.array(rows, MEMBER))
 

@@ -5,8 +5,9 @@ every machine.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from vitreous.data.sources.archives import SUFFIX, open_archives
 from vitreous.data.sources.digits import DIGITS, open_digits
@@ -15,18 +16,21 @@ from vitreous.data.sources.layouts import open_tree
 from vitreous.data.sources.names import splits_among
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.tabular.objects import open_objects
+from vitreous.data.sources.tabular.tables import is_table, open_table
+from vitreous.data.sources.tars import is_tar_name, open_tars, suffix_of
 from vitreous.data.sources.trees import FOLLOW, LAYOUT, Tree, kind_of
 from vitreous.support.errors import InputError
 
 SET = "set:"  # begins the name of a data set that is also a file or folder here
 
 
-def open_data(source: str | Path, options: DataOptions | None = None) -> ImageData:
+def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
     """Opens a source of labeled images.
 
     "digits" means scikit-learn's 1,797 handwritten digits of 8x8 pixels, of which a fixed fifth is the test split.
     Next to a folder of that name, "./digits" means the folder and "set:digits" the digits. Any other source is a
-    folder in one of three layouts, or a zip archive of one:
+    folder in one of three layouts, or a zip or tar archive of one:
 
     - `FOLDER/CLASS/IMAGE`, without a test split.
     - `FOLDER/SPLIT/CLASS/IMAGE`, where one SPLIT is train and the others are validation or test. They are recognized
@@ -45,15 +49,20 @@ def open_data(source: str | Path, options: DataOptions | None = None) -> ImageDa
     folder that is a link out of the source, or to nothing, is named.
 
     An archive gives the same samples as the folder it was made from; it is read in place, and links in it are ignored
-    and counted. A folder without images in subfolders may instead hold an archive for each split, such as `train.zip`,
-    `val.zip` and `test.zip`.
+    and counted. A compressed tar archive is first decompressed to the user's cache, until the process ends. A folder
+    without images in subfolders may instead hold an archive for each split, such as `train.zip`, `val.zip` and
+    `test.zip`.
 
     Without a validation split, a fixed part of train is held out: of each class with n images, the
     max(1, round(n * f)) whose names, relative to the class folder, have the smallest hashes. This does not depend on
     other classes, and hardly changes when images are added. The only image of a class stays in train.
 
+    A table, as CSV, TSV, JSON lines or Parquet, has a row for each image; see `open_table`. In Python, a DataFrame of
+    the same columns, a map-style dataset, and a tuple or dict of either by split are sources as well; see
+    `open_objects`.
+
     Args:
-        source: "digits", a folder, or a zip archive.
+        source: "digits", a folder, an archive, a table, or an object of Python.
         options: how to read it; f is its validation_fraction.
 
     Raises:
@@ -62,6 +71,12 @@ def open_data(source: str | Path, options: DataOptions | None = None) -> ImageDa
             of the same name.
     """
     options = options or DataOptions()
+    if not isinstance(source, str | Path):
+        return open_objects(source, options)
+    if is_table(source) and Path(source).is_file():
+        return open_table(str(source), options)
+    if options.names_columns and not is_table(source):
+        raise InputError(f"{str(source)!r} is not a table, but a column is named", "remove the settings of columns")
     if named_set(source, [DIGITS]):
         return open_digits(options)
     return open_tree(_tree(str(source), options), options)
@@ -94,21 +109,40 @@ def _tree(source: str, options: DataOptions) -> Tree:
     """A folder, an archive, or a folder of archives as a tree."""
     root = _real_path(source)
     if not root.is_dir():
-        return open_archives(source, [("", str(root))], Counter())
+        return _open_packed(source, [("", str(root))], Counter())
     tree = FolderTree(source, Counter(), str(root), options.follow_links)
-    packed = [name for name in tree.contents("").archives if name.lower().endswith(SUFFIX)]
-    splits = splits_among([Path(name).stem for name in packed])
+    packed = [name for name in tree.contents("").archives if _is_archive(name)]
+    splits = splits_among([_stem(name) for name in packed])
     if not splits or _has_images_in_folders(tree):
         return tree
     for entry in tree.entries(""):
-        if Path(entry.name).stem not in splits or entry.name not in packed:
+        if _stem(entry.name) not in splits or entry.name not in packed:
             kind = "folder" if entry.is_folder else kind_of(entry.name)
             tree.ignored[f"{kind} next to the archives"] += 1
-    archives = [(Path(name).stem, str(root / name)) for name in packed if Path(name).stem in splits]
+    archives = [(_stem(name), str(root / name)) for name in packed if _stem(name) in splits]
     for _, path in archives:
         if not options.follow_links and not leads_to_file_inside(path, tree.root):
             raise InputError(f"{path!r} is a link out of the folder", FOLLOW)
-    return open_archives(source, archives, tree.ignored)
+    return _open_packed(source, archives, tree.ignored)
+
+
+def _open_packed(source: str, archives: Sequence[tuple[str, str]], ignored: Counter[str]) -> Tree:
+    """The tree of archives, all of the same kind."""
+    tars = [is_tar_name(path if folder else source) for folder, path in archives]  # the path may be a link's target
+    if any(tars) and not all(tars):
+        names = " and ".join(Path(path).name for _, path in archives)
+        raise InputError(f"{source!r} has archives of two kinds, {names}", "give each split the same kind")
+    return open_tars(source, archives, ignored) if all(tars) else open_archives(source, archives, ignored)
+
+
+def _is_archive(name: str) -> bool:
+    """Whether a file has the suffix of an archive that can be opened."""
+    return is_tar_name(name) or name.casefold().endswith(SUFFIX)
+
+
+def _stem(name: str) -> str:
+    """The name of an archive without its suffixes."""
+    return name[: -len(suffix)] if (suffix := suffix_of(name)) else Path(name).stem
 
 
 def _has_images_in_folders(tree: Tree) -> bool:
@@ -120,11 +154,13 @@ def _real_path(source: str) -> Path:
     """The path of a folder or archive with links resolved, against which links inside it are checked."""
     try:
         root = Path(source).resolve()
-        if root.is_dir() or (root.is_file() and source.casefold().endswith(SUFFIX)):
+        if root.is_dir() or (root.is_file() and _is_archive(source)):
             return root
         exists = root.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a loop of links
         raise InputError(f"{source!r} cannot be opened: {error}", "check the path") from error
     if exists:
-        raise InputError(f"{source!r} is not a folder or a {SUFFIX} archive", LAYOUT)
-    raise InputError(f"{source!r} does not exist", "check the path; a source is a folder, a .zip or digits")
+        raise InputError(f"{source!r} is not a folder, an archive or a table", LAYOUT)
+    raise InputError(
+        f"{source!r} does not exist", "check the path; a source is a folder, an archive, a table or digits"
+    )

@@ -133,7 +133,7 @@ class Plan:
 
 
 def make_plan(
-    source: str | Path,
+    source: Any,
     model: str,
     recipe: str | Path | Recipe | None,
     settings: Mapping[str, Any],
@@ -259,9 +259,9 @@ def check_model_name(name: str) -> None:
     locate(Path(name))  # raises: there is no such file
 
 
-def is_digits(source: str | Path) -> bool:
+def is_digits(source: Any) -> bool:
     """Whether a source means the embedded digits. Raises InputError if a folder of that name is here too."""
-    return named_set(source, [DIGITS]) is not None
+    return isinstance(source, str | Path) and named_set(source, [DIGITS]) is not None
 
 
 # ---- the machine
