@@ -17,7 +17,7 @@ from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 
 # MPO, a JPEG with several pictures from some phones, is read as a JPEG; the first picture counts.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif")
 NOT_AN_IMAGE = "is not a JPEG, PNG, WebP, BMP or GIF image"
 MAX_BYTES = 64 * 2**20  # of a file

@@ -13,6 +13,7 @@ from vitreous.data.sources.folders import FolderTree, leads_to_file_inside
 from vitreous.data.sources.layouts import LAYOUT, Tree, kind_of, open_tree
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.published.names import hint_for_missing, open_named
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
 
@@ -49,7 +50,8 @@ def open_data(source: str | Path, options: DataOptions | None = None) -> ImageDa
     is_path = isinstance(source, Path) and source.is_dir()  # str(Path("./digits")) has no dot
     if str(source) == DIGITS and not is_path:
         return open_digits(options)
-    return open_tree(_tree(str(source)), options)
+    named = open_named(source, options)
+    return named if named is not None else open_tree(_tree(str(source)), options)
 
 
 def _tree(source: str) -> Tree:
@@ -83,4 +85,4 @@ def _real_path(source: str) -> Path:
         raise InputError(f"{source!r} cannot be opened: {error}", "check the path") from error
     if exists:
         raise InputError(f"{source!r} is not a folder or a {SUFFIX} archive", LAYOUT)
-    raise InputError(f"{source!r} does not exist", "check the path; a source is a folder, a .zip or digits")
+    raise InputError(f"{source!r} does not exist", hint_for_missing(source))
