@@ -1,12 +1,15 @@
 """Sources that are names, not paths: which of them a name means."""
 
+import re
 from pathlib import Path
 
 from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.published.shard_names import find_shards
 from vitreous.data.sources.published.torchvision_sets import BY_NAME, suggested
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
 
+REMOTE = re.compile(r"(https?|ftp|s3|gs|gcs|hdfs|pipe|azure|abfs):")
 WEIGHTS = ("timm:", "torchvision:", "google:", "meta:")
 
 
@@ -16,7 +19,7 @@ def is_published(source: str | Path) -> bool:
 
 
 def open_named(source: str | Path, options: DataOptions) -> ImageData | None:
-    """A published set, or one of the hub; None if the source is a path.
+    """A published set, one of the hub, or shards; None if the source is something else.
 
     Raises:
         InputError: it names weights, or the set cannot be opened.
@@ -27,6 +30,14 @@ def open_named(source: str | Path, options: DataOptions) -> ImageData | None:
         return open_published(str(source), options)
     if str(source).startswith(WEIGHTS):
         raise InputError(f"{str(source)!r} names weights, not images", f"give images as DATA, and --model {source}")
+    if REMOTE.match(str(source)):
+        cause = f"{str(source)!r} is not on this machine"
+        raise InputError(cause, "download it, and give its path; shards are a folder or train-{000..099}.tar")
+    shards = find_shards(str(source))
+    if shards is not None:
+        from vitreous.data.sources.published.shards import open_shards
+
+        return open_shards(str(source), shards, options)
     return None
 
 
