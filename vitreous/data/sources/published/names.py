@@ -9,6 +9,7 @@ from vitreous.data.sources.published.torchvision_sets import BY_NAME, suggested
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
 
+HUB = "hf:"
 REMOTE = re.compile(r"(https?|ftp|s3|gs|gcs|hdfs|pipe|azure|abfs):")
 WEIGHTS = ("timm:", "torchvision:", "google:", "meta:")
 
@@ -28,6 +29,10 @@ def open_named(source: str | Path, options: DataOptions) -> ImageData | None:
         from vitreous.data.sources.published.opening import open_published
 
         return open_published(str(source), options)
+    if str(source).startswith(HUB):
+        from vitreous.data.sources.published.hub_sets import open_hub_set
+
+        return open_hub_set(str(source), options)
     if str(source).startswith(WEIGHTS):
         raise InputError(f"{str(source)!r} names weights, not images", f"give images as DATA, and --model {source}")
     if REMOTE.match(str(source)):
