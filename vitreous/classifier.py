@@ -371,7 +371,7 @@ def load(
 
 
 def train(
-    data: str | Path,
+    data: Any,
     model: str = "auto",
     recipe: "str | Path | Recipe | None" = None,
     out: str | Path | None = None,
@@ -381,7 +381,7 @@ def train(
     """Trains a classifier, as `vitreous train` does, and writes a run folder.
 
     Args:
-        data: "digits", a folder with one folder of images per class, or a zip archive of one.
+        data: "digits", a folder or archive with a folder per class, a table, a DataFrame or a dataset; see `open_data`.
         model: a variant such as "S/16", from scratch; or weights, as for `load`; "auto" fine-tunes the default weights
             if they are available, and otherwise trains a model that suits the images.
         recipe: a TOML file, a built-in name, also with options ("augreg+light1"), or a Recipe; the default if None.

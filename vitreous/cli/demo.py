@@ -49,11 +49,12 @@ def demonstrate(out: Path) -> float:
     """Trains, evaluates and writes the report in a new folder; returns the test accuracy."""
     from vitreous.classifier import load
     from vitreous.data.sources.digits import DIGITS
+    from vitreous.data.sources.open import SET
     from vitreous.pages.report import write_report
     from vitreous.training.run import run_training
 
     print("A small Vision Transformer learns to read handwritten digits from scratch, on this machine.\n")
-    run = run_training(DIGITS, recipe=DIGITS, out=out, settings=SETTINGS)
+    run = run_training(f"{SET}{DIGITS}", recipe=DIGITS, out=out, settings=SETTINGS)
     data, outcome = run.data, run.outcome
     assert data.test is not None, "the digits have a test split"
     assert outcome is not None, "the recipe learns classes"

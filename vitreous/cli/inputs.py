@@ -57,7 +57,7 @@ def find_images(arguments: Iterable[str]) -> list[str]:
 def images_at(path: str, named: bool = True) -> Iterator[str]:
     """The images in a folder, at any depth; or the file itself, with any suffix if the user `named` it."""
     from vitreous.data.images import is_image_name
-    from vitreous.data.sources.layouts import is_clutter
+    from vitreous.data.sources.trees import is_clutter
 
     if not Path(path).is_dir():
         if named or is_image_name(path):

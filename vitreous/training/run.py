@@ -1,6 +1,7 @@
 """A run: from the name of a data set to a folder with a trained model and everything known about it."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from vitreous import __version__
+from vitreous.data.sources.names import split_of
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
@@ -27,10 +29,11 @@ from vitreous.training.records.results import Run, write_results
 from vitreous.training.records.summary import conclusion, introduction
 
 RUNS = Path("runs")
+PACKED = re.compile(r"\.(zip|tar|tar\.\w+|tgz|csv|tsv|jsonl|ndjson|parquet)$", re.IGNORECASE)
 
 
 def run_training(
-    data: str | Path,
+    data: Any,
     model: str = "auto",
     recipe: str | Path | Recipe | None = None,
     out: str | Path | None = None,
@@ -62,8 +65,8 @@ def run_training(
     settings = {**({} if init is None else {"init": init}), **(settings or {})}
     with Display(quiet) as display:
         plan = make_plan(data, model, recipe, settings, display.print)
-        path = Path(out) if out else RUNS / (Path(plan.data.name).resolve().name.removesuffix(".zip") or "images")
-        if not is_digits(data):
+        path = Path(out) if out else RUNS / run_name(plan.data.name)
+        if isinstance(data, str | Path) and not is_digits(data):
             check_is_outside(path, Path(data))
         log = Log(path, plan, display)
         with tuned_and_seeded(plan):
@@ -76,6 +79,13 @@ def run_training(
             for line in conclusion(run, log.bad_files):
                 display.print(line)
     return run
+
+
+def run_name(source: str) -> str:
+    """The name of a run: that of its data without suffixes; of photos/train.csv it is "photos"."""
+    path = Path(source).resolve()
+    name = PACKED.sub("", path.name)
+    return (path.parent.name if name != path.name and split_of(name) else name) or "images"
 
 
 def begin(learner: Learner, log: Log) -> None:

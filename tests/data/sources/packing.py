@@ -66,14 +66,14 @@ def all_names(data):
     return {name for split in splits_of(data) for name in split.names}
 
 
-def same(data, folder):
-    """Asserts that two sources have the same samples."""
+def same(data, folder, top=""):
+    """Asserts that two sources have the same samples; the first may have them in a top folder."""
     assert data.class_names == folder.class_names
     for field in ("native_size", "channels", "flip_ok", "ignored"):
         assert getattr(data, field) == getattr(folder, field)
     seen = set()
     for split, other in zip(splits_of(data), splits_of(folder), strict=True):
-        assert (split.name, split.names) == (other.name, other.names)
+        assert (split.name, split.names) == (other.name, tuple(f"{top}{name}" for name in other.names))
         assert split.labels.tolist() == other.labels.tolist()
         for place in range(len(split)):
             pixels = split.load(place).tobytes()

@@ -20,7 +20,7 @@ from vitreous.data.sources.open import open_data
 def test_an_archive_equals_its_folder(tmp_path, names, top, method):
     data = open_data(pack(tmp_path / "photos.zip", names, top, method))
     assert (type(data.train.load), data.name) == (ArchiveLoader, str(tmp_path / "photos.zip"))
-    same(data, open_data(tree(tmp_path / "photos", names)))
+    same(data, open_data(tree(tmp_path / "photos", names)), top)
 
 
 @pytest.mark.parametrize("top", [False, True])
@@ -35,7 +35,8 @@ def test_a_folder_may_hold_its_splits_as_archives(tmp_path, splits, top):
     assert isinstance(data.train.load, ArchiveLoader)
     folder = open_data(tmp_path / "photos")
     for split, other in zip(splits_of(data), splits_of(folder), strict=True):
-        assert (split.names, split.labels.tolist()) == (other.names, other.labels.tolist())
+        names = tuple(f"{name.partition('/')[0]}/{name}" if top else name for name in other.names)
+        assert (split.names, split.labels.tolist()) == (names, other.labels.tolist())
         assert [split.load(i).tobytes() for i in range(len(split))] == [
             other.load(i).tobytes() for i in range(len(other))
         ]
@@ -49,16 +50,21 @@ def test_files_next_to_the_archives_are_counted_and_folders_take_precedence(tmp_
     pack(tmp_path / "photos" / "train.zip")
     data = open_data(tmp_path / "photos")
     assert isinstance(data.train.load, FileLoader)
-    assert data.ignored == {"file outside the class folders": 1}
+    assert (data.ignored, data.notes) == (
+        {"file outside the class folders": 1},
+        ("not read: 'train.zip'; unpack what has images to use",),
+    )
 
 
-def test_only_a_single_folder_that_is_not_a_split_is_dropped_from_names(tmp_path):
+def test_only_a_single_folder_that_is_not_a_split_is_entered(tmp_path):
     data = open_data(pack(tmp_path / "a.zip", top="train/"))
     assert {name.split("/")[0] for name in data.train.names} == {"train"}
     assert data.class_names == ("ant", "bee")
     pack(tmp_path / "b.zip", top="photos/", **{"readme.txt": b"x"})
     assert open_data(tmp_path / "b.zip").ignored == {"file outside the class folders": 1}
-    assert "one class folder, 'photos'" in line(pack(tmp_path / "c.zip", top="photos/", **{"photos/x.png": b"x"}))
+    stray = open_data(pack(tmp_path / "c.zip", top="photos/", **{"photos/x.png": b"x"}))
+    assert stray.class_names == ("ant", "bee")
+    assert stray.notes[1:] == ("left out 1 image that is in no class folder: 'photos/x.png'",)
     assert "one class folder, 'photos'" in line(pack(tmp_path / "d.zip", ["photos/1.png", "photos/2.png"]))
 
 
@@ -159,7 +165,7 @@ def test_each_problem_with_a_folder_of_archives_is_one_line(tmp_path):
     pack(tmp_path / "test.zip")
     assert "has 'test' but no 'train'" in line(tmp_path)
     pack(tmp_path / "train.zip", ["1.png", "2.png"])
-    assert "train.zip' has no class folders" in line(tmp_path)
+    assert f"the split '{tmp_path}/train' has 2 images but no class folders" in line(tmp_path)
     pack(tmp_path / "train.zip")
     open_data(tmp_path)
     for name in ("val", "valid"):
@@ -208,3 +214,28 @@ def test_a_real_archive_equals_its_folder(data_folder, tmp_path):
     for split, other in zip(splits_of(data), splits_of(folder), strict=True):
         assert (split.names, split.labels.tolist()) == (other.names, other.labels.tolist())
         assert all(split.load(i).tobytes() == other.load(i).tobytes() for i in range(0, len(split), 50))
+
+
+def test_names_with_backslashes_are_read(tmp_path):
+    names = [name.replace("/", "\\") for name in SPLITS]
+    path = pack(tmp_path / "a.zip", names, "photos\\")
+    data = open_data(path)
+    assert data.class_names == ("ant", "bee")
+    assert all_names(data) == {f"photos/{name}" for name in SPLITS}
+    assert data.train.load(0).size == (10, 6)
+    mixed = pack(tmp_path / "b.zip", **{"ant/a\\b.png": png(1)})
+    assert "ant/a\\b.png" in all_names(open_data(mixed))  # a name on Unix
+
+
+def test_two_folders_around_everything_are_entered(tmp_path):
+    data = open_data(pack(tmp_path / "a.zip", SPLITS, "photos/photos/", **{"__MACOSX/photos/._x.png": b"x"}))
+    assert all_names(data) == {f"photos/photos/{name}" for name in SPLITS}
+    assert data.notes == (f"read from '{tmp_path}/a.zip/photos/photos', the only folder in '{tmp_path}/a.zip'",)
+
+
+@pytest.mark.parametrize("top", ["/home/me/", "../", "C:\\photos\\", "//server/"])
+def test_an_archive_of_unsafe_paths_is_refused_with_the_command(tmp_path, top):
+    names = [name.replace("/", "\\") if "\\" in top else name for name in CLASSES]
+    message = line(pack(tmp_path / "a.zip", names, top))
+    assert "all images of" in message
+    assert "have absolute paths, or '..' in them, which are not read; create the archive inside the folder" in message

@@ -88,7 +88,9 @@ def test_a_folder_called_digits_is_opened_by_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert open_data("./digits").class_names == ("a", "b")
     assert open_data(tmp_path / "digits").class_names == ("a", "b")
-    assert open_data("digits").class_names == tuple("0123456789")
+    assert "'digits' is both a data set and a file or folder here; type ./digits" in line("digits")
+    assert open_data("set:digits").class_names == tuple("0123456789")
+    assert "there is no data set 'digit'" in line("set:digit")
 
 
 def test_class_folders_are_split_by_class(tmp_path):
@@ -185,7 +187,10 @@ def test_folders_next_to_train_are_ignored_and_counted(tmp_path):
     numbered(tmp_path, "unlabeled", 2)
     data = open_data(tmp_path)
     assert data.class_names == ("a", "b")
-    assert data.ignored == {"folder next to train/: unlabeled": 1}
+    assert data.notes == ("not used: the folder 'unlabeled' next to train, with 2 images",)
+    assert data.ignored == {}
+    (tmp_path / "docs").mkdir()
+    assert open_data(tmp_path).ignored == {"folder next to train/: docs": 1}
 
 
 def test_clutter_is_skipped_and_other_files_are_counted(tmp_path):
@@ -222,7 +227,9 @@ def test_links_are_followed_only_to_files_inside(tmp_path):
         *("a/1.png", "a/2.png", "a/inside.png", "b/1.png", "b/2.png")
     }
     assert data.ignored == {
-        "link out of the folder, to a folder or to nothing": 4,
+        "link out of the folder": 2,
+        "link to nothing": 1,
+        "link to a folder that is read already": 1,
     }
     (tmp_path / "link").symlink_to(root)
     assert open_data(tmp_path / "link").class_names == ("a", "b")  # the source itself may be a link
@@ -232,7 +239,7 @@ def test_a_linked_class_folder_is_an_error(tmp_path):
     root = make(tmp_path / "photos", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
     make(tmp_path, "elsewhere/1.png")
     (root / "c").symlink_to(tmp_path / "elsewhere")
-    assert "links to folders are not followed" in line(root)
+    assert "c' is a link that leads out of the folder; add --set follow_links=true" in line(root)
 
 
 def test_each_problem_with_a_folder_is_one_line(tmp_path):

@@ -6,12 +6,13 @@ million of them can be sent to a worker process, which loads an image with two r
 
 import io
 import os
+import re
 import stat
 import struct
 import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,8 +22,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import numpy as np
 
 from vitreous.data.images import BadImage, Decoding, check_bytes, is_image_name
-from vitreous.data.sources.layouts import Entry, ImageLoader, Tree, holds_only_folders, is_clutter, kind_of
-from vitreous.data.sources.names import split_of
+from vitreous.data.sources.trees import IN_ARCHIVE, Entry, ImageLoader, Tree, is_clutter, kind_of, may_be_class
 from vitreous.support.errors import InputError
 
 SUFFIX = ".zip"
@@ -31,6 +31,8 @@ MAX_CONTENTS = 100 * MAX_MEMBERS  # bytes of the table of contents: 46 per membe
 HEADER, SIGNATURE, LENGTHS_AT = 30, b"PK\3\4", 26  # of a member's header, whose name and extra field follow it
 ENCRYPTED, UTF_8 = 1 | 1 << 6, 1 << 11  # flags
 MAX_INT64 = 2**63 - 1
+DRIVE = re.compile("[A-Za-z]:")  # at the start of an absolute path on Windows
+LINK, UNSAFE = "link", "absolute path, or one with '..' or '//' in it"  # kinds of ignored members
 MEMBER = np.dtype(
     [("archive", "i4"), ("offset", "i8"), ("stored", "i8"), ("size", "i8"), ("crc", "u4"), ("deflated", "?")]
 )
@@ -89,15 +91,23 @@ class ArchiveTree(Tree):
         archives: their paths.
         names: of all members except clutter, sorted; those of folders end with "/".
         rows: for each name the fields of its MEMBER, or the kind it is ignored as.
+        in_hidden: how many images there are directly in each hidden folder.
     """
 
     archives: tuple[str, ...]
     names: list[str]
     rows: list[Row | str]
+    in_hidden: Mapping[str, int]
 
     def entries(self, folder: str) -> list[Entry]:
-        prefix = f"{folder}/" if folder else ""
-        return sorted(_top_entries(name[len(prefix) :] for name in self.names[self._below(folder)]))
+        start, below = len(folder) + bool(folder), self._below(folder)
+        found = {}
+        for name, row in zip(self.names[below], self.rows[below], strict=True):
+            top, slash, _ = name[start:].partition("/")
+            if top:
+                is_link = row == LINK and not slash and not is_image_name(top)
+                found[top] = Entry(top, bool(slash), IN_ARCHIVE if is_link else "")
+        return sorted(found.values())
 
     def images(self, folder: str, others: Counter[str]) -> Iterator[str]:
         below = self._below(folder)
@@ -106,6 +116,12 @@ class ArchiveTree(Tree):
                 yield name
             elif not name.endswith("/"):
                 others[row] += 1
+        for hidden, count in self.in_hidden.items():
+            if hidden.startswith(f"{folder}/") or not folder:
+                others["image in a hidden folder"] += count
+
+    def hidden(self, folder: str) -> list[str]:
+        return sorted(name for parent, _, name in (path.rpartition("/") for path in self.in_hidden) if parent == folder)
 
     def _below(self, folder: str) -> slice:
         """Where the names below a folder are: they are contiguous, and "0" is the character after "/"."""
@@ -121,27 +137,32 @@ class ArchiveTree(Tree):
 def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[str]) -> ArchiveTree:
     """The tree of one archive, or of one archive per split.
 
-    A single top folder around everything is dropped from the names, unless it is a split.
-
     Args:
         source: as the user named it.
         paths: a (folder, path) pair per archive: the folder to put its members in, such as "train" or "", and its path.
         ignored: counts the ignored files by kind.
 
     Raises:
-        InputError: an archive cannot be read, has too many members or two of one name, or is that of a split and
-            has no class folders.
+        InputError: an archive cannot be read, has too many members, two of one name, or only unsafe paths.
     """
     rows: list[tuple[str, Row | str]] = []
+    in_hidden: Counter[str] = Counter()
     for number, (folder, path) in enumerate(paths):
-        members = [(name, info) for info in _contents(path) if (name := _name(info, ignored))]
-        top = _common_top([name for name, _ in members], keep_splits=not folder)
-        if folder and not holds_only_folders(_top_entries([name.removeprefix(top) for name, _ in members])):
-            cause = f"{path!r} has no class folders, or images outside them"
-            raise InputError(cause, "arrange its contents as CLASS/IMAGE")
-        for name, info in members:
-            kind = "folder" if name.endswith("/") else _why_ignored(name, info)
-            rows.append((f"{folder}/{name.removeprefix(top)}".lstrip("/"), kind or _row(number, info)))
+        prefix = f"{folder}/" if folder else ""
+        unsafe, before = ignored[UNSAFE], len(rows)
+        for info in _contents(path):
+            parts, is_folder = _parts(info)
+            if not all(parts) or ".." in parts:
+                ignored[UNSAFE] += 1
+            elif any(map(is_clutter, parts)):
+                _count_hidden(parts, prefix, in_hidden)
+            elif parts:
+                name = "/".join(parts) + "/" * is_folder
+                kind = "folder" if is_folder else _why_ignored(name, info)
+                rows.append((prefix + name, kind or _row(number, info)))
+        if ignored[UNSAFE] > unsafe and all(isinstance(row, str) for _, row in rows[before:]):
+            cause = f"all images of {path!r} have absolute paths, or '..' in them, which are not read"
+            raise InputError(cause, "create the archive inside the folder, with relative paths: zip -r photos.zip .")
     rows.sort(key=lambda row: row[0])
     for (name, _), (following, _) in pairwise(rows):
         if name == following and not name.endswith("/"):
@@ -151,6 +172,7 @@ def open_archives(source: str, paths: Sequence[tuple[str, str]], ignored: Counte
         archives=tuple(path for _, path in paths),
         names=[name for name, _ in rows],
         rows=[row for _, row in rows],
+        in_hidden=in_hidden,
         ignored=ignored,
     )
 
@@ -182,20 +204,24 @@ def _contents(path: str) -> list[ZipInfo]:
     return members
 
 
-def _name(info: ZipInfo, ignored: Counter[str]) -> str:
-    """A member's path, ending with "/" for a folder; empty for clutter and unsafe paths."""
+def _parts(info: ZipInfo) -> tuple[list[str], bool]:
+    """The parts of a member's path, one of them empty if it is absolute; and whether it is a folder."""
     name = info.filename
     if not name.isascii() and not info.flag_bits & UTF_8:
         with suppress(UnicodeError):  # some systems write UTF-8 without the flag
             name = name.encode("cp437").decode("utf-8")
+    if "\\" in name and "/" not in name:  # some programs on Windows write its separator
+        name = name.replace("\\", "/")
+        name = f"/{name}" if DRIVE.match(name) else name
     parts = [part for part in name.removesuffix("/").split("/") if part != "."]
-    if not all(parts) or ".." in parts:
-        ignored["absolute path, or one with '..' or '//' in it"] += 1
-        return ""
-    if any(map(is_clutter, parts)):
-        return ""
-    is_folder = name.endswith("/") or stat.S_ISDIR(info.external_attr >> 16)
-    return "/".join(parts) + "/" * (is_folder and bool(parts))
+    return parts, name.endswith("/") or stat.S_ISDIR(info.external_attr >> 16)
+
+
+def _count_hidden(parts: Sequence[str], prefix: str, in_hidden: Counter[str]) -> None:
+    """Counts an image that is directly in a hidden folder which no program is known to leave."""
+    *folders, base = parts
+    if is_image_name(base) and folders and may_be_class(folders[-1]) and not any(map(is_clutter, folders[:-1])):
+        in_hidden[prefix + "/".join(folders)] += 1
 
 
 def _why_ignored(name: str, info: ZipInfo) -> str | None:
@@ -203,7 +229,7 @@ def _why_ignored(name: str, info: ZipInfo) -> str | None:
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if not recorded
     base = name.rpartition("/")[2]
     if kind == stat.S_IFLNK:
-        return "link"
+        return LINK
     if not is_image_name(base):
         return kind_of(base)
     if kind not in (0, stat.S_IFREG):
@@ -219,19 +245,3 @@ def _row(number: int, info: ZipInfo) -> Row:
     """The fields of a MEMBER; a number beyond int64 is masked, and fails the checks when the image is loaded."""
     offset, stored, size = info.header_offset & MAX_INT64, info.compress_size & MAX_INT64, info.file_size & MAX_INT64
     return number, offset, stored, size, info.CRC, info.compress_type == ZIP_DEFLATED
-
-
-def _common_top(names: Sequence[str], keep_splits: bool) -> str:
-    """The single top folder, with "/", that holds all class folders and no images itself; empty if there is none."""
-    entries = _top_entries(names)
-    tops = [entry.name for entry in entries if entry.is_folder]
-    if len(tops) != 1 or not holds_only_folders(entries) or (keep_splits and split_of(tops[0])):
-        return ""
-    top = f"{tops[0]}/"
-    return top if holds_only_folders(_top_entries([name.removeprefix(top) for name in names])) else ""
-
-
-def _top_entries(names: Iterable[str]) -> set[Entry]:
-    """The entries at the top of these members."""
-    parts = (name.partition("/") for name in names)
-    return {Entry(name, bool(slash)) for name, slash, _ in parts if name}

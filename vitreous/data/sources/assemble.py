@@ -7,6 +7,7 @@ from statistics import median_low
 import numpy as np
 
 from vitreous.data.images import MAX_VALUE, BadImage, Decoding
+from vitreous.data.sources.names import simplified
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
 from vitreous.support.errors import InputError
@@ -86,9 +87,17 @@ def check_classes(source: str, by_split: Mapping[str, Mapping[str, Sequence[str]
     """
     if len(names) < 2:
         raise InputError(f"{source!r} has one class, {names[0]!r}, but needs at least two classes", "add a class")
-    notes = []
+    notes, known = [], set(names)
+    alike = {simplified(name): name for name in names}
+    for name in names:
+        if alike[simplified(name)] != name:
+            notes.append(f"two classes, {name!r} and {alike[simplified(name)]!r}, differ only in case or spaces")
     for split, classes in by_split.items():
-        more = [name for name in classes if name not in set(names)]
+        more = [name for name in classes if name not in known]
+        for name in more:
+            if simplified(name) in alike:
+                cause = f"{source!r} has {name!r} in {split}, but {alike[simplified(name)]!r} in train"
+                raise InputError(f"{cause}: they differ only in case or spaces", "give the class one name")
         if more:
             cause = f"{source!r} has {listed([repr(name) for name in sorted(more, key=natural_key)])} in {split}"
             raise InputError(f"{cause} but not in train", "give train the same classes, or remove them")

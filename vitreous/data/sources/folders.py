@@ -1,13 +1,26 @@
 """Images in a folder on disk."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitreous.data.images import Decoding, is_image_name
-from vitreous.data.sources.layouts import Entry, ImageLoader, Tree, is_clutter, kind_of
+from vitreous.data.sources.trees import (
+    ABOVE,
+    LINK_OUT,
+    NOWHERE,
+    OUTSIDE,
+    Entry,
+    ImageLoader,
+    Tree,
+    is_clutter,
+    join,
+    kind_of,
+    may_be_class,
+)  # fmt: skip
 from vitreous.support.errors import InputError
 
 
@@ -23,46 +36,143 @@ class FileLoader(ImageLoader):
 
 @dataclass(frozen=True, eq=False)
 class FolderTree(Tree):
-    """A folder on disk; `root` is its path with links resolved."""
+    """A folder on disk.
+
+    Links to files and folders inside it are followed, others only on request.
+
+    Args:
+        root: its path with links resolved.
+        follow_links: whether links out of it are followed.
+    """
 
     root: str
+    follow_links: bool = False
 
     def entries(self, folder: str) -> list[Entry]:
-        return [
-            Entry(e.name, e.is_dir(follow_symlinks=False), e.is_symlink() and e.is_dir())
-            for e in _entries(Path(self.root, folder))
-        ]
+        found = [self._entry(entry) for entry in _scan(Path(self.root, folder)) if not is_clutter(entry.name)]
+        found.sort()
+        return found
+
+    def _entry(self, entry: os.DirEntry[str]) -> Entry:
+        if not entry.is_symlink():
+            return Entry(entry.name, entry.is_dir(follow_symlinks=False))
+        if is_image_name(entry.name):  # a link to a file, most probably; there may be a million
+            return Entry(entry.name, False)
+        kind = _kind(entry.path)
+        if kind != stat.S_IFDIR:
+            return Entry(entry.name, False, "" if kind else NOWHERE)
+        target = os.path.realpath(entry.path)
+        if _is_inside(os.path.realpath(Path(entry.path).parent), target):
+            return Entry(entry.name, False, ABOVE)
+        if self.follow_links or _is_inside(target, self.root):
+            return Entry(entry.name, True)
+        return Entry(entry.name, False, OUTSIDE)
 
     def images(self, folder: str, others: Counter[str]) -> Iterator[str]:
+        read = _Read(os.path.realpath(Path(self.root, folder)))
         pending = [folder]
         while pending:
             folder = pending.pop()
-            for entry in _entries(Path(self.root, folder)):
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(f"{folder}/{entry.name}")
-                elif entry.is_symlink() and not leads_to_file_inside(entry.path, self.root):
-                    others["link out of the folder, to a folder or to nothing"] += 1
+            for entry in _scan(Path(self.root, folder)):
+                path = join(folder, entry.name)
+                if is_clutter(entry.name):
+                    if count := _hidden_images(entry):
+                        others["image in a hidden folder"] += count
+                elif entry.is_symlink():
+                    kind = self._link_kind(entry, read)
+                    if kind == FOLDER:
+                        pending.append(path)
+                    elif kind:
+                        others[kind] += 1
+                    else:
+                        yield path
+                elif entry.is_dir(follow_symlinks=False):
+                    pending.append(path)
                 elif not is_image_name(entry.name):
                     others[kind_of(entry.name)] += 1
                 elif not entry.is_file():
                     others["device or pipe"] += 1
                 else:
-                    yield f"{folder}/{entry.name}"
+                    yield path
+
+    def _link_kind(self, link: os.DirEntry[str], read: "_Read") -> str:
+        """The kind a link is ignored as; FOLDER for a folder to read, "" for an image."""
+        kind = _kind(link.path)
+        if kind == stat.S_IFDIR:
+            target = os.path.realpath(link.path)
+            if not self.follow_links and not _is_inside(target, self.root):
+                return LINK_OUT
+            return FOLDER if read.add(target) else "link to a folder that is read already"
+        if not is_image_name(link.name):
+            return kind_of(link.name)
+        if kind != stat.S_IFREG:
+            return "device or pipe" if kind else "link to nothing"
+        inside = self.follow_links or _is_inside(os.path.realpath(link.path), self.root)
+        return "" if inside else LINK_OUT
+
+    def target(self, folder: str) -> str:
+        return os.path.realpath(Path(self.root, folder))
+
+    def hidden(self, folder: str) -> list[str]:
+        return sorted(entry.name for entry in _scan(Path(self.root, folder)) if _hidden_images(entry))
 
     def loader(self, names: tuple[str, ...], decoding: Decoding) -> FileLoader:
         return FileLoader(names, decoding, self.root)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder by name, without hidden ones and clutter."""
+FOLDER = "folder"
+
+
+class _Read:
+    """The folders that were read, by their real paths, so that links lead to each image once and never in circles."""
+
+    def __init__(self, folder: str) -> None:
+        self.folders: set[str] = set()
+        self.above: set[str] = set()  # all of them
+        self.add(folder)
+
+    def add(self, folder: str) -> bool:
+        """Adds a folder to read; false if it, or a folder above or below it, is read already."""
+        above = {str(parent) for parent in Path(folder).parents}
+        if folder in self.folders or folder in self.above or above & self.folders:
+            return False
+        self.folders.add(folder)
+        self.above |= above
+        return True
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder."""
     try:
         with os.scandir(folder) as entries:
-            kept = [entry for entry in entries if not is_clutter(entry.name)]
+            return list(entries)
     except OSError as error:
         raise InputError(
             f"cannot read the folder {str(folder)!r}: {error.strerror}", "check its permissions"
         ) from error
-    return sorted(kept, key=lambda entry: entry.name)
+
+
+def _hidden_images(entry: os.DirEntry[str]) -> int:
+    """How many images are directly in an entry, if it is a hidden folder that no program is known to leave."""
+    if not may_be_class(entry.name) or not entry.is_dir(follow_symlinks=False):
+        return 0
+    try:
+        return sum(is_image_name(inner.name) for inner in _scan(Path(entry.path)))
+    except InputError:  # without permission to look
+        return 0
+
+
+def _kind(path: str) -> int:
+    """The kind of what a path leads to, such as stat.S_IFDIR; 0 for nothing."""
+    try:
+        return stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116 (faster than a Path)
+    except (OSError, ValueError):
+        return 0
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or inside it."""
+    return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
 
 
 def leads_to_file_inside(link: str, root: str) -> bool:

@@ -1,183 +1,209 @@
-"""The two layouts of labeled photos, in a folder or an archive: one folder per class, and splits above them."""
+"""The layouts of labeled photos, in a folder or an archive: which folders are splits, and which are classes.
 
-from abc import ABC, abstractmethod
+- CLASS/IMAGE: no splits.
+- SPLIT/CLASS/IMAGE: folders whose names mean splits, each with the class folders.
+- CLASS/SPLIT/IMAGE: class folders with splits in each.
+
+What looks like one of them and may not be is refused (`refusals.py`), so that a split is never learned as a class.
+"""
+
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from itertools import chain, islice
 
-from PIL import Image
-
-from vitreous.data.images import Decoding, decode_image, file_bytes, header_size, is_image_name
 from vitreous.data.sources.assemble import assemble
-from vitreous.data.sources.names import split_of
+from vitreous.data.sources.classes import (
+    check_link,
+    classes_in,
+    drop_unlabeled,
+    note_rest,
+    note_strays,
+    note_unlabeled,
+    note_unused,
+    read_classes,
+)  # fmt: skip
+from vitreous.data.sources.names import TEST, TRAIN, VALIDATION, normalized, split_of, splits_among
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.splits import ImageData, Loader
-from vitreous.support.errors import InputError
+from vitreous.data.sources.refusals import (
+    refuse_few_classes,
+    refuse_flat_split,
+    refuse_flat_splits,
+    refuse_missing_train,
+    refuse_mixed_splits,
+    refuse_one_folder_twice,
+    refuse_repeated_folders,
+    refuse_several_sets,
+    refuse_train_next_to_classes,
+    refuse_two_of_a_split,
+    refuse_unrecognized_splits,
+)  # fmt: skip
+from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.trees import LINK_OUT, Contents, Tree, join
 
-CLUTTER = frozenset(  # that operating systems leave in folders
-    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
-)
-LAYOUT = (
-    "arrange it as FOLDER/CLASS/IMAGE, or as FOLDER/train/CLASS/IMAGE with val/ and test/ next to train/; "
-    "a zip of either works, and so do train.zip, val.zip and test.zip in a folder"
-)
-
-
-class Entry(NamedTuple):
-    """A file or folder directly inside a folder."""
-
-    name: str
-    is_folder: bool
-    is_linked_folder: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class ImageLoader(Loader):
-    """Loads image files.
-
-    Args:
-        names: of the images, relative to the source.
-        decoding: of their files.
-    """
-
-    names: tuple[str, ...]
-    decoding: Decoding
-
-    def __call__(self, index: int) -> Image.Image:
-        return decode_image(self.file(index), self.names[index], self.decoding)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """The (height, width) in the header; no pixel is decoded."""
-        return header_size(self.file(index), self.names[index], self.decoding)
-
-    def content(self, index: int) -> bytes:
-        return file_bytes(self.file(index), self.names[index])
-
-    @abstractmethod
-    def file(self, index: int) -> str | bytes:
-        """The path or the content of an image file."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tree(ABC):
-    """A tree of folders and files. Folders are named by their path from the top, with "/"; the top is "".
-
-    Args:
-        source: as the user named it.
-        ignored: how many files and folders were ignored, by kind; everyone who ignores one counts it here.
-    """
-
-    source: str
-    ignored: Counter[str]
-
-    def path(self, folder: str) -> str:
-        """The path of a folder, for messages."""
-        return str(Path(self.source, folder))
-
-    @abstractmethod
-    def entries(self, folder: str) -> list[Entry]:
-        """The entries of a folder by name, without hidden ones and clutter."""
-
-    @abstractmethod
-    def images(self, folder: str, others: Counter[str]) -> Iterable[str]:
-        """The images below a folder, in any order; other files are counted in `others` by kind."""
-
-    @abstractmethod
-    def loader(self, names: tuple[str, ...], decoding: Decoding) -> ImageLoader:
-        """A loader of these images."""
-
-
-def is_clutter(name: str) -> bool:
-    """Whether a file or folder is hidden or left by an operating system."""
-    return name.startswith(".") or name.casefold() in CLUTTER
-
-
-def kind_of(name: str) -> str:
-    """The kind to count a file as that is not an image: "heic file"."""
-    _, dot, suffix = name.rpartition(".")
-    return f"{suffix.lower()} file" if dot else "file without a suffix"
-
-
-def holds_only_folders(entries: Iterable[Entry]) -> bool:
-    """Whether these can be the class folders of a split: there are folders, and no images next to them."""
-    entries = list(entries)
-    return any(e.is_folder for e in entries) and all(e.is_folder or not is_image_name(e.name) for e in entries)
+MAX_WRAPPING = 8  # folders around everything
+Layout = dict[str, dict[str, list[str]]]  # the folders of each class of each split
 
 
 def open_tree(tree: Tree, options: DataOptions) -> ImageData:
-    """The images in a tree of either layout, split as `open_data` documents.
+    """The images in a tree, split as `open_data` documents.
 
     Raises:
         InputError: the layout is not recognized, there is one class, a class has no images, or the classes of the
             splits differ.
     """
-    folders = split_folders(tree)
-    images = {name: _images_by_class(tree, folder) for name, folder in folders.items()}
+    layout = find_layout(tree)
+    refuse_one_folder_twice(tree, layout)
+    images = {split: read_classes(tree, split, classes) for split, classes in layout.items()}
+    drop_unlabeled(tree, images, layout)
+    if count := tree.ignored[LINK_OUT]:
+        tree.notes.append(f"not followed: {count:,} links out of the folder; --set follow_links=true follows them")
 
     def key(class_name: str, name: str) -> str:
-        return name.removeprefix(f"{folders['train']}/{class_name}/".lstrip("/"))
+        folder = next(folder for folder in layout[TRAIN][class_name] if name.startswith(f"{folder}/"))
+        return name[len(folder) + 1 :]
 
-    return assemble(tree.source, images, tree.loader, options, ignored=tree.ignored, key=key)
+    return assemble(tree.source, images, tree.loader, options, ignored=tree.ignored, notes=tree.notes, key=key)
 
 
-def split_folders(tree: Tree) -> dict[str, str]:
-    """The folder of each split: {"train": "train", "test": "Test"}; {"train": ""} without splits."""
-    names = [entry.name for entry in tree.entries("") if entry.is_folder]
-    folders: dict[str, str] = {}
-    for name in names:
-        split = split_of(name)
-        if split is None or not holds_only_folders(tree.entries(name)):
+def find_layout(tree: Tree) -> Layout:
+    """The folders of each class of each split; of "train" alone if there are no splits."""
+    base = enter(tree, "")
+    top = tree.contents(base)
+    inside = {name: tree.contents(join(base, name)) for name in top.folders}
+    splits = splits_among([*inside, *(link.name for link in top.links)])
+    for link in top.links:
+        if link.name in splits:
+            check_link(tree, base, link.name, link.link, needed=True)
+    with_classes = _splits_with_classes(tree, base, inside, splits)
+    if with_classes:
+        return _splits_of_classes(tree, base, top, inside, splits, with_classes)
+    refuse_flat_splits(tree, base, top, inside, splits)
+    layout = _classes_of_splits(tree, base, inside)
+    if not layout:
+        refuse_repeated_folders(tree, base, inside)
+        refuse_unrecognized_splits(tree, base, inside)
+    classes = classes_in(tree, base, top)
+    refuse_few_classes(tree, base, top)
+    return layout or {TRAIN: classes}
+
+
+def enter(tree: Tree, folder: str, class_names: Collection[str] = (), is_split: bool = False) -> str:
+    """The folder that holds the class folders or splits: the given one, or one that is wrapped around all of them.
+
+    Args:
+        tree: of the source.
+        folder: to begin at: the top, or a split.
+        class_names: a folder of one of these names is a class.
+        is_split: whether the folder is a split, in which no others are looked for.
+    """
+    begin = folder
+    for _ in range(MAX_WRAPPING):
+        here = tree.contents(folder)
+        if here.images or here.links or len(here.folders) != 1 or normalized(here.folders[0]) in class_names:
+            break
+        (name,) = here.folders
+        inside = tree.contents(join(folder, name))
+        if not inside.folders or (inside.images and len(inside.folders) == 1):
+            break
+        if not is_split and split_of(name) and not splits_among(inside.folders):
+            break
+        note_rest(tree, folder, here)
+        folder = join(folder, name)
+    if folder != begin:
+        tree.notes.append(f"read from {tree.path(folder)!r}, the only folder in {tree.path(begin)!r}")
+    return folder
+
+
+def _splits_with_classes(
+    tree: Tree, base: str, inside: Mapping[str, Contents], splits: Mapping[str, str]
+) -> dict[str, str]:
+    """The splits that hold class folders, perhaps next to some images."""
+    counts = Counter(folder for name in splits for folder in inside[name].folders)
+    shared = {folder for folder, count in counts.items() if count > 1}
+
+    def holds_classes(name: str) -> bool:
+        contents = inside[name]
+        if not contents.images or len(contents.folders) < 2:
+            return bool(contents.folders) and not contents.images
+        if len(shared.intersection(contents.folders)) > 1:
+            return True
+        folders = (join(base, f"{name}/{folder}") for folder in contents.folders)
+        below = chain.from_iterable(tree.images(folder, Counter()) for folder in folders)
+        return sum(1 for _ in islice(below, contents.images + 1)) > contents.images
+
+    return {name: split for name, split in splits.items() if holds_classes(name)}
+
+
+def _splits_of_classes(
+    tree: Tree,
+    base: str,
+    top: Contents,
+    inside: Mapping[str, Contents],
+    splits: Mapping[str, str],
+    with_classes: Mapping[str, str],
+) -> Layout:
+    """The layout SPLIT/CLASS/IMAGE."""
+    folders = _by_split(tree, with_classes)
+    if TRAIN not in folders:
+        refuse_missing_train(tree, base, top, splits, with_classes)
+    if len(folders) == 1:
+        refuse_train_next_to_classes(tree, base, folders[TRAIN], inside, splits)
+    layout: Layout = {}
+    for split in (split for split in (TRAIN, VALIDATION, TEST) if split in folders):
+        folder = enter(tree, join(base, folders[split]), layout.get(TRAIN, ()), is_split=True)
+        contents = tree.contents(folder)
+        layout[split] = classes_in(tree, folder, contents)
+        if split == TRAIN:
+            refuse_few_classes(tree, folder, contents)
+    for name, contents in inside.items():
+        if name in with_classes:
             continue
+        folder = join(base, name)
+        if name in splits and not (contents.images or contents.folders):
+            tree.notes.append(f"the folder {folder!r} has no images, and is not used")
+        elif name not in splits or splits[name] in folders:
+            note_unused(tree, folder, contents, [*layout[TRAIN]])
+        elif splits[name] == TEST:
+            note_unlabeled(tree, folder)
+        else:
+            refuse_flat_split(tree, base, name, contents)
+    for link in top.links:
+        check_link(tree, base, link.name, link.link, needed=False)
+    note_rest(tree, base, top)
+    return layout
+
+
+def _by_split(tree: Tree, names: Mapping[str, str]) -> dict[str, str]:
+    """The folder of each split. Raises InputError if a split has two."""
+    folders: dict[str, str] = {}
+    for name, split in names.items():
         if split in folders:
-            cause = f"{tree.source!r} has two {split} splits: {folders[split]!r} and {name!r}"
-            raise InputError(cause, "keep one of them")
+            refuse_two_of_a_split(tree, split, [other for other, its in names.items() if its == split])
         folders[split] = name
-    if not folders:
-        _refuse_nested_train(tree, names)
-        return {"train": ""}
-    if "train" not in folders:
-        others = ", ".join(repr(name) for name in folders.values())
-        raise InputError(f"{tree.source!r} has {others} but no 'train' folder of classes", LAYOUT)
-    for name in names:
-        if name not in folders.values():
-            tree.ignored[f"folder next to train/: {name}"] += 1
     return folders
 
 
-def _refuse_nested_train(tree: Tree, names: Iterable[str]) -> None:
-    """Raises InputError if one of the folders has its own train folder: the user means that folder."""
-    for name in names:
-        train = {e.name.casefold(): e for e in tree.entries(name)}.get("train")
-        if train and train.is_folder and holds_only_folders(tree.entries(f"{name}/{train.name}")):
-            cause = f"{tree.source!r} has no class folders: {name!r} in it has its own train folder"
-            raise InputError(cause, f"use {tree.source}/{name}")
-
-
-def _images_by_class(tree: Tree, split_folder: str) -> dict[str, list[str]]:
-    """The sorted images of each class of one split."""
-    classes: dict[str, list[str]] = {}
-    loose = 0
-    for entry in tree.entries(split_folder):
-        folder = f"{split_folder}/{entry.name}".lstrip("/")
-        if entry.is_linked_folder:
-            cause = f"the class folder {tree.path(folder)!r} is a link, and links to folders are not followed"
-            raise InputError(cause, "replace the link with the folder")
-        if entry.is_folder:
-            others: Counter[str] = Counter()
-            classes[entry.name] = sorted(tree.images(folder, others))
-            if not classes[entry.name]:
-                contents = ", ".join(f"{count} x {kind}" for kind, count in others.items())
-                state = f"has no images, but {contents}" if contents else "is empty"
-                cause = f"the class folder {tree.path(folder)!r} {state}"
-                raise InputError(cause, "remove it, or add JPEG, PNG, WebP, BMP or GIF images")
-            tree.ignored.update(others)
-        else:
-            loose += is_image_name(entry.name)
-            tree.ignored["file outside the class folders"] += 1
-    if len(classes) < 2:
-        count = f"one class folder, {next(iter(classes))!r}" if classes else "no class folders"
-        outside = f", and {loose} images outside class folders" if loose else ""
-        raise InputError(f"{tree.path(split_folder)!r} has {count}{outside}, but needs at least two classes", LAYOUT)
-    return classes
+def _classes_of_splits(tree: Tree, base: str, inside: Mapping[str, Contents]) -> Layout | None:
+    """The layout CLASS/SPLIT/IMAGE; None if it is not that."""
+    found = {name: splits_among(contents.folders) for name, contents in inside.items()}
+    having = {name: splits for name, splits in found.items() if TRAIN in splits.values()}
+    # A class of vehicles may have a folder of trains, next to others: then no class has only splits, or two of them.
+    if not any(len(set(its.values())) > 1 or len(its) == len(inside[name].folders) for name, its in having.items()):
+        return None
+    for name, splits in having.items():
+        for folder in splits:
+            contents = tree.contents(join(base, f"{name}/{folder}"))
+            if contents.folders and not contents.images:
+                refuse_several_sets(tree, base, name)
+    missing = [name for name, its in inside.items() if name not in having and (its.images or its.folders)]
+    if missing:
+        refuse_mixed_splits(tree, base, having, missing)
+    layout: Layout = {}
+    for name, splits in having.items():
+        note_strays(tree, join(base, name), inside[name])
+        for split, folder in _by_split(tree, splits).items():
+            layout.setdefault(split, {}).setdefault(normalized(name), []).append(join(base, f"{name}/{folder}"))
+        for folder in inside[name].folders:
+            if folder not in splits:
+                note_unused(tree, join(base, f"{name}/{folder}"), tree.contents(join(base, f"{name}/{folder}")), ())
+    return layout

@@ -15,6 +15,9 @@ class DataOptions:
         max_pixels: of an image; larger ones are listed as bad.
         max_value: of 16-bit images, which becomes 255; None takes it from the training images.
         follow_links: whether links out of the source are followed, to files and to folders.
+        path_column: of a table, the name of the column of paths or images; None finds it by its usual names.
+        label_column: the same for the column of labels.
+        split_column: the same for the column of splits.
 
     Raises:
         InputError: a value is out of range.
@@ -24,6 +27,9 @@ class DataOptions:
     max_pixels: int = MAX_PIXELS
     max_value: int | None = None
     follow_links: bool = False
+    path_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -32,3 +38,8 @@ class DataOptions:
             raise InputError(f"max_pixels is {self.max_pixels}", "set it to at least 1")
         if self.max_value is not None and not 1 <= self.max_value <= MAX_VALUE:
             raise InputError(f"max_value is {self.max_value}", f"set it from 1 to {MAX_VALUE}")
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether a column of a table is named."""
+        return any(name is not None for name in (self.path_column, self.label_column, self.split_column))

@@ -18,7 +18,7 @@ from vitreous.data.loader import Batch, batches
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.digits import DIGITS
-from vitreous.data.sources.open import open_data
+from vitreous.data.sources.open import NAMES, named_set, open_data
 from vitreous.data.sources.splits import ImageData, Split
 from vitreous.model.config import ViTConfig
 from vitreous.model.variants import is_variant, variant
@@ -128,7 +128,7 @@ class Plan:
 
 
 def make_plan(
-    source: str | Path,
+    source: Any,
     model: str,
     recipe: str | Path | Recipe | None,
     settings: Mapping[str, Any],
@@ -226,9 +226,9 @@ def check_model_name(name: str) -> None:
     locate(Path(name))  # raises: there is no such file
 
 
-def is_digits(source: str | Path) -> bool:
-    """Whether a source means the embedded digits, not a folder of that name."""
-    return str(source) == DIGITS and not (isinstance(source, Path) and source.is_dir())
+def is_digits(source: Any) -> bool:
+    """Whether a source means the embedded digits. Raises InputError if a folder of that name is here too."""
+    return isinstance(source, str | Path) and named_set(source, NAMES) == DIGITS
 
 
 # ---- the machine

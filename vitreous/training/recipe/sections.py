@@ -100,6 +100,9 @@ class DataSection(Section):
     max_pixels: Count = MAX_PIXELS  # of an image; larger ones are listed as bad
     max_value: Annotated[int, Field(ge=1, le=MAX_VALUE)] | Auto = "auto"  # of 16-bit images; auto: from the images
     follow_links: bool = False  # out of the folder, to files and to folders
+    path_column: str | None = None  # of a table; found by its usual names if None
+    label_column: str | None = None
+    split_column: str | None = None
     # auto: what the weights expect; for fresh ones squash, 1.0, bilinear, 0.5 and 0.5
     resize: Literal["squash", "crop"] | Auto = "auto"
     crop_fraction: Share | Auto = "auto"
@@ -115,7 +118,10 @@ class DataSection(Section):
     def options(self) -> DataOptions:
         """How the source is read."""
         max_value = None if self.max_value == "auto" else self.max_value
-        return DataOptions(self.validation_fraction, self.max_pixels, max_value, self.follow_links)
+        return DataOptions(
+            self.validation_fraction, self.max_pixels, max_value, self.follow_links,
+            self.path_column, self.label_column, self.split_column,
+        )  # fmt: skip
 
 
 class AugmentationSection(Section):

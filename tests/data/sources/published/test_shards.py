@@ -111,8 +111,9 @@ def test_some_shards_without_a_split_are_refused(tmp_path):
     assert "'train-0.tar' does" in line(str(folder_of(tmp_path, "train-0.tar", "more-0.tar"))).replace(
         f"{tmp_path}/", ""
     )
-    with pytest.raises(InputError, match="means train and validation"):
-        split_of_shard("train-val-000.tar")
+    with pytest.raises(InputError, match="means test and train"):
+        split_of_shard("cats-train-test-000.tar")
+    assert split_of_shard("trainval-000.tar") == "train"
 
 
 def test_a_pattern_is_opened_like_its_folder(tmp_path, monkeypatch):

@@ -1,11 +1,10 @@
 """Sources that are names, not paths: which of them a name means."""
 
 import re
-from pathlib import Path
 
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.published.shard_names import find_shards
-from vitreous.data.sources.published.torchvision_sets import BY_NAME, suggested
+from vitreous.data.sources.published.torchvision_sets import suggested
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
 
@@ -14,35 +13,26 @@ REMOTE = re.compile(r"(https?|ftp|s3|gs|gcs|hdfs|pipe|azure|abfs):")
 WEIGHTS = ("timm:", "torchvision:", "google:", "meta:")
 
 
-def is_published(source: str | Path) -> bool:
-    """Whether a source names a published set, such as cifar10; "./cifar10" and a Path are folders."""
-    return isinstance(source, str) and source in BY_NAME
-
-
-def open_named(source: str | Path, options: DataOptions) -> ImageData | None:
-    """A published set, one of the hub, or shards; None if the source is something else.
+def open_named(source: str, options: DataOptions) -> ImageData | None:
+    """A set of the hub, or shards; None if the source is something else.
 
     Raises:
-        InputError: it names weights, or the set cannot be opened.
+        InputError: it names weights or is on another machine, or cannot be opened.
     """
-    if is_published(source):
-        from vitreous.data.sources.published.opening import open_published
-
-        return open_published(str(source), options)
-    if str(source).startswith(HUB):
+    if source.startswith(HUB):
         from vitreous.data.sources.published.hub_sets import open_hub_set
 
-        return open_hub_set(str(source), options)
-    if str(source).startswith(WEIGHTS):
-        raise InputError(f"{str(source)!r} names weights, not images", f"give images as DATA, and --model {source}")
-    if REMOTE.match(str(source)):
-        cause = f"{str(source)!r} is not on this machine"
+        return open_hub_set(source, options)
+    if source.startswith(WEIGHTS):
+        raise InputError(f"{source!r} names weights, not images", f"give images as DATA, and --model {source}")
+    if REMOTE.match(source):
+        cause = f"{source!r} is not on this machine"
         raise InputError(cause, "download it, and give its path; shards are a folder or train-{000..099}.tar")
-    shards = find_shards(str(source))
+    shards = find_shards(source)
     if shards is not None:
         from vitreous.data.sources.published.shards import open_shards
 
-        return open_shards(str(source), shards, options)
+        return open_shards(source, shards, options)
     return None
 
 

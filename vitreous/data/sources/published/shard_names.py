@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitreous.data.images import is_image_name
-from vitreous.data.sources.layouts import is_clutter, kind_of
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.tar_index import SUFFIX, first_names
+from vitreous.data.sources.trees import is_clutter, kind_of
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 
@@ -93,8 +93,9 @@ def split_of_shard(path: str) -> str | None:
         InputError: it means several.
     """
     stem = Path(path).stem
-    words = (re.sub(r"[\W_]*\d[\d\W_]*", "", stem), *re.split(r"[\W\d_]+", stem))
-    splits = {split for word in words if (split := split_of(word)) is not None}
+    if split_of(stem) is not None:
+        return split_of(stem)
+    splits = {split for word in re.split(r"[\W\d_]+", stem) if (split := split_of(word)) is not None}
     if len(splits) > 1:
         raise InputError(f"the name of {path!r} means {' and '.join(sorted(splits))}", RENAME)
     return next(iter(splits), None)

@@ -1,0 +1,1 @@
+"""Images listed in tables, on disk and in Python, and map-style datasets."""

@@ -1,0 +1,148 @@
+"""Which columns of a table hold the image, the label and the split."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from vitreous.data.sources.options import DataOptions
+from vitreous.support.errors import InputError
+from vitreous.support.text import listed
+
+# Usual names, without case, spaces and signs. A name of an earlier row is preferred; two of one row are ambiguous.
+IMAGE = (
+    "path paths filepath filepaths imagepath imagepaths imgpath",
+    "filename filenames file files fname imagename imgname imagefile imgfile imagefilename",
+    "image images img photo picture",
+    "imageid imgid photoid pictureid",
+    "id uuid",
+)
+LABEL = (
+    "labelname classname categoryname classlabel",
+    "label labels class classes category target targets species breed diagnosis dx",
+    "classid labelid categoryid targetid classidx labelidx classindex",
+    "y",
+)
+SPLIT = ("split set subset partition phase usage dataset", "istrain istraining istrainingimg", "istest", "isval")
+FLAGS = {  # columns of 0 and 1: the split of the rows with 1, and of the others
+    "istest": ("test", "train"),
+    "isval": ("validation", "train"),
+    **dict.fromkeys(SPLIT[1].split(), ("train", "test")),
+}
+BOXES = ({"xmin", "ymin"}, {"bbox"}, {"boxes"}, {"x1", "y1"}, {"roix1", "roiy1"}, {"encodedpixels"}, {"segmentation"})
+ZEROS, ONES = ("0", "0.0", "False", "false"), ("1", "1.0", "True", "true")
+
+
+class Columns(NamedTuple):
+    """The columns that are read.
+
+    Args:
+        image: the position of the image's path, or of the image itself.
+        label: the position of the label; None if there is a column for each class.
+        split: the position of the split, if there is one.
+        classes: the positions of the columns of the classes, in which a row has one 1.
+        flags: of a split column of 0 and 1: the split of 1, and of 0.
+        has_boxes: whether there are boxes or masks as well, which are not used.
+    """
+
+    image: int
+    label: int | None
+    split: int | None
+    classes: tuple[int, ...]
+    flags: tuple[str, str] | None
+    has_boxes: bool
+
+
+def choose_columns(
+    source: str,
+    names: Sequence[str],
+    options: DataOptions,
+    first: Sequence[object] = (),
+    image: str | None = None,
+) -> Columns:
+    """Finds the columns by their usual names, or as the options name them.
+
+    Args:
+        source: the table as the user named it.
+        names: of its columns.
+        options: may name the columns.
+        first: the cells of the first row, by which columns of 0 and 1 are recognized.
+        image: the name of a column that holds images, not paths.
+
+    Raises:
+        InputError: a column of images or labels is not found, or several may be meant.
+    """
+    found_image = _find(source, names, IMAGE, options.path_column or image, "path_column", "images")
+    label = _find(source, names, LABEL, options.label_column, "label_column", "labels")
+    split = _find(source, names, SPLIT, options.split_column, "split_column", "splits")
+    rest = [at for at in range(len(names)) if at not in (found_image, label, split)]
+    if len(names) == 2 + (split is not None) and (found_image is None) != (label is None):
+        found_image, label = (found_image, rest[0]) if label is None else (rest[0], label)
+    if found_image is None:
+        cause = f"{source!r} has no column of images that is known by its name"
+        raise InputError(cause, _hint(names, "path_column"))
+    classes: tuple[int, ...] = ()
+    if label is None:
+        classes = tuple(at for at in rest if at < len(first) and str(first[at]).strip() in (*ZEROS, *ONES))
+        if len(classes) < 2:
+            raise InputError(
+                f"{source!r} has no column of labels that is known by its name", _hint(names, "label_column")
+            )
+    plain = {_plain(name) for name in names}
+    flags = None if split is None else FLAGS.get(_plain(names[split]))
+    return Columns(found_image, label, split, classes, flags, any(box <= plain for box in BOXES))
+
+
+def class_of_row(source: str, names: Mapping[int, str], cells: Sequence[object], number: int) -> str:
+    """The class whose column has the one 1 of a row.
+
+    Args:
+        source: the table as the user named it.
+        names: of the classes, by the positions of their columns.
+        cells: of the row.
+        number: of the row, for messages.
+
+    Raises:
+        InputError: the row has several, none, or something else.
+    """
+    ones = []
+    for at, name in names.items():
+        cell = str(cells[at]).strip()
+        if cell in ONES:
+            ones.append(name)
+        elif cell not in ZEROS:
+            raise InputError(f"{source!r} has {cell[:40]!r} in column {name!r} of row {number}", "write 0 or 1")
+    if len(ones) == 1:
+        return ones[0]
+    cause = f"row {number} of {source!r} has {len(ones)} classes" + (f", {listed(ones)}" if ones else "")
+    raise InputError(
+        f"{cause}; an image can have only one", "leave out such rows, or name a column: --set label_column=…"
+    )
+
+
+def _find(
+    source: str, names: Sequence[str], usual: Sequence[str], wanted: str | None, setting: str, what: str
+) -> int | None:
+    """The position of a column: the named one, or the only one of the most preferred names."""
+    for tier in [None] if wanted is not None else usual:
+        found = [
+            at for at, name in enumerate(names) if (name == wanted if tier is None else _plain(name) in tier.split())
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            columns = listed([repr(names[at]) for at in found])
+            cause = f"{source!r} has several columns that may hold the {what}: {columns}"
+            raise InputError(cause, f"name one, such as --set {setting}={names[found[0]]}; each name may occur once")
+    if wanted is not None:
+        raise InputError(f"{source!r} has no column {wanted!r}", f"its columns are {listed([repr(n) for n in names])}")
+    return None
+
+
+def _hint(names: Sequence[str], setting: str) -> str:
+    """What to type where a column is not found."""
+    return f"name it with --set {setting}=…; the columns are {listed([repr(name) for name in names])}"
+
+
+def _plain(name: str) -> str:
+    """A column's name without case, spaces and signs."""
+    return re.sub(r"[\W_]+", "", name.casefold())

@@ -1,0 +1,223 @@
+"""Map-style datasets of torch, torchvision and Hugging Face, whole or one for each split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import ConcatDataset, Subset
+
+from vitreous.data.images import Decoding
+from vitreous.data.sources.assemble import assemble
+from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.tabular.columns import choose_columns
+from vitreous.data.sources.tabular.labels import look_alikes
+from vitreous.data.sources.tabular.pictures import ObjectLoader, as_opened
+from vitreous.data.sources.tabular.samples import group
+from vitreous.data.sources.tabular.targets import Label, Parts, check_names, label_of, names_of_classes, read_targets
+from vitreous.support.errors import InputError
+from vitreous.support.text import listed, natural_key
+
+DIGITS = 8  # of the number in a sample's name
+
+
+class Labeled(NamedTuple):
+    """A dataset whose labels were read.
+
+    Args:
+        dataset: gives samples by their number.
+        parts: where a sample has its image and label.
+        labels: of each sample; None leaves it out.
+        class_names: of label numbers; None if they have none.
+        notes: for the user.
+    """
+
+    dataset: Any
+    parts: Parts
+    labels: list[Label]
+    class_names: list[str] | None
+    notes: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetLoader(ObjectLoader):
+    """Loads images from datasets.
+
+    Args:
+        datasets: with the place of the image in their samples.
+        samples: the dataset and the number of each sample, "samples 2".
+    """
+
+    datasets: tuple[tuple[Any, Any], ...]
+    samples: np.ndarray
+
+    def picture(self, index: int) -> Any:
+        which, number = self.samples[index].tolist()
+        dataset, image = self.datasets[which]
+        return dataset[number][image]
+
+
+def open_datasets(datasets: Mapping[str, Any], options: DataOptions, name: str) -> ImageData:
+    """Opens datasets with a sample for each number from 0 to their length.
+
+    Args:
+        datasets: by split.
+        options: how to read them.
+        name: for messages and the run's folder.
+
+    Raises:
+        InputError: a dataset cannot be read in any order, samples are not pairs of an image and a label, images are
+            of a kind that is not supported, or a sample is in two splits.
+    """
+    check_leaks(datasets, name)
+    opened = {split: _open(dataset, name, options) for split, dataset in datasets.items()}
+    train = opened.get("train")
+    common = None if train is None else train.class_names
+    names: list[str] = []
+    labels: list[str | None] = []
+    splits: list[str | None] = []
+    order: list[str] = []
+    for split, part in opened.items():
+        class_names = part.class_names or common
+        of_samples = [_class_name(label, class_names, name) for label in part.labels]
+        order += class_names or ()
+        names += [f"{split}/{number:0{DIGITS}}" for number in range(len(of_samples))]
+        labels += of_samples
+        splits += [split] * len(of_samples)
+    samples = group(name, names, labels, splits)
+    order = list(dict.fromkeys(order))
+    present = {text for classes in samples.by_split.values() for text in classes}
+    notes = [f"{split}: {note}" for split, part in opened.items() for note in part.notes]
+    if absent := [repr(text) for text in order if text not in present]:
+        notes.append(f"classes without samples are left out: {listed(absent)}")
+    in_train = samples.by_split.get("train", {})
+    class_names = [text for text in order if text in in_train]
+    class_names += sorted(in_train.keys() - set(order), key=natural_key)
+    known = {split: number for number, split in enumerate(opened)}
+    sources = tuple((part.dataset, part.parts.image) for part in opened.values())
+
+    def loader(chosen: tuple[str, ...], decoding: Decoding) -> DatasetLoader:
+        parts = [text.partition("/") for text in chosen]
+        places = np.array([(known[split], int(number)) for split, _, number in parts], np.int64).reshape(-1, 2)
+        return DatasetLoader(chosen, decoding, sources, places)
+
+    return assemble(
+        name, samples.by_split, loader, options, ignored=samples.ignored, class_names=class_names,
+        notes=[*notes, *samples.notes, *look_alikes(present)],
+    )  # fmt: skip
+
+
+def _open(dataset: Any, name: str, options: DataOptions) -> Labeled:
+    """A dataset with its labels; the first image is checked to be of a kind that can be used."""
+    if is_hugging_face(dataset):
+        return _open_hugging_face(dataset, name, options)
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        cause = f"{name!r} can only be read from start to end"
+        raise InputError(
+            cause, "give a map-style dataset, with __len__ and __getitem__; or write the images to a folder"
+        )
+    targets = read_targets(dataset, name, options)
+    notes = []
+    if targets.unreadable:
+        numbers = listed([str(number) for number in targets.unreadable])
+        notes.append(
+            f"{len(targets.unreadable):,} samples cannot be read and are left out: {numbers} ({targets.reason})"
+        )
+    first = next(number for number in range(len(dataset)) if number not in set(targets.unreadable))
+    as_opened(dataset[first][targets.parts.image])  # raises for floats, before anything is trained
+    return Labeled(dataset, targets.parts, targets.labels, names_of_classes(dataset, name), notes)
+
+
+def is_hugging_face(dataset: object) -> bool:
+    """Whether this is a dataset of Hugging Face's `datasets` that can be read in any order."""
+    return type(dataset).__module__.partition(".")[0] == "datasets" and hasattr(dataset, "cast_column")
+
+
+def _open_hugging_face(dataset: Any, name: str, options: DataOptions) -> Labeled:
+    """A dataset of `datasets`: its images stay undecoded until they are loaded, and its labels are read at once."""
+    if not hasattr(dataset, "__len__"):
+        raise InputError(f"{name!r} is streamed, so it can only be read from start to end", "load it without streaming")
+    from datasets import Image
+
+    notes = ["its transform is not used"] if getattr(dataset, "format", {}).get("type") == "custom" else []
+    dataset = dataset.with_format(None)
+    columns = list(dataset.column_names)
+    images = [column for column in columns if isinstance(dataset.features[column], Image)]
+    found = choose_columns(name, columns, options, image=images[0] if len(images) == 1 else None)
+    assert found.label is not None  # no first row was given to recognize columns of 0 and 1 by
+    image, label = columns[found.image], columns[found.label]
+    if image in images:
+        dataset = dataset.cast_column(image, Image(decode=False))
+    cells = dataset.select_columns([label])[:][label]
+    numbers: dict[Any, Label] = {}
+    labels = [
+        numbers[cell] if cell in numbers else numbers.setdefault(cell, label_of(cell)) for cell in map(_plain, cells)
+    ]
+    class_names = getattr(dataset.features[label], "names", None)
+    kept = dataset.select_columns([image])
+    return Labeled(kept, Parts(image, label), labels, check_names(class_names, name) if class_names else None, notes)
+
+
+def _plain(cell: Any) -> Any:
+    """A cell that can be a key. Raises InputError for a list of labels."""
+    if isinstance(cell, list | dict):
+        raise InputError(f"a label is a list, {str(cell)[:60]}; an image can have only one label", "choose one")
+    return cell
+
+
+def _class_name(label: Label, class_names: Sequence[str] | None, source: str) -> str | None:
+    """The class name of a label."""
+    if label is None or isinstance(label, str):
+        return label
+    if class_names is None:
+        return str(label)
+    if label >= len(class_names):
+        cause = f"{source!r} has the label {label}, but names for {len(class_names)} classes"
+        raise InputError(cause, f"number the classes from 0 to {len(class_names) - 1}")
+    return class_names[label]
+
+
+def check_leaks(datasets: Mapping[str, Any], name: str) -> None:
+    """Raises InputError if a sample of the same dataset is in two splits."""
+    seen: dict[str, dict[int, np.ndarray]] = {split: _origins(dataset) for split, dataset in datasets.items()}
+    splits = list(seen)
+    for at, split in enumerate(splits):
+        for other in splits[at + 1 :]:
+            for origin in seen[split].keys() & seen[other].keys():
+                shared = np.intersect1d(seen[split][origin], seen[other][origin])
+                if len(shared):
+                    cause = f"{len(shared):,} samples of {name!r} are in both {split} and {other}, such as {shared[0]}"
+                    raise InputError(cause, "give each split samples of its own")
+
+
+def _origins(dataset: Any) -> dict[int, np.ndarray]:
+    """The numbers of the samples that a dataset has of each underlying one."""
+    if isinstance(dataset, Subset):
+        indices = np.asarray(list(map(int, dataset.indices)), np.int64)
+        return _selected(dataset.dataset, indices)
+    if isinstance(dataset, ConcatDataset):
+        parts: dict[int, list[np.ndarray]] = {}
+        for part in dataset.datasets:
+            for origin, numbers in _origins(part).items():
+                parts.setdefault(origin, []).append(numbers)
+        return {origin: np.concatenate(numbers) for origin, numbers in parts.items()}
+    if not hasattr(dataset, "__len__"):
+        return {}
+    return {id(dataset): np.arange(len(dataset))}
+
+
+def _selected(parent: Any, indices: np.ndarray) -> dict[int, np.ndarray]:
+    """The numbers that some samples of a dataset have in the underlying ones."""
+    if isinstance(parent, Subset):
+        return _selected(parent.dataset, np.asarray(list(map(int, parent.indices)), np.int64)[indices])
+    if isinstance(parent, ConcatDataset):
+        ends = np.asarray(parent.cumulative_sizes)
+        which = np.searchsorted(ends, indices, side="right")
+        found: dict[int, list[np.ndarray]] = {}
+        for at, part in enumerate(parent.datasets):
+            inside = indices[which == at] - (ends[at - 1] if at else 0)
+            for origin, numbers in _selected(part, inside).items():
+                found.setdefault(origin, []).append(numbers)
+        return {origin: np.concatenate(numbers) for origin, numbers in found.items()}
+    return {id(parent): np.where(indices < 0, indices + len(parent), indices)}

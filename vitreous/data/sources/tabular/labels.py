@@ -1,0 +1,104 @@
+"""Class names from the cells of a table."""
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from numbers import Integral, Real
+
+import numpy as np
+
+from vitreous.data.sources.names import normalized
+from vitreous.support.errors import InputError
+from vitreous.support.text import listed, natural_key
+
+MISSING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NaT", "null", "NULL", "#N/A", "N/A"))  # "None" may be a class
+FRACTIONS = 20  # this many different numbers with fractions are not classes
+SEVERAL = "an image can have only one label"
+
+
+def class_labels(source: str, cells: Sequence[object]) -> tuple[list[str | None], list[str]]:
+    """The class name of each cell, and what the user should know of them.
+
+    Names are text without surrounding spaces: "1" and "01" stay two classes, and a note says so. Whole numbers have no
+    fraction, since a column of numbers with an empty cell is often written as 1.0.
+
+    Args:
+        source: the table as the user named it.
+        cells: any values; an empty one, NaN and None give None.
+
+    Raises:
+        InputError: cells hold several labels, or numbers that are not classes.
+    """
+    names: dict[Hashable, str | None] = {}
+    keys: list[Hashable] = []
+    for cell in cells:
+        key = cell if type(cell) is str else (type(cell).__name__, _hashable(source, cell))
+        if key not in names:
+            names[key] = _text(cell)
+        keys.append(key)
+    _drop_zero_fractions(source, names)
+    texts = {name for name in names.values() if name is not None}
+    refuse_several_labels(source, texts)
+    return [names[key] for key in keys], [*look_alikes(texts)]
+
+
+def _hashable(source: str, cell: object) -> Hashable:
+    """A cell as part of a key: bytes, numbers and text; a 0-d array as its number."""
+    if isinstance(cell, list | tuple | set | dict) or (hasattr(cell, "shape") and cell.shape):
+        cause = f"the labels of {source!r} are lists, such as {str(cell)[:60]!r}; {SEVERAL}"
+        raise InputError(cause, "give a column with one label in each cell")
+    if isinstance(cell, float) and cell != cell:
+        return None  # NaN differs from itself
+    return cell if isinstance(cell, Hashable) else str(cell)
+
+
+def _text(cell: object) -> str | None:
+    """The class name of a cell; None if it is missing."""
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):  # of pandas
+        return None
+    if hasattr(cell, "item") and hasattr(cell, "shape"):
+        cell = cell.item()  # of numpy and torch
+    if isinstance(cell, bytes):
+        cell = cell.decode("utf-8", "replace")
+    if isinstance(cell, bool | np.bool_):
+        return str(bool(cell))
+    if isinstance(cell, Integral):
+        return str(int(cell))
+    if isinstance(cell, Real):
+        number = float(cell)
+        return None if np.isnan(number) else str(int(number)) if number.is_integer() else str(number)
+    text = normalized(str(cell).strip())
+    return None if text in MISSING else text
+
+
+def _drop_zero_fractions(source: str, names: dict[Hashable, str | None]) -> None:
+    """Writes 1.0 as 1 where all names are numbers; raises InputError if these are measurements."""
+    texts = [name for name in names.values() if name is not None]
+    if not all(re.fullmatch(r"[+-]?\d+(\.\d*)?", text) for text in texts):
+        return
+    fractions = [text for text in texts if text.partition(".")[2].strip("0")]
+    if len(fractions) >= FRACTIONS:
+        cause = f"the labels of {source!r} are numbers with fractions, such as {fractions[0]!r}, not classes"
+        raise InputError(cause, "name another column with --set label_column=…")
+    if not fractions:
+        names.update({key: name.partition(".")[0] for key, name in names.items() if name is not None})
+
+
+def refuse_several_labels(source: str, names: set[str]) -> None:
+    """Raises InputError if a name is made of others, as "scab rust" next to "scab" and "rust"."""
+    for name in sorted(names):
+        for separator in ("|", ";", ",", " "):
+            parts = [part.strip() for part in name.split(separator)]
+            if len(parts) > 1 and all(part in names for part in parts):
+                cause = f"{source!r} has the label {name!r} next to {listed([repr(part) for part in parts])}"
+                raise InputError(f"{cause}; {SEVERAL}", "leave out such rows, or rename what is one class")
+
+
+def look_alikes(names: set[str]) -> list[str]:
+    """Notes on classes that differ only in case, spaces, signs between words, or leading zeros."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_-]+", "", name.casefold()))].append(name)
+    alike = [sorted(group, key=natural_key) for group in groups.values() if len(group) > 1]
+    cause = "classes that differ only in case, spaces or leading zeros stay apart"
+    return [f"{cause}: {listed([repr(name) for name in group])}" for group in sorted(alike)]

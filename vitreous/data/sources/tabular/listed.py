@@ -1,0 +1,72 @@
+"""Images in files that the rows of a table name."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vitreous.data.sources.assemble import assemble
+from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.tabular.lookup import Found
+from vitreous.data.sources.tabular.samples import NO_IMAGE, group
+from vitreous.data.sources.trees import ImageLoader
+from vitreous.support.text import listed
+
+
+@dataclass(frozen=True, eq=False)
+class ListedLoader(ImageLoader):
+    """Loads the image files that a table lists.
+
+    Args:
+        folder: that names are relative to; an absolute name is not in it.
+    """
+
+    folder: str
+
+    def file(self, index: int) -> str:
+        return os.path.join(self.folder, self.names[index])  # noqa: PTH118 (a Path is slower)
+
+
+def open_listed(
+    source: str,
+    folder: str,
+    found: Sequence[Found],
+    labels: Sequence[str | None],
+    splits: Sequence[str | None] | None,
+    options: DataOptions,
+    *,
+    notes: Sequence[str],
+    has_boxes: bool = False,
+) -> ImageData:
+    """The images of tables whose files were found; files that do not exist stay, as broken images.
+
+    Args:
+        source: the table as the user named it.
+        folder: that the names are relative to.
+        found: the files of each table.
+        labels: of the rows of all tables.
+        splits: of the rows of all tables; None if all are for training.
+        options: how to read them.
+        notes: for the user.
+        has_boxes: whether the table has boxes as well.
+    """
+    samples = group(source, [name for files in found for name in files.names], labels, splits, has_boxes)
+    missing = [repr(cell) for files in found for cell in files.missing]
+    outside = [repr(cell) for files in found for cell in files.outside]
+    notes = [*notes, *samples.notes]
+    if missing:
+        notes.append(f"{len(missing):,} images of the table are missing and count as broken: {listed(missing)}")
+    if outside:
+        where = "lead out of its folder and are left out; --set follow_links=true reads them"
+        notes.append(f"{len(outside):,} paths of the table {where}: {listed(outside)}")
+    ignored = Counter(samples.ignored)
+    ignored.update({"path or link out of the folder": len(outside), NO_IMAGE: sum(files.empty for files in found)})
+    return assemble(
+        source,
+        samples.by_split,
+        lambda names, decoding: ListedLoader(names, decoding, folder),
+        options,
+        ignored=+ignored,
+        notes=notes,
+    )

@@ -1,0 +1,186 @@
+"""Trees of folders and image files, on disk or in an archive, that one code reads the layouts of."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from vitreous.data.images import Decoding, decode_image, file_bytes, header_size, is_image_name
+from vitreous.data.sources.splits import Loader
+
+CLUTTER = frozenset(  # that operating systems leave in folders
+    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
+)
+HIDDEN_CLUTTER = (  # the starts of hidden folders that programs leave, perhaps with images in them
+    *(".appledouble", ".cache", ".comments", ".dropbox", ".dvc", ".fseventsd", ".git", ".hg", ".idea"),
+    *(".ipynb_checkpoints", ".local", ".picasaoriginals", ".snapshot", ".spotlight", ".svn", ".temporaryitems"),
+    *(".thumb", ".trash", ".venv", ".vscode", ".xvpics", ".zfs", ".@"),
+)
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+LAYOUT = (
+    "arrange it as FOLDER/CLASS/IMAGE, or as FOLDER/train/CLASS/IMAGE with val/ and test/ next to train/; "
+    "a zip of either works, and so do train.zip, val.zip and test.zip in a folder"
+)
+
+# Why a link is not followed.
+OUTSIDE, NOWHERE, ABOVE = "leads out of the folder", "leads to nothing", "leads to a folder above itself"
+IN_ARCHIVE = "is not followed in an archive"
+LINK_OUT = "link out of the folder"  # the kind it is counted as
+FOLLOW = "add --set follow_links=true to follow links, or replace it with what it leads to"
+
+
+class Entry(NamedTuple):
+    """A file or folder directly inside a folder.
+
+    Args:
+        name: of it.
+        is_folder: whether it is a folder, or a link to one that is followed.
+        link: why it is a link that is not followed, to a folder or to nothing; "" for anything else.
+    """
+
+    name: str
+    is_folder: bool
+    link: str = ""
+
+
+class Contents(NamedTuple):
+    """What a folder directly holds.
+
+    Args:
+        folders: their names.
+        links: to folders or to nothing, that are not followed.
+        images: how many there are.
+        others: how many other files there are.
+        first: the names of the first few images.
+        archives: the names of archives.
+        tables: the names of tables.
+    """
+
+    folders: tuple[str, ...]
+    links: tuple[Entry, ...]
+    images: int
+    others: int
+    first: tuple[str, ...]
+    archives: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageLoader(Loader):
+    """Loads image files.
+
+    Args:
+        names: of the images, relative to the source.
+        decoding: of their files.
+    """
+
+    names: tuple[str, ...]
+    decoding: Decoding
+
+    def __call__(self, index: int) -> Image.Image:
+        return decode_image(self.file(index), self.names[index], self.decoding)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """The (height, width) in the header; no pixel is decoded."""
+        return header_size(self.file(index), self.names[index], self.decoding)
+
+    def content(self, index: int) -> bytes:
+        return file_bytes(self.file(index), self.names[index])
+
+    @abstractmethod
+    def file(self, index: int) -> str | bytes:
+        """The path or the content of an image file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tree(ABC):
+    """A tree of folders and files. Folders are named by their path from the top, with "/"; the top is "".
+
+    Args:
+        source: as the user named it.
+        ignored: how many files and folders were ignored, by kind; everyone who ignores one counts it here.
+        notes: what the user should know of how the tree was read, a sentence each.
+    """
+
+    source: str
+    ignored: Counter[str]
+    notes: list[str] = field(default_factory=list, kw_only=True)
+
+    def path(self, folder: str) -> str:
+        """The path of a folder, for messages."""
+        return str(Path(self.source, folder))
+
+    @abstractmethod
+    def entries(self, folder: str) -> list[Entry]:
+        """The entries of a folder by name, without hidden ones and clutter."""
+
+    @abstractmethod
+    def images(self, folder: str, others: Counter[str]) -> Iterable[str]:
+        """The images below a folder, in any order; other files are counted in `others` by kind."""
+
+    @abstractmethod
+    def loader(self, names: tuple[str, ...], decoding: Decoding) -> ImageLoader:
+        """A loader of these images."""
+
+    def target(self, folder: str) -> str:
+        """What is the same for two folders if they are one, by a link."""
+        return folder
+
+    def hidden(self, folder: str) -> list[str]:
+        """The names of the hidden folders directly inside a folder that hold images; empty if none are known."""
+        return []
+
+    def contents(self, folder: str, first: int = 5) -> Contents:
+        """What a folder directly holds, with the names of the first few images."""
+        folders, links, archives, tables, others = [], [], [], [], 0
+        images, shown = 0, []
+        for entry in self.entries(folder):
+            if entry.is_folder:
+                folders.append(entry.name)
+            elif entry.link:
+                links.append(entry)
+            elif is_image_name(entry.name):
+                images += 1
+                if images <= first:
+                    shown.append(entry.name)
+            else:
+                others += 1
+                if entry.name.lower().endswith(ARCHIVE_SUFFIXES):
+                    archives.append(entry.name)
+                elif entry.name.lower().endswith(TABLE_SUFFIXES):
+                    tables.append(entry.name)
+        return Contents(
+            tuple(folders), tuple(links), images, others, tuple(shown), tuple(archives), tuple(tables)
+        )  # fmt: skip
+
+
+def join(folder: str, name: str) -> str:
+    """The path of an entry of a folder."""
+    return f"{folder}/{name}" if folder else name
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is hidden or left by an operating system."""
+    return name.startswith(".") or name.casefold() in CLUTTER
+
+
+def may_be_class(hidden: str) -> bool:
+    """Whether a hidden folder is not one that programs are known to leave."""
+    return hidden.startswith(".") and not hidden.casefold().startswith(HIDDEN_CLUTTER)
+
+
+def kind_of(name: str) -> str:
+    """The kind to count a file as that is not an image: "heic file"."""
+    _, dot, suffix = name.rpartition(".")
+    return f"{suffix.lower()} file" if dot else "file without a suffix"
+
+
+def is_archive_kind(kind: str) -> bool:
+    """Whether files counted as this kind are archives."""
+    suffix, _, rest = kind.partition(" ")
+    return rest == "file" and f".{suffix}" in ARCHIVE_SUFFIXES
