@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
+from tests.data.sources.packing import tree
 from tests.data.sources.published.making_sets import COUNTS, LEVELS, MAKERS, cifar10, emnist, write_idx
 from tests.hub_server import hub_server
 from vitreous.data.sources.digits import ArrayLoader
@@ -20,6 +21,7 @@ from vitreous.data.sources.published.fetching import data_folder
 from vitreous.data.sources.published.opening import distinct
 from vitreous.data.sources.published.torchvision_sets import ALIASES, BY_NAME, SETS, suggested
 from vitreous.support.errors import InputError
+from vitreous.training.planning.plan import is_digits
 
 NAMES = {  # the class names of the small sets that are not those in MAKERS' files
     "mnist": ("0", "1", "2"),
@@ -249,3 +251,23 @@ def test_class_names_are_distinct():
         "maillot, tank suit",
         "a",
     ]
+
+
+def test_a_folder_of_the_same_name_is_ambiguous(any_checksum, monkeypatch, tmp_path):
+    cifar10(data_folder("cifar10"))
+    monkeypatch.chdir(tmp_path)
+    tree(tmp_path / "cifar10")
+    with pytest.raises(InputError, match=r"type ./cifar10 for the folder, or set:cifar10"):
+        open_data("cifar10")
+    assert open_data("./cifar10").class_names == ("ant", "bee")
+    assert open_data(Path("cifar10")).class_names == ("ant", "bee")
+    assert open_data("set:cifar10").class_names == ("airplane", "bird", "cat")
+    assert not is_digits("set:cifar10")
+    with pytest.raises(InputError, match="did you mean 'cifar10'"):
+        open_data("set:cifar-10")
+
+
+@pytest.mark.parametrize("name", ["timm:vit_base_patch16_224", "google:ViT-B_16", "torchvision:vit_b_16"])
+def test_weights_are_not_images(name):
+    with pytest.raises(InputError, match="names weights, not images; give images as DATA, and --model"):
+        open_data(name)
