@@ -53,9 +53,15 @@ def splits_of_set(row: PublishedSet) -> dict[str, Any]:
         if not row.downloads:
             cause = f"{row.name} cannot be downloaded, and its files in {str(folder)!r} are missing or not as published"
         else:
-            cause = f"cannot download {row.name}: {first_line(error) or type(error).__name__}"
+            cause = f"cannot download {row.name}: {_reason(error)}"
         raise InputError(cause, by_hand(row)) from error
     return present
+
+
+def _reason(error: Exception) -> str:
+    """Why a download failed, in a few words: "Name or service not known"."""
+    inner = getattr(error, "reason", error)
+    return getattr(inner, "strerror", None) or first_line(error) or type(error).__name__
 
 
 def by_hand(row: PublishedSet) -> str:

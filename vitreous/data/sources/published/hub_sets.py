@@ -227,7 +227,9 @@ def _load(library: Any, place: Place) -> tuple[Mapping[str, Any], str]:
 
     repository = f"datasets/{place.repo_id}"
     commit = None
-    with hub_errors(place.name, repository, "try again", partial(_instead_of, place)):
+    with hub_errors(
+        place.name, repository, "connect to it, or give a folder with the images", partial(_instead_of, place)
+    ):
         try:
             request = partial(HfApi().dataset_info, place.repo_id, revision=place.revision, timeout=30)
             is_cached = Path(library.config.HF_DATASETS_CACHE, place.repo_id.replace("/", "___")).is_dir()
