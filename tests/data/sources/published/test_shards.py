@@ -244,3 +244,22 @@ def test_labels_in_files_nobody_vouches_for():
     for value in (b"[1]", b'{"label": true}', b'{"label": 1.5}', b'{"label": null}', b"{}", b"\xff"):
         assert label_in_json(value) is None
     assert label_in_json(b'{"class": "cat"}') == "cat"
+
+
+def test_links_out_of_a_folder_are_followed_on_request(tmp_path):
+    folder_of(tmp_path / "elsewhere", "train-0.tar")
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "train-0.tar").symlink_to(tmp_path / "elsewhere" / "train-0.tar")
+    assert "is a link out of the folder" in line(str(tmp_path / "s"))
+    assert len(open_data(str(tmp_path / "s"), DataOptions(follow_links=True)).train) == 9
+    assert len(open_data(f"{tmp_path}/s/train-{{0..0}}.tar").train) == 9, "named by the user"
+
+
+def test_a_folder_with_other_folders_is_not_one_of_shards(tmp_path):
+    folder_of(tmp_path / "s" / "train", "0.tar")
+    assert shard_names.find_shards(str(tmp_path / "s")) is not None
+    tree(tmp_path / "s" / "train")
+    assert shard_names.find_shards(str(tmp_path / "s")) is None
+    assert shard_names.find_shards(str(tmp_path / "none")) is None
+    write(tmp_path / "plain" / "a.tar", ("notes.txt", "x"))
+    assert shard_names.find_shards(str(tmp_path / "plain")) is None

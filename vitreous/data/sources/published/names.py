@@ -28,7 +28,7 @@ def open_named(source: str, options: DataOptions) -> ImageData | None:
     if REMOTE.match(source):
         cause = f"{source!r} is not on this machine"
         raise InputError(cause, "download it, and give its path; shards are a folder or train-{000..099}.tar")
-    shards = find_shards(source)
+    shards = find_shards(source, options.follow_links)
     if shards is not None:
         from vitreous.data.sources.published.shards import open_shards
 

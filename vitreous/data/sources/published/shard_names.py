@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitreous.data.images import is_image_name
+from vitreous.data.sources.folders import leads_to_file_inside
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.tar_index import SUFFIX, first_names
-from vitreous.data.sources.trees import is_clutter, kind_of
+from vitreous.data.sources.trees import FOLLOW, is_clutter, kind_of
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 
@@ -38,11 +39,12 @@ class Shards:
     notes: tuple[str, ...] = ()
 
 
-def find_shards(source: str) -> Shards | None:
+def find_shards(source: str, follow_links: bool = False) -> Shards | None:
     """The shards that a source means; None if it is not a pattern, an archive or a folder of shards.
 
     A pattern is a path with `{000..099}`, `{a,b}`, `*` or `?` in the name of a .tar file. A folder has shards directly
-    in it, or in folders called train, val and test; with class folders it is not one of shards.
+    in it, or in folders called train, val and test; with class folders it is not one of shards. Links out of a folder
+    are followed on request.
 
     Raises:
         InputError: a shard is missing, or the names of some shards alone mean a split.
@@ -53,7 +55,7 @@ def find_shards(source: str) -> Shards | None:
     if path.is_file():
         is_shard = source.casefold().endswith(SUFFIX) and has_labeled_keys([source])
         return _by_split([source]) if is_shard else None
-    return _in_folder(path) if path.is_dir() else None
+    return _in_folder(path, follow_links) if path.is_dir() else None
 
 
 def is_pattern(source: str) -> bool:
@@ -163,24 +165,48 @@ def _matches(pattern: str) -> list[str]:
     return sorted(str(path) for path in Path(anchor).glob(pattern.removeprefix(anchor)))
 
 
-def _in_folder(folder: Path) -> Shards | None:
+def _in_folder(folder: Path, follow_links: bool) -> Shards | None:
     """The shards directly in a folder or in its folders of splits; None if it is not a folder of shards."""
+    top = _listing(folder)
+    if top is None:
+        return None
+    names, subfolders = top
+    places = [name for name in subfolders if split_of(name) is not None]
+    files = [] if subfolders else [str(folder / name) for name in names]
+    for name in places:
+        inside = _listing(folder / name)
+        if inside is None or inside[1]:
+            return None
+        files += [str(folder / name / file) for file in inside[0]]
+    shards = [path for path in files if path.casefold().endswith(SUFFIX)]
+    of_each_kind = {re.sub(r"\d+", "", path): path for path in shards}
+    if not shards or not has_labeled_keys(list(of_each_kind.values())):
+        return None
+    root = str(folder.resolve())
+    outside = [] if follow_links else [path for path in shards if not leads_to_file_inside(path, root)]
+    if outside:
+        raise InputError(f"{outside[0]!r} is a link out of the folder", FOLLOW)
+    ignored = Counter(
+        f"{kind_of(Path(path).name)} next to the shards" for path in files if not path.casefold().endswith(SUFFIX)
+    )
+    ignored.update(f"folder next to the shards: {name}" for name in subfolders if name not in places)
+    return _by_split(shards, str(folder), ignored)
+
+
+def _listing(folder: Path) -> tuple[list[str], list[str]] | None:
+    """The sorted names of files and folders; None if images are among them, or if it cannot be read."""
+    files, folders = [], []
     try:
-        entries = sorted((entry for entry in folder.iterdir() if not is_clutter(entry.name)), key=lambda e: e.name)
-        subfolders = [entry for entry in entries if entry.is_dir()]
-        places = [entry for entry in subfolders if split_of(entry.name) is not None] if subfolders else [folder]
-        files = [entry for place in places for entry in sorted(place.iterdir()) if not is_clutter(entry.name)]
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_clutter(entry.name):
+                    continue
+                if is_image_name(entry.name):
+                    return None
+                (folders if entry.is_dir() else files).append(entry.name)
     except OSError:  # reported by whoever opens the folder
         return None
-    shards = [str(file) for file in files if file.name.casefold().endswith(SUFFIX) and file.is_file()]
-    if not shards or any(file.is_dir() or is_image_name(file.name) for file in files):
-        return None
-    first = {split_of_shard(path): path for path in reversed(shards)}
-    if not has_labeled_keys(list(first.values())):
-        return None
-    ignored = Counter(f"{kind_of(file.name)} next to the shards" for file in files if str(file) not in set(shards))
-    ignored.update(f"folder next to the shards: {entry.name}" for entry in subfolders if entry not in places)
-    return _by_split(shards, str(folder), ignored)
+    return sorted(files), sorted(folders)
 
 
 def _by_split(paths: list[str], folder: str | None = None, ignored: Counter[str] | None = None) -> Shards:
