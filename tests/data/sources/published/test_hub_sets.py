@@ -30,7 +30,9 @@ def parquet(labels, *, feature=None, column="label", **columns):
     """The bytes of a Parquet file as `datasets` writes it."""
     table = datasets.Dataset.from_dict(
         {
-            "image": [{"bytes": png(LEVELS[max(int(str(label).strip("c")), 0)]), "path": None} for label in labels],
+            "image": [
+                {"bytes": png(LEVELS[max(int(str(label or 0).strip("c")), 0)]), "path": None} for label in labels
+            ],
             column: list(labels),
             **columns,
         },
@@ -172,7 +174,7 @@ def test_unlabeled_rows_and_other_splits_are_named(hub):
     add(
         hub,
         **{
-            "data/train-00000-of-00001.parquet": parquet([0, 1, 2, -1] * 4),
+            "data/train-00000-of-00001.parquet": parquet([0, 1, 2, -1, None] * 4),
             "data/test-00000-of-00001.parquet": parquet([-1] * 5),
             "data/extra-00000-of-00001.parquet": parquet([0, 1]),
         },
@@ -180,7 +182,7 @@ def test_unlabeled_rows_and_other_splits_are_named(hub):
     data = open_data("hf:me/photos")
     assert data.test is None
     assert len(data.train) + len(data.validation) == 12
-    assert "4 of 16 images of train have no label and are not used" in data.notes
+    assert "8 of 20 images of train have no label and are not used" in data.notes
     assert "5 of 5 images of test have no label and are not used" in data.notes
     assert "the split 'extra' with 2 rows is not used" in data.notes
 

@@ -66,7 +66,8 @@ def test_a_set_is_read_with_its_own_splits(name, any_checksum):
     assert {split.name for split in data.splits} == set(row.splits) | {"validation"}
     for split in data.splits:
         assert np.bincount(split.labels, minlength=len(levels)).min() > 0
-        assert len(set(split.names)) == len(split)
+        order = list(zip(split.labels.tolist(), split.names, strict=True))
+        assert order == sorted(set(order)), "each once, and in the same order on every machine"
         load = pickle.loads(pickle.dumps(split.load))
         for place, label in enumerate(split.labels.tolist()):
             mean = np.asarray(load(place).convert("L"), float).mean()
@@ -168,6 +169,7 @@ def test_half_an_extraction_is_not_taken_for_a_set(published, monkeypatch):
     def interrupted(*_):
         (data_folder("cifar10") / ".partial" / "cifar-10-batches-py").mkdir()
         (data_folder("cifar10") / ".partial" / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")
+        (data_folder("cifar10") / ".partial" / "cifar-10-batches-py" / "left.txt").write_bytes(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -179,6 +181,7 @@ def test_half_an_extraction_is_not_taken_for_a_set(published, monkeypatch):
     requests = len(downloads(published))
     assert len(open_data("cifar10").train) == 54
     assert len(downloads(published)) == requests, "the archive is whole, and kept"
+    assert not (data_folder("cifar10") / "cifar-10-batches-py" / "left.txt").exists()
 
 
 def test_a_broken_download_leaves_nothing(published):
