@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import pytest
 from huggingface_hub import constants
@@ -194,6 +194,40 @@ def model_info(handler: Handler, repo_id: str, revision: str | None) -> None:
     handler.json({"id": repo_id, "sha": commit, "siblings": siblings, "tags": []} | card)
 
 
+def data_info(handler: Handler, repo_id: str, revision: str | None) -> None:
+    """A data set's description; the names of its repository begin with "datasets/"."""
+    model_info(handler, f"datasets/{repo_id}", revision)
+
+
+def data_tree(handler: Handler, repo_id: str, revision: str, folder: str | None) -> None:
+    """The files below a folder of a data set."""
+    _, files = handler.revision(f"datasets/{repo_id}", revision)
+    start = f"{folder.strip('/')}/" if folder and folder.strip("/") else ""
+    names = [name for name in files if name.startswith(start)]
+    below = [name.removeprefix(start).split("/") for name in names]
+    deepest = max(map(len, below), default=0) if "recursive=true" in handler.path.lower() else 1
+    entries = {start + "/".join(parts[:depth]) for parts in below for depth in range(1, deepest + 1)}
+    if not entries:
+        raise Refused(404, "EntryNotFound")
+    handler.json([entry(files, name) for name in sorted(entries)])
+
+
+def data_paths(handler: Handler, repo_id: str, revision: str) -> None:
+    """The entries of the paths that the client asks for."""
+    _, files = handler.revision(f"datasets/{repo_id}", revision)
+    text = handler.content.decode()
+    paths = json.loads(text)["paths"] if text.startswith("{") else parse_qs(text)["paths"]
+    present = [path for path in paths if path in files or any(name.startswith(f"{path}/") for name in files)]
+    handler.json([entry(files, path) for path in present])
+
+
+def entry(files: dict[str, bytes], path: str) -> dict[str, Any]:
+    """A file or folder as the hub lists it."""
+    oid = hashlib.sha1(path.encode() + files.get(path, b"")).hexdigest()
+    kind = "file" if path in files else "directory"
+    return {"type": kind, "oid": oid, "size": len(files.get(path, b"")), "path": path}
+
+
 def resolve(handler: Handler, repo_id: str, revision: str, name: str) -> None:
     commit, files = handler.revision(repo_id, revision)
     if handler.repository(repo_id).gated and not handler.has_token():
@@ -258,6 +292,10 @@ def commit(handler: Handler, repo_id: str, revision: str) -> None:
 NAME = r"([^/]+/[^/]+?)"
 ROUTES: list[tuple[str, Callable[..., None]]] = [
     (rf"GET /api/models/{NAME}(?:/revision/(.+))?", model_info),
+    (rf"GET /api/datasets/{NAME}/tree/([^/]+)(/.*)?", data_tree),
+    (rf"POST /api/datasets/{NAME}/paths-info/(.+)", data_paths),
+    (rf"GET /api/datasets/{NAME}(?:/revision/(.+))?", data_info),
+    (r"(?:GET|HEAD) /(datasets/[^/]+/[^/]+?)/resolve/([^/]+)/(.+)", resolve),
     (rf"(?:GET|HEAD) /{NAME}/resolve/([^/]+)/(.+)", resolve),
     (r"POST /api/repos/create", create),
     (r"POST /api/validate-yaml", lambda handler: handler.json({"errors": [], "warnings": []})),

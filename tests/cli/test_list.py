@@ -3,11 +3,21 @@
 import json
 import tomllib
 
+import datasets
+import pandas
 import pytest
 
+from tests.data.sources.packing import pack, tree
+from tests.data.sources.published.making_sets import MAKERS
+from tests.data.sources.published.test_shards import samples, write
+from tests.hub_server import hub_of_client
 from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.cli import list as list_command
 from vitreous.cli.app import run
+from vitreous.cli.list import SOURCES
+from vitreous.data.sources.open import open_data
+from vitreous.data.sources.published.fetching import data_folder
+from vitreous.data.sources.published.torchvision_sets import BY_NAME
 from vitreous.training.recipe.files import built_in
 from vitreous.training.recipe.recipe import LEAVES, Recipe
 
@@ -55,11 +65,57 @@ def test_models_are_two_tables(capsys):
     assert all(line.split()[-1] in KNOWN for line in lines)
 
 
-def test_sources_have_the_digits(capsys):
+def test_sources_are_kinds_and_named_sets(capsys):
     assert run(["list", "sources"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["source", "what"]
-    assert lines[1].startswith("digits ")
+    kinds, sets = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    assert kinds[0].split() == ["source", "what"]
+    assert kinds[1].startswith("digits ")
+    assert sets[0].startswith("torchvision's sets, downloaded to the cache")
+    assert [line.split()[0] for line in sets[2:]] == list(BY_NAME)
+    assert run(["list", "sources", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["source"] for row in rows] == [*SOURCES, *BY_NAME]
+    assert rows[-1] == {"kind": "set", "source": "omniglot", "what": BY_NAME["omniglot"].what}
+
+
+@pytest.mark.parametrize("name", ["digits", *BY_NAME])
+def test_each_named_source_is_opened_by_its_name(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("torchvision.datasets.utils.check_md5", lambda path, md5, **_: True)
+    if name in MAKERS:
+        MAKERS[name](data_folder(name))
+    assert open_data(name).name == name
+
+
+def test_each_kind_of_source_is_opened(monkeypatch, tmp_path):
+    """One small example of every kind that is listed, by the route that the commands take."""
+    tree(tmp_path / "photos")
+    names = [path.relative_to(tmp_path).as_posix() for path in sorted((tmp_path / "photos").rglob("*.png"))]
+    rows = [(name, name.split("/")[1]) for name in names]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *map(",".join, rows)]))
+    frame = pandas.DataFrame(
+        {"path": [str(tmp_path / name) for name, _ in rows], "label": [label for _, label in rows]}
+    )
+    write(tmp_path / "shards" / "train-0.tar", *samples(0, ["ant", "bee"] * 8))
+    with hub_of_client(monkeypatch, tmp_path) as hub:
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.address)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+        files = {name.replace("photos", "train"): (tmp_path / name).read_bytes() for name in names}
+        hub.add("datasets/me/photos", files)
+        examples = {
+            "FOLDER": str(tmp_path / "photos"),
+            "ARCHIVE": str(pack(tmp_path / "photos.zip")),
+            "TABLE": str(tmp_path / "table.csv"),
+            "SHARDS": str(tmp_path / "shards"),
+            "hf:OWNER/NAME": "hf:me/photos",
+            "DataFrame, Dataset": frame,
+        }
+        assert {"digits", *examples} == set(SOURCES)
+        for source in examples.values():
+            data = open_data(source)
+            assert data.class_names == ("ant", "bee")
+            assert sum(map(len, data.splits)) == 16
+            assert data.train.load(0).size == (10, 6)
 
 
 def test_recipes_are_those_of_the_folder(monkeypatch, tmp_path, capsys):

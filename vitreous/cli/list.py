@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 SOURCES = {
     "digits": "scikit-learn's 1,797 handwritten digits, 8×8 pixels, 10 classes; included",
     "FOLDER": "one folder of images per class, at the top or inside train/, val/ and test/",
-    "ARCHIVE.zip": "a zip of such a folder, read in place; a FOLDER may also hold train.zip, val.zip and test.zip",
+    "ARCHIVE": "a zip or tar of such a folder, read in place; or a FOLDER of train.zip, val.zip and test.zip",
+    "TABLE": "a CSV, TSV, JSON lines or Parquet file with a path and a label in each row, and perhaps a split",
+    "SHARDS": "WebDataset: a FOLDER of train-000.tar and so on, or 'train-{000..099}.tar'",
+    "hf:OWNER/NAME": "a set of the Hugging Face hub, @REVISION:CONFIG if needed; needs pip install 'vitreous[data]'",
+    "DataFrame, Dataset": "from Python: vt.train(frame), vt.train(dataset) or vt.train((train, validation))",
 }
+SETS_HEADING = "torchvision's sets, downloaded to the cache on first use, with the images of each split"
 HEADINGS = {
     "variant": "shapes, to train from scratch or inspect; any size combines with any patch size",
     "pretrained": "published weights, downloaded on first use; top1 is the published ImageNet accuracy in percent",
@@ -44,7 +49,7 @@ def command(
     rows_of, text_of = {
         "models": (models, models_text),
         "recipes": (recipes, recipes_text),
-        "sources": (sources, table),
+        "sources": (sources, sources_text),
     }[what]
     rows = rows_of()
     print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else text_of(rows))
@@ -140,8 +145,18 @@ def recipes() -> list[dict[str, Any]]:
 
 
 def sources() -> list[dict[str, Any]]:
-    """What `vitreous train` accepts as DATA."""
-    return [{"source": name, "what": what} for name, what in SOURCES.items()]
+    """What `vitreous train` accepts as DATA: the kinds of sources, then torchvision's sets by name."""
+    from vitreous.data.sources.published.torchvision_sets import SETS
+
+    kinds = [{"kind": "source", "source": name, "what": what} for name, what in SOURCES.items()]
+    return kinds + [{"kind": "set", "source": row.name, "what": row.what} for row in SETS]
+
+
+def sources_text(rows: list[dict[str, Any]]) -> str:
+    """The kinds of sources and the named sets, as two tables; the second has a heading."""
+    groups = {kind: [*group] for kind, group in groupby(rows, itemgetter("kind"))}
+    kinds, sets = (table([{k: row[k] for k in ("source", "what")} for row in groups[kind]]) for kind in groups)
+    return f"{kinds}\n\n{SETS_HEADING}:\n{sets}"
 
 
 def models_text(rows: list[dict[str, Any]]) -> str:

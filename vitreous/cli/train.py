@@ -19,8 +19,8 @@ def command(
     data: Annotated[
         str,
         typer.Argument(
-            help="A folder or zip of images with a subfolder per class, optionally inside train/, val/ and test/; or "
-            '"digits".'
+            help="Images with labels: a folder or archive with a subfolder per class, optionally inside train/, val/ "
+            "and test/; a table; or a name such as digits, cifar10 or hf:owner/name (vitreous list sources)."
         ),
     ],
     model: Annotated[

@@ -107,6 +107,8 @@ def measured(plan: Plan) -> Cost:
 
 def run_name(source: str) -> str:
     """The name of a run: that of its data without suffixes; of photos/train.csv it is "photos"."""
+    if source.startswith("hf:"):
+        source = re.split("[@:]", source.removeprefix("hf:"))[0]
     path = Path(source).resolve()
     name = PACKED.sub("", path.name)
     return (path.parent.name if name != path.name and split_of(name) else name) or "images"

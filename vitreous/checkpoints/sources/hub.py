@@ -129,6 +129,8 @@ def _from_hugging_face(name: str) -> Located:
     """`hf:owner/name[/file][@revision]`; the revision may be a branch, a tag, a commit or refs/pr/1."""
     place, _, revision = name.removeprefix("hf:").partition("@")
     parts = place.split("/", 2)
+    if parts[0] == "datasets" and len(parts) == 3:
+        raise InputError(f"{name!r} is a data set, not weights", f"give it as DATA: vitreous train {name}")
     if len(parts) < 2 or not all(parts):
         raise InputError(f"{name!r} is not a repository", "write hf:owner/name, or hf:owner/name/file.npz for one file")
     return _from_repository(name, "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from vitreous.checkpoints.files.layout import INDEX, SUFFIXES
 from vitreous.checkpoints.sources import pretrained
+from vitreous.support import hub
 from vitreous.support.errors import InputError
 from vitreous.support.patience import within
 
@@ -92,28 +93,19 @@ def _cached(repo_id: str, revision: str | None, file: str | None) -> Repository 
 @contextmanager
 def hub_errors(name: str, repo_id: str, hint: str) -> Generator[None, None, None]:
     """Turns huggingface_hub's exceptions into InputErrors; `hint` is for those that have no other."""
-    from huggingface_hub import constants, errors
-
-    endpoint = constants.ENDPOINT
     try:
-        yield
-    except errors.HFValidationError as error:
-        raise InputError(f"{repo_id!r} is not a valid repository name", "write owner/name") from error
-    except errors.GatedRepoError as error:
-        access = f"accept its terms at {endpoint}/{repo_id}, then log in with `hf auth login` or set HF_TOKEN"
-        raise InputError(f"{name} requires accepting its terms", access) from error
-    except errors.RepositoryNotFoundError as error:
-        access = f"{pretrained.suggestion(name)}; for a private one, log in with `hf auth login` or set HF_TOKEN"
-        raise InputError(f"{endpoint} has no {repo_id}: it does not exist or is private", access) from error
-    except errors.RevisionNotFoundError as error:
-        raise InputError(f"{name} has no such revision", "choose one of its branches, tags or commits") from error
-    except errors.HfHubHTTPError as error:
-        raise InputError(f"{endpoint} answered {error.response.status_code} for {name}", hint) from error
-    except errors.OfflineModeIsEnabled as error:
-        cause = f"{name} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set"
-        raise InputError(cause, f"unset it, or {hint}") from error
-    except (errors.HTTPError, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, JSONDecodeError) as error:
-        reason = type(error.__cause__ or error).__name__
-        raise InputError(f"cannot reach {endpoint} for {name} ({reason})", hint) from error
+        with hub.hub_errors(name, repo_id, hint, lambda: _instead_of(name, repo_id)):
+            yield
     except RuntimeError as error:  # an upload that failed halfway
         raise InputError(f"{name}: {error}", "try again; files already uploaded are not sent twice") from error
+
+
+def _instead_of(name: str, repo_id: str) -> str:
+    """A hint for weights that do not exist: that they are a data set, or the nearest name."""
+    from huggingface_hub import HfApi
+
+    with suppress(Exception):  # the first error counts
+        if name.startswith("hf:"):
+            HfApi().dataset_info(repo_id, timeout=PATIENCE)
+            return f"that is a data set: vitreous train hf:{repo_id}"
+    return pretrained.suggestion(name)

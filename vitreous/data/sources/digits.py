@@ -14,7 +14,7 @@ TEST_FRACTION = 0.2  # of the digits, which have no test split of their own
 
 @dataclass(frozen=True, eq=False)
 class ArrayLoader(Loader):
-    """Gray images from a byte array "samples height width"."""
+    """Images from a byte array, "samples height width" if gray, or "samples height width channels"."""
 
     pixels: np.ndarray
 
@@ -26,7 +26,7 @@ class ArrayLoader(Loader):
         return Image.fromarray(self.pixels[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        return self.pixels[index].shape
+        return self.pixels.shape[1], self.pixels.shape[2]
 
     def content(self, index: int) -> bytes:
         return self.pixels[index].tobytes()

@@ -15,6 +15,9 @@ from vitreous.data.sources.folders import FolderTree, leads_to_file_inside
 from vitreous.data.sources.layouts import open_tree
 from vitreous.data.sources.names import splits_among
 from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.published.names import hint_for_missing, open_named
+from vitreous.data.sources.published.opening import open_published
+from vitreous.data.sources.published.torchvision_sets import BY_NAME
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.tabular.objects import open_objects
 from vitreous.data.sources.tabular.tables import is_table, open_table
@@ -22,6 +25,7 @@ from vitreous.data.sources.tars import is_tar_name, open_tars, suffix_of
 from vitreous.data.sources.trees import FOLLOW, LAYOUT, Tree, kind_of
 from vitreous.support.errors import InputError
 
+NAMES = (DIGITS, *BY_NAME)
 SET = "set:"  # begins the name of a data set that is also a file or folder here
 
 
@@ -77,9 +81,13 @@ def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
         return open_table(str(source), options)
     if options.names_columns and not is_table(source):
         raise InputError(f"{str(source)!r} is not a table, but a column is named", "remove the settings of columns")
-    if named_set(source, [DIGITS]):
+    name = named_set(source, NAMES)
+    if name == DIGITS:
         return open_digits(options)
-    return open_tree(_tree(str(source), options), options)
+    if name is not None:
+        return open_published(name, options)
+    named = open_named(str(source), options)
+    return named if named is not None else open_tree(_tree(str(source), options), options)
 
 
 def named_set(source: str | Path, names: Collection[str]) -> str | None:
@@ -91,7 +99,9 @@ def named_set(source: str | Path, names: Collection[str]) -> str | None:
     name = str(source)
     if name.startswith(SET):
         if name.removeprefix(SET) not in names:
-            raise InputError(f"there is no data set {name.removeprefix(SET)!r}", "vitreous list sources shows all")
+            raise InputError(
+                f"there is no data set {name.removeprefix(SET)!r}", hint_for_missing(name.removeprefix(SET))
+            )
         return name.removeprefix(SET)
     if name not in names:
         return None
@@ -161,6 +171,4 @@ def _real_path(source: str) -> Path:
         raise InputError(f"{source!r} cannot be opened: {error}", "check the path") from error
     if exists:
         raise InputError(f"{source!r} is not a folder, an archive or a table", LAYOUT)
-    raise InputError(
-        f"{source!r} does not exist", "check the path; a source is a folder, an archive, a table or digits"
-    )
+    raise InputError(f"{source!r} does not exist", hint_for_missing(source))

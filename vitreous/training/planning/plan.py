@@ -17,7 +17,7 @@ from vitreous.data.loader import Batches, batches
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.digits import DIGITS
-from vitreous.data.sources.open import named_set, open_data
+from vitreous.data.sources.open import NAMES, named_set, open_data
 from vitreous.data.sources.splits import ImageData, Split
 from vitreous.data.summary import data_lines
 from vitreous.data.workers import AHEAD, Workers, obstacle
@@ -261,7 +261,7 @@ def check_model_name(name: str) -> None:
 
 def is_digits(source: Any) -> bool:
     """Whether a source means the embedded digits. Raises InputError if a folder of that name is here too."""
-    return isinstance(source, str | Path) and named_set(source, [DIGITS]) is not None
+    return isinstance(source, str | Path) and named_set(source, NAMES) == DIGITS
 
 
 # ---- the machine

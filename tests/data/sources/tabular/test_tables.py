@@ -515,6 +515,8 @@ def test_the_command_trains_on_a_table(tmp_path, vitreous_process):
         ("photos/train", "train"),
         ("flowers.PARQUET", "flowers"),
         ("v1.2", "v1.2"),
+        ("shards/train-{000..099}.tar", "shards"),
+        ("hf:me/photos@main:small", "photos"),
         ("/", "images"),
     ],
 )
