@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -48,10 +49,22 @@ class Decoding:
     Args:
         max_pixels: more than these are refused, from the header.
         max_value: of 16-bit gray images, which becomes 255; 4095 for a 12-bit sensor.
+        at_least: of a JPEG's shorter side, in pixels: a larger one is decoded at a half, a quarter or an eighth of its
+            size, as long as this remains. None decodes every pixel.
     """
 
     max_pixels: int = MAX_PIXELS
     max_value: int = MAX_VALUE
+    at_least: int | None = None
+
+
+class Header(NamedTuple):
+    """What the header of an image file says: its upright size, Pillow's mode, and whether it has transparency."""
+
+    height: int
+    width: int
+    mode: str
+    transparent: bool
 
 
 DEFAULT = Decoding()
@@ -89,7 +102,10 @@ def decode_image(source: str | Path | bytes, name: str = "the image", decoding: 
         BadImage: missing, not a regular file, too large, in another format, truncated or broken.
     """
     name, content = _content(source, name)
-    return upright_rgb(_open(name, content, decoding), name, decoding)
+    image = _open(name, content, decoding)
+    if decoding.at_least is not None:
+        image.draft(image.mode, (decoding.at_least, decoding.at_least))  # only JPEGs have one
+    return upright_rgb(image, name, decoding)
 
 
 def upright_rgb(image: Image.Image, name: str = "the image", decoding: Decoding = DEFAULT) -> Image.Image:
@@ -118,6 +134,14 @@ def header_size(source: str | Path | bytes, name: str = "the image", decoding: D
     image = _open(*_content(source, name), decoding)
     sideways = "exif" in image.info and _orientation(image) in SIDEWAYS  # otherwise getexif() would decode a PNG
     return image.size if sideways else (image.height, image.width)
+
+
+def read_header(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Header:
+    """What the header says; no pixel is decoded. Raises BadImage as `decode_image` does."""
+    image = _open(*_content(source, name), decoding)
+    sideways = "exif" in image.info and _orientation(image) in SIDEWAYS  # see header_size
+    height, width = image.size if sideways else (image.height, image.width)
+    return Header(height, width, image.mode, image.has_transparency_data)
 
 
 def to_rgb(image: Image.Image, max_value: int = MAX_VALUE) -> Image.Image:

@@ -96,7 +96,9 @@ def leaks(samples: Samples, exact: np.ndarray, near: np.ndarray | None) -> list[
             continue
         groups = exact if near is None else near
         verb = "is" if total == 1 else "are"
-        also = f"{verb} also" if near is None else f"{verb} almost identical to images"
+        also = f"{verb} also"
+        if near is not None:
+            also = f"{verb} almost identical to {'an image' if total == 1 else 'images'}"
         names = splits[later].name, splits[earlier].name
         text = f"{total:,} of {plural(size, f'{names[0]} image')} {also} in {names[1]}"
         severity: Severity = "unwise" if near is None or total >= NEAR_LEAK * size else "notice"

@@ -3,7 +3,7 @@
 from vitreous.data.check.classes import class_findings, counts_of
 from vitreous.data.check.contents import exact_copies
 from vitreous.data.check.duplicates import copy_findings
-from vitreous.data.check.findings import Finding, plural
+from vitreous.data.check.findings import Finding, by_severity, plural
 from vitreous.data.check.samples import Samples
 from vitreous.data.sources.archives import ArchiveLoader
 from vitreous.data.sources.splits import ImageData
@@ -34,8 +34,3 @@ def not_compared(count: int, total: int, name: str) -> Finding:
     """How many images the search for copies left out."""
     text = f"copies were not looked for among {count:,} of {plural(total, 'image')}"
     return Finding("not_compared", "notice", text, ((count,),), 0, f"vitreous check {name} compares all of them")
-
-
-def by_severity(findings: list[Finding]) -> list[Finding]:
-    """The findings with the serious ones first, otherwise in their order."""
-    return sorted(findings, key=lambda finding: finding.severity != "unwise")
