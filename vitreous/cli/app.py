@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # docstring, so that `vitreous --help` imports no command.
 COMMANDS = {
     "demo": "Train a small model on handwritten digits, and leave a report to look at.",
+    "check": "Look at a data set before training: leaks, copies, broken files, odd classes.",
     "train": "Train a model on your images.",
     "predict": "Classify images.",
     "features": "Write the representations of images to a .npy file.",

@@ -168,7 +168,7 @@ def _size_rows(samples: Samples, scan: Scan, numbers: np.ndarray) -> tuple[tuple
     """The rows of some samples with their sizes, and how many are left out."""
     shown = numbers[:MOST_ITEMS].tolist()
     rows = tuple(
-        (*samples.row(number), int(scan.rows["width"][number]), int(scan.rows["height"][number])) for number in shown
+        (*samples.row(number), int(scan.rows["height"][number]), int(scan.rows["width"][number])) for number in shown
     )
     return rows, len(numbers) - len(rows)
 

@@ -8,7 +8,7 @@ Row = tuple[str | int, ...]
 
 GROUPS = ("group", "split", "class", "image")  # images of one group are copies of each other
 REASONS = ("split", "class", "image", "reason")
-SIZES = ("split", "class", "image", "width", "height")
+SIZES = ("split", "class", "image", "height", "width")
 IMAGES = ("split", "class", "image")
 COUNTS = ("class", "images")
 # The kinds, and the columns of their tables. `vitreous check --json` has these names: they stay.
