@@ -43,7 +43,7 @@ def command(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a setting of the data, such as max_pixels=2e8; repeatable."
+            "--set", metavar="KEY=VALUE", help="Override a setting of the data, such as follow_links=true; repeatable."
         ),
     ] = None,
 ) -> None:

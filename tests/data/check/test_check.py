@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -316,6 +317,25 @@ def test_progress_reaches_the_end(photos):
     seen: list[int] = []
     check(photos, show=seen.append)
     assert seen == [64, 72]
+
+
+def test_an_interruption_ends_the_scan(tmp_path, monkeypatch):
+    """What has not begun is not looked at."""
+    folder = make_photos(tmp_path, splits=("train", "val"), count=320)
+    seen, content = [], FileLoader.content
+
+    def read(self, index):
+        seen.append(index)
+        time.sleep(0.002)
+        return content(self, index)
+
+    def interrupt(done):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileLoader, "content", read)
+    with pytest.raises(KeyboardInterrupt):
+        check(folder, show=interrupt)
+    assert len(seen) <= 64 * 4 < 1280
 
 
 def test_a_source_that_was_opened_is_checked(photos):

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import numpy as np
 
 from vitreous.data.check.duplicates import ALONE, equal_groups
 from vitreous.data.check.samples import Samples
+from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage
 from vitreous.data.sources.archives import ArchiveLoader
 from vitreous.data.sources.layouts import ImageLoader
 from vitreous.data.sources.splits import Loader
-from vitreous.support.host import usable_cores
 
 CHUNK = 256  # samples of one task
 Key = tuple[int, int]  # two integers per sample
@@ -78,8 +77,7 @@ def _keys(samples: Samples, numbers: np.ndarray, key_of: Callable[[Loader, int],
             for number in numbers[start : start + CHUNK].tolist()
         ]
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        rows = [key for keys in pool.map(chunk, range(0, len(numbers), CHUNK)) for key in keys]
+    rows = [key for keys in in_threads(chunk, range(0, len(numbers), CHUNK)) for key in keys]
     return np.array(rows, np.int64).reshape(-1, 2)
 
 

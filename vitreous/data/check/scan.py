@@ -1,7 +1,6 @@
 """One pass over all images: what each file is, its digest, and a fingerprint of its pixels."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,10 +9,10 @@ import numpy as np
 from vitreous.data.check.contents import digest
 from vitreous.data.check.fingerprints import DECODED, Fingerprint, fingerprint
 from vitreous.data.check.samples import Samples
+from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage, Header, decode_image, read_header
 from vitreous.data.sources.layouts import ImageLoader
 from vitreous.data.sources.splits import Loader
-from vitreous.support.host import usable_cores
 
 CHUNK = 64  # images of one task
 REMARKS = "remarks"  # the key in a decoded image's info
@@ -70,7 +69,7 @@ class Look(NamedTuple):
 
 
 def scan(samples: Samples, decoded: np.ndarray, show: Callable[[int], None]) -> Scan:
-    """Looks at all samples, with one thread per core; Pillow decodes outside of Python's lock.
+    """Looks at all samples.
 
     Args:
         samples: of all splits.
@@ -87,10 +86,9 @@ def scan(samples: Samples, decoded: np.ndarray, show: Callable[[int], None]) -> 
             for fault in _fill(rows, samples, number, bool(decoded[number]))
         ]
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for done, more in enumerate(pool.map(chunk, range(0, len(samples), CHUNK)), 1):
-            faults.append(more)
-            show(min(done * CHUNK, len(samples)))
+    for done, more in enumerate(in_threads(chunk, range(0, len(samples), CHUNK)), 1):
+        faults.append(more)
+        show(min(done * CHUNK, len(samples)))
     everything = [fault for more in faults for fault in more]
     bad = tuple(fault for fault, is_bad in everything if is_bad)
     return Scan(rows, bad, tuple(fault for fault, is_bad in everything if not is_bad))

@@ -1,7 +1,6 @@
 """A few images of each class, small, on one sheet."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from typing import NamedTuple
@@ -11,9 +10,9 @@ from PIL import Image, ImageOps
 
 from vitreous.data.check.check import Check
 from vitreous.data.check.samples import Samples
+from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage, decode_image
 from vitreous.data.sources.layouts import ImageLoader
-from vitreous.support.host import usable_cores
 from vitreous.support.text import shortened
 
 MOST_CLASSES = 24  # on a sheet; of more, as many spread evenly
@@ -61,9 +60,8 @@ def thumbnails(samples: Samples, numbers: Sequence[int], side: int) -> dict[int,
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         return image
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        images = pool.map(thumbnail, numbers)
-        return {number: image for number, image in zip(numbers, images, strict=True) if image is not None}
+    images = zip(numbers, in_threads(thumbnail, numbers), strict=True)
+    return {number: image for number, image in images if image is not None}
 
 
 def contact_sheet(rows: Sequence[ClassRow], images: Mapping[int, Image.Image]) -> bytes:

@@ -48,7 +48,7 @@ MOST_ROWS = 60  # of a table
 MOST_CLASSES = 40  # bars; of more classes, the largest and the smallest
 MOST_POINTS = 1500  # of the chart of sizes
 WIDTH, HEIGHT = 560, 400
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40  # margins of the chart
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 48  # margins of the chart
 
 
 def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Image.Image]) -> dict[str, Any]:
@@ -188,10 +188,10 @@ def size_chart(check: Check) -> dict[str, Any] | None:
     low, high = math.log2(sizes.min()) - 0.3, math.log2(sizes.max()) + 0.3
     x_scale, y_scale = (WIDTH - LEFT - RIGHT) / (high - low), (HEIGHT - TOP - BOTTOM) / (high - low)
 
-    def x_of(width: float) -> float:
+    def x_of(width: int | float) -> float:
         return LEFT + (math.log2(width) - low) * x_scale
 
-    def y_of(height: float) -> float:
+    def y_of(height: int | float) -> float:
         return HEIGHT - BOTTOM - (math.log2(height) - low) * y_scale
 
     step = max(1, round((high - low) / 7))
