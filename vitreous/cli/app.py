@@ -144,7 +144,8 @@ def run(arguments: Sequence[str]) -> int:
         arguments: the command line after the program's name.
 
     Returns:
-        The exit code: 0, 1 if `check` advises against training, 2 for bad input, 130 when interrupted, 141 when the output pipe was closed.
+        The exit code: 0, 1 if `check` advises against training, 2 for bad input, 130 when interrupted, 141 when the
+        output pipe was closed.
     """
     traceback = False
     try:
