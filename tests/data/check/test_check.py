@@ -81,7 +81,30 @@ def test_a_turned_copy_is_found_by_its_exif(photos):
     exif = Image.Exif()
     exif[0x0112] = 6
     (photos / "train/ant/turned.jpg").write_bytes(encoded(image.rotate(90, expand=True), quality=90, exif=exif))
-    assert images_of(only(check(photos), "near_leak", "unwise")) == ["train/ant/turned.jpg", "test/ant/5.jpg"]
+    result = check(photos)
+    assert images_of(only(result, "near_leak", "unwise")) == ["train/ant/turned.jpg", "test/ant/5.jpg"]
+    assert {(row["height"], row["width"]) for row in result.scan.rows} == {(60, 80)}
+
+
+def test_near_copies_do_not_repeat_what_exact_ones_say(photos):
+    """Two test images are in train, one as it is and the other changed; a third one in both ways."""
+    copy(photos, "test/ant/0.jpg", "train/ant/same.jpg")
+    copy(photos, "test/ant/1.jpg", "train/ant/same-too.jpg")
+    for number in (1, 2):
+        image = Image.open(photos / f"test/ant/{number}.jpg").convert("RGB")
+        (photos / f"train/ant/changed{number}.jpg").write_bytes(encoded(image, quality=40))
+    exact, near, copies = check(photos).findings
+    assert exact.text == "2 of 24 test images are also in train"
+    assert near.text == "1 of 24 test images is almost identical to an image in train"
+    assert images_of(near) == ["train/ant/changed2.jpg", "test/ant/2.jpg"]
+    assert images_of(copies) == ["train/ant/changed1.jpg", "train/ant/same-too.jpg", "test/ant/1.jpg"]
+
+
+def test_near_copies_do_not_repeat_a_conflict(photos):
+    copy(photos, "train/ant/0.jpg", "train/bee/copy.jpg")
+    image = Image.open(photos / "train/ant/0.jpg").convert("RGB")
+    (photos / "train/bee/near.jpg").write_bytes(encoded(image, quality=40))
+    assert [finding.kind for finding in check(photos).findings] == ["conflict", "near_duplicate"]
 
 
 def test_a_few_near_leaks_in_a_large_split_are_a_notice(photos, monkeypatch):

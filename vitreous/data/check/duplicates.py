@@ -54,8 +54,6 @@ def copy_findings(samples: Samples, exact: np.ndarray, near: np.ndarray | None =
         near: if given, the findings are about these groups of near copies, which contain the exact ones; what the
             exact copies explain is not repeated.
     """
-    if near is not None:
-        near = with_different_images(near, exact)
     groups = exact if near is None else near
     if groups.max(initial=ALONE) == ALONE:
         return []
@@ -65,12 +63,6 @@ def copy_findings(samples: Samples, exact: np.ndarray, near: np.ndarray | None =
 def identities(exact: np.ndarray) -> np.ndarray:
     """A number per sample that only its exact copies share."""
     return np.where(exact == ALONE, np.arange(len(exact)) + len(exact), exact)
-
-
-def with_different_images(near: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """The groups of near copies that are not just copies of one file."""
-    mixed = mixed_groups(identities(exact), near)
-    return renumbered(np.where((near != ALONE) & mixed[near], near, ALONE))
 
 
 def mixed_groups(values: np.ndarray, groups: np.ndarray) -> np.ndarray:

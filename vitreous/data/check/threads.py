@@ -16,8 +16,5 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
     Threads are at least as fast as processes here, since Pillow decodes outside of Python's lock: 0.8 instead of 1.1 ms
     for an image of 64 pixels, 4.0 instead of 4.0 ms for one of 500 (two busy cores).
     """
-    pool = ThreadPoolExecutor(usable_cores())
-    try:
+    with ThreadPoolExecutor(usable_cores()) as pool:  # in a generator: when it is closed, map cancels what is left
         yield from pool.map(function, items)
-    finally:
-        pool.shutdown(cancel_futures=True)
