@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vitreous.classifier import Classifier as Classifier
     from vitreous.classifier import load as load
     from vitreous.classifier import train as train
+    from vitreous.data.check.check import check as check
     from vitreous.explain.attention_maps import attention_map as attention_map
     from vitreous.explain.attention_maps import attention_maps as attention_maps
     from vitreous.explain.deletion import deletion_curve as deletion_curve
@@ -56,6 +57,7 @@ _MODULES = {
     name: f"vitreous.{module}"
     for module, names in {
         "classifier": "Classifier load train",
+        "data.check.check": "check",
         "explain.attention_maps": "attention_map attention_maps",
         "explain.deletion": "deletion_curve",
         "explain.distance": "attention_distance",

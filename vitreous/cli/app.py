@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # docstring, so that `vitreous --help` imports no command.
 COMMANDS = {
     "demo": "Train a small model on handwritten digits, and leave a report to look at.",
+    "check": "Look at a data set before training: leaks, copies, broken files, odd classes.",
     "train": "Train a model on your images.",
     "predict": "Classify images.",
     "features": "Write the representations of images to a .npy file.",
@@ -147,7 +148,8 @@ def run(arguments: Sequence[str]) -> int:
         arguments: the command line after the program's name.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 when interrupted, 141 when the output pipe was closed.
+        The exit code: 0, 1 if `check` advises against training, 2 for bad input, 130 when interrupted, 141 when the
+        output pipe was closed.
     """
     traceback = False
     try:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -61,6 +62,15 @@ class Decoding:
     def max_bytes(self) -> int:
         """Of a file; more for more pixels."""
         return max(MAX_BYTES, MAX_BYTES // MAX_PIXELS * self.max_pixels)
+
+
+class Header(NamedTuple):
+    """What the header of an image file says: its upright size, Pillow's mode, and whether it has transparency."""
+
+    height: int
+    width: int
+    mode: str
+    transparent: bool
 
 
 DEFAULT = Decoding()
@@ -142,11 +152,8 @@ def remarks(image: Image.Image) -> tuple[str, ...]:
 
 def header_size(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> tuple[int, int]:
     """The upright (height, width) in the header; no pixel is decoded. Raises BadImage as `decode_image` does."""
-    name, content = _content(source, name, decoding)
-    image, _ = _opened(name, content, replace(decoding, at_least=None))
-    # Without this condition, getexif() would decode a PNG. The size of a TIFF is upright already.
-    sideways = "exif" in image.info and image.format != "TIFF" and _orientation(image) in SIDEWAYS
-    return image.size if sideways else (image.height, image.width)
+    header = read_header(source, name, decoding)
+    return header.height, header.width
 
 
 def deep_maximum(source: str | Path | bytes, name: str, decoding: Decoding = DEFAULT) -> int | float | None:
