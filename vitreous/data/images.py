@@ -146,6 +146,15 @@ def file_bytes(source: str | Path | bytes, name: str = "the image") -> bytes:
     return _content(source, name)[1]
 
 
+def file_stamp(path: str) -> bytes:
+    """The path, size and time of a file, which differ from before if it was written. Raises BadImage without it."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as error:
+        raise BadImage(path, f"cannot be read: {error}", "check its name and permissions") from error
+    return os.fsencode(path) + f"\0{status.st_size} {status.st_mtime_ns} {status.st_ino}".encode()
+
+
 def check_bytes(name: str, count: int) -> None:
     """Raises BadImage if a file has too many bytes."""
     if count > MAX_BYTES:

@@ -75,9 +75,9 @@ class Batches(Dataset[Batch]):
 
     def pixels(self, sample: int, visit: int) -> Pixels:
         """The view of one sample, different at each visit."""
-        image = self.split.load(sample)
         if self.augmentation is None:
-            return self.preprocessing.pixels(image)
+            return self.split.load.view(sample, self.preprocessing)
+        image = self.split.load(sample)
         generator = sample_generator(self.seed, self.epoch, sample, visit)
         return self.augmentation.pixels(image, self.preprocessing, generator)
 

@@ -71,10 +71,13 @@ class Preprocessing:
 
     def pixels(self, image: Image.Image) -> Pixels:
         """The image, of any mode and size, resized and cropped, as bytes."""
-        image = self.convert(image)
-        cropped = self._cropped(image)
+        return self.to_tensor(self.fitted(image))
+
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """The image, of any mode and size, resized and cropped to `image_size`."""
+        cropped = self._cropped(self.convert(image))
         height, width = self.image_size
-        return self.to_tensor(cropped.crop((0, 0, width, height)) if any(self.trim) else cropped)
+        return cropped.crop((0, 0, width, height)) if any(self.trim) else cropped
 
     def normalize(
         self, images: UInt8[Tensor, "batch channels height width"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitreous.data.images import Decoding, is_image_name
+from vitreous.data.images import Decoding, file_stamp, is_image_name
 from vitreous.data.sources.layouts import Entry, ImageLoader, Tree, is_clutter, kind_of
 from vitreous.support.errors import InputError
 
@@ -19,6 +19,9 @@ class FileLoader(ImageLoader):
 
     def file(self, index: int) -> str:
         return f"{self.folder}/{self.names[index]}"
+
+    def stamp(self, index: int) -> bytes:
+        return file_stamp(self.file(index))
 
 
 @dataclass(frozen=True, eq=False)

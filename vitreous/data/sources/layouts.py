@@ -52,6 +52,10 @@ class ImageLoader(Loader):
         """The (height, width) in the header; no pixel is decoded."""
         return header_size(self.file(index), self.names[index], self.decoding)
 
+    @property
+    def settings(self) -> Decoding:
+        return self.decoding
+
     def content(self, index: int) -> bytes:
         return file_bytes(self.file(index), self.names[index])
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vitreous.data.images import DEFAULT, Decoding
+from vitreous.data.preprocessing import Pixels, Preprocessing
 
 
 class Loader(ABC):
@@ -26,6 +27,19 @@ class Loader(ABC):
     @abstractmethod
     def content(self, index: int) -> bytes:
         """What identifies a sample: the bytes of its file, or its pixels if it has none."""
+
+    def stamp(self, index: int) -> bytes:
+        """Something that changes with the file of a sample, and is known without reading the file if possible."""
+        return self.content(index)
+
+    def view(self, index: int, preprocessing: Preprocessing) -> Pixels:
+        """The pixels that a model evaluates."""
+        return preprocessing.pixels(self(index))
+
+    @property
+    def settings(self) -> object:
+        """What else decides the decoded image; its `repr` is compared."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
