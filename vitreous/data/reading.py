@@ -46,9 +46,9 @@ def read_batches(
         name = str(image) if isinstance(image, str | Path) else f"image {index}"
         try:
             decoded = upright_rgb(image, name) if isinstance(image, Image.Image) else decode_image(image)
+            return name, preprocessing.pixels(decoded)
         except BadImage as error:
-            return error, None
-        return name, preprocessing.pixels(decoded)
+            return BadImage(name, error.reason, error.hint), None
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(images), batch_size):

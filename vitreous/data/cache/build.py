@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 
+from vitreous.data.bands import Picture
 from vitreous.data.cache.store import DIGEST, Place, Store
 from vitreous.data.images import BadImage
 from vitreous.data.preprocessing import Pixels, Preprocessing
@@ -30,7 +30,7 @@ SHARE = 0.95  # of the free space that a cache may take
 class Use(Protocol):
     """What is stored of an image. Its `repr` is part of the cache's key."""
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Picture) -> Picture:
         """The image to store."""
 
     def size(self, height: int, width: int) -> tuple[int, int, int]:
@@ -49,7 +49,7 @@ class Whole:
     preprocessing: Preprocessing
     side: int
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Picture) -> Picture:
         image = self.preprocessing.convert(image)
         height, width, _ = self.size(image.height, image.width)
         smooth = replace(self.preprocessing, image_size=(height, width), trim=(0, 0), antialias=True)
@@ -70,7 +70,7 @@ class Fitted:
 
     preprocessing: Preprocessing
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Picture) -> Picture:
         return self.preprocessing.fitted(image)
 
     def size(self, height: int, width: int) -> tuple[int, int, int]:
@@ -95,7 +95,7 @@ class CachedLoader(Loader):
     files: np.ndarray
     rows: np.ndarray
 
-    def __call__(self, index: int) -> Image.Image:
+    def __call__(self, index: int) -> Picture:
         file = int(self.files[index])
         stored = None if file < 0 else Place(self.paths[file], tuple(self.rows[index].tolist())).read()
         return self.use(self.source(index)) if stored is None else stored
@@ -154,7 +154,7 @@ def _build(split: Split, use: Whole | Fitted, store: Store, progress: Callable[[
     decoded = _decoded(split, use, store, missing)
     finished = False
 
-    def segment() -> Iterator[tuple[bytes, Image.Image]]:
+    def segment() -> Iterator[tuple[bytes, Picture]]:
         """The next images, up to the size of a segment."""
         nonlocal done, finished
         size, new = 0, set()
@@ -181,10 +181,10 @@ def _build(split: Split, use: Whole | Fitted, store: Store, progress: Callable[[
 
 def _decoded(
     split: Split, use: Whole | Fitted, store: Store, missing: list[int]
-) -> Iterator[tuple[int, bytes | None, Image.Image | None]]:
+) -> Iterator[tuple[int, bytes | None, Picture | None]]:
     """Index, digest and image to store of each missing sample, in order; no image if it is stored or broken."""
 
-    def work(index: int) -> tuple[int, bytes | None, Image.Image | None]:
+    def work(index: int) -> tuple[int, bytes | None, Picture | None]:
         try:
             digest = blake2b(split.load.content(index), digest_size=DIGEST).digest()
             return index, digest, None if digest in store.places else use(split.load(index))
@@ -192,7 +192,7 @@ def _decoded(
             return index, None, None
 
     threads = usable_cores()
-    pending: deque[Future[tuple[int, bytes | None, Image.Image | None]]] = deque()
+    pending: deque[Future[tuple[int, bytes | None, Picture | None]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for index in missing:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from PIL import Image
 
+from vitreous.data.bands import Picture, picture_of
 from vitreous.support.errors import InputError
 from vitreous.support.files import DISK_ERRORS, atomic_file
 
@@ -41,13 +41,13 @@ class Place:
     path: str
     row: tuple[int, int, int, int, int]
 
-    def read(self) -> Image.Image | None:
+    def read(self) -> Picture | None:
         """The image; None if its pixels are not those that were written."""
         offset, height, width, channels, checksum = self.row
         values = _mapped(self.path)[offset : offset + height * width * channels]
         if zlib.crc32(values) != checksum:
             return None
-        return Image.frombytes("RGB" if channels == 3 else "L", (width, height), values)
+        return picture_of(np.frombuffer(values, np.uint8).reshape(height, width, channels))
 
 
 class Store:
@@ -93,7 +93,7 @@ class Store:
         for digest, row in zip(arrays["digests"], arrays["rows"].tolist(), strict=True):
             self.places[bytes(digest)] = Place(str(pixels), row)
 
-    def append(self, images: Iterable[tuple[bytes, Image.Image]]) -> None:
+    def append(self, images: Iterable[tuple[bytes, Picture]]) -> None:
         """Writes a segment with these images; nothing is left of it if that fails.
 
         Raises:

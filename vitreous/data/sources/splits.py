@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
-from PIL import Image
 
+from vitreous.data.bands import Picture
 from vitreous.data.images import DEFAULT, Decoding
 from vitreous.data.preprocessing import Pixels, Preprocessing
 
@@ -17,7 +17,7 @@ class Loader(ABC):
     """Loads the samples of a split by their index. It can be pickled for a worker process; errors are BadImage."""
 
     @abstractmethod
-    def __call__(self, index: int) -> Image.Image:
+    def __call__(self, index: int) -> Picture:
         """The decoded image."""
 
     @abstractmethod
