@@ -1,5 +1,6 @@
 """Augmentation: a random view of an image, different in each epoch."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +95,10 @@ class Augmentation:
     def check_channels(self, channels: int) -> None:
         """Raises InputError if an operation on colors is on, and images with these channels have none."""
         check_color(channels, {name: getattr(self, name) for name in (*EXCLUSIVE, "color_jitter")})
+
+    def needed_side(self, image_size: tuple[int, int]) -> int:
+        """The shorter side of an image, in pixels, from which the smallest crop still fills `image_size`."""
+        return math.ceil(max(image_size) / math.sqrt(self.crop_scale[0]))
 
     def crop(self, height: int, width: int, draws: np.ndarray) -> tuple[int, int, int, int]:
         """The (top, left, height, width) of a crop of an image of height x width.

@@ -32,6 +32,10 @@ class Loader(ABC):
         """Something that changes with the file of a sample, and is known without reading the file if possible."""
         return self.content(index)
 
+    def at_least(self, side: int) -> "Loader":
+        """A loader that may reduce large images while decoding, to a shorter side of at least `side` pixels."""
+        return self
+
     def view(self, index: int, preprocessing: Preprocessing) -> Pixels:
         """The pixels that a model evaluates."""
         return preprocessing.pixels(self(index))

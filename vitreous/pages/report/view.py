@@ -116,7 +116,7 @@ def charts(rows: list[dict[str, Any]], kept: dict[str, Any] | None) -> list[Char
 def cards(classifier: Classifier, split: Split, outcome: Outcome) -> list[dict[str, Any]]:
     """A dozen images with their predictions, and the attention of the last block."""
     chosen, names, preprocessing = choose_examples(outcome), classifier.class_names or (), classifier.preprocessing
-    pixels = torch.stack([preprocessing.pixels(split.load(index)) for index in outcome.places[chosen].tolist()])
+    pixels = torch.stack([split.load.view(index, preprocessing) for index in outcome.places[chosen].tolist()])
     images = preprocessing.normalize(pixels.to(classifier.device))
     attention = attention_maps(classifier.model, images, blocks=[-1])[:, 0].cpu().numpy()
     height, width = pixels.shape[2:]

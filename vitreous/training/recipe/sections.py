@@ -100,6 +100,8 @@ class DataSection(Section):
     max_pixels: Count = MAX_PIXELS  # of an image; larger ones are listed as bad
     max_value: Annotated[int, Field(ge=1, le=MAX_VALUE)] | Auto = "auto"  # of 16-bit images; auto: from the images
     follow_links: bool = False  # out of the folder, to files and to folders
+    cache: bool = False  # decode each image once, and read it from the disk's cache from then on
+    reduced_decoding: bool = True  # decode large JPEG at a reduced scale for training
     # auto: what the weights expect; for fresh ones squash, 1.0, bilinear, 0.5 and 0.5
     resize: Literal["squash", "crop"] | Auto = "auto"
     crop_fraction: Share | Auto = "auto"
