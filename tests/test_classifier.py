@@ -216,8 +216,8 @@ def test_adapted_to_other_channels_its_images_follow(photos):
     assert back.preprocessing.mean == pytest.approx((0.2, 0.2, 0.2))
     assert len({p.top for p in back(photos)}) == 5
     five = color.adapt(channels=5)
-    assert five.preprocessing == color.preprocessing
-    with pytest.raises(ValueError, match="the image has 3 channels; this model takes 5"):
+    assert five.preprocessing.mean == pytest.approx((0.2,) * 5)
+    with pytest.raises(BadImage, match="has 3 channels, not 5"):
         five(photos)
 
 

@@ -271,7 +271,7 @@ class Classifier:
             patch_size: as image_size; images stay as they are.
             num_classes: of a new head, all zero; 0 for none.
             class_names: of the new head, one for each class.
-            channels: of the images; for 1 and 3 the preprocessing follows, with the mean of its statistics.
+            channels: of the images; the preprocessing follows, with the mean of its statistics.
             resampling: of positions; as in the weights' own code if None.
             channel_method: "average" gives every new channel the mean of the old ones, "repeat" the old ones in turn.
 

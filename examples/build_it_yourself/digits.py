@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from examples.build_it_yourself.learner import Fault, Learner
+from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.digits import DIGITS
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.splits import Split
@@ -136,6 +136,6 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def tensors(split: Split) -> tuple[Tensor, Tensor]:
     """Images "batch 3 8 8" from -1 to 1, and labels."""
-    pixels = np.stack([np.asarray(split.load(i).convert("RGB")) for i in range(len(split))])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    rgb = Preprocessing((8, 8))
+    images = torch.stack([rgb.pixels(split.load(i)) for i in range(len(split))])
     return images / 127.5 - 1, torch.from_numpy(split.labels)

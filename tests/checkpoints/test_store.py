@@ -22,8 +22,7 @@ PREPROCESSING = Preprocessing((32, 32), mean=(0.1, 0.2, 0.3))
 def test_everything_comes_back(switch, tmp_path):
     model = small_model(switch)
     names = NAMES if model.config.num_classes else None
-    gray = Preprocessing((32, 32), mean=(0.1,), std=(0.5,), channels=1)
-    preprocessing = gray if model.config.channels == 1 else PREPROCESSING
+    preprocessing = PREPROCESSING.adapted((32, 32), model.config.channels)
     save_model(tmp_path / "m.safetensors", model, preprocessing, names, {"license": "Apache-2.0"})
     stored = load_model(tmp_path / "m.safetensors")
     assert stored.model.config == model.config

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vitreous.support.errors import InputError
-from vitreous.support.files import atomic_file, atomic_folder, write_bytes, write_json, write_text
+from vitreous.support.files import atomic_file, atomic_folder, cache_folder, write_bytes, write_json, write_text
 
 
 def test_files_are_written_and_nothing_else(tmp_path):
@@ -181,3 +181,12 @@ def test_a_failing_block_leaves_no_folder(tmp_path):
         (new / "a").write_text("new")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_sets_the_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "vitreous"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for value in ("", "relative"):  # the specification has relative ones ignored
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert cache_folder() == tmp_path / "home/.cache/vitreous"

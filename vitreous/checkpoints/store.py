@@ -122,6 +122,8 @@ def read_model(tensors: Tensors, source: str, license: str | None = None) -> Sto
             raise InputError(cause, "update vitreous: pip install --upgrade vitreous")
         config = ViTConfig.from_dict(header["config"])
         preprocessing = Preprocessing.from_dict(header["preprocessing"])
+        if config.channels not in (1, 3):  # in older files the preprocessing has three
+            preprocessing = preprocessing.adapted(preprocessing.image_size, config.channels)
         names = header["class_names"]
         metadata = dict(header["metadata"])
         if "licence" in metadata:  # as files of version 0.1 before its release have it
@@ -151,6 +153,6 @@ def check_class_names(names: Any, num_classes: int) -> None:
 def _check_fit(names: Any, preprocessing: Preprocessing, config: ViTConfig) -> None:
     check_class_names(names, config.num_classes)
     grid_of(preprocessing.image_size, config.token_stride)
-    if config.channels in (1, 3) and preprocessing.channels != config.channels:
+    if preprocessing.channels != config.channels:
         cause = f"the preprocessing gives {preprocessing.channels} channels, but the model takes {config.channels}"
         raise InputError(cause, f"use a preprocessing with channels={config.channels}")

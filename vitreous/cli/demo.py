@@ -82,12 +82,16 @@ def confusion_table(outcome: "Outcome", class_names: Sequence[str]) -> str:
 
 def save_images(split: "Split", class_names: Sequence[str], folder: Path) -> list[Path]:
     """Writes the first image of each class as a PNG, to try the model on."""
+    from PIL import Image
+
     folder.mkdir()
     files = []
     for label, name in enumerate(class_names):
         place = split.labels.tolist().index(label)
         files.append(folder / f"{name}-{Path(split.names[place]).name}.png")
-        split.load(place).save(files[-1])
+        image = split.load(place)
+        assert isinstance(image, Image.Image), "the digits have one channel"
+        image.save(files[-1])
     return files
 
 

@@ -1,10 +1,12 @@
 """Augmentation: a random view of an image, different in each epoch."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from vitreous.data.bands import Bands, Picture, check_color
 from vitreous.data.images import cropped
 from vitreous.data.photometric import (
     TRIES,
@@ -64,7 +66,7 @@ class Augmentation:
         if len(exclusive) > 1:
             raise InputError(" and ".join(exclusive), "set one of them, and leave the others at 0 or false")
 
-    def pixels(self, image: Image.Image, preprocessing: Preprocessing, generator: np.random.Generator) -> Pixels:
+    def pixels(self, image: Picture, preprocessing: Preprocessing, generator: np.random.Generator) -> Pixels:
         """One random view of the image, with the size, channels and interpolation of `preprocessing`.
 
         The number of draws depends on the settings alone, so later operations do not depend on how many tries the crop
@@ -73,9 +75,15 @@ class Augmentation:
         image = preprocessing.convert(image)
         flip = generator.random() < 0.5
         top, left, height, width = self.crop(image.height, image.width, generator.random((TRIES, 4)))
-        view = preprocessing.resized(cropped(image, (left, top, left + width, top + height)))
+        box = left, top, left + width, top + height
+        view = preprocessing.resized(image.crop(box) if isinstance(image, Bands) else cropped(image, box))
         if flip and self.flip:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = preprocessing.to_tensor(view if isinstance(view, Bands) else self._recolored(view, generator))
+        return erased(pixels, self.erasing, generator) if self.erasing else pixels
+
+    def _recolored(self, view: Image.Image, generator: np.random.Generator) -> Image.Image:
+        """The view after the operations on colors."""
         if self.randaugment_layers:
             view = rand_augment(view, self.randaugment_layers, self.randaugment_magnitude, generator)
         if self.trivial_augment:
@@ -84,8 +92,15 @@ class Augmentation:
             view = auto_augment(view, generator)
         if self.color_jitter:
             view = color_jitter(view, self.color_jitter, generator)
-        pixels = preprocessing.to_tensor(view)
-        return erased(pixels, self.erasing, generator) if self.erasing else pixels
+        return view
+
+    def check_channels(self, channels: int) -> None:
+        """Raises InputError if an operation on colors is on, and images with these channels have none."""
+        check_color(channels, {name: getattr(self, name) for name in (*EXCLUSIVE, "color_jitter")})
+
+    def needed_side(self, image_size: tuple[int, int]) -> int:
+        """The shorter side of an image, in pixels, from which the smallest crop still fills `image_size`."""
+        return math.ceil(max(image_size) / math.sqrt(self.crop_scale[0]))
 
     def crop(self, height: int, width: int, draws: np.ndarray) -> tuple[int, int, int, int]:
         """The (top, left, height, width) of a crop of an image of height x width.

@@ -156,6 +156,16 @@ def header_size(source: str | Path | bytes, name: str = "the image", decoding: D
     return header.height, header.width
 
 
+def read_header(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Header:
+    """What the header says; no pixel is decoded. Raises BadImage as `decode_image` does."""
+    name, content = _content(source, name, decoding)
+    image, _ = _opened(name, content, replace(decoding, at_least=None))
+    # Without this condition, getexif() would decode a PNG. The size of a TIFF is upright already.
+    sideways = "exif" in image.info and image.format != "TIFF" and _orientation(image) in SIDEWAYS
+    height, width = image.size if sideways else (image.height, image.width)
+    return Header(height, width, image.mode, image.has_transparency_data)
+
+
 def deep_maximum(source: str | Path | bytes, name: str, decoding: Decoding = DEFAULT) -> int | float | None:
     """The largest value of an image with more than 8 bits; None for others, of which only the header is read.
 
@@ -182,6 +192,15 @@ def cropped(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
 def file_bytes(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> bytes:
     """The bytes of an image file, within bounds. Raises BadImage if it cannot be read."""
     return _content(source, name, decoding)[1]
+
+
+def file_stamp(path: str) -> bytes:
+    """The path, size and time of a file, which differ from before if it was written. Raises BadImage without it."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as error:
+        raise BadImage(path, f"cannot be read: {error}", "check its name and permissions") from error
+    return os.fsencode(path) + f"\0{status.st_size} {status.st_mtime_ns} {status.st_ino}".encode()
 
 
 def check_bytes(name: str, count: int, decoding: Decoding = DEFAULT) -> None:

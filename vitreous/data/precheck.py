@@ -10,8 +10,8 @@ from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
-from PIL import Image
 
+from vitreous.data.bands import Picture
 from vitreous.data.images import BadImage
 from vitreous.data.sources.splits import ImageData, Loader, Split
 from vitreous.support.host import usable_cores
@@ -154,7 +154,11 @@ class ChosenLoader(Loader):
     def in_memory(self) -> bool:
         return self.load.in_memory
 
-    def __call__(self, index: int) -> Image.Image:
+    @property
+    def settings(self) -> object:
+        return self.load.settings
+
+    def __call__(self, index: int) -> Picture:
         return self.load(int(self.places[index]))
 
     def size(self, index: int) -> tuple[int, int]:
@@ -162,6 +166,15 @@ class ChosenLoader(Loader):
 
     def content(self, index: int) -> bytes:
         return self.load.content(int(self.places[index]))
+
+    def stamp(self, index: int) -> bytes:
+        return self.load.stamp(int(self.places[index]))
+
+    def maximum(self, index: int) -> int | float | None:
+        return self.load.maximum(int(self.places[index]))
+
+    def at_least(self, side: int) -> "ChosenLoader":
+        return ChosenLoader(self.load.at_least(side), self.places)
 
 
 def without(data: ImageData, broken: Broken) -> ImageData:

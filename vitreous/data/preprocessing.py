@@ -13,7 +13,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from vitreous.data.bands import MOST_CHANNELS, Bands, Box, Picture
 from vitreous.data.depth import MAX_VALUE, to_rgb
+from vitreous.data.images import BadImage
 from vitreous.support.errors import InputError, unknown
 
 RESIZES = ("squash", "crop")
@@ -28,7 +30,6 @@ INTERPOLATIONS = {
 }
 WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")
 Pixels = UInt8[Tensor, "channels height width"]
-Box = tuple[int | float, int | float, int | float, int | float]  # left, top, right, bottom
 MAX_SIDE = 8192  # of a model's input, since files are not trusted
 MAX_RESIZED = 2**26  # pixels, before the center crop
 
@@ -46,7 +47,7 @@ class Preprocessing:
         antialias: whether the filter widens when downsampling. The paper's pipeline did not.
         mean: per channel, for values in [0, 1].
         std: per channel, for values in [0, 1].
-        channels: 3 (RGB) or 1 (gray).
+        channels: 3 (RGB), 1 (gray) or any other number, for images that have just as many.
         crop_rounding: how an offset of half a pixel is rounded: "even" as in torchvision, or "down" as in transformers.
         trim: rows and columns to cut off at the bottom and right after the crop, for weights whose own code ignores
             pixels beyond the last whole patch; `image_size` is the size after it.
@@ -71,12 +72,15 @@ class Preprocessing:
     def __post_init__(self) -> None:
         _check(vars(self))
 
-    def pixels(self, image: Image.Image) -> Pixels:
+    def pixels(self, image: Picture) -> Pixels:
         """The image, of any mode and size, resized and cropped, as bytes."""
-        image = self.convert(image)
-        cropped = self._cropped(image)
+        return self.to_tensor(self.fitted(image))
+
+    def fitted(self, image: Picture) -> Picture:
+        """The image, of any mode and size, resized and cropped to `image_size`."""
+        cropped = self._cropped(self.convert(image))
         height, width = self.image_size
-        return self.to_tensor(cropped.crop((0, 0, width, height)) if any(self.trim) else cropped)
+        return cropped.crop((0, 0, width, height)) if any(self.trim) else cropped
 
     def normalize(
         self, images: UInt8[Tensor, "batch channels height width"]
@@ -85,7 +89,7 @@ class Preprocessing:
         scale, shift = _scale_and_shift(self.mean, self.std, images.device)
         return images.float().mul_(scale).add_(shift)  # in place, without further buffers
 
-    def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch channels height width"]:
+    def __call__(self, images: Sequence[Picture]) -> Float[Tensor, "batch channels height width"]:
         """The images as a batch for the model."""
         return self.normalize(self.stack([self.pixels(image) for image in images]))
 
@@ -93,26 +97,35 @@ class Preprocessing:
         """The bytes of several images as a batch, which may be empty."""
         return torch.stack(pixels) if pixels else torch.empty(0, self.channels, *self.image_size, dtype=torch.uint8)
 
-    def convert(self, image: Image.Image) -> Image.Image:
-        """The image in mode "RGB", or "L" for one channel."""
+    def convert(self, image: Picture) -> Picture:
+        """The image in mode "RGB", "L" for one channel, or as Bands for other numbers.
+
+        Raises:
+            BadImage: it has another number of channels, and is not a photo that can be converted.
+        """
+        bands = image.getbands()
+        if self.channels not in (1, 3) or isinstance(image, Bands):
+            if len(bands) != self.channels:
+                raise BadImage("the image", f"has {len(bands)} channels, not {self.channels}", "remove it")
+            return image if isinstance(image, Bands) else Bands(image.split())
         if self.channels == 3:
             return to_rgb(image, self.max_value)
         return image if image.mode == "L" else to_rgb(image, self.max_value).convert("L")
 
-    def resized(self, image: Image.Image) -> Image.Image:
+    def resized(self, image: Picture) -> Picture:
         """The whole image resized to `image_size`, regardless of its aspect ratio."""
         height, width = self.image_size
         return self._resample(image, (width, height), (0, 0, image.width, image.height))
 
-    def to_tensor(self, image: Image.Image) -> Pixels:
-        """The bytes of an image in mode "RGB" or "L"."""
-        values = torch.from_numpy(np.array(image))  # height width [channels]
-        return values.permute(2, 0, 1).contiguous() if self.channels == 3 else values.unsqueeze(0)
+    def to_tensor(self, image: Picture) -> Pixels:
+        """The bytes of an image that `convert` returned."""
+        values = torch.from_numpy(image.array() if isinstance(image, Bands) else np.array(image))
+        return values.unsqueeze(0) if self.channels == 1 else values.permute(2, 0, 1).contiguous()
 
     def adapted(self, image_size: tuple[int, int], channels: int) -> "Preprocessing":
-        """A copy for another size and 1 or 3 channels; new channels get the average of the statistics."""
+        """A copy for another size and number of channels; new channels get the average of the statistics."""
         mean, std = self.mean, self.std
-        if channels != self.channels and channels in (1, 3):
+        if channels != self.channels:
             mean, std = ((sum(values) / self.channels,) * channels for values in (mean, std))
         trim = self.trim if image_size == self.image_size else (0, 0)
         return replace(self, image_size=image_size, mean=mean, std=std, channels=len(mean), trim=trim)
@@ -169,7 +182,7 @@ class Preprocessing:
         converted: dict[str, Any] = {**values, **pairs, **statistics, "crop_fraction": float(values["crop_fraction"])}
         return cls(**converted)
 
-    def _cropped(self, image: Image.Image) -> Image.Image:
+    def _cropped(self, image: Picture) -> Picture:
         """The image resized to `image_size / crop_fraction` and center-cropped, with torchvision's bits."""
         height, width = self.whole_size
         cover_height, cover_width = self.cover_size
@@ -188,7 +201,7 @@ class Preprocessing:
         resized = self._resample(image, (columns, rows), (0, 0, image.width, image.height))
         return resized.crop((left, top, left + width, top + height))
 
-    def _resample(self, image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
+    def _resample(self, image: Picture, size: tuple[int, int], box: Box) -> Picture:
         """A box of the image, resampled to `size`, (width, height)."""
         method = INTERPOLATIONS[self.interpolation]
         if self.antialias or image.size == size:
@@ -205,7 +218,7 @@ def _check(values: Mapping[str, Any]) -> None:
     deepest = values["max_value"]
     each = f"a list of {channels} finite numbers, one per channel"
     rules = (
-        ("channels", _is_whole(channels) and channels in (1, 3), "3 (RGB) or 1 (gray)"),
+        ("channels", _is_whole(channels) and 1 <= channels <= MOST_CHANNELS, f"from 1 to {MOST_CHANNELS}"),
         ("image_size", _is_size(values["image_size"]), f"(height, width), each from 1 to {MAX_SIDE}"),
         ("resize", values["resize"] in RESIZES, " or ".join(RESIZES)),
         ("crop_fraction", _are_numbers([fraction]) and 0 < fraction <= 1, "in (0, 1]"),

@@ -67,9 +67,9 @@ def read_batches(
         try:
             is_open = isinstance(image, Image.Image)
             decoded = upright_rgb(image, name, decoding) if is_open else decode_image(image, name, decoding)
+            return name, preprocessing.pixels(decoded), remarks(decoded)
         except BadImage as error:
-            return error, None, ()
-        return name, preprocessing.pixels(decoded), remarks(decoded)
+            return BadImage(name, error.reason, error.hint), None, ()
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(images), batch_size):

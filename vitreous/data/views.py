@@ -83,9 +83,9 @@ class Views:
     def pixels(self, request: Request, position: int) -> Pixels:
         """One view, different at each visit. Raises BadImage."""
         sample, visit = int(request.samples[position]), int(request.visits[position])
-        image = self.load(sample)
         if self.augmentation is None:
-            return self.preprocessing.pixels(image)
+            return self.load.view(sample, self.preprocessing)
+        image = self.load(sample)
         generator = sample_generator(request.seed, request.epoch, sample, visit)
         return self.augmentation.pixels(image, self.preprocessing, generator)
 

@@ -19,6 +19,7 @@ from vitreous.explain.rollout import attention_rollout
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
+from vitreous.support.figures import visible
 from vitreous.support.files import write_bytes
 from vitreous.support.fonts import drawable
 from vitreous.support.text import html_text
@@ -152,5 +153,5 @@ def chosen_classes(
 
 
 def as_photo(pixels: Pixels) -> Photo:
-    """Pixels with the channels last."""
-    return pixels.permute(1, 2, 0).numpy()
+    """Pixels to show, with the channels last."""
+    return visible(pixels.numpy()).transpose(1, 2, 0)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitreous.explain.inline import CRISP, HEAT, encoded, overlay, uri
+from vitreous.support.figures import visible
 
 COLD = (43, 123, 222)  # values below 0
 LEVELS = 15  # the steps from 0 to the top value of a map; the page's script draws the same steps
@@ -30,7 +31,8 @@ class Strip(NamedTuple):
 
 
 def as_image(pixels: UInt8[ndarray, "channels height width"]) -> Image.Image:
-    """A gray or RGB image."""
+    """A gray or RGB image; of other channels, the mean in gray."""
+    pixels = visible(pixels)
     return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
@@ -64,8 +66,7 @@ def filter_picture(weights: Float[Tensor, "channels height width"]) -> str:
     """A filter: gray is 0, black or white the value farthest from it."""
     values = weights.detach().float().cpu().numpy()
     scaled = 127.5 + 127.5 * values / max(np.abs(values).max(), 1e-12)
-    shown = scaled if len(scaled) in (1, 3) else scaled.mean(axis=0, keepdims=True)
-    return png(as_image(shown.round().astype(np.uint8)))
+    return png(as_image(visible(scaled).round().astype(np.uint8)))
 
 
 def channel_picture(values: Float[Tensor, "height width"]) -> str:

@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 
 @contextmanager
 def missing_glyphs_ignored() -> Iterator[None]:
@@ -11,3 +13,8 @@ def missing_glyphs_ignored() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
+
+
+def visible(values: np.ndarray) -> np.ndarray:
+    """The channels to show of values "channels height width": three as color, one as gray, the mean of others."""
+    return values if len(values) in (1, 3) else values.mean(axis=0, keepdims=True).astype(values.dtype)

@@ -138,6 +138,12 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def cache_folder() -> Path:
+    """The folder of what can be made again: `$XDG_CACHE_HOME/vitreous`, by default `~/.cache/vitreous`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "vitreous"
+
+
 def _flush_folder(folder: Path) -> None:
     """Flushes a folder, without which a rename in it may not survive a crash."""
     if os.name != "posix":

@@ -11,7 +11,7 @@ import pytest
 
 from tests.hub_server import hub_server
 from vitreous.checkpoints.sources import download as module
-from vitreous.checkpoints.sources.download import bytes_text, cache_folder, check_address, download, has_checksum
+from vitreous.checkpoints.sources.download import bytes_text, check_address, download, has_checksum
 from vitreous.support.errors import InputError
 
 CONTENT = os.urandom(3_000_000)
@@ -277,15 +277,6 @@ def test_a_long_download_has_lines_without_a_terminal(server, path, monkeypatch,
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 2
     assert lines[-1] == "3 MB of 3 MB"
-
-
-def test_the_environment_sets_the_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "vitreous"
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for value in ("", "relative"):  # the specification has relative ones ignored
-        monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert cache_folder() == tmp_path / "home/.cache/vitreous"
 
 
 def test_sizes_are_human_readable():

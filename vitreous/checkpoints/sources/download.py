@@ -2,7 +2,6 @@
 
 import hashlib
 import ipaddress
-import os
 import sys
 import time
 from collections.abc import Generator
@@ -23,12 +22,6 @@ ATTEMPTS, PAUSE = 3, 1.0  # seconds before another attempt
 TIMEOUT = 30.0  # seconds without a byte
 SILENCE = 30.0  # seconds between two lines of progress, without a terminal
 BUSY = (408, 429, 500, 502, 503, 504)  # statuses after which another attempt may succeed
-
-
-def cache_folder() -> Path:
-    """The download cache: `$XDG_CACHE_HOME/vitreous`, by default `~/.cache/vitreous`."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "vitreous"
 
 
 def download(

@@ -20,10 +20,11 @@ from vitreous.checkpoints.files.layout import (
     weights_among,
 )
 from vitreous.checkpoints.sources import pretrained
-from vitreous.checkpoints.sources.download import bytes_text, cache_folder, check_address, download
+from vitreous.checkpoints.sources.download import bytes_text, check_address, download
 from vitreous.checkpoints.sources.repository import Repository, hub_errors, open_repository
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError, unknown
+from vitreous.support.files import cache_folder
 from vitreous.support.text import printable
 
 

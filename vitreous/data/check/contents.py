@@ -12,8 +12,8 @@ from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage
 from vitreous.data.sources.archives import ArchiveLoader
-from vitreous.data.sources.layouts import ImageLoader
 from vitreous.data.sources.splits import Loader
+from vitreous.data.sources.trees import ImageLoader
 
 CHUNK = 256  # samples of one task
 Key = tuple[int, int]  # two integers per sample

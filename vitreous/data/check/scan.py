@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vitreous.data.bands import Bands
 from vitreous.data.check.contents import digest
 from vitreous.data.check.fingerprints import DECODED, Fingerprint, fingerprint
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage, Header, decode_image, read_header
-from vitreous.data.sources.layouts import ImageLoader
 from vitreous.data.sources.splits import Loader
+from vitreous.data.sources.trees import ImageLoader
 
 CHUNK = 64  # images of one task
 REMARKS = "remarks"  # the key in a decoded image's info
@@ -131,7 +132,8 @@ def look(load: Loader, index: int, name: str, decode: bool) -> Look:
         if decode:
             image = decode_image(content, name, replace(load.decoding, at_least=DECODED))
     elif decode:
-        image = load(index)
+        picture = load(index)
+        image = picture.shown() if isinstance(picture, Bands) else picture
         header = Header(image.height, image.width, image.mode, image.has_transparency_data)
     else:
         header, image = Header(*load.size(index), "", False), None

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from vitreous.data.bands import Bands
 from vitreous.data.check.check import Check
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage, decode_image
-from vitreous.data.sources.layouts import ImageLoader
+from vitreous.data.sources.trees import ImageLoader
 from vitreous.support.text import shortened
 
 MOST_CLASSES = 24  # on a sheet; of more, as many spread evenly
@@ -54,7 +55,8 @@ def thumbnails(samples: Samples, numbers: Sequence[int], side: int) -> dict[int,
                 decoding = replace(load.decoding, at_least=side)
                 image = decode_image(load.content(index), samples.name(number), decoding)
             else:
-                image = load(index).convert("RGB")
+                picture = load(index)
+                image = (picture.shown() if isinstance(picture, Bands) else picture).convert("RGB")
         except BadImage:
             return None
         image.thumbnail((side, side), Image.Resampling.LANCZOS)

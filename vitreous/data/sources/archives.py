@@ -22,7 +22,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from vitreous.data.images import BadImage, Decoding, check_bytes, is_image_name
+from vitreous.data.images import BadImage, Decoding, check_bytes, file_stamp, is_image_name
 from vitreous.data.sources.trees import IN_ARCHIVE, Entry, ImageLoader, Tree, is_clutter, kind_of, may_be_class
 from vitreous.support.errors import InputError
 
@@ -53,6 +53,10 @@ class ArchiveLoader(ImageLoader):
 
     archives: tuple[str, ...]
     members: np.ndarray
+
+    def stamp(self, index: int) -> bytes:
+        archive, *row = self.members[index].item()
+        return file_stamp(self.archives[archive]) + repr(row).encode()
 
     def file(self, index: int) -> bytes:
         """The checked bytes of a member, decompressed no further than its recorded size."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitreous.data.images import Decoding, is_image_name
+from vitreous.data.images import Decoding, file_stamp, is_image_name
 from vitreous.data.sources.trees import (
     ABOVE,
     LINK_OUT,
@@ -32,6 +32,9 @@ class FileLoader(ImageLoader):
 
     def file(self, index: int) -> str:
         return f"{self.folder}/{self.names[index]}"
+
+    def stamp(self, index: int) -> bytes:
+        return file_stamp(self.file(index))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
-from PIL import Image
 
+from vitreous.data.bands import Picture
 from vitreous.data.images import DEFAULT, Decoding
+from vitreous.data.preprocessing import Pixels, Preprocessing
 
 
 class Loader(ABC):
@@ -24,7 +25,7 @@ class Loader(ABC):
         return False
 
     @abstractmethod
-    def __call__(self, index: int) -> Image.Image:
+    def __call__(self, index: int) -> Picture:
         """The decoded image."""
 
     @abstractmethod
@@ -40,6 +41,23 @@ class Loader(ABC):
 
         A loader that scales such images by its `decoding` returns it without that scale.
         """
+        return None
+
+    def stamp(self, index: int) -> bytes:
+        """Something that changes with the file of a sample, and is known without reading the file if possible."""
+        return self.content(index)
+
+    def at_least(self, side: int) -> "Loader":
+        """A loader that may reduce large images while decoding, to a shorter side of at least `side` pixels."""
+        return self
+
+    def view(self, index: int, preprocessing: Preprocessing) -> Pixels:
+        """The pixels that a model evaluates."""
+        return preprocessing.pixels(self(index))
+
+    @property
+    def settings(self) -> object:
+        """What else decides the decoded image; its `repr` is compared."""
         return None
 
 

@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from PIL import Image
 
@@ -88,6 +88,13 @@ class ImageLoader(Loader):
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) in the header; no pixel is decoded."""
         return header_size(self.file(index), self.names[index], self.decoding)
+
+    def at_least(self, side: int) -> Self:
+        return replace(self, decoding=replace(self.decoding, at_least=side))
+
+    @property
+    def settings(self) -> Decoding:
+        return self.decoding
 
     def content(self, index: int) -> bytes:
         return file_bytes(self.file(index), self.names[index], self.decoding)

@@ -134,7 +134,7 @@ def cards(classifier: Classifier, split: Split, outcome: Outcome) -> list[dict[s
     chosen, shown = [], []
     for example in choose_examples(outcome):
         with suppress(BadImage):  # it may have been removed since the test
-            shown.append(preprocessing.pixels(split.load(int(outcome.places[example]))))
+            shown.append(split.load.view(int(outcome.places[example]), preprocessing))
             chosen.append(example)
     if not chosen:
         return []

@@ -190,6 +190,7 @@ def plan_of(
         views.flip, views.crop_scale, views.crop_ratio, views.randaugment_layers, views.randaugment_magnitude,
         views.trivial_augment, views.color_jitter, views.erasing, views.auto_augment,
     )  # fmt: skip
+    augmentation.check_channels(data.channels)
     mixing = Mixing(views.mixup, views.cutmix, views.mix_per_sample)
     device = choose_device(run.device)
     workers = run.workers

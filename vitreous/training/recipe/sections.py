@@ -106,6 +106,8 @@ class DataSection(Section):
     path_column: str | None = None  # of a table; found by its usual names if None
     label_column: str | None = None
     split_column: str | None = None
+    cache: bool = False  # decode each image once, and read it from the disk's cache from then on
+    reduced_decoding: bool = True  # decode large JPEG at a reduced scale for training
     # auto: what the weights expect; for fresh ones squash, 1.0, bilinear, 0.5 and 0.5
     resize: Literal["squash", "crop"] | Auto = "auto"
     crop_fraction: Share | Auto = "auto"

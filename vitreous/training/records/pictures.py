@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vitreous.support.figures import missing_glyphs_ignored
+from vitreous.support.figures import missing_glyphs_ignored, visible
 from vitreous.support.files import atomic_file
 from vitreous.support.fonts import use_fallback_fonts
 from vitreous.support.text import first_line
@@ -24,7 +24,7 @@ def picture(views: Sequence[View]) -> Figure:
     """Views in rows of four, each below its caption.
 
     Args:
-        views: at least one; pixels in [0, 1], all of one size, of three channels or of one.
+        views: at least one; pixels in [0, 1], all of one size; of channels other than three or one, the mean is shown.
     """
     height, width, _ = views[0][0].shape
     columns = min(COLUMNS, len(views))
@@ -36,7 +36,8 @@ def picture(views: Sequence[View]) -> Figure:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, (pixels, caption) in zip(grid.flat, views, strict=False):
-        axes.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+        shown = visible(pixels.transpose(2, 0, 1))
+        axes.imshow(shown.transpose(1, 2, 0) if len(shown) == 3 else shown[0], cmap="gray", vmin=0, vmax=1)
         # A class may be called $a$; that is a name, not a formula.
         axes.set_title(caption, fontsize=8, color=TEXT, pad=4, parse_math=False)
     return figure

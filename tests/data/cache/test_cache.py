@@ -1,0 +1,263 @@
+"""A cached split gives the pixels of the source, decodes each image once, and survives damage."""
+
+import multiprocessing
+import threading
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.sources.packing import CLASSES, content_of, pack, png, tree
+from vitreous.data.augmentation import Augmentation
+from vitreous.data.cache import build, store
+from vitreous.data.cache.build import CachedLoader, Fitted, Whole, cached
+from vitreous.data.images import BadImage, decode_image
+from vitreous.data.loader import batches
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.sources.folders import FileLoader
+from vitreous.data.sources.open import open_data
+from vitreous.support.errors import InputError
+
+SMALL = Preprocessing((4, 6), resize="crop", crop_fraction=0.8, interpolation="bicubic")
+FITTED, WHOLE = Fitted(SMALL), Whole(SMALL, 8)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return open_data(tree(tmp_path / "photos"))
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts the images that are decoded from files."""
+    counts = Counter()
+    original = FileLoader.__call__
+
+    def counting(self, index):
+        counts[self.names[index]] += 1
+        return original(self, index)
+
+    monkeypatch.setattr(FileLoader, "__call__", counting)
+    return counts
+
+
+def quiet(done, total):
+    assert 0 < done <= total
+
+
+def values(split):
+    return [np.asarray(split.load(index)) for index in range(len(split))]
+
+
+def pixels(split, **options):
+    parts = [batch.images for batch in batches(split, SMALL, batch_size=3, shuffle=False, **options)]
+    return np.concatenate([part.numpy() for part in parts])
+
+
+def files(root, ending):
+    return sorted(root.glob(f"*/*{ending}"))
+
+
+@pytest.mark.parametrize("preprocessing", [SMALL, replace(SMALL, trim=(1, 2)), SMALL.adapted((5, 5), 1)])
+def test_evaluation_sees_the_same_bits(source, tmp_path, preprocessing):
+    split = cached(source.validation, Fitted(preprocessing), tmp_path / "cache", quiet)
+    for index in range(len(split)):
+        expected = preprocessing.pixels(source.validation.load(index))
+        assert split.load.view(index, preprocessing).equal(expected)
+
+
+def test_training_sees_the_same_bits_where_nothing_is_reduced(source, tmp_path):
+    whole = Whole(SMALL, 10)
+    split = cached(source.train, whole, tmp_path / "cache", quiet)
+    views = {"augmentation": Augmentation(crop_scale=(0.3, 1.0)), "seed": 3}
+    assert (pixels(split, **views) == pixels(source.train, **views)).all()
+
+
+def test_large_images_are_reduced_to_the_side_and_keep_their_shape(tmp_path):
+    source = open_data(tree(tmp_path / "photos"))
+    path = tmp_path / "photos" / source.train.names[0]
+    path.write_bytes(png(5, (400, 200)))
+    split = cached(source.train, Whole(SMALL, 50), tmp_path / "cache", quiet)
+    assert split.load(0).size == (100, 50)
+    expected = Image.open(path).resize((100, 50), Image.Resampling.BICUBIC)
+    assert (np.asarray(split.load(0)) == np.asarray(expected)).all()
+    assert split.load(1).size == (10, 6), "small ones keep their size"
+    assert split.load.size(0) == (200, 400), "of the file"
+
+
+def test_an_image_is_decoded_once(source, tmp_path, decoded):
+    for _ in range(2):
+        split = cached(source.train, WHOLE, tmp_path / "cache", quiet)
+        values(split)
+        values(split)
+    assert set(decoded) == set(source.train.names)
+    assert set(decoded.values()) == {1}
+
+
+def test_what_is_stored_depends_on_the_preprocessing_and_the_decoding(source, tmp_path, decoded):
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    cached(source.train, replace(FITTED, preprocessing=SMALL.adapted((5, 5), 3)), tmp_path / "cache", quiet)
+    assert set(decoded.values()) == {2}
+    brighter = replace(source.train.load, decoding=replace(source.decoding, max_value=255))
+    cached(replace(source.train, load=brighter), FITTED, tmp_path / "cache", quiet)
+    assert set(decoded.values()) == {3}
+
+
+def test_content_decides_not_names(source, tmp_path, decoded):
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    (tmp_path / "photos").rename(tmp_path / "renamed")
+    again = open_data(tmp_path / "renamed")
+    split = cached(again.train, FITTED, tmp_path / "cache", quiet)
+    assert set(decoded.values()) == {1}
+    changed = tmp_path / "renamed" / again.train.names[3]
+    changed.write_bytes(content_of("something else"))
+    split = cached(again.train, FITTED, tmp_path / "cache", quiet)
+    assert decoded.pop(again.train.names[3]) == 2
+    assert set(decoded.values()) == {1}
+    assert split.load.view(3, SMALL).equal(SMALL.pixels(decode_image(changed)))
+
+
+def test_new_images_are_added_and_the_others_kept(tmp_path, decoded):
+    source = open_data(tree(tmp_path / "photos"))
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    tree(tmp_path / "photos", [f"ant/new{number}.png" for number in range(5)])
+    source = open_data(tmp_path / "photos")
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    assert set(decoded.values()) == {1}
+    assert len(files(tmp_path / "cache", store.PIXELS)) == 2
+
+
+def test_an_archive_uses_the_cache_of_its_folder(source, tmp_path, decoded):
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    archive = open_data(pack(tmp_path / "a.zip"))
+    for _ in range(2):
+        split = cached(archive.train, FITTED, tmp_path / "cache", quiet)
+    assert len(files(tmp_path / "cache", store.PIXELS)) == 1
+    assert split.load.view(2, SMALL).equal(SMALL.pixels(source.train.load(2)))
+
+
+def test_broken_images_stay_broken_and_cost_nothing_else(tmp_path):
+    source = open_data(tree(tmp_path / "photos"))
+    (tmp_path / "photos" / source.train.names[1]).write_bytes(b"not an image")
+    (tmp_path / "photos" / source.train.names[2]).unlink()
+    split = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    for index in (1, 2):
+        with pytest.raises(BadImage):
+            split.load(index)
+    assert split.load.view(3, SMALL).equal(SMALL.pixels(source.train.load(3)))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "shortened", "longer", "removed"])
+@pytest.mark.parametrize("ending", [store.PIXELS, store.INDEX])
+def test_a_damaged_cache_gives_the_right_pixels(source, tmp_path, damage, ending, decoded):
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    store._mapped.cache_clear()
+    for path in files(tmp_path / "cache", ending):
+        content = bytearray(path.read_bytes())
+        if damage == "removed":
+            path.unlink()
+        elif damage == "flipped":
+            content[len(content) // 3] ^= 4
+            path.write_bytes(content)
+        else:
+            path.write_bytes(content[:-7] if damage == "shortened" else content + b"1234567")
+    split = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    for index in range(len(split)):
+        assert split.load.view(index, SMALL).equal(SMALL.pixels(source.train.load(index)))
+
+
+def test_every_flipped_bit_of_the_pixels_is_noticed(source, tmp_path, decoded):
+    split = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    (path,) = files(tmp_path / "cache", store.PIXELS)
+    whole = path.read_bytes()
+    size = len(whole) // len(split)
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        place, bit = int(generator.integers(len(whole))), int(generator.integers(8))
+        content = bytearray(whole)
+        content[place] ^= 1 << bit
+        path.write_bytes(content)
+        store._mapped.cache_clear()
+        before = decoded.total()
+        split.load(place // size)
+        assert decoded.total() == before + 1, "decoded again"
+
+
+def test_an_interrupted_build_keeps_the_finished_segments(source, tmp_path, monkeypatch, decoded):
+    monkeypatch.setattr(build, "SEGMENT", 3 * 4 * 6 * 3)  # three images
+    monkeypatch.setattr(build, "usable_cores", lambda: 1)
+    seen = []
+
+    def stop(done, total):
+        seen.append(done)
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(source.train, FITTED, tmp_path / "cache", stop)
+    assert len(files(tmp_path / "cache", store.PIXELS)) == len(files(tmp_path / "cache", store.INDEX)) - 1 == 2
+    decoded.clear()
+    split = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    assert len(decoded) == len(source.train) - 6, "the last segment had no index"
+    assert len(values(split)) == len(source.train)
+
+
+def test_progress_reaches_the_end(source, tmp_path):
+    seen = []
+    cached(source.train, FITTED, tmp_path / "cache", lambda done, total: seen.append((done, total)))
+    assert seen == [(done, len(source.train)) for done in range(1, len(source.train) + 1)]
+
+
+def test_threads_and_processes_share_one_build(source, tmp_path):
+    results = []
+
+    def work():
+        results.append(cached(source.train, FITTED, tmp_path / "cache", quiet))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert len(files(tmp_path / "cache", store.PIXELS)) == 1
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(pixels, (results[0],)).tolist() == pixels(source.train).tolist()
+
+
+def test_too_little_space_is_one_line_before_anything_is_written(source, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 700})
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(InputError, match="the cache needs about") as error:
+        cached(source.train, FITTED, tmp_path / "cache", quiet)
+    assert "cache=false" in error.value.hint
+    assert not files(tmp_path / "cache", store.PIXELS)
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_segment(source, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(InputError, match="No space left"):
+        cached(source.train, FITTED, tmp_path / "cache", quiet)
+    assert not files(tmp_path / "cache", store.PIXELS)
+    assert not files(tmp_path / "cache", store.INDEX)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(source, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot make"):
+        cached(source.train, FITTED, tmp_path / "file" / "cache", quiet)
+
+
+def test_the_same_image_twice_is_stored_once(tmp_path):
+    source = open_data(tree(tmp_path / "photos", CLASSES))
+    for name in source.train.names:
+        (tmp_path / "photos" / name).write_bytes(png(1))
+    split = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    (path,) = files(tmp_path / "cache", store.PIXELS)
+    assert path.stat().st_size == 4 * 6 * 3
+    assert isinstance(split.load, CachedLoader)

@@ -1,0 +1,1 @@
+"""Decoded images on disk: each is decoded once."""
