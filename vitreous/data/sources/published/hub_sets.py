@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from vitreous.data.images import BadImage, Decoding, decode_image, file_bytes, header_size
+from vitreous.data.images import BadImage, Decoding
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.names import normalized, split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.published.opening import by_class, distinct
-from vitreous.data.sources.splits import ImageData, Loader
+from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.trees import ImageLoader
 from vitreous.support.errors import InputError
 from vitreous.support.hub import hub_errors
 from vitreous.support.patience import within
@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class HubLoader(Loader):
+class HubLoader(ImageLoader):
     """Decodes the images in a column of an Arrow table.
 
     Args:
@@ -57,21 +57,10 @@ class HubLoader(Loader):
         caches: the folders in which images that are not in the table may be.
     """
 
-    names: tuple[str, ...]
-    decoding: Decoding
     table: Any
     column: str
     rows: np.ndarray
     caches: tuple[str, ...]
-
-    def __call__(self, index: int) -> Image.Image:
-        return decode_image(self.file(index), self.names[index], self.decoding)
-
-    def size(self, index: int) -> tuple[int, int]:
-        return header_size(self.file(index), self.names[index], self.decoding)
-
-    def content(self, index: int) -> bytes:
-        return file_bytes(self.file(index), self.names[index])
 
     def file(self, index: int) -> str | bytes:
         """The bytes of an image file, or the path of one in the cache.

@@ -1,14 +1,15 @@
 """Images that a program holds in memory or computes: PIL images, bytes, paths, arrays and tensors."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
-from vitreous.data.images import BadImage, Decoding, decode_image, file_bytes, header_size, upright_rgb
+from vitreous.data.depth import is_deep, largest_value
+from vitreous.data.images import BadImage, Decoding, decode_image, deep_maximum, file_bytes, header_size, upright_rgb
 from vitreous.data.sources.splits import Loader
 from vitreous.support.errors import InputError
 
@@ -61,7 +62,20 @@ class ObjectLoader(Loader):
         opened = self._opened(index)
         if isinstance(opened, Image.Image):
             return f"{opened.mode} {opened.size} ".encode() + opened.tobytes()
-        return file_bytes(opened, self.names[index])
+        return file_bytes(opened, self.names[index], self.decoding)
+
+    def maximum(self, index: int) -> int | float | None:
+        opened = self._opened(index)
+        if isinstance(opened, Image.Image):
+            return largest_value(opened) if is_deep(opened.mode) else None
+        return deep_maximum(opened, self.names[index], self.decoding)
+
+    @property
+    def settings(self) -> Decoding:
+        return self.decoding
+
+    def at_least(self, side: int) -> Self:
+        return replace(self, decoding=replace(self.decoding, at_least=side))
 
 
 def as_opened(picture: Any) -> Image.Image | str | Path | bytes:
