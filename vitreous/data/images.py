@@ -144,8 +144,8 @@ def header_size(source: str | Path | bytes, name: str = "the image", decoding: D
     """The upright (height, width) in the header; no pixel is decoded. Raises BadImage as `decode_image` does."""
     name, content = _content(source, name, decoding)
     image, _ = _opened(name, content, replace(decoding, at_least=None))
-    # Without this condition, getexif() would decode a PNG. The size of a TIFF is upright already.
-    sideways = "exif" in image.info and image.format != "TIFF" and _orientation(image) in SIDEWAYS
+    # Without this condition, getexif() would decode a PNG. A TIFF, whose size is upright already, does not meet it.
+    sideways = "exif" in image.info and _orientation(image) in SIDEWAYS
     return image.size if sideways else (image.height, image.width)
 
 
