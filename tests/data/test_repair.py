@@ -56,8 +56,13 @@ def test_a_repaired_jpeg_says_so_and_is_turned_upright():
     at_scale = decode_image(content[:-2], decoding=Decoding(at_least=8))
     assert at_scale.size == (12, 15)
     assert at_scale.tobytes() == decode_image(content, decoding=Decoding(at_least=8)).tobytes()
-    with pytest.raises(BadImage):  # what is missing is too fine to be seen at this scale
-        decode_image(content[:-60], decoding=Decoding(at_least=8))
+
+
+def test_what_is_missing_counts_although_a_small_scale_would_not_show_it():
+    content = encoded(noisy(), "JPEG", quality=90)
+    for cut in range(3, 25):
+        with pytest.raises(BadImage):
+            decode_image(content[:-cut], decoding=Decoding(at_least=5))
 
 
 @pytest.mark.parametrize("options", JPEGS)
