@@ -154,6 +154,7 @@ def test_what_a_file_does_not_record_is_reported_and_a_folder_records_it(here, c
     [
         ("timm", Preprocessing((32, 32), antialias=False), "antialias=False"),
         ("timm", replace(CROP, crop_rounding="down"), "crop_rounding=down"),
+        ("timm", Preprocessing((32, 32), max_value=4095), "max_value=4095"),
         ("huggingface", CROP, "crop_rounding=even"),  # its image processor rounds half pixels down
     ],
 )

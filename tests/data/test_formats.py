@@ -206,3 +206,17 @@ def test_a_small_scale_is_for_jpegs_alone():
         content = encoded(photo(64, 80), format)
         whole, small = decode_image(content), decode_image(content, decoding=Decoding(at_least=8))
         assert whole.tobytes() == small.tobytes()
+
+
+@pytest.mark.parametrize(
+    "content", [b"P5 " + b"#x\n" * 2000 + b"1 1 255 a", b"P3 1 1 255 " + b"#x\n" * 2000 + b"1 1 1"]
+)
+def test_a_portable_image_full_of_comments_is_refused(content, monkeypatch):
+    monkeypatch.setattr("PIL.PpmImagePlugin.PpmImageFile._open", lambda self: pytest.fail("opened"))
+    assert reason(content).startswith("is broken: it")
+
+
+def test_a_portable_image_may_have_comments_and_signs_in_its_pixels():
+    pixels = b"#" * 5000
+    assert decode_image(b"P5 # gimp\n100 50 255\n" + pixels).size == (100, 50)
+    assert decode_image(b"P4 400 100\n" + pixels).size == (400, 100)

@@ -58,6 +58,13 @@ def test_a_repaired_jpeg_says_so_and_is_turned_upright():
     assert at_scale.tobytes() == decode_image(content, decoding=Decoding(at_least=8)).tobytes()
 
 
+def test_what_is_missing_counts_although_a_small_scale_would_not_show_it():
+    content = encoded(noisy(), "JPEG", quality=90)
+    for cut in range(3, 25):
+        with pytest.raises(BadImage):
+            decode_image(content[:-cut], decoding=Decoding(at_least=5))
+
+
 @pytest.mark.parametrize("options", JPEGS)
 def test_a_jpeg_that_lacks_pixels_is_bad_wherever_it_ends(options):
     content = encoded(noisy(), "JPEG", **options)

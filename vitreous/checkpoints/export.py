@@ -249,4 +249,5 @@ def effect(p: Preprocessing) -> dict[str, Any]:
         "antialias": p.antialias,
         "mean": [round(value, 6) for value in p.mean],
         "std": [round(value, 6) for value in p.std],
+        "max_value": p.max_value,
     }

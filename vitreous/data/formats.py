@@ -1,5 +1,6 @@
 """The image formats that are read, by suffix and by content, and what each can hide from the check of its size."""
 
+import re
 import struct
 from collections.abc import Callable
 from io import BytesIO
@@ -18,6 +19,11 @@ NOT_AN_IMAGE = f"is not a {NAMES} image"
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 AVIF_BRANDS = (b"avif", b"avis")
 MOST_BRANDS = 32  # read in a file
+
+PORTABLE_TEXT = (b"P1", b"P2", b"P3")  # in digits
+PORTABLE = (*PORTABLE_TEXT, b"P4", b"P5", b"P6", b"Pf", b"P0", b"Py")
+MOST_HEADER = 4096  # bytes of a PPM
+MOST_COMMENTS = 1000
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")
 BIG_TIFF = 43
@@ -56,6 +62,17 @@ def heic_file() -> Callable[[BytesIO], Image.Image] | None:
     except ImportError:
         return None
     return HeifImageFile
+
+
+def check_ppm(content: bytes) -> None:
+    """Raises ValueError if a PPM is full of comments, which its decoder reads one character at a time, in Python."""
+    if content[:1] != b"P" or len(content) <= MOST_HEADER:
+        return
+    fields = 3 if content[:2] in (b"P1", b"P4") else 4  # kind, width, height, and the largest value unless it is 1
+    if len(re.sub(rb"#[^\r\n]*", b"", content[:MOST_HEADER]).split()) < fields and content[:2] in PORTABLE:
+        raise ValueError(f"its header has more than {MOST_HEADER:,} bytes")
+    if content[:2] in PORTABLE_TEXT and content.count(b"#") > MOST_COMMENTS:
+        raise ValueError(f"it has more than {MOST_COMMENTS:,} comments")
 
 
 def check_tiff(content: bytes) -> None:

@@ -269,6 +269,7 @@ def _header(content: bytes, max_pixels: int) -> Image.Image:
     family = formats.family_of(content)
     formats.check_decoder(family)
     formats.check_tiff(content)
+    formats.check_ppm(content)
     if family == "HEIC" and (heic := formats.heic_file()) is not None:
         return heic(BytesIO(content))
     try:
