@@ -154,17 +154,23 @@ def test_every_requirement_has_a_constraint():
 
 
 def test_every_imported_package_is_required():
-    imported = set()
+    """At the top of a file, a package of the core; inside functions, also one of an extra."""
+    imported: dict[bool, set[str]] = {False: set(), True: set()}
     for path in (ROOT / "vitreous").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        later = {id(node) for function in functions for node in ast.walk(function)}
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                imported |= {alias.name.partition(".")[0] for alias in node.names}
+                imported[id(node) in later] |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                imported.add(node.module.partition(".")[0])
-    required = {package(line) for line in PROJECT["dependencies"]}
+                imported[id(node) in later].add(node.module.partition(".")[0])
+    core = {package(line) for line in PROJECT["dependencies"]}
+    extras = {package(line) for extra in ("data", "photos") for line in PROJECT["optional-dependencies"][extra]}
     providers = metadata.packages_distributions()
-    others = imported - sys.stdlib_module_names - {"vitreous"}
-    assert [name for name in others if not required & {*map(package, providers.get(name, []))}] == []
+    for inside, required in ((False, core), (True, core | extras)):
+        others = imported[inside] - sys.stdlib_module_names - {"vitreous"}
+        assert [name for name in others if not required & {*map(package, providers.get(name, []))}] == []
 
 
 def package(line: str) -> str:

@@ -9,47 +9,13 @@ import pytest
 from pyarrow import parquet
 
 from tests.data.sources.packing import CLASSES, all_names, content_of, splits_of, tree
+from tests.data.sources.tabular.writing import ROWS, error, flat, labels_of, write
 from vitreous.data.images import decode_image
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.tables import find_tables
-from vitreous.support.errors import InputError
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.run import run_name
-
-ROWS = [(name, name.partition("/")[0]) for name in CLASSES]
-
-
-def write(path, rows=ROWS, header=("path", "label"), separator=",", encoding="utf-8", end="\n", before="", after=""):
-    """Writes a table."""
-    lines = [separator.join(map(str, row)) for row in ([header] if header else []) + list(rows)]
-    path.write_bytes((before + end.join(lines) + end + after).encode(encoding))
-    return path
-
-
-def labels_of(data):
-    """The class name of each sample of all splits."""
-    return {
-        name: data.class_names[label]
-        for split in splits_of(data)
-        for name, label in zip(split.names, split.labels.tolist(), strict=True)
-    }
-
-
-def error(source, **options):
-    with pytest.raises(InputError) as raised:
-        open_data(source, DataOptions(**options))
-    assert str(raised.value).isprintable()
-    assert raised.value.hint
-    return str(raised.value)
-
-
-def flat(folder, count=8):
-    """A folder of images without classes, and the rows of their table."""
-    names = [f"{number:03}.png" for number in range(count)]
-    tree(folder, names)
-    return [(name, "even" if number % 2 == 0 else "odd") for number, name in enumerate(names)]
-
 
 # ---- the same samples as a folder
 
@@ -315,110 +281,6 @@ def test_repeated_rows_count_once(tmp_path):
     assert sum(map(len, data.splits)) == 8
     assert "2 rows repeat" in data.notes[0]
     assert data.ignored == {"row of an image that an earlier row has": 2}
-
-
-# ---- files
-
-
-def test_an_id_is_a_name_without_suffix_in_the_folder_of_the_table(tmp_path):
-    rows = flat(tmp_path / "train")
-    flat(tmp_path / "test")
-    ids = [(name.removesuffix(".png"), label) for name, label in rows]
-    data = open_data(write(tmp_path / "train.csv", ids, ("id", "species")))
-    assert labels_of(data) == {f"train/{name}": label for name, label in rows}
-
-
-def test_files_are_found_in_any_subfolder(tmp_path):
-    rows = flat(tmp_path / "a" / "b")
-    expected = {f"a/b/{name}": label for name, label in rows}
-    assert labels_of(open_data(write(tmp_path / "all.csv", rows))) == expected
-    assert labels_of(open_data(write(tmp_path / "all.csv", [(f"b/{n}", label) for n, label in rows]))) == expected
-    upper = [(name.upper(), label) for name, label in rows]
-    assert labels_of(open_data(write(tmp_path / "all.csv", upper))) == expected
-    other = [(f"c/{name}", label) for name, label in rows]
-    assert "none of the 8 images" in error(write(tmp_path / "all.csv", other))
-
-
-@pytest.mark.parametrize("ids", [False, True])
-def test_a_name_in_two_folders_is_ambiguous(tmp_path, ids):
-    rows = flat(tmp_path / "a")
-    flat(tmp_path / "b", 3)
-    rows = [(name.removesuffix(".png") if ids else name, label) for name, label in rows]
-    message = error(write(tmp_path / "all.csv", list(reversed(rows))))
-    assert "may be 'a/00" in message
-    assert "whole path" in message
-
-
-def test_two_images_of_one_id_are_ambiguous(tmp_path):
-    rows = flat(tmp_path)
-    (tmp_path / "000.jpg").write_bytes(content_of("000"))
-    ids = [(name.removesuffix(".png"), label) for name, label in rows]
-    assert "'000' in" in error(write(tmp_path / "all.csv", ids, ("id", "label")))
-
-
-@pytest.mark.parametrize("form", ["./{}", "{}", "sub\\..\\{}", "sub/../{}", "ROOT/{}"])
-def test_forms_of_paths(tmp_path, form):
-    rows = flat(tmp_path)
-    cells = [(form.replace("ROOT", str(tmp_path)).format(name), label) for name, label in rows]
-    assert labels_of(open_data(write(tmp_path / "all.csv", cells))) == dict(rows)
-
-
-def test_missing_files_stay_and_are_named(tmp_path):
-    rows = flat(tmp_path)
-    (tmp_path / "003.png").unlink()
-    data = open_data(write(tmp_path / "all.csv", rows))
-    assert len(all_names(data)) == 8
-    assert "1 images of the table are missing and count as broken: '003.png'" in data.notes[0]
-
-
-def test_no_file_at_all_is_an_error(tmp_path):
-    rows = [(f"/kaggle/input/{name}", label) for name, label in flat(tmp_path)]
-    message = error(write(tmp_path / "all.csv", rows))
-    assert "none of the 8 images" in message
-    assert "follow_links=true" in message
-    (tmp_path / "sub").mkdir()
-    assert "paths are relative to its folder" in error(write(tmp_path / "sub" / "all.csv", flat(tmp_path)))
-
-
-def test_addresses_are_refused(tmp_path):
-    rows = [(f"https://example.com/{name}", label) for name, label in flat(tmp_path)]
-    assert "addresses" in error(write(tmp_path / "all.csv", rows))
-
-
-@pytest.mark.parametrize("way", ["absolute", "dots", "link", "folder"])
-def test_files_outside_the_folder_need_follow_links(tmp_path, way):
-    rows = flat(tmp_path / "data")
-    outside = tree(tmp_path / "outside", ["secret.png"]) / "secret.png"
-    cell = {"absolute": str(outside), "dots": "../outside/secret.png", "link": "link.png", "folder": "up/secret.png"}[
-        way
-    ]
-    if way == "link":
-        (tmp_path / "data" / "link.png").symlink_to(outside)
-    if way == "folder":
-        (tmp_path / "data" / "up").symlink_to(outside.parent)
-    path = write(tmp_path / "data" / "all.csv", [*rows, (cell, "odd")])
-    data = open_data(path)
-    assert all_names(data) == {name for name, _ in rows}
-    assert data.ignored == {"path or link out of the folder": 1}
-    assert "follow_links=true" in data.notes[0]
-    followed = open_data(path, DataOptions(follow_links=True))
-    contents = [split.load.content(at) for split in followed.splits for at in range(len(split))]
-    assert content_of("secret.png") in contents
-    assert len(contents) == 9
-
-
-def test_loops_of_links_end(tmp_path):
-    rows = flat(tmp_path / "a")
-    for name in ("up", "again"):
-        (tmp_path / "a" / name).symlink_to("..")
-    data = open_data(write(tmp_path / "all.csv", rows), DataOptions(follow_links=True))
-    assert all_names(data) == {f"a/{name}" for name, _ in rows}
-
-
-def test_links_inside_the_folder_are_files(tmp_path):
-    rows = flat(tmp_path)
-    (tmp_path / "link.png").symlink_to("000.png")
-    assert "link.png" in all_names(open_data(write(tmp_path / "all.csv", [*rows, ("link.png", "odd")])))
 
 
 # ---- hostile and broken tables

@@ -1,7 +1,7 @@
 """From the rows of a table to samples by split and class."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -68,13 +68,7 @@ def group(
         samples.ignored["row of an image that an earlier row has"] += len(more)
         examples = listed([repr(names[row]) for _, row in more])
         samples.notes.append(f"{len(more):,} rows repeat the image and label of an earlier row: {examples}")
-    if unlabeled:
-        samples.ignored[UNLABELED] += unlabeled.total()
-    for split, count in unlabeled.items():
-        if split in by_split:
-            samples.notes.append(f"{count:,} rows of {split} have no label and are left out")
-        elif split != "train":
-            samples.notes.append(f"{split} has no labels and is left out; use its images with vitreous predict")
+    _note_unlabeled(samples, unlabeled, by_split)
     if not by_split:
         raise InputError(
             f"no row of {source!r} has both an image and a label", "check the columns, or name them with --set"
@@ -82,6 +76,17 @@ def group(
     for split, classes in by_split.items():
         samples.by_split[split] = {label: sorted(members) for label, members in classes.items()}
     return samples
+
+
+def _note_unlabeled(samples: Samples, unlabeled: Counter[str], labeled: Container[str]) -> None:
+    """Counts the rows without a label, and says of each split what they mean."""
+    if unlabeled:
+        samples.ignored[UNLABELED] += unlabeled.total()
+    for split, count in unlabeled.items():
+        if split in labeled:
+            samples.notes.append(f"{count:,} rows of {split} have no label and are left out")
+        elif split != "train":
+            samples.notes.append(f"{split} has no labels and is left out; use its images with vitreous predict")
 
 
 def _check_repeated(

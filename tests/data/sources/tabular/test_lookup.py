@@ -1,0 +1,109 @@
+"""The files that the rows of a table name are found, and none outside its folder without leave."""
+
+import pytest
+
+from tests.data.sources.packing import all_names, content_of, tree
+from tests.data.sources.tabular.writing import error, flat, labels_of, write
+from vitreous.data.sources.open import open_data
+from vitreous.data.sources.options import DataOptions
+
+
+def test_an_id_is_a_name_without_suffix_in_the_folder_of_the_table(tmp_path):
+    rows = flat(tmp_path / "train")
+    flat(tmp_path / "test")
+    ids = [(name.removesuffix(".png"), label) for name, label in rows]
+    data = open_data(write(tmp_path / "train.csv", ids, ("id", "species")))
+    assert labels_of(data) == {f"train/{name}": label for name, label in rows}
+
+
+def test_files_are_found_in_any_subfolder(tmp_path):
+    rows = flat(tmp_path / "a" / "b")
+    expected = {f"a/b/{name}": label for name, label in rows}
+    assert labels_of(open_data(write(tmp_path / "all.csv", rows))) == expected
+    assert labels_of(open_data(write(tmp_path / "all.csv", [(f"b/{n}", label) for n, label in rows]))) == expected
+    upper = [(name.upper(), label) for name, label in rows]
+    assert labels_of(open_data(write(tmp_path / "all.csv", upper))) == expected
+    other = [(f"c/{name}", label) for name, label in rows]
+    assert "none of the 8 images" in error(write(tmp_path / "all.csv", other))
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_a_name_in_two_folders_is_ambiguous(tmp_path, ids):
+    rows = flat(tmp_path / "a")
+    flat(tmp_path / "b", 3)
+    rows = [(name.removesuffix(".png") if ids else name, label) for name, label in rows]
+    message = error(write(tmp_path / "all.csv", list(reversed(rows))))
+    assert "may be 'a/00" in message
+    assert "whole path" in message
+
+
+def test_two_images_of_one_id_are_ambiguous(tmp_path):
+    rows = flat(tmp_path)
+    (tmp_path / "000.jpg").write_bytes(content_of("000"))
+    ids = [(name.removesuffix(".png"), label) for name, label in rows]
+    assert "'000' in" in error(write(tmp_path / "all.csv", ids, ("id", "label")))
+
+
+@pytest.mark.parametrize("form", ["./{}", "{}", "sub\\..\\{}", "sub/../{}", "ROOT/{}"])
+def test_forms_of_paths(tmp_path, form):
+    rows = flat(tmp_path)
+    cells = [(form.replace("ROOT", str(tmp_path)).format(name), label) for name, label in rows]
+    assert labels_of(open_data(write(tmp_path / "all.csv", cells))) == dict(rows)
+
+
+def test_missing_files_stay_and_are_named(tmp_path):
+    rows = flat(tmp_path)
+    (tmp_path / "003.png").unlink()
+    data = open_data(write(tmp_path / "all.csv", rows))
+    assert len(all_names(data)) == 8
+    assert "1 images of the table are missing and count as broken: '003.png'" in data.notes[0]
+
+
+def test_no_file_at_all_is_an_error(tmp_path):
+    rows = [(f"/kaggle/input/{name}", label) for name, label in flat(tmp_path)]
+    message = error(write(tmp_path / "all.csv", rows))
+    assert "none of the 8 images" in message
+    assert "follow_links=true" in message
+    (tmp_path / "sub").mkdir()
+    assert "paths are relative to its folder" in error(write(tmp_path / "sub" / "all.csv", flat(tmp_path)))
+
+
+def test_addresses_are_refused(tmp_path):
+    rows = [(f"https://example.com/{name}", label) for name, label in flat(tmp_path)]
+    assert "addresses" in error(write(tmp_path / "all.csv", rows))
+
+
+@pytest.mark.parametrize("way", ["absolute", "dots", "link", "folder"])
+def test_files_outside_the_folder_need_follow_links(tmp_path, way):
+    rows = flat(tmp_path / "data")
+    outside = tree(tmp_path / "outside", ["secret.png"]) / "secret.png"
+    cell = {"absolute": str(outside), "dots": "../outside/secret.png", "link": "link.png", "folder": "up/secret.png"}[
+        way
+    ]
+    if way == "link":
+        (tmp_path / "data" / "link.png").symlink_to(outside)
+    if way == "folder":
+        (tmp_path / "data" / "up").symlink_to(outside.parent)
+    path = write(tmp_path / "data" / "all.csv", [*rows, (cell, "odd")])
+    data = open_data(path)
+    assert all_names(data) == {name for name, _ in rows}
+    assert data.ignored == {"path or link out of the folder": 1}
+    assert "follow_links=true" in data.notes[0]
+    followed = open_data(path, DataOptions(follow_links=True))
+    contents = [split.load.content(at) for split in followed.splits for at in range(len(split))]
+    assert content_of("secret.png") in contents
+    assert len(contents) == 9
+
+
+def test_loops_of_links_end(tmp_path):
+    rows = flat(tmp_path / "a")
+    for name in ("up", "again"):
+        (tmp_path / "a" / name).symlink_to("..")
+    data = open_data(write(tmp_path / "all.csv", rows), DataOptions(follow_links=True))
+    assert all_names(data) == {f"a/{name}" for name, _ in rows}
+
+
+def test_links_inside_the_folder_are_files(tmp_path):
+    rows = flat(tmp_path)
+    (tmp_path / "link.png").symlink_to("000.png")
+    assert "link.png" in all_names(open_data(write(tmp_path / "all.csv", [*rows, ("link.png", "odd")])))
