@@ -51,7 +51,7 @@ def names_of(data: ImageData, broken: precheck.Broken) -> dict[str, list[str]]:
 )
 def test_each_check_finds_what_it_looks_at(how, found, photos):
     data, seen = open_data(photos), []
-    broken = find_broken(data, how, seen.append)
+    broken = find_broken(data, how, seen.append).broken
     assert [*names_of(data, broken).values()] == found
     assert checked_count(data, how) == (0 if how == "none" else 26)
     assert seen == sorted(seen)
@@ -62,7 +62,7 @@ def test_each_check_finds_what_it_looks_at(how, found, photos):
 
 def test_without_the_broken_ones_the_rest_is_the_same(photos):
     data = open_data(photos)
-    kept = pickle.loads(pickle.dumps(without(data, find_broken(data, "all", print)).train))
+    kept = pickle.loads(pickle.dumps(without(data, find_broken(data, "all", print).broken).train))
     places = [index for index, name in enumerate(data.train.names) if name != "train/dog/2.png"]
     assert kept.names == tuple(data.train.names[place] for place in places)
     assert kept.labels.tolist() == data.train.labels[places].tolist()
@@ -71,7 +71,7 @@ def test_without_the_broken_ones_the_rest_is_the_same(photos):
         assert kept.load.size(index) == data.train.load.size(place)
         assert kept.load.content(index) == data.train.load.content(place)
     assert not kept.load.in_memory
-    assert find_broken(without(data, find_broken(data, "all", print)), "all", print) == {
+    assert find_broken(without(data, find_broken(data, "all", print).broken), "all", print).broken == {
         "train": [],
         "validation": [],
         "test": [],
@@ -141,12 +141,12 @@ def test_images_in_memory_need_no_check():
     data = open_data("digits")
     assert choose_check(data).how == "none"
     assert checked_count(data, "all") == 0
-    assert find_broken(data, "all", pytest.fail) == {}
+    assert find_broken(data, "all", pytest.fail) == ({}, 0)
 
 
 def test_a_sample_is_spread_over_the_splits():
     data = slow_data(1_000_000, 0.0, 0.0)
-    broken = find_broken(data, "sample", lambda done: None)
+    broken = find_broken(data, "sample", lambda done: None).broken
     seen = data.train.load.seen
     assert len(seen) == pytest.approx(precheck.SAMPLE, rel=0.01)
     assert min(seen) == 0

@@ -7,12 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from vitreous.data.bands import Picture
-from vitreous.data.images import BadImage
+from vitreous.data.images import BadImage, remarks
 from vitreous.data.sources.splits import ImageData, Loader, Split
 from vitreous.support.host import usable_cores
 
@@ -28,6 +29,13 @@ TIMED = {"all": (64, 1), "headers": (512, 8)}  # images that are timed for an es
 TIMED_SECONDS = 2.0  # at most, for an estimate
 CHUNK = {"all": 8, "headers": 64, "sample": 64}  # images that a thread takes at once
 THREADS_PER_CORE = {"all": 1, "headers": 4, "sample": 4}  # reading waits for the disk, decoding for the processor
+
+
+class Found(NamedTuple):
+    """What a check found: broken images, and how many could be decoded but are not as they should be."""
+
+    broken: Broken
+    remarked: int
 
 
 @dataclass(frozen=True)
@@ -73,15 +81,15 @@ def seconds_per_image(splits: Sequence[Split], how: How) -> float:
         for start in range(0, len(indices), size)
     ]
     done, started = 0, time.perf_counter()
-    with closing(in_order(how, lambda chunk: broken_of(*chunk, how), chunks)) as results:
-        for count, _ in results:
+    with closing(in_order(how, lambda chunk: looked_at(*chunk, how), chunks)) as results:
+        for count, *_ in results:
             done += count
             if time.perf_counter() - started > TIMED_SECONDS:
                 break
     return (time.perf_counter() - started) / done
 
 
-def find_broken(data: ImageData, how: How, progress: Progress) -> Broken:
+def find_broken(data: ImageData, how: How, progress: Progress) -> Found:
     """The broken images of each split, as far as this check finds them.
 
     Args:
@@ -91,18 +99,19 @@ def find_broken(data: ImageData, how: How, progress: Progress) -> Broken:
     """
     splits = [split for split in data.splits if not split.load.in_memory and how != "none"]
     broken: Broken = {}
-    done = 0
+    done = remarked = 0
     for split in splits:
         indices = checked_indices(split, splits, how)
         size = CHUNK[how]
         chunks = (indices[start : start + size].tolist() for start in range(0, len(indices), size))
 
-        with closing(in_order(how, partial(broken_of, split.load, how=how), chunks)) as results:
-            for count, bad in results:
+        with closing(in_order(how, partial(looked_at, split.load, how=how), chunks)) as results:
+            for count, bad, repaired in results:
                 done += count
+                remarked += repaired
                 broken.setdefault(split.name, []).extend(bad)
                 progress(done)
-    return broken
+    return Found(broken, remarked)
 
 
 def checked_count(data: ImageData, how: How) -> int:
@@ -124,15 +133,17 @@ def spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def broken_of(load: Loader, indices: Sequence[int], how: How) -> tuple[int, list[tuple[int, str]]]:
-    """How many samples these are, and which of them are broken, as far as this check finds them."""
-    broken = []
+def looked_at(load: Loader, indices: Sequence[int], how: How) -> tuple[int, list[tuple[int, str]], int]:
+    """How many samples these are, which are broken, as far as this check finds them, and how many have remarks."""
+    broken, remarked = [], 0
     for index in indices:
         try:
-            load(index) if how == "all" else load.size(index)
+            image = load(index) if how == "all" else load.size(index)
         except BadImage as error:
             broken.append((index, error.reason))
-    return len(indices), broken
+        else:
+            remarked += isinstance(image, Image.Image) and bool(remarks(image))
+    return len(indices), broken, remarked
 
 
 # ---- without the broken ones

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numpy import ndarray
 
+from vitreous.support.counts import is_lopsided
+
 Z_95 = 1.959963984540054  # the 97.5th percentile of the standard normal distribution
-LOPSIDED = 3  # the largest class over the smallest, above which accuracy alone misleads
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class Outcome:
     @property
     def is_lopsided(self) -> bool:
         """Whether the classes differ so much in size that accuracy alone misleads."""
-        return is_lopsided(np.bincount(self.labels))
+        return is_lopsided(np.bincount(self.labels).tolist())
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -90,12 +91,6 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     center = share + z2 / (2 * count)
     half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
     return max(0.0, (center - half) / (1 + z2 / count)), min(1.0, (center + half) / (1 + z2 / count))
-
-
-def is_lopsided(counts: Int64[ndarray, " classes"]) -> bool:
-    """Whether the largest class has more than LOPSIDED times the samples of the smallest; empty ones do not count."""
-    present = counts[counts > 0]
-    return len(present) > 1 and bool(present.max() > LOPSIDED * present.min())
 
 
 def balanced_accuracy(labels: Int64[ndarray, " samples"], predictions: Int64[ndarray, " samples"]) -> float:

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from vitreous import __version__
 from vitreous.data.sources.names import split_of
 from vitreous.data.summary import class_counts
-from vitreous.evaluation.metrics import is_lopsided
+from vitreous.support.counts import is_lopsided
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
@@ -22,6 +23,7 @@ from vitreous.training.learner import Learner
 from vitreous.training.loop import finish, fit
 from vitreous.training.optimization.precision import HALVES
 from vitreous.training.planning.budget import Cost
+from vitreous.training.planning.caching import with_cache
 from vitreous.training.planning.plan import Plan, is_digits, make_plan
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.broken import leave_out_broken
@@ -78,7 +80,8 @@ def run_training(
             check_is_outside(path, Path(data))
         log = Log(path, plan, display)
         with tuned_and_seeded(plan), plan.processes, log:  # the folder is this run's until the log ends
-            plan = log.plan = leave_out_broken(plan, log)
+            plan = leave_out_broken(plan, log)
+            plan = log.plan = replace(plan, data=with_cache(plan, display.working, display.print))
             learner = Learner(plan, display.print)
             learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
             begin(learner, log)
@@ -121,7 +124,7 @@ def begin(learner: Learner, log: Log) -> None:
         best_flops(plan.device, HALVES.get(plan.precision, torch.float32))  # before the device's memory is full
     for line in introduction(plan, learner.model, learner.micro_batch.size):
         log.display.print(line)
-    lopsided = is_lopsided(class_counts(plan.data.validation, plan.data))
+    lopsided = is_lopsided(class_counts(plan.data.validation, plan.data).tolist())
     log.display.shows_balanced = lopsided and plan.class_names is not None
     share = len(plan.data.validation) / len(plan.data.train)
     evaluate_every = plan.recipe.schedule.evaluate_every

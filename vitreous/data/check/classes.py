@@ -9,9 +9,9 @@ import numpy as np
 from vitreous.data.check.findings import Finding, plural
 from vitreous.data.sources.names import normalized
 from vitreous.data.sources.splits import ImageData
+from vitreous.support.counts import is_lopsided
 from vitreous.support.text import listed
 
-LOPSIDED = 3  # largest class over smallest: from here, accuracy alone says little
 TINY = 10  # training images, below which a class is hardly learned
 MOST_ITEMS = 1000  # rows of a finding
 
@@ -92,7 +92,7 @@ def lopsided(data: ImageData, counts: np.ndarray) -> list[Finding]:
         return []
     smallest, largest = (int(present[pick(counts[0][present])]) for pick in (np.argmin, np.argmax))
     few, many = int(counts[0][smallest]), int(counts[0][largest])
-    if many < LOPSIDED * few:
+    if not is_lopsided((few, many)):
         return []
     names = data.class_names
     ratio = f"{many / few:,.1f}".removesuffix(".0")

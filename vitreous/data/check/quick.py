@@ -1,5 +1,7 @@
 """The part of a check that costs a run almost nothing: counts and names, and exact copies of files."""
 
+from collections.abc import Iterator
+
 from vitreous.data.check.classes import class_findings, counts_of
 from vitreous.data.check.contents import exact_copies
 from vitreous.data.check.duplicates import copy_findings
@@ -28,6 +30,14 @@ def quick_check(data: ImageData, seconds: float = SECONDS) -> list[Finding]:
     if late:
         findings.append(not_compared(late, len(samples), data.name))
     return by_severity(findings)
+
+
+def check_lines(data: ImageData) -> Iterator[str]:
+    """What `quick_check` finds, in lines for a run to print; without what the source's notes already say."""
+    for finding in quick_check(data):
+        if finding.text not in data.notes:
+            head = "warning" if finding.severity == "unwise" else "note"
+            yield f"{head}: {finding.text}" + (f"; {finding.hint}" if finding.hint else "")
 
 
 def not_compared(count: int, total: int, name: str) -> Finding:

@@ -14,6 +14,7 @@ from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage, decode_image
 from vitreous.data.sources.trees import ImageLoader
+from vitreous.support.fonts import drawable, use_fallback_fonts
 from vitreous.support.text import shortened
 
 MOST_CLASSES = 24  # on a sheet; of more, as many spread evenly
@@ -27,6 +28,7 @@ DPI = 100
 class ClassRow(NamedTuple):
     """The images of a class to show, by their number."""
 
+    label: int
     name: str
     images: int
     numbers: list[int]
@@ -41,7 +43,7 @@ def rows_of(check: Check) -> list[ClassRow]:
     for label in chosen.tolist():
         numbers = np.flatnonzero((train.labels == label) & readable)
         places = np.unique(np.linspace(0, len(numbers) - 1, min(OF_CLASS, len(numbers))).round().astype(int))
-        rows.append(ClassRow(names[label], len(numbers), numbers[places].tolist()))
+        rows.append(ClassRow(label, names[label], len(numbers), numbers[places].tolist()))
     return rows
 
 
@@ -82,11 +84,12 @@ def contact_sheet(rows: Sequence[ClassRow], images: Mapping[int, Image.Image]) -
             if number in images:
                 cell = ImageOps.pad(enlarged(images[number]), (CELL, CELL), color=PAPER, centering=(0, 0))
                 sheet.paste(cell, (MARGIN + column * (CELL + GAP), top + LINE))
-        text = f"{shortened(row.name)}  {row.images:,}"
+        text = f"{drawable(shortened(row.name), f'class {row.label}')}  {row.images:,}"
         # A class may be called $a$; that is a name, not a formula.
         figure.text(
             MARGIN / width, 1 - (top + LINE / 2) / height, text, color=INK, va="center", size=9, parse_math=False
         )
+    use_fallback_fonts(figure)
     figure.figimage(np.asarray(sheet), zorder=-1)
     file = BytesIO()
     with missing_glyphs_ignored():

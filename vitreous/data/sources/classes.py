@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+from vitreous.data.formats import NAMES
 from vitreous.data.sources.names import is_unlabeled, normalized
 from vitreous.data.sources.trees import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
 from vitreous.support.errors import InputError
@@ -111,7 +112,7 @@ def read_classes(tree: Tree, split: str, classes: Classes) -> Images:
 
 def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str]], images: Images) -> InputError:
     """The error for classes without images."""
-    hint = "remove {}, or add JPEG, PNG, WebP, BMP or GIF images".format("it" if len(empty) == 1 else "them")
+    hint = f"remove {'it' if len(empty) == 1 else 'them'}, or add {NAMES} images"
     kinds = [kind for others in empty.values() for kind in others]
     if kinds and all(kind.startswith("link") for kind in kinds):
         hint = FOLLOW

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import torch
 from vitreous.checkpoints.load import locate
 from vitreous.checkpoints.sources.hub import is_remote
 from vitreous.data.augmentation import Augmentation
+from vitreous.data.check.quick import check_lines
 from vitreous.data.loader import Batches, batches
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
@@ -157,7 +159,7 @@ def make_plan(
     named = named_recipe(recipe, model, settings, is_digits(source))
     options = apply_request(named or Recipe(), model, settings).data.options
     data = open_data(source, options)  # before any weights are downloaded
-    for line in data_lines(data):
+    for line in chain(data_lines(data), check_lines(data)):
         notify(line)
     draft, weights = choose_recipe(named, model, settings, notify)
     start = None
@@ -191,6 +193,9 @@ def plan_of(
         views.trivial_augment, views.color_jitter, views.erasing, views.auto_augment,
     )  # fmt: skip
     augmentation.check_channels(data.channels)
+    if resolved.data.reduced_decoding:
+        side = augmentation.needed_side(preprocessing.image_size)
+        data = replace(data, train=replace(data.train, load=data.train.load.at_least(side)))
     mixing = Mixing(views.mixup, views.cutmix, views.mix_per_sample)
     device = choose_device(run.device)
     workers = run.workers

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from vitreous.data.precheck import Broken, Estimate, How, checked_count, choose_check, find_broken, without
+from vitreous.data.precheck import Broken, Estimate, Found, How, checked_count, choose_check, find_broken, without
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 from vitreous.training.planning.plan import Plan
 from vitreous.training.records.display import duration
 from vitreous.training.records.folder import BAD_FILES, BadFiles
@@ -29,9 +29,9 @@ def leave_out_broken(plan: Plan, log: Log) -> Plan:
     how = choose(plan, log)
     started = time.perf_counter()
     count = checked_count(plan.data, how)
-    broken: Broken = {}
+    broken, remarked = Found({}, 0)
     if count:
-        broken = find_broken(plan.data, how, lambda done: log.display.working(WORK[how], done, count))
+        broken, remarked = find_broken(plan.data, how, lambda done: log.display.working(WORK[how], done, count))
     for split in plan.data.splits:
         log.bad_files.record(split, [(split.names[index], reason) for index, reason in broken.get(split.name, [])])
     if log.bad_files.count:
@@ -39,7 +39,7 @@ def leave_out_broken(plan: Plan, log: Log) -> Plan:
     check_classes(plan.data, broken, log.bad_files)
     for split in plan.data.splits:
         log.bad_files.check(split.name)
-    for line in conclusion(how, count, time.perf_counter() - started, log.bad_files):
+    for line in conclusion(how, count, time.perf_counter() - started, log.bad_files, remarked):
         log.display.print(line)
     recipe = plan.recipe.with_settings({"check_images": how})
     return replace(plan, data=without(plan.data, broken), recipe=recipe)
@@ -79,7 +79,7 @@ def check_classes(data: ImageData, broken: Broken, bad_files: BadFiles) -> None:
         )
 
 
-def conclusion(how: How, count: int, seconds: float, bad_files: BadFiles) -> Iterator[str]:
+def conclusion(how: How, count: int, seconds: float, bad_files: BadFiles, remarked: int) -> Iterator[str]:
     """What was checked, and what was found."""
     if not count:
         return
@@ -89,6 +89,8 @@ def conclusion(how: How, count: int, seconds: float, bad_files: BadFiles) -> Ite
         "sample": f"read the headers of {count:,} images, a sample,",
     }[how]
     checked += f" in {duration(seconds)}"
+    if remarked:
+        yield f"{counted(remarked, 'image')} can be read after a repair, or with a loss: vitreous check lists them"
     if not bad_files.count:
         yield f"{checked}; none is broken"
         return
