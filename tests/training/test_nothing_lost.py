@@ -29,8 +29,8 @@ def after_validation(monkeypatch, epoch: int, action) -> None:
     """Calls the action when the validation of an epoch has ended."""
     evaluate, epochs = loop.evaluate, []
 
-    def evaluate_and_act(learner, model, split, bad):
-        result = evaluate(learner, model, split, bad)
+    def evaluate_and_act(learner, model, split, bad, progress):
+        result = evaluate(learner, model, split, bad, progress)
         epochs.append(split.name)
         if epochs == ["validation"] * epoch:
             action()

@@ -101,7 +101,7 @@ def test_what_is_kept_of_ten_to_one_classes(settings, kept, photos, tmp_path, qu
                      outcome_of([[12, 8], [1, 1]], 0.4)])  # fmt: skip
     evaluate = loop.evaluate
 
-    def pretend(learner, model, split, bad_files):
+    def pretend(learner, model, split, bad_files, progress):
         return next(outcomes) if split.name == "validation" else evaluate(learner, model, split, bad_files)
 
     monkeypatch.setattr(loop, "evaluate", pretend)

@@ -71,14 +71,13 @@ def run_training(
     """
     check_is_alone()
     settings = {**({} if init is None else {"init": init}), **(settings or {})}
-    if isinstance(data, str | Path):
-        check_unused(folder_of(str(data), out))  # before weights are downloaded
+    if isinstance(data, str | Path):  # before weights are downloaded
+        if not is_digits(data):
+            check_is_outside(folder_of(str(data), out), Path(data))
+        check_unused(folder_of(str(data), out))
     with Display(quiet) as display:
         plan = make_plan(data, model, recipe, settings, display.print, measured)
-        path = folder_of(plan.data.name, out)
-        if isinstance(data, str | Path) and not is_digits(data):
-            check_is_outside(path, Path(data))
-        log = Log(path, plan, display)
+        log = Log(folder_of(plan.data.name, out), plan, display)
         with tuned_and_seeded(plan), plan.processes, log:  # the folder is this run's until the log ends
             plan = leave_out_broken(plan, log)
             plan = log.plan = replace(plan, data=with_cache(plan, display.working, display.print))

@@ -18,6 +18,7 @@ from vitreous.checkpoints.sources import download, hub
 from vitreous.checkpoints.sources.hub import fetch, is_remote, push
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
+from vitreous.support.files import cache_folder
 
 WEIGHTS = save({"a": torch.arange(2000, dtype=torch.float32)})
 CONFIG = {"architecture": "vit_tiny_patch16_224", "num_classes": 3}
@@ -236,7 +237,7 @@ def test_published_checksums_are_checked(server, monkeypatch):
     server.pages["/dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth"] = b"not the right one"
     with pytest.raises(InputError, match=r"mae_pretrain_vit_base.pth does not match its checksum: md5 .* 8cad7c"):
         fetch("meta:mae_pretrain_vit_base")
-    assert not list(download.cache_folder().rglob("*.*"))
+    assert not list(cache_folder().rglob("*.*"))
 
 
 def test_a_misspelt_name_suggests_the_nearest(server):

@@ -285,9 +285,9 @@ def test_archives_inside_folders_are_named(make):
 
 
 def test_empty_classes_are_listed_at_once(make):
-    message = line(make(pets("train"), "train/x/", "train/y/a.heic", "train/y/b.heic", "train/z/n.txt"))
+    message = line(make(pets("train"), "train/x/", "train/y/a.psd", "train/y/b.psd", "train/z/n.txt"))
     assert "3 class folders of " in message
-    assert "'train/x' (empty), 'train/y' (2 x heic file), 'train/z' (1 x txt file); remove them, or add" in message
+    assert "'train/x' (empty), 'train/y' (2 x psd file), 'train/z' (1 x txt file); remove them, or add" in message
 
 
 def test_empty_classes_of_other_splits_are_notes(make):

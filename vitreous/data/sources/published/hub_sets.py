@@ -49,8 +49,6 @@ class HubLoader(ImageLoader):
     """Decodes the images in a column of an Arrow table.
 
     Args:
-        names: of the samples.
-        decoding: of their files.
         table: a `datasets.Dataset` with that column alone, undecoded; it is pickled as the paths of its files.
         column: the name of the column.
         rows: of the samples, int64.
