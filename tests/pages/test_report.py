@@ -12,10 +12,10 @@ from PIL import Image
 
 from tests.classifiers import small_classifier
 from vitreous.classifier import Classifier
-from vitreous.data.loader import batches
-from vitreous.data.sources.folders import FileLoader
+from vitreous.data.loading.batches import batches
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.splits import ImageData, Split
+from vitreous.data.sources.trees.folders import FileLoader
 from vitreous.evaluation.metrics import Outcome
 from vitreous.pages.pictures import as_image, attention_picture, photo
 from vitreous.pages.report import write_report

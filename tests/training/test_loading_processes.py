@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitreous.data import workers
+from vitreous.data.loading import workers
 from vitreous.training.planning import plan as planning
 from vitreous.training.planning.plan import make_plan
 from vitreous.training.run import run_training

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from vitreous.checkpoints.store import load_model
-from vitreous.data.sources.folders import FileLoader
 from vitreous.data.sources.open import open_data
+from vitreous.data.sources.trees.folders import FileLoader
 from vitreous.support.errors import InputError
 from vitreous.training import loop, run
 from vitreous.training.recipe.recipe import Recipe

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from vitreous.data.loader import Batches
+from vitreous.data.loading.batches import Batches
 from vitreous.support.files import write_text
 from vitreous.training import run as runs
 from vitreous.training import timing

@@ -8,7 +8,7 @@ import pytest
 
 from vitreous.checkpoints.store import load_model
 from vitreous.data.images import decode_image
-from vitreous.data.sources.folders import FileLoader
+from vitreous.data.sources.trees.folders import FileLoader
 from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
 from vitreous.training import loop

@@ -70,7 +70,7 @@ def images_at(path: str, passed: Counter[str], named: bool = True) -> Iterator[s
     Other files, except hidden ones and clutter, are counted in `passed` by kind.
     """
     from vitreous.data.images import is_image_name
-    from vitreous.data.sources.trees import is_clutter, kind_of
+    from vitreous.data.sources.trees.tree import is_clutter, kind_of
 
     if not Path(path).is_dir():
         if named or is_image_name(path):

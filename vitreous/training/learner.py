@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vitreous.data.loader import Batch
+from vitreous.data.loading.batches import Batch
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from vitreous.checkpoints.store import load_model, save_model
-from vitreous.data.loader import Batches
+from vitreous.data.loading.batches import Batches
 from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, printable

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from vitreous.data.loader import Batch
+from vitreous.data.loading.batches import Batch
 from vitreous.support.host import usable_cores
 from vitreous.training.learner import Learner
 from vitreous.training.objectives.objective import VALIDATION, Prepared

@@ -14,10 +14,10 @@ from vitreous.data.augmentation import Augmentation
 from vitreous.data.cache import build, store
 from vitreous.data.cache.build import CachedLoader, Fitted, Whole, cached
 from vitreous.data.images import BadImage, decode_image
-from vitreous.data.loader import batches
+from vitreous.data.loading.batches import batches
 from vitreous.data.preprocessing import Preprocessing
-from vitreous.data.sources.folders import FileLoader
 from vitreous.data.sources.open import open_data
+from vitreous.data.sources.trees.folders import FileLoader
 from vitreous.support.errors import InputError
 
 SMALL = Preprocessing((4, 6), resize="crop", crop_fraction=0.8, interpolation="bicubic")

@@ -16,9 +16,9 @@ from vitreous.data.check import check as module
 from vitreous.data.check.check import Check, check
 from vitreous.data.check.findings import COLUMNS, Finding
 from vitreous.data.images import BadImage
-from vitreous.data.sources.folders import FileLoader
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.trees.folders import FileLoader
 
 
 @pytest.fixture

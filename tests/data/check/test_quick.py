@@ -12,8 +12,8 @@ from tests.data.check.faults import copy, encoded, make_photos, picture
 from vitreous.data.check import quick
 from vitreous.data.check.findings import COLUMNS, Finding
 from vitreous.data.check.quick import quick_check
-from vitreous.data.sources.folders import FileLoader
 from vitreous.data.sources.open import open_data
+from vitreous.data.sources.trees.folders import FileLoader
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitreous.checkpoints.store import load_model
-from vitreous.data.loader import Batch
+from vitreous.data.loading.batches import Batch
 from vitreous.data.sampling import batch_generator
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer

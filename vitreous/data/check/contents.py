@@ -11,9 +11,9 @@ from vitreous.data.check.duplicates import ALONE, equal_groups
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage
-from vitreous.data.sources.archives import ArchiveLoader
 from vitreous.data.sources.splits import Loader
-from vitreous.data.sources.trees import ImageLoader
+from vitreous.data.sources.trees.archives import ArchiveLoader
+from vitreous.data.sources.trees.tree import ImageLoader
 
 CHUNK = 256  # samples of one task
 Key = tuple[int, int]  # two integers per sample

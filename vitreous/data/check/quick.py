@@ -7,8 +7,8 @@ from vitreous.data.check.contents import exact_copies
 from vitreous.data.check.duplicates import copy_findings
 from vitreous.data.check.findings import Finding, by_severity, plural
 from vitreous.data.check.samples import Samples
-from vitreous.data.sources.archives import ArchiveLoader
 from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.trees.archives import ArchiveLoader
 
 MOST_FILES = 20_000  # of which copies are looked for; of archives, whose sizes are in memory, any number
 SECONDS = 10.0  # for reading them

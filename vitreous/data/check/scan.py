@@ -13,7 +13,7 @@ from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage, Header, decode_image, read_header
 from vitreous.data.sources.splits import Loader
-from vitreous.data.sources.trees import ImageLoader
+from vitreous.data.sources.trees.tree import ImageLoader
 
 CHUNK = 64  # images of one task
 REMARKS = "remarks"  # the key in a decoded image's info

@@ -13,7 +13,7 @@ from vitreous.data.check.check import Check
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
 from vitreous.data.images import BadImage, decode_image
-from vitreous.data.sources.trees import ImageLoader
+from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.fonts import drawable, use_fallback_fonts
 from vitreous.support.text import shortened
 

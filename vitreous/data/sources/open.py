@@ -9,10 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitreous.data.sources.archives import SUFFIX, open_archives
 from vitreous.data.sources.digits import DIGITS, open_digits
-from vitreous.data.sources.folders import FolderTree, leads_to_file_inside
-from vitreous.data.sources.layouts import open_tree
 from vitreous.data.sources.names import splits_among
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.published.names import hint_for_missing, open_named
@@ -21,8 +18,11 @@ from vitreous.data.sources.published.torchvision_sets import BY_NAME
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.tabular.objects import open_objects
 from vitreous.data.sources.tabular.tables import is_table, open_table
-from vitreous.data.sources.tars import is_tar_name, open_tars, suffix_of
-from vitreous.data.sources.trees import FOLLOW, LAYOUT, Tree, kind_of
+from vitreous.data.sources.trees.archives import SUFFIX, open_archives
+from vitreous.data.sources.trees.folders import FolderTree, leads_to_file_inside
+from vitreous.data.sources.trees.layouts import open_tree
+from vitreous.data.sources.trees.tars import is_tar_name, open_tars, suffix_of
+from vitreous.data.sources.trees.tree import FOLLOW, LAYOUT, Tree, kind_of
 from vitreous.support.errors import InputError
 
 NAMES = (DIGITS, *BY_NAME)

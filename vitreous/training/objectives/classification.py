@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitreous.data.loader import Batch
+from vitreous.data.loading.batches import Batch
 from vitreous.data.sampling import batch_generator
 from vitreous.evaluation.metrics import Outcome
 from vitreous.model.shapes import Images

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitreous.data.loader import Batch
+from vitreous.data.loading.batches import Batch
 from vitreous.data.sampling import masking_generator
 from vitreous.model import initialization
 from vitreous.model.config import ViTConfig, grid_of

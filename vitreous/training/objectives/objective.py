@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from vitreous.data.loader import Batch
+from vitreous.data.loading.batches import Batch
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.evaluation.metrics import Outcome

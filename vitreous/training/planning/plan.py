@@ -15,14 +15,14 @@ from vitreous.checkpoints.load import locate
 from vitreous.checkpoints.sources.hub import is_remote
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.check.quick import check_lines
-from vitreous.data.loader import Batches, batches
+from vitreous.data.loading.batches import Batches, batches
+from vitreous.data.loading.workers import AHEAD, Workers, obstacle
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.digits import DIGITS
 from vitreous.data.sources.open import NAMES, named_set, open_data
 from vitreous.data.sources.splits import ImageData, Split
 from vitreous.data.summary import data_lines
-from vitreous.data.workers import AHEAD, Workers, obstacle
 from vitreous.model.config import ViTConfig
 from vitreous.model.variants import is_variant, variant
 from vitreous.support.errors import InputError

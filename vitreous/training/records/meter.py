@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vitreous.data.loader import Batch
+from vitreous.data.loading.batches import Batch
 from vitreous.model.cost import nominal_multiply_adds
 from vitreous.support.host import peak_memory
 from vitreous.training.objectives.goals import objective_class

@@ -11,9 +11,9 @@ from pyarrow import parquet
 
 from tests.data.sources.packing import CLASSES, all_names, content_of, line
 from vitreous.data.images import BadImage, decode_image
-from vitreous.data.sources import spool
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.trees import spool
 
 LABELS = [name.partition("/")[0] for name in CLASSES]
 

@@ -21,7 +21,7 @@ from vitreous.data.sources.names import normalized, split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.published.opening import by_class, distinct
 from vitreous.data.sources.splits import ImageData
-from vitreous.data.sources.trees import ImageLoader
+from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.errors import InputError
 from vitreous.support.hub import hub_errors
 from vitreous.support.patience import within

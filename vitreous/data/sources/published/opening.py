@@ -10,11 +10,11 @@ import numpy as np
 from vitreous.data.images import Decoding
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.digits import ArrayLoader
-from vitreous.data.sources.folders import FileLoader
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.published.fetching import by_hand, data_folder, splits_of_set
 from vitreous.data.sources.published.torchvision_sets import BY_NAME
 from vitreous.data.sources.splits import ImageData, Loader
+from vitreous.data.sources.trees.folders import FileLoader
 from vitreous.support.errors import InputError
 
 FILES = ("_image_files", "_images", "_samples", "samples", "imgs")  # the attributes with paths, by class

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitreous.data.images import is_image_name
-from vitreous.data.sources.folders import leads_to_file_inside
 from vitreous.data.sources.names import split_of
-from vitreous.data.sources.tar_index import SUFFIX, first_names
-from vitreous.data.sources.trees import FOLLOW, is_clutter, kind_of
+from vitreous.data.sources.trees.folders import leads_to_file_inside
+from vitreous.data.sources.trees.tar_index import SUFFIX, first_names
+from vitreous.data.sources.trees.tree import FOLLOW, is_clutter, kind_of
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 

@@ -21,7 +21,7 @@ from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.published.opening import distinct
 from vitreous.data.sources.published.shard_names import LABEL_FILES, Shards, key_of
 from vitreous.data.sources.splits import ImageData
-from vitreous.data.sources.tar_index import MEMBER, TarIndex, TarLoader, index_tar
+from vitreous.data.sources.trees.tar_index import MEMBER, TarIndex, TarLoader, index_tar
 from vitreous.support.errors import InputError
 from vitreous.support.text import natural_key
 

@@ -10,7 +10,7 @@ from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.tabular.lookup import Found
 from vitreous.data.sources.tabular.samples import NO_IMAGE, group
-from vitreous.data.sources.trees import ImageLoader
+from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.text import listed
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from vitreous.data.images import MAX_BYTES, BadImage, check_bytes
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.spool import check_space, new_spool, remove_spool
 from vitreous.data.sources.tabular.columns import choose_columns
 from vitreous.data.sources.tabular.reading import ImageCells, Table
-from vitreous.data.sources.trees import ImageLoader
+from vitreous.data.sources.trees.spool import check_space, new_spool, remove_spool
+from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.errors import InputError
 from vitreous.support.text import first_line
 

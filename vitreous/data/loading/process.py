@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vitreous.data.views import Progress, Request, Views
+from vitreous.data.loading.views import Progress, Request, Views
 from vitreous.support.host import tune_host
 
 START, END = 1, 2  # of the launcher

@@ -17,9 +17,9 @@ from io import BytesIO
 from types import FunctionType
 from typing import Any, Self
 
+from vitreous.data.loading.connection import Launcher, Loaded, Lost, Stuck, Unavailable, Worker
+from vitreous.data.loading.views import Request, Views
 from vitreous.data.sources.splits import Loader
-from vitreous.data.views import Request, Views
-from vitreous.data.worker_connection import Launcher, Loaded, Lost, Stuck, Unavailable, Worker
 from vitreous.support.text import printable
 
 AHEAD = 2  # batches per process that are loaded before they are asked for

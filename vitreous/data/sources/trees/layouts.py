@@ -12,7 +12,10 @@ from collections.abc import Collection, Mapping
 from itertools import chain, islice
 
 from vitreous.data.sources.assemble import assemble
-from vitreous.data.sources.classes import (
+from vitreous.data.sources.names import TEST, TRAIN, VALIDATION, normalized, split_of, splits_among
+from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.trees.classes import (
     check_link,
     classes_in,
     drop_unlabeled,
@@ -22,9 +25,7 @@ from vitreous.data.sources.classes import (
     note_unused,
     read_classes,
 )  # fmt: skip
-from vitreous.data.sources.names import TEST, TRAIN, VALIDATION, normalized, split_of, splits_among
-from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.refusals import (
+from vitreous.data.sources.trees.refusals import (
     refuse_few_classes,
     refuse_flat_split,
     refuse_flat_splits,
@@ -37,8 +38,7 @@ from vitreous.data.sources.refusals import (
     refuse_two_of_a_split,
     refuse_unrecognized_splits,
 )  # fmt: skip
-from vitreous.data.sources.splits import ImageData
-from vitreous.data.sources.trees import LINK_OUT, Contents, Tree, join
+from vitreous.data.sources.trees.tree import LINK_OUT, Contents, Tree, join
 
 MAX_WRAPPING = 8  # folders around everything
 Layout = dict[str, dict[str, list[str]]]  # the folders of each class of each split

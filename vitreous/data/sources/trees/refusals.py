@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vitreous.data.images import is_image_name
 from vitreous.data.sources.names import TRAIN, is_chunk, is_generic, split_of, suggests_split
-from vitreous.data.sources.trees import LAYOUT, Contents, Tree, join
+from vitreous.data.sources.trees.tree import LAYOUT, Contents, Tree, join
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.loader import batches
+from vitreous.data.loading.batches import batches
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.open import open_data
 

@@ -8,10 +8,10 @@ import zipfile
 import pytest
 
 from tests.data.sources.packing import CLASSES, SPLITS, add, all_names, line, pack, png, same, special, splits_of, tree
-from vitreous.data.sources import archives
-from vitreous.data.sources.archives import ArchiveLoader
-from vitreous.data.sources.folders import FileLoader
 from vitreous.data.sources.open import open_data
+from vitreous.data.sources.trees import archives
+from vitreous.data.sources.trees.archives import ArchiveLoader
+from vitreous.data.sources.trees.folders import FileLoader
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -13,8 +13,8 @@ import pytest
 
 from tests.data.sources.packing import CLASSES, SPLITS, all_names, content_of, line, pack, same, tree
 from vitreous.data.images import BadImage
-from vitreous.data.sources import spool, tars
 from vitreous.data.sources.open import open_data
+from vitreous.data.sources.trees import spool, tars
 from vitreous.support.errors import InputError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "GNU": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

@@ -23,15 +23,15 @@ from tests.data.difficult_loaders import (
     Stuck,
     split_of,
 )
-from vitreous.data import worker_connection
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.loader import batches
+from vitreous.data.loading import connection as worker_connection
+from vitreous.data.loading.batches import batches
+from vitreous.data.loading.workers import Workers, obstacle
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.open import open_data
-from vitreous.data.workers import Workers, obstacle
 from vitreous.support.errors import InputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GRAY = Preprocessing((8, 8), channels=1, mean=(0.5,), std=(0.5,))
 
 
@@ -310,9 +310,9 @@ def test_a_launcher_that_cannot_import_is_no_end(alone, monkeypatch, capfd):
 SCRIPT = """
 import os, sys, time
 from tests.data.difficult_loaders import Plain, Slow, Killed, split_of
-from tests.data.test_workers import GRAY
-from vitreous.data.loader import batches
-from vitreous.data.workers import Workers
+from tests.data.loading.test_workers import GRAY
+from vitreous.data.loading.batches import batches
+from vitreous.data.loading.workers import Workers
 print("imported", flush=True)
 def loaded(loader, workers=2):
     return batches(split_of(loader), GRAY, batch_size=4, shuffle=False, workers=workers)

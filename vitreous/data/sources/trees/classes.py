@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vitreous.data.formats import NAMES
 from vitreous.data.sources.names import is_unlabeled, normalized
-from vitreous.data.sources.trees import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
+from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 

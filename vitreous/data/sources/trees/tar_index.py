@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from vitreous.data.images import BadImage, check_bytes
-from vitreous.data.sources.trees import ImageLoader, is_clutter
+from vitreous.data.sources.trees.tree import ImageLoader, is_clutter
 from vitreous.support.errors import InputError
 
 SUFFIX = ".tar"

@@ -19,10 +19,10 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from vitreous.data.images import Decoding, is_image_name
-from vitreous.data.sources.archives import ArchiveTree, Row
-from vitreous.data.sources.spool import check_space, new_spool, remove_spool
-from vitreous.data.sources.tar_index import BLOCK, MEMBER, TarIndex, TarLoader, index_tar
-from vitreous.data.sources.trees import kind_of
+from vitreous.data.sources.trees.archives import ArchiveTree, Row
+from vitreous.data.sources.trees.spool import check_space, new_spool, remove_spool
+from vitreous.data.sources.trees.tar_index import BLOCK, MEMBER, TarIndex, TarLoader, index_tar
+from vitreous.data.sources.trees.tree import kind_of
 from vitreous.support.errors import InputError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")

@@ -1,4 +1,4 @@
-"""The main process's side of a loading process, and of the launcher that starts them; see `worker_process.py`."""
+"""The main process's side of a loading process, and of the launcher that starts them; see `process.py`."""
 
 import json
 import os
@@ -16,8 +16,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vitreous.data import worker_process as remote
-from vitreous.data.views import Request, Views
+from vitreous.data.loading import process as remote
+from vitreous.data.loading.views import Request, Views
 
 TICK = 1.0  # seconds between two looks at a process's progress
 START = 300.0  # seconds that the launcher has to answer; on a busy machine, importing torch is slow
@@ -27,7 +27,7 @@ BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 try:
-    from vitreous.data.worker_process import launch
+    from vitreous.data.loading.process import launch
 except Exception as error:
     sys.exit(f"loading processes cannot start: {error!r}")
 launch(int(sys.argv[2]))

@@ -18,7 +18,7 @@ from tests.data.sources.packing import CLASSES, pack, png, splits_of, tree
 from vitreous.data import images
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.images import BadImage
-from vitreous.data.loader import batches
+from vitreous.data.loading.batches import batches
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError

@@ -10,8 +10,8 @@ import pytest
 
 from tests.data.sources.packing import content_of
 from vitreous.data.images import DEFAULT, BadImage
-from vitreous.data.sources import tar_index
-from vitreous.data.sources.tar_index import MEMBER, TarLoader, first_names, index_tar, read_member
+from vitreous.data.sources.trees import tar_index
+from vitreous.data.sources.trees.tar_index import MEMBER, TarLoader, first_names, index_tar, read_member
 from vitreous.support.errors import InputError
 
 LONG = "/".join(["deep" * 20] * 3) + "/ünïcode-" + "x" * 90 + ".png"

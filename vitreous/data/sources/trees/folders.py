@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitreous.data.images import Decoding, file_stamp, is_image_name
-from vitreous.data.sources.trees import (
+from vitreous.data.sources.trees.tree import (
     ABOVE,
     LINK_OUT,
     NOWHERE,

@@ -252,7 +252,7 @@ def test_folders_next_to_the_splits_are_named_with_their_images(make):
 
 
 def test_the_images_of_a_folder_that_is_not_used_are_counted_within_bounds(make, monkeypatch):
-    monkeypatch.setattr("vitreous.data.sources.classes.COUNTED", 3)
+    monkeypatch.setattr("vitreous.data.sources.trees.classes.COUNTED", 3)
     assert "with more than 3 images" in open_data(make([*pets("train"), *each("extra")])).notes[0]
 
 

@@ -9,12 +9,12 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from vitreous.data.augmentation import Augmentation
+from vitreous.data.loading.connection import Loaded, Unavailable
+from vitreous.data.loading.views import IDLE, Progress, Request, Views
+from vitreous.data.loading.workers import BatchFailed, Workers
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sampling import balanced_order, earlier_visits, epoch_order
 from vitreous.data.sources.splits import Split
-from vitreous.data.views import IDLE, Progress, Request, Views
-from vitreous.data.worker_connection import Loaded, Unavailable
-from vitreous.data.workers import BatchFailed, Workers
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 

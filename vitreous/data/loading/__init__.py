@@ -1,0 +1,1 @@
+"""Batches of a split, loaded by this process or by others."""

@@ -1,0 +1,1 @@
+"""Labeled photos in trees of folders, on disk or in archives."""
