@@ -13,6 +13,7 @@ from vitreous.support.text import html_text, printable
 
 GAP = 2  # spaces between columns
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+ROUNDING = 1e-6  # of the largest value: a smaller mean is rounding, and differs between machines
 
 
 @runtime_checkable
@@ -211,11 +212,15 @@ def cost_columns(lines: Sequence[Line], trace: Traced) -> list[Column]:
 
 
 def value_columns(lines: Sequence[Line]) -> list[Column]:
-    """The statistics of each stage's output."""
+    """The statistics of each stage's output; a mean that is nothing but rounding, as after a norm, is 0."""
 
     def cell(line: Line, name: str) -> str:
-        value = getattr(line.stages[0].statistics, name, None)
-        return "" if value is None else f"{value:.3g}"
+        statistics = line.stages[0].statistics
+        value = getattr(statistics, name, None)
+        if value is None or statistics is None:
+            return ""
+        is_rounding = name == "mean" and abs(value) < ROUNDING * max(abs(statistics.min), abs(statistics.max))
+        return "0" if is_rounding else f"{value:.3g}"
 
     def non_finite(line: Line) -> str:
         part = getattr(line.stages[0].statistics, "non_finite", 0)
