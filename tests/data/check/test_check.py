@@ -16,6 +16,7 @@ from vitreous.data.check import check as module
 from vitreous.data.check.check import Check, check
 from vitreous.data.check.findings import COLUMNS, Finding
 from vitreous.data.images import BadImage
+from vitreous.data.sources.names import skeleton
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.trees.folders import FileLoader
@@ -39,6 +40,11 @@ def only(result: Check, kind: str, severity: str) -> Finding:
 def images_of(finding: Finding) -> list[object]:
     column = COLUMNS[finding.kind].index("image")
     return [row[column] for row in finding.items]
+
+
+def test_a_sign_is_not_a_hyphen():
+    names = ["-1", "1", "class-1", "Class 1", "a - 1", "a1"]
+    assert [skeleton(name) for name in names] == ["-1", "1", "class1", "class1", "a1", "a1"]
 
 
 def test_good_photos_have_no_findings(photos):

@@ -1,13 +1,12 @@
 """Findings about the classes, from counts and names alone: one function per kind, and a table of them."""
 
-import re
 from collections.abc import Callable
 from itertools import groupby
 
 import numpy as np
 
 from vitreous.data.check.findings import Finding, plural
-from vitreous.data.sources.names import normalized
+from vitreous.data.sources.names import skeleton
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.counts import is_lopsided
 from vitreous.support.text import listed
@@ -52,11 +51,6 @@ def similar_names(data: ImageData, counts: np.ndarray) -> list[Finding]:
     text = f"class names that differ only in case, spaces or marks: {shown}"
     items = tuple(pairs[:MOST_ITEMS])
     return [Finding("similar_names", "unwise", text, items, len(pairs) - len(items), "merge them, or rename one")]
-
-
-def skeleton(name: str) -> str:
-    """A class name without what people vary by mistake."""
-    return re.sub(r"[\s_\-]+", "", normalized(name)).casefold()
 
 
 def missing_classes(data: ImageData, counts: np.ndarray) -> list[Finding]:

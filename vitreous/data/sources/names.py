@@ -121,6 +121,11 @@ def normalized(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def skeleton(name: str) -> str:
+    """A class name without case, spaces, underscores and hyphens, which people vary by mistake; "-1" keeps its sign."""
+    return re.sub(r"[\s_]+|(?<=\w)-+|-+(?!\d)", "", normalized(name)).casefold()
+
+
 def simplified(name: str) -> str:
     """A class name without what is easily overlooked: case, and spaces around or repeated in it."""
     return " ".join(normalized(name).casefold().split())

@@ -1,7 +1,7 @@
 """Which columns of a table hold the image, the label and the split."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 from vitreous.data.sources.options import DataOptions
@@ -22,10 +22,16 @@ LABEL = (
     "classid labelid categoryid targetid classidx labelidx classindex",
     "y",
 )
-SPLIT = ("split set subset partition phase usage dataset", "istrain istraining istrainingimg", "istest", "isval")
-FLAGS = {  # columns of 0 and 1: the split of the rows with 1, and of the others
-    "istest": ("test", "train"),
-    "isval": ("validation", "train"),
+SPLIT = (
+    "split set subset partition phase usage dataset",
+    "istrain istraining istrainingimg",
+    "istest istesting",
+    "isval isvalid isvalidation",
+)
+FOLDS = ["fold", "folds", "kfold", "kfolds", "foldid", "foldnumber", "cvfold"]
+FLAGS: dict[str, tuple[str, str]] = {  # columns of 0 and 1: the split of the rows with 1, and of the others
+    **dict.fromkeys(SPLIT[3].split(), ("validation", "train")),
+    **dict.fromkeys(SPLIT[2].split(), ("test", "train")),
     **dict.fromkeys(SPLIT[1].split(), ("train", "test")),
 }
 BOXES = ({"xmin", "ymin"}, {"bbox"}, {"boxes"}, {"x1", "y1"}, {"roix1", "roiy1"}, {"encodedpixels"}, {"segmentation"})
@@ -42,6 +48,7 @@ class Columns(NamedTuple):
         classes: the positions of the columns of the classes, in which a row has one 1.
         flags: of a split column of 0 and 1: the split of 1, and of 0.
         has_boxes: whether there are boxes or masks as well, which are not used.
+        notes: on columns of splits or folds that are not used.
     """
 
     image: int
@@ -50,6 +57,7 @@ class Columns(NamedTuple):
     classes: tuple[int, ...]
     flags: tuple[str, str] | None
     has_boxes: bool
+    notes: tuple[str, ...] = ()
 
 
 def choose_columns(
@@ -88,8 +96,18 @@ def choose_columns(
                 f"{source!r} has no column of labels that is known by its name", _hint(names, "label_column")
             )
     plain = {_plain(name) for name in names}
+    notes = _notes(names, (found_image, label, split, *classes))
     flags = None if split is None else FLAGS.get(_plain(names[split]))
-    return Columns(found_image, label, split, classes, flags, any(box <= plain for box in BOXES))
+    return Columns(found_image, label, split, classes, flags, any(box <= plain for box in BOXES), notes)
+
+
+def _notes(names: Sequence[str], used: Container[int | None]) -> tuple[str, ...]:
+    """What the user should know of the columns that are not used."""
+    rest = [name for at, name in enumerate(names) if at not in used]
+    folds = [repr(name) for name in rest if _plain(name) in FOLDS]
+    splits = [repr(name) for name in rest if _plain(name) in FLAGS or _plain(name) in SPLIT[0].split()]
+    notes = [f"the folds in {listed(folds)} are not used; to validate on one, write a column split"] if folds else []
+    return (*notes, *([f"columns of splits that are not used: {listed(splits)}"] if splits else []))
 
 
 def class_of_row(source: str, names: Mapping[int, str], cells: Sequence[object], number: int) -> str:

@@ -64,6 +64,7 @@ def open_frames(frames: Mapping[str, Any], options: DataOptions, name: str) -> I
         images += cells
         labels += _labels(frame, names, columns, name)
         has_boxes |= columns.has_boxes
+        notes += [note for note in columns.notes if note not in notes]
         of_rows: list[str | None] | None = None
         if columns.split is not None and len(frames) == 1:
             column, required = str(names[columns.split]), options.split_column is not None

@@ -7,11 +7,12 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from vitreous.data.sources.names import normalized
+from vitreous.data.sources.names import normalized, simplified, skeleton
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, natural_key
 
 MISSING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NaT", "null", "NULL", "#N/A", "N/A"))  # "None" may be a class
+UNIQUE = 5  # this many rows with a label of their own, and none without, are not of classes
 FRACTIONS = 20  # this many different numbers with fractions are not classes
 SEVERAL = "an image can have only one label"
 
@@ -36,10 +37,13 @@ def class_labels(source: str, cells: Sequence[object]) -> tuple[list[str | None]
         if key not in names:
             names[key] = _text(cell)
         keys.append(key)
-    _drop_zero_fractions(source, names)
+    notes = _drop_zero_fractions(source, names)
+    notes += _drop_unlabeled(names)
     texts = {name for name in names.values() if name is not None}
     refuse_several_labels(source, texts)
-    return [names[key] for key in keys], [*look_alikes(texts)]
+    labels = [names[key] for key in keys]
+    _refuse_measurements(source, labels)
+    return labels, [*notes, *look_alikes(texts)]
 
 
 def _hashable(source: str, cell: object) -> Hashable:
@@ -71,17 +75,44 @@ def _text(cell: object) -> str | None:
     return None if text in MISSING else text
 
 
-def _drop_zero_fractions(source: str, names: dict[Hashable, str | None]) -> None:
-    """Writes 1.0 as 1 where all names are numbers; raises InputError if these are measurements."""
+def _drop_zero_fractions(source: str, names: dict[Hashable, str | None]) -> list[str]:
+    """Writes 1.0 as 1 where all names are numbers, and notes other fractions.
+
+    Raises:
+        InputError: these are measurements.
+    """
     texts = [name for name in names.values() if name is not None]
     if not all(re.fullmatch(r"[+-]?\d+(\.\d*)?", text) for text in texts):
-        return
+        return []
     fractions = [text for text in texts if text.partition(".")[2].strip("0")]
     if len(fractions) >= FRACTIONS:
         cause = f"the labels of {source!r} are numbers with fractions, such as {fractions[0]!r}, not classes"
         raise InputError(cause, "name another column with --set label_column=…")
-    if not fractions:
-        names.update({key: name.partition(".")[0] for key, name in names.items() if name is not None})
+    whole = {key: name.partition(".")[0] for key, name in names.items() if name is not None and name not in fractions}
+    names.update(whole)
+    return [f"labels with fractions are classes: {listed(sorted(set(fractions)))}"] if fractions else []
+
+
+def _drop_unlabeled(names: dict[Hashable, str | None]) -> list[str]:
+    """Takes -1 for a missing label, and notes it.
+
+    It stays a class if other numbers are negative as well, or if 1 is the only other class.
+    """
+    texts = {name for name in names.values() if name is not None}
+    if "-1" not in texts or texts == {"-1", "1"} or any(re.fullmatch(r"-\d+(\.\d*)?", text) for text in texts - {"-1"}):
+        return []
+    names.update({key: None for key, name in names.items() if name == "-1"})
+    return ["the label -1 means no label"]
+
+
+def _refuse_measurements(source: str, labels: Sequence[str | None]) -> None:
+    """Raises InputError if each row has a label of its own: ages, captions or names of files, not classes."""
+    present = [label for label in labels if label is not None]
+    if len(present) >= UNIQUE and len(set(present)) == len(present):
+        cause = (
+            f"{source!r} has {len(present):,} different labels in {len(present):,} rows, such as {present[0][:40]!r}"
+        )
+        raise InputError(f"{cause}: these are not classes", "name another column with --set label_column=…")
 
 
 def refuse_several_labels(source: str, names: set[str]) -> None:
@@ -98,7 +129,11 @@ def look_alikes(names: set[str]) -> list[str]:
     """Notes on classes that differ only in case, spaces, signs between words, or leading zeros."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_-]+", "", name.casefold()))].append(name)
-    alike = [sorted(group, key=natural_key) for group in groups.values() if len(group) > 1]
+        groups[re.sub(r"(?<!\d)(?<!\d\.)0+(?=\d)", "", skeleton(name))].append(name)
+    alike = [
+        sorted(group, key=natural_key)
+        for group in groups.values()
+        if len(group) > 1 and len({simplified(name) for name in group}) > 1  # `assemble` notes the others
+    ]
     cause = "classes that differ only in case, spaces or leading zeros stay apart"
     return [f"{cause}: {listed([repr(name) for name in group])}" for group in sorted(alike)]

@@ -59,6 +59,7 @@ def open_table(source: str, options: DataOptions) -> ImageData:
     """
     tables = [(path, _read(path, options)) for path in _parts(source)]
     table, notes = tables[0][1], [note for _, part in tables for note in part.notes]
+    notes += table.columns.notes
     splits: list[str | None] | None = None
     if table.splits is not None:
         cells = [cell for _, part in tables for cell in part.splits or [None] * len(part.images)]
