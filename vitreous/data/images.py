@@ -195,12 +195,15 @@ def file_bytes(source: str | Path | bytes, name: str = "the image", decoding: De
 
 
 def file_stamp(path: str) -> bytes:
-    """The path, size and time of a file, which differ from before if it was written. Raises BadImage without it."""
+    """Something that differs from before if a file was written. Raises BadImage without a file.
+
+    It has the time of the file's last change, which no program can set, unlike the size and the time of its content.
+    """
     try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:
         raise BadImage(path, f"cannot be read: {error}", "check its name and permissions") from error
-    return os.fsencode(path) + f"\0{status.st_size} {status.st_mtime_ns} {status.st_ino}".encode()
+    return os.fsencode(path) + f"\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}".encode()
 
 
 def check_bytes(name: str, count: int, decoding: Decoding = DEFAULT) -> None:

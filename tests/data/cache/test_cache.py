@@ -1,6 +1,7 @@
 """A cached split gives the pixels of the source, decodes each image once, and survives damage."""
 
 import multiprocessing
+import os
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -261,3 +262,64 @@ def test_the_same_image_twice_is_stored_once(tmp_path):
     (path,) = files(tmp_path / "cache", store.PIXELS)
     assert path.stat().st_size == 4 * 6 * 3
     assert isinstance(split.load, CachedLoader)
+
+
+def test_a_file_rewritten_with_the_same_size_and_time_is_decoded_again(source, tmp_path):
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    changed = tmp_path / "photos" / source.train.names[3]
+    before = changed.stat()
+    changed.write_bytes(png(9).ljust(before.st_size, b"\0")[: before.st_size])
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = changed.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    split = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    assert split.load.view(3, SMALL).equal(SMALL.pixels(decode_image(changed)))
+
+
+def test_a_damaged_segment_is_made_anew_by_the_next_build(source, tmp_path, decoded):
+    split = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    (damaged,) = files(tmp_path / "cache", store.PIXELS)
+    content = bytearray(damaged.read_bytes())
+    content[0] ^= 4
+    damaged.write_bytes(content)
+    store._mapped.cache_clear()
+    for _ in range(2):
+        decoded.clear()
+        values(split)
+        assert decoded == {source.train.names[0]: 1}, "the others are still read from it"
+    again = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    (whole,) = files(tmp_path / "cache", store.PIXELS)
+    assert whole != damaged
+    decoded.clear()
+    assert len(values(again)) == len(source.train)
+    assert not decoded
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(source, tmp_path):
+    split = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    (pixels_of_all,) = files(tmp_path / "cache", store.PIXELS)
+    left = pixels_of_all.with_name(f"0123{store.PIXELS}")
+    left.write_bytes(b"half of a segment")
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    assert files(tmp_path / "cache", store.PIXELS) == [pixels_of_all]
+    assert len(split) == len(source.train)
+
+
+@pytest.mark.parametrize("how", ["removed", "emptied"])
+def test_a_cache_that_vanishes_during_a_run_costs_time_alone(source, tmp_path, how):
+    split = cached(source.train, FITTED, tmp_path / "cache", quiet)
+    store._mapped.cache_clear()
+    for path in files(tmp_path / "cache", store.PIXELS):
+        path.unlink() if how == "removed" else path.write_bytes(b"")
+    for index in range(len(split)):
+        assert split.load.view(index, SMALL).equal(SMALL.pixels(source.train.load(index)))
+
+
+def test_a_read_only_cache_is_one_line(source, tmp_path, monkeypatch):
+    def refuse(lock):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(build.FileLock, "acquire", refuse)
+    with pytest.raises(InputError, match=r"cannot write the cache .* Permission denied") as error:
+        cached(source.train, FITTED, tmp_path / "cache", quiet)
+    assert "cache=false" in error.value.hint

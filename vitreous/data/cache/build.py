@@ -4,6 +4,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -132,7 +133,7 @@ def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[in
     """
     folder = root / blake2b(f"{VERSION} {use!r} {split.load.settings!r}".encode(), digest_size=DIGEST).hexdigest()
     Store(folder)  # before its lock
-    with FileLock(folder / ".lock"):
+    with _locked(folder):
         store = Store.open(folder)
         digests = _build(split, use, store, progress)
     places = [None if digest is None else store.places.get(digest) for digest in digests]
@@ -140,6 +141,21 @@ def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[in
     files = np.array([-1 if p is None else numbers.setdefault(p.path, len(numbers)) for p in places], np.int32)
     rows = np.array([(0, 0, 0, 0, 0) if p is None else p.row for p in places], np.int64).reshape(-1, 5)
     return replace(split, load=CachedLoader(split.load, use, tuple(numbers), files, rows))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a cache, once no other process does. Raises InputError if it cannot be written."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        cause = f"cannot write the cache {str(folder)!r}: {error.strerror}"
+        raise InputError(cause, "set cache=false, or XDG_CACHE_HOME to a folder of your own") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _build(split: Split, use: Whole | Fitted, store: Store, progress: Callable[[int, int], None]) -> list[bytes | None]:

@@ -1,8 +1,10 @@
 """The files of a cache: raw pixels in segments, found by the digest of the image file they came from.
 
 A segment is a file of pixels and an index with the place, the size and a checksum of each image. The index is written
-last: a segment without one does not exist, so an interrupted build loses at most one segment. Pixels are read through
-a memory map, so that the processes of a run, and of several, share one copy of them in memory.
+last: a segment without one does not exist, so an interrupted build loses at most one segment, and the next one removes
+its pixels. If the checksum of an image is wrong, the index is removed, so that the next build makes the segment anew;
+until then the other images are still read from it. Pixels are read through a memory map, so that the processes of a
+run, and of several, share one copy of them in memory.
 """
 
 import errno
@@ -42,10 +44,15 @@ class Place:
     row: tuple[int, int, int, int, int]
 
     def read(self) -> Picture | None:
-        """The image; None if its pixels are not those that were written."""
+        """The image; None if its pixels are not those that were written, or no longer there."""
         offset, height, width, channels, checksum = self.row
-        values = _mapped(self.path)[offset : offset + height * width * channels]
+        try:
+            values = _mapped(self.path)[offset : offset + height * width * channels]
+        except (OSError, ValueError):  # ValueError: an empty file
+            return None
         if zlib.crc32(values) != checksum:
+            with suppress(OSError):  # a cache that others wrote may be read-only
+                Path(self.path).with_suffix(INDEX).unlink()
             return None
         return picture_of(np.frombuffer(values, np.uint8).reshape(height, width, channels))
 
@@ -75,23 +82,30 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """The complete segments of a folder; damaged ones are left out, and their images decoded again."""
+        """The complete segments of a folder, for which its lock must be held.
+
+        Damaged ones are removed, and their images decoded again.
+        """
         store = cls(folder)
-        for index in sorted(folder.glob(f"*{INDEX}")):
-            if index.name != STAMPS:
-                store._add(index)
+        names = {path.with_suffix("") for ending in (INDEX, PIXELS) for path in folder.glob(f"*{ending}")}
+        for name in sorted(names - {(folder / STAMPS).with_suffix("")}):
+            if not store._add(name.with_suffix(INDEX)):
+                for ending in (INDEX, PIXELS):
+                    with suppress(OSError):  # a cache that others wrote may be read-only
+                        name.with_suffix(ending).unlink()
         known = _arrays(folder / STAMPS, "stamps", "digests")
         if known is not None:
             store.stamps = dict(zip(known["stamps"].tolist(), map(bytes, known["digests"]), strict=False))
         return store
 
-    def _add(self, index: Path) -> None:
-        """Adds the images of a segment if its files are whole."""
+    def _add(self, index: Path) -> bool:
+        """Adds the images of a segment if its files are whole. Returns whether they are."""
         arrays, pixels = _arrays(index, "digests", "rows", "size"), index.with_suffix(PIXELS)
         if arrays is None or not pixels.is_file() or pixels.stat().st_size != int(arrays["size"]):
-            return
+            return False
         for digest, row in zip(arrays["digests"], arrays["rows"].tolist(), strict=True):
             self.places[bytes(digest)] = Place(str(pixels), row)
+        return True
 
     def append(self, images: Iterable[tuple[bytes, Picture]]) -> None:
         """Writes a segment with these images; nothing is left of it if that fails.
