@@ -40,6 +40,15 @@ CHUNKS = (
     "annotations batch batches chunk chunks data dataset fold folds image images img imgs labels mask masks set sets "
     "shard shards split splits subset subsets"
 )
+# Folders of pictures, and of what belongs to each of them: masks, boxes or depth. Neither are classes.
+PICTURES = "hr input inputs rgb source original originals"
+OUTPUTS = (
+    "annot annotation annotations annots bbox bboxes depth disparity edge edges groundtruth groundtruths gt label "
+    "labels lr mask masks matte mattes normals output outputs segmentation segmentations seg target targets trimap "
+    "trimaps truth"
+)
+BESIDE = "class color ground instance instances object objects truth"  # other words of such names
+UNLABELED = "pred predict prediction predictions submission submissions unlabeled unlabelled"
 
 
 def _folded(text: str) -> str:
@@ -55,6 +64,9 @@ def _table(*tables: dict[str, str]) -> dict[str, str]:
 WORDS, ALL_WORDS = _table(SPLITS), _table(SPLITS, WEAK_SPLITS)
 STRONG = WORDS.keys() - WEAK
 FILLER_WORDS = frozenset(_folded(FILLERS).split())
+PICTURE_WORDS, OUTPUT_WORDS = frozenset(PICTURES.split()), frozenset(OUTPUTS.split())
+ROLE_WORDS = PICTURE_WORDS | OUTPUT_WORDS | FILLER_WORDS | frozenset(BESIDE.split()) | WORDS.keys()
+UNLABELED_WORDS = frozenset(UNLABELED.split())
 GENERIC_WORDS, CHUNK_WORDS = frozenset(GENERIC.split()), frozenset(CHUNKS.split())
 MEANINGS = {frozenset({split}): split for split in (TRAIN, VALIDATION, TEST)} | {
     frozenset({TRAIN, VALIDATION}): TRAIN  # "trainval": both together, next to a test split
@@ -107,6 +119,30 @@ def is_chunk(name: str) -> bool:
     """Whether a name is made of words such as "fold" or "images", and of numbers and single letters."""
     parts = _parts(name)
     return any(part in CHUNK_WORDS for part in parts) and all(len(part) == 1 or part in CHUNK_WORDS for part in parts)
+
+
+def are_chunks(names: Iterable[str]) -> bool:
+    """Whether names are numbered parts of one set: they differ in digits and letters alone, as set_images_part_1."""
+    words = [tuple(part for part in _parts(name) if len(part) > 1) for name in names]
+    return len(set(words)) == 1 and len(words) > 1 and any(part in CHUNK_WORDS for part in words[0])
+
+
+def is_for_prediction(name: str) -> bool:
+    """Whether a name says that its images are for predictions: "pred", "unlabeled_images"."""
+    parts = _parts(name)
+    known = all(part in UNLABELED_WORDS or part in FILLER_WORDS or part in WORDS for part in parts)
+    return known and any(part in UNLABELED_WORDS for part in parts)
+
+
+def role_of(name: str) -> str:
+    """What the images in a folder are to those in others: "picture", "output" such as masks, or "" for a class."""
+    parts = _parts(name)
+    if not parts or not all(part in ROLE_WORDS for part in parts):
+        return ""
+    if any(part in OUTPUT_WORDS for part in parts):
+        return "output"
+    is_picture = any(part in PICTURE_WORDS or part in FILLER_WORDS for part in parts)
+    return "picture" if is_picture else ""
 
 
 def is_unlabeled(name: str) -> bool:

@@ -197,7 +197,7 @@ def test_classes_with_different_folders_are_classes(make):
 
 
 @pytest.mark.parametrize(
-    "names", [("batch1", "batch2"), ("images", "masks"), ("train_a", "train_b"), ("set_1", "set_2")]
+    "names", [("batch1", "batch2"), ("images", "folds"), ("train_a", "train_b"), ("set_1", "set_2")]
 )
 def test_folders_that_seem_to_be_parts_are_refused(make, names):
     assert "seem to be splits or parts, not classes" in line(make(each(*names)))

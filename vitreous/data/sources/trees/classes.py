@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from vitreous.data.formats import NAMES
-from vitreous.data.sources.names import is_unlabeled, normalized
+from vitreous.data.sources.names import is_for_prediction, is_unlabeled, normalized
 from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
@@ -162,4 +162,6 @@ def note_unlabeled(tree: Tree, folder: str) -> None:
     """Notes a test split without labels."""
     path = tree.path(folder)
     use = f"vitreous predict MODEL {shlex.quote(path)}" if Path(path).is_dir() else "unpack it for vitreous predict"
-    tree.notes.append(f"test has no labels, and is not used: after the training, {use}")
+    name = folder.rpartition("/")[2]
+    test = repr(folder) if is_for_prediction(name) else "test"
+    tree.notes.append(f"{test} has no labels, and is not used: after the training, {use}")

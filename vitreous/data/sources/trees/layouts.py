@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from itertools import chain, islice
 
 from vitreous.data.sources.assemble import assemble
-from vitreous.data.sources.names import TEST, TRAIN, VALIDATION, normalized, split_of, splits_among
+from vitreous.data.sources.names import TEST, TRAIN, VALIDATION, is_for_prediction, normalized, split_of, splits_among
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.trees.classes import (
@@ -26,12 +26,15 @@ from vitreous.data.sources.trees.classes import (
     read_classes,
 )  # fmt: skip
 from vitreous.data.sources.trees.refusals import (
+    MAX_WRAPPING,
     refuse_few_classes,
     refuse_flat_split,
     refuse_flat_splits,
+    refuse_flat_validation,
     refuse_missing_train,
     refuse_mixed_splits,
     refuse_one_folder_twice,
+    refuse_outputs,
     refuse_repeated_folders,
     refuse_several_sets,
     refuse_train_next_to_classes,
@@ -40,7 +43,6 @@ from vitreous.data.sources.trees.refusals import (
 )  # fmt: skip
 from vitreous.data.sources.trees.tree import LINK_OUT, Contents, Tree, join
 
-MAX_WRAPPING = 8  # folders around everything
 Layout = dict[str, dict[str, list[str]]]  # the folders of each class of each split
 
 
@@ -75,6 +77,7 @@ def find_layout(tree: Tree) -> Layout:
     for link in top.links:
         if link.name in splits:
             check_link(tree, base, link.name, link.link, needed=True)
+    refuse_outputs(tree, base, top.folders)
     with_classes = _splits_with_classes(tree, base, inside, splits)
     if with_classes:
         return _splits_of_classes(tree, base, top, inside, splits, with_classes)
@@ -83,6 +86,8 @@ def find_layout(tree: Tree) -> Layout:
     if not layout:
         refuse_repeated_folders(tree, base, inside)
         refuse_unrecognized_splits(tree, base, inside)
+    if not layout:
+        top = _without_unlabeled(tree, base, top, inside)
     classes = classes_in(tree, base, top)
     refuse_few_classes(tree, base, top)
     return layout or {TRAIN: classes}
@@ -135,6 +140,28 @@ def _splits_with_classes(
     return {name: split for name, split in splits.items() if holds_classes(name)}
 
 
+def _without_unlabeled(tree: Tree, base: str, top: Contents, inside: Mapping[str, Contents]) -> Contents:
+    """The contents without folders next to the classes that are a test split, or images for predictions.
+
+    "train", as in "train, bus, car", is a class; so is "valid" next to one other folder.
+
+    Raises:
+        InputError: one of them is a validation split.
+    """
+    left = []
+    for name, contents in inside.items():
+        split = TEST if is_for_prediction(name) else next(iter(splits_among([name]).values()), None)
+        if split in (None, TRAIN) or contents.folders or not contents.images:
+            left.append(name)
+        elif split == TEST:
+            note_unlabeled(tree, join(base, name))
+        elif len(inside) > 2 or name.casefold() != "valid":
+            refuse_flat_validation(tree, base, name)
+        else:
+            left.append(name)
+    return top._replace(folders=tuple(left))
+
+
 def _splits_of_classes(
     tree: Tree,
     base: str,
@@ -153,6 +180,7 @@ def _splits_of_classes(
     for split in (split for split in (TRAIN, VALIDATION, TEST) if split in folders):
         folder = enter(tree, join(base, folders[split]), layout.get(TRAIN, ()), is_split=True)
         contents = tree.contents(folder)
+        refuse_outputs(tree, folder, contents.folders)
         layout[split] = classes_in(tree, folder, contents)
         if split == TRAIN:
             refuse_few_classes(tree, folder, contents)

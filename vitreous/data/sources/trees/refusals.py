@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vitreous.data.images import is_image_name
-from vitreous.data.sources.names import TRAIN, is_chunk, is_generic, split_of, suggests_split
+from vitreous.data.sources.names import TRAIN, are_chunks, is_chunk, is_generic, role_of, split_of, suggests_split
 from vitreous.data.sources.trees.tree import LAYOUT, Contents, Tree, join
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 
+MAX_WRAPPING = 8  # folders around everything
 MAX_PREFIXES = 1000  # of file names, to be taken for classes
 NO_CLASSES = "img image images dsc dscn dscf pic picture photo p train test val frame screenshot id n"  # begin names
 ARRANGE = "arrange the images as train/CLASS/IMAGE, with val/ and test/ in the same way"
@@ -157,12 +158,27 @@ def refuse_mixed_splits(tree: Tree, folder: str, having: Collection[str], missin
     raise InputError(f"{cause}, and {quoted(missing)} not", "arrange all classes in one way, CLASS/train/IMAGE")
 
 
+def _entered(tree: Tree, folder: str, contents: Contents) -> Contents:
+    """What the only folder in a folder holds, as deep as there is one; without folders in it, the given contents."""
+    inside = contents
+    for _ in range(MAX_WRAPPING):
+        if inside.images or len(inside.folders) != 1:
+            break
+        folder = join(folder, inside.folders[0])
+        inside = tree.contents(folder)
+    return contents if inside.images or not inside.folders else inside
+
+
 def refuse_repeated_folders(tree: Tree, folder: str, inside: Mapping[str, Contents]) -> None:
     """Raises InputError if the top folders hold the same folders: folds, years or sessions, which are not classes.
 
     Class folders with the same folders of numbers, or of words such as "session", are classes.
     """
-    holders = {name: contents.folders for name, contents in inside.items() if contents.folders and not contents.images}
+    holders = {
+        name: _entered(tree, join(folder, name), contents).folders
+        for name, contents in inside.items()
+        if contents.folders and not contents.images
+    }
     counts = Counter(name for folders in holders.values() for name in folders)
     repeated = [name for name, count in counts.items() if count > 1]
     if len(repeated) < 2 or 2 * sum(counts[name] for name in repeated) <= counts.total():
@@ -170,6 +186,9 @@ def refuse_repeated_folders(tree: Tree, folder: str, inside: Mapping[str, Conten
     if all(map(is_generic, repeated)) and not all(map(is_generic, holders)):
         return
     cause = f"{tree.path(folder)!r} has {quoted(holders)}, which hold the same folders: {quoted(repeated)}"
+    if {role_of(name) for name in repeated} == {"picture", "output"}:
+        outputs = [name for name in repeated if role_of(name) == "output"]
+        raise InputError(cause, f"remove the folders {quoted(outputs)}, which seem to be masks, from each class")
     first = next(iter(holders))
     use = (
         f"if those are the classes, use one part, {tree.path(join(folder, first))}, or name the parts train, val, test"
@@ -180,6 +199,29 @@ def refuse_repeated_folders(tree: Tree, folder: str, inside: Mapping[str, Conten
 def refuse_unrecognized_splits(tree: Tree, folder: str, inside: Mapping[str, Contents]) -> None:
     """Raises InputError if the names of all folders with images speak of splits or parts, not of classes."""
     names = [name for name, contents in inside.items() if contents.images or contents.folders]
-    if len(names) > 1 and (all(map(suggests_split, names)) or all(map(is_chunk, names))):
+    if len(names) > 1 and (all(map(suggests_split, names)) or all(map(is_chunk, names)) or are_chunks(names)):
         cause = f"the folders of {tree.path(folder)!r} seem to be splits or parts, not classes: {quoted(names)}"
-        raise InputError(cause, f"{ARRANGE}; if they are classes, rename them")
+        hint = labels_hint(tree, folder, tree.contents(folder), join(folder, names[0]))
+        raise InputError(cause, hint or f"{ARRANGE}; if they are classes, rename them")
+
+
+def refuse_outputs(tree: Tree, folder: str, names: Sequence[str]) -> None:
+    """Raises InputError if folders are pictures and their masks, boxes or depth: a set without classes.
+
+    Class folders inside the folder of the pictures are named by a later check.
+    """
+    roles = {name: role_of(name) for name in names}
+    if not all(roles.values()) or set(roles.values()) != {"picture", "output"}:
+        return
+    pictures = [join(folder, name) for name, role in roles.items() if role == "picture"]
+    inside = [name for path in pictures for name in tree.contents(path).folders]
+    if len(inside) > 1 and not any(map(split_of, inside)):
+        return
+    cause = f"{tree.path(folder)!r} is a set for detection, segmentation or depth, not classes: it has {quoted(names)}"
+    raise InputError(cause, ARRANGE + "; if these are classes, rename them")
+
+
+def refuse_flat_validation(tree: Tree, folder: str, name: str) -> None:
+    """Raises InputError for a validation split of images alone, next to class folders."""
+    cause = f"{tree.path(join(folder, name))!r} seems to be a validation split, but has no class folders"
+    raise InputError(cause, "remove it, or rename it if it is a class")
