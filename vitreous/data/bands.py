@@ -1,6 +1,7 @@
 """Images with any number of channels, such as those of a satellite, which a Pillow image cannot hold."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,9 +20,11 @@ class Bands:
 
     Args:
         bands: in mode "L", all of one size.
+        info: as of a Pillow image: what was noticed while decoding.
     """
 
     bands: tuple[Image.Image, ...]
+    info: dict[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -56,7 +59,7 @@ class Bands:
 
     def transpose(self, method: Image.Transpose) -> "Bands":
         """The image, turned or mirrored."""
-        return Bands(tuple(band.transpose(method) for band in self.bands))
+        return Bands(tuple(band.transpose(method) for band in self.bands), self.info)
 
     def shown(self) -> Image.Image:
         """The mean of the channels, as a gray image."""
@@ -72,6 +75,11 @@ class Bands:
 
 
 Picture = Image.Image | Bands
+
+
+def shown(picture: Picture) -> Image.Image:
+    """An image as it can be shown: the mean of the channels of Bands."""
+    return picture.shown() if isinstance(picture, Bands) else picture
 
 
 def picture_of(values: np.ndarray, name: str = "the image", max_value: int = MAX_VALUE) -> Picture:

@@ -23,8 +23,12 @@ def is_deep(mode: str) -> bool:
 
 def largest_value(image: Image.Image) -> int | float:
     """The largest finite value of a loaded deep image: a float if its values are, so that 1.0 is not 1."""
-    values = np.asarray(image)
-    if image.mode != "F":
+    return largest_of(np.asarray(image))
+
+
+def largest_of(values: np.ndarray) -> int | float:
+    """The largest finite value, or 0: a float if the values are."""
+    if values.dtype.kind != "f":
         return int(values.max(initial=0))
     return float(values.max(initial=0, where=np.isfinite(values)))
 
@@ -52,22 +56,38 @@ def eight_bits(image: Image.Image, max_value: int = MAX_VALUE) -> tuple[Image.Im
         InputError: values are negative, or above 65,535 without a smaller max_value.
     """
     values = np.asarray(image)
-    largest = largest_value(image)
-    if image.mode == "F":
+    scaled, remark = scaled_to_bytes(values, max_value)
+    if image.mode != "F":
+        scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may declare one gray transparent
+    return Image.fromarray(scaled), remark
+
+
+def scaled_to_bytes(values: np.ndarray, max_value: int) -> tuple[np.ndarray, str | None]:
+    """Integers or floats of any shape as bytes, as `eight_bits` scales those of an image."""
+    largest, is_float = largest_of(values), values.dtype.kind == "f"
+    if is_float:
         values = np.nan_to_num(values, nan=0.0)
         if max_value == MAX_VALUE:
             max_value = next((most for most in (1, 255) if largest <= most), MAX_VALUE)
-    smallest, least = values.min(initial=0), -BELOW_ZERO * max_value if image.mode == "F" else 0
+    smallest, least = values.min(initial=0), -BELOW_ZERO * max_value if is_float else 0
     if smallest < least or (largest > max_value == MAX_VALUE):
         cause = f"has values from {smallest:,.4g} to {largest:,.4g}, outside 0 to {max_value:,}"
         raise InputError(cause, "rescale it to 8 or 16 bits")
-    if image.mode == "F":
+    if is_float:
         scaled = np.rint(values.clip(0, max_value) * (255 / max_value)).astype(np.uint8)
     else:
         scaled = ((values.clip(0, max_value).astype(np.uint32) * 255 + max_value // 2) // max_value).astype(np.uint8)
-        scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may declare one gray transparent
     remark = f"values up to {largest:,.6g} are cut off at max_value, {max_value:,}" if largest > max_value else None
-    return Image.fromarray(scaled), remark
+    return scaled, remark
+
+
+def own_channels(image: Image.Image) -> Image.Image:
+    """The image with the channels that its file has, as bytes: a palette as colors, transparency kept."""
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image
 
 
 def to_rgb(image: Image.Image, max_value: int = MAX_VALUE) -> Image.Image:

@@ -9,12 +9,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image, UnidentifiedImageError
 
 from vitreous.data import formats, repair
-from vitreous.data.depth import MAX_VALUE, eight_bits, is_deep, largest_value, to_rgb
+from vitreous.data.depth import MAX_VALUE, eight_bits, is_deep, largest_value, own_channels, to_rgb
 from vitreous.data.formats import FORMATS, NOT_AN_IMAGE, SUFFIXES
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
@@ -52,11 +52,19 @@ class Decoding:
         max_value: of 16-bit gray images, which becomes 255; 4095 for a 12-bit sensor. See `depth.eight_bits`.
         at_least: of a JPEG's shorter side, in pixels: a larger one is decoded at a half, a quarter or an eighth of its
             size, as long as this remains. None decodes every pixel.
+        channels: of the images. 3 and 1 mean photos, decoded to RGB; an image with another number keeps its own
+            channels, transparency included.
     """
 
     max_pixels: int = MAX_PIXELS
     max_value: int = MAX_VALUE
     at_least: int | None = None
+    channels: int = 3
+
+    @property
+    def of_photos(self) -> bool:
+        """Whether images are decoded to RGB."""
+        return self.channels in (1, 3)
 
     @property
     def max_bytes(self) -> int:
@@ -71,6 +79,16 @@ class Header(NamedTuple):
     width: int
     mode: str
     transparent: bool
+
+
+@runtime_checkable
+class HasInfo(Protocol):
+    """A decoded image: Pillow's, or Bands."""
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        """What was noticed while decoding, among others."""
+        ...
 
 
 DEFAULT = Decoding()
@@ -133,7 +151,7 @@ def upright_rgb(image: Image.Image, name: str = "the image", decoding: Decoding 
         gray = image
         if is_deep(image.mode):
             gray, remark = eight_bits(image, decoding.max_value)
-        rgb = to_rgb(gray)
+        rgb = to_rgb(gray) if decoding.of_photos else own_channels(gray)
     except InputError as error:
         raise BadImage(name, error.cause, error.hint) from error
     except Exception as error:
@@ -145,7 +163,7 @@ def upright_rgb(image: Image.Image, name: str = "the image", decoding: Decoding 
     return _with_remarks(upright, () if remark is None else (remark,))
 
 
-def remarks(image: Image.Image) -> tuple[str, ...]:
+def remarks(image: HasInfo) -> tuple[str, ...]:
     """What was repaired in the file of a decoded image, and which of its values were cut off; usually nothing."""
     return image.info.get(REMARKS, ())
 

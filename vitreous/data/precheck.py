@@ -10,9 +10,9 @@ from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from vitreous.data.bands import Picture
+from vitreous.data.decode import Stored
 from vitreous.data.images import BadImage, remarks
 from vitreous.data.sources.splits import ImageData, Loader, Split
 from vitreous.support.host import usable_cores
@@ -142,7 +142,7 @@ def looked_at(load: Loader, indices: Sequence[int], how: How) -> tuple[int, list
         except BadImage as error:
             broken.append((index, error.reason))
         else:
-            remarked += isinstance(image, Image.Image) and bool(remarks(image))
+            remarked += not isinstance(image, tuple) and bool(remarks(image))
     return len(indices), broken, remarked
 
 
@@ -183,6 +183,9 @@ class ChosenLoader(Loader):
 
     def maximum(self, index: int) -> int | float | None:
         return self.load.maximum(int(self.places[index]))
+
+    def stored(self, index: int) -> Stored | None:
+        return self.load.stored(int(self.places[index]))
 
     def at_least(self, side: int) -> "ChosenLoader":
         return ChosenLoader(self.load.at_least(side), self.places)

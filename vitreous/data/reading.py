@@ -7,12 +7,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitreous.data.images import MAX_PIXELS, BadImage, Decoding, decode_image, remarks, upright_rgb
+from vitreous.data.bands import Bands
+from vitreous.data.decode import decode_picture
+from vitreous.data.images import MAX_PIXELS, BadImage, Decoding, remarks, upright_rgb
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
 
-AnyImage = str | Path | bytes | Image.Image
+AnyImage = str | Path | bytes | Image.Image | Bands
 
 
 Batches = Iterator[tuple[list[str | BadImage], list[Pixels]]]
@@ -60,13 +62,17 @@ def read_batches(
         The path or number of each image of a batch, or its error; and the pixels of the readable ones.
     """
     reading = reading or Reading()
-    decoding = Decoding(reading.max_pixels, preprocessing.max_value)
+    decoding = Decoding(reading.max_pixels, preprocessing.max_value, channels=preprocessing.channels)
 
     def read(image: AnyImage, index: int) -> tuple[str | BadImage, Pixels | None, tuple[str, ...]]:
         name = str(image) if isinstance(image, str | Path) else f"image {index}"
         try:
-            is_open = isinstance(image, Image.Image)
-            decoded = upright_rgb(image, name, decoding) if is_open else decode_image(image, name, decoding)
+            if isinstance(image, Bands):
+                decoded = image
+            elif isinstance(image, Image.Image):
+                decoded = upright_rgb(image, name, decoding)
+            else:
+                decoded = decode_picture(image, name, decoding)
             return name, preprocessing.pixels(decoded), remarks(decoded)
         except BadImage as error:
             return BadImage(name, error.reason, error.hint), None, ()

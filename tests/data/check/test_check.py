@@ -269,7 +269,7 @@ def test_repaired_images(photos, monkeypatch):
         image.info["remarks"] = ("its end was missing",) if name == "val/ant/3.jpg" else ()
         return image
 
-    monkeypatch.setattr(scan, "decode_image", decode)
+    monkeypatch.setattr(scan, "decode_picture", decode)
     found = next(finding for finding in check(photos).findings if finding.kind == "repaired")
     assert found.items == (("validation", "ant", "val/ant/3.jpg", "its end was missing"),)
     assert found.text == "1 image repaired or clipped while decoding"

@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitreous.data.bands import Bands
+from vitreous.data.bands import shown
 from vitreous.data.check.contents import digest
 from vitreous.data.check.fingerprints import DECODED, Fingerprint, fingerprint
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
-from vitreous.data.images import BadImage, Header, decode_image, read_header
+from vitreous.data.decode import decode_picture, picture_header
+from vitreous.data.images import BadImage, Header, remarks
 from vitreous.data.sources.splits import Loader
 from vitreous.data.sources.trees.tree import ImageLoader
 
 CHUNK = 64  # images of one task
-REMARKS = "remarks"  # the key in a decoded image's info
 MODES = (  # Pillow's, and "" for unknown
     *("", "RGB", "L", "RGBA", "LA", "P", "PA", "1", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"),
     *("I;16", "I;16B", "I;16L", "I;16N", "I", "F"),
@@ -128,15 +128,15 @@ def look(load: Loader, index: int, name: str, decode: bool) -> Look:
     """
     content = load.content(index)
     if isinstance(load, ImageLoader):
-        header, image = read_header(content, name, load.decoding), None
+        header, picture = picture_header(content, name, load.decoding), None
         if decode:
-            image = decode_image(content, name, replace(load.decoding, at_least=DECODED))
+            picture = decode_picture(content, name, replace(load.decoding, at_least=DECODED))
     elif decode:
         picture = load(index)
-        image = picture.shown() if isinstance(picture, Bands) else picture
+        image = shown(picture)
         header = Header(image.height, image.width, image.mode, image.has_transparency_data)
     else:
-        header, image = Header(*load.size(index), "", False), None
-    if image is None:
+        header, picture = Header(*load.size(index), "", False), None
+    if picture is None:
         return Look(header, digest(content), None, ())
-    return Look(header, digest(content), fingerprint(image), image.info.get(REMARKS, ()))
+    return Look(header, digest(content), fingerprint(shown(picture)), remarks(picture))

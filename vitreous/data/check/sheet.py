@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from vitreous.data.bands import Bands
+from vitreous.data.bands import shown
 from vitreous.data.check.check import Check
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
-from vitreous.data.images import BadImage, decode_image
+from vitreous.data.decode import decode_picture
+from vitreous.data.images import BadImage
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.fonts import drawable, use_fallback_fonts
 from vitreous.support.text import shortened
@@ -55,10 +56,10 @@ def thumbnails(samples: Samples, numbers: Sequence[int], side: int) -> dict[int,
         try:
             if isinstance(load, ImageLoader):
                 decoding = replace(load.decoding, at_least=side)
-                image = decode_image(load.content(index), samples.name(number), decoding)
+                picture = decode_picture(load.content(index), samples.name(number), decoding)
             else:
                 picture = load(index)
-                image = (picture.shown() if isinstance(picture, Bands) else picture).convert("RGB")
+            image = shown(picture).convert("RGB")
         except BadImage:
             return None
         image.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vitreous.data.depth import MAX_VALUE, range_of
 from vitreous.data.images import BadImage, Decoding
+from vitreous.data.sources.channels import choose_channels
 from vitreous.data.sources.names import simplified
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
@@ -42,7 +43,7 @@ def assemble(
         options: how to read the source.
         ignored: other files and folders, counted by kind.
         notes: for the user, a sentence each.
-        channels: of the images.
+        channels: of the images, unless the user or the images say otherwise.
         flip_ok: whether an image flipped left to right still has its class.
         key: of a class and a sample's name, what its hash for holding out is taken of.
         class_names: in the order of the labels; natural order of the names by default.
@@ -69,6 +70,11 @@ def assemble(
         return _split(name, [classes.get(each, []) for each in names], lambda kept: loader(kept, decoding))
 
     train = split("train")
+    channels, about = choose_channels(source, train, spread(train), channels, options.channels)
+    notes += about
+    if channels != decoding.channels:
+        decoding = replace(decoding, channels=channels)
+        train = split("train")
     if options.max_value is None:
         max_value, about = value_range(train)
         notes += about

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from vitreous.data.decode import Stored
+from vitreous.data.sources.channels import check_of_photos
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
 
@@ -31,9 +33,17 @@ class ArrayLoader(Loader):
     def content(self, index: int) -> bytes:
         return self.pixels[index].tobytes()
 
+    def stored(self, index: int) -> Stored:
+        return Stored(1 if self.pixels.ndim == 3 else self.pixels.shape[3], is_photo=True)
+
 
 def open_digits(options: DataOptions) -> ImageData:
-    """The digits, scaled from 0..16 to 0..255, of which a fixed fifth is the test split."""
+    """The digits, scaled from 0..16 to 0..255, of which a fixed fifth is the test split.
+
+    Raises:
+        InputError: other channels than 1 or 3 are asked for.
+    """
+    check_of_photos(DIGITS, options.channels)
     from sklearn.datasets import load_digits
 
     values, target = load_digits(return_X_y=True)
@@ -60,7 +70,7 @@ def open_digits(options: DataOptions) -> ImageData:
         validation=split("validation"),
         test=split("test"),
         native_size=(8, 8),
-        channels=1,
+        channels=options.channels or 1,
         flip_ok=False,
         ignored={},
     )

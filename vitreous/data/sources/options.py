@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vitreous.data.bands import MOST_CHANNELS
 from vitreous.data.images import MAX_PIXELS, MAX_VALUE
 from vitreous.support.errors import InputError
 
@@ -18,6 +19,7 @@ class DataOptions:
         path_column: of a table, the name of the column of paths or images; None finds it by its usual names.
         label_column: the same for the column of labels.
         split_column: the same for the column of splits.
+        channels: of the images that a model gets; None takes them from the source and its training images.
 
     Raises:
         InputError: a value is out of range.
@@ -30,12 +32,15 @@ class DataOptions:
     path_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"the validation fraction is {self.validation_fraction}", "set it between 0 and 1")
         if self.max_pixels < 1:
             raise InputError(f"max_pixels is {self.max_pixels}", "set it to at least 1")
+        if self.channels is not None and not 1 <= self.channels <= MOST_CHANNELS:
+            raise InputError(f"channels is {self.channels}", f"set it from 1 to {MOST_CHANNELS}")
         if self.max_value is not None and not 1 <= self.max_value <= MAX_VALUE:
             raise InputError(f"max_value is {self.max_value}", f"set it from 1 to {MAX_VALUE}")
 

@@ -9,6 +9,7 @@ from hashlib import blake2b
 import numpy as np
 
 from vitreous.data.bands import Picture
+from vitreous.data.decode import Stored
 from vitreous.data.images import DEFAULT, Decoding
 from vitreous.data.preprocessing import Pixels, Preprocessing
 
@@ -41,6 +42,10 @@ class Loader(ABC):
 
         A loader that scales such images by its `decoding` returns it without that scale.
         """
+        return None
+
+    def stored(self, index: int) -> Stored | None:
+        """The channels of the sample as its source has it; None if the source says how many channels there are."""
         return None
 
     def stamp(self, index: int) -> bytes:
@@ -92,7 +97,7 @@ class ImageData:
         validation: for model selection.
         test: read once, at the end; None if the source has no test split.
         native_size: the median (height, width) of some training images.
-        channels: 3 (RGB) or 1 (gray).
+        channels: of the images that a model gets: 3 (RGB), 1 (gray), or as many as the images have.
         flip_ok: whether an image flipped left to right still has its class.
         ignored: how many other files and folders there are, by kind; without clutter such as .DS_Store.
         notes: what the user should know of how the source was read, a sentence each.

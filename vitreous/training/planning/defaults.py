@@ -68,7 +68,7 @@ def resolve_recipe(
         tables["augmentation"]["flip"] = data.flip_ok
     elif recipe.augmentation.flip and not data.flip_ok:
         raise InputError(f"flip is true, but flipping {data.name} changes their meaning", "set flip=false or flip=auto")
-    tables["data"]["max_value"] = data.decoding.max_value
+    tables["data"] |= {"max_value": data.decoding.max_value, "channels": data.channels}
     tables["schedule"] = resolve_schedule(recipe.schedule, len(data.train), tables["data"]["batch_size"])
     tables["schedule"]["keep_by"] = choose_keep_by(recipe)
     if start is None:

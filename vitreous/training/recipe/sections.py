@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from vitreous.data.bands import MOST_CHANNELS
 from vitreous.data.images import MAX_PIXELS, MAX_VALUE
 from vitreous.data.precheck import How
 from vitreous.data.sources.options import DataOptions
@@ -102,6 +103,8 @@ class DataSection(Section):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of train, if there is no validation split
     max_pixels: LargeCount = MAX_PIXELS  # of an image; larger ones are listed as bad
     max_value: Annotated[int, Field(ge=1, le=MAX_VALUE)] | Auto = "auto"  # of 16-bit images; auto: from the images
+    # of the images; auto: 3 for photos, 1 for sets of gray images, otherwise as many as the images have
+    channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] | Auto = "auto"
     follow_links: bool = False  # out of the folder, to files and to folders
     path_column: str | None = None  # of a table; found by its usual names if None
     label_column: str | None = None
@@ -126,7 +129,7 @@ class DataSection(Section):
         max_value = None if self.max_value == "auto" else self.max_value
         return DataOptions(
             self.validation_fraction, self.max_pixels, max_value, self.follow_links,
-            self.path_column, self.label_column, self.split_column,
+            self.path_column, self.label_column, self.split_column, None if self.channels == "auto" else self.channels,
         )  # fmt: skip
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from PIL import Image
-
-from vitreous.data.images import Decoding, decode_image, deep_maximum, file_bytes, header_size, is_image_name
+from vitreous.data.bands import Picture
+from vitreous.data.decode import Stored, decode_picture, picture_maximum, picture_size, stored_channels
+from vitreous.data.images import Decoding, file_bytes, is_image_name
 from vitreous.data.sources.splits import Loader
 
 CLUTTER = frozenset(  # that operating systems leave in folders
@@ -82,12 +82,12 @@ class ImageLoader(Loader):
     names: tuple[str, ...]
     decoding: Decoding
 
-    def __call__(self, index: int) -> Image.Image:
-        return decode_image(self.file(index), self.names[index], self.decoding)
+    def __call__(self, index: int) -> Picture:
+        return decode_picture(self.file(index), self.names[index], self.decoding)
 
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) in the header; no pixel is decoded."""
-        return header_size(self.file(index), self.names[index], self.decoding)
+        return picture_size(self.file(index), self.names[index], self.decoding)
 
     def at_least(self, side: int) -> Self:
         return replace(self, decoding=replace(self.decoding, at_least=side))
@@ -101,7 +101,11 @@ class ImageLoader(Loader):
 
     def maximum(self, index: int) -> int | float | None:
         """The largest value of an image with more than 8 bits; None for others, whose pixels are not decoded."""
-        return deep_maximum(self.file(index), self.names[index], self.decoding)
+        return picture_maximum(self.file(index), self.names[index], self.decoding)
+
+    def stored(self, index: int) -> Stored:
+        """The channels in the header; no pixel is decoded."""
+        return stored_channels(self.file(index), self.names[index], self.decoding)
 
     @abstractmethod
     def file(self, index: int) -> str | bytes:

@@ -1,0 +1,70 @@
+"""How many channels the images of a source have: as the user says, or as some training images have them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+
+from vitreous.data.decode import MOST_OF_PHOTO, Stored
+from vitreous.data.images import BadImage
+from vitreous.data.sources.splits import Split
+from vitreous.data.tiff import require_reader
+from vitreous.support.errors import InputError
+
+PHOTO = (1, 3)  # channels to which any photo can be converted
+
+
+def choose_channels(
+    source: str, split: Split, indices: Sequence[int], default: int, asked: int | None
+) -> tuple[int, list[str]]:
+    """The channels that a model gets, and a note if the training images decide it.
+
+    Args:
+        source: as the user named it.
+        split: to train on.
+        indices: of a few samples that stand for all.
+        default: of a source of photos.
+        asked: by the user; None to decide here.
+
+    Raises:
+        InputError: none of the images has the channels that were asked for, or their reader is not installed.
+    """
+    seen: list[Stored] = []
+    for index in indices:
+        with suppress(BadImage):  # skipped and listed when it is loaded
+            if (stored := split.load.stored(index)) is not None:
+                seen.append(stored)
+    channels = common(seen, default) if asked is None else asked
+    fitting = [stored for stored in seen if fits(stored.channels, channels)]
+    if seen and not fitting:
+        counts = " and ".join(str(count) for count in sorted({stored.channels for stored in seen}))
+        raise InputError(
+            f"the images of {source!r} have {counts} channels, not {channels}", f"set channels={common(seen, default)}"
+        )
+    if channels in PHOTO:
+        return channels, []
+    if any(stored.in_tiff for stored in fitting):
+        require_reader()
+    if asked is not None or not seen:
+        return channels, []
+    return channels, [f"images of {channels} channels (from {len(seen)} training images; set channels to change it)"]
+
+
+def common(seen: Sequence[Stored], default: int) -> int:
+    """The channels that most images have, where photos count as having the default."""
+    counts = Counter(default if stored.is_photo else stored.channels for stored in seen)
+    if not counts:
+        return default
+    if len(counts) > 1 and set(counts) <= {*PHOTO, default}:  # gray and color
+        return max(counts)
+    return counts.most_common(1)[0][0]
+
+
+def fits(stored: int, channels: int) -> bool:
+    """Whether an image of so many channels can become one of `channels`."""
+    return stored <= MOST_OF_PHOTO if channels in PHOTO else stored == channels
+
+
+def check_of_photos(source: str, asked: int | None) -> None:
+    """Raises InputError if a source of photos is asked for channels that a photo cannot have."""
+    if asked is not None and asked not in PHOTO:
+        raise InputError(f"the images of {source!r} are gray or RGB, without {asked} channels", "set channels=1 or 3")
