@@ -11,12 +11,11 @@ from vitreous.data.check.contents import digest
 from vitreous.data.check.fingerprints import DECODED, Fingerprint, fingerprint
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
-from vitreous.data.images import BadImage, Header, decode_image, read_header
+from vitreous.data.images import BadImage, Header, decode_image, read_header, remarks
 from vitreous.data.sources.splits import Loader
 from vitreous.data.sources.trees.tree import ImageLoader
 
 CHUNK = 64  # images of one task
-REMARKS = "remarks"  # the key in a decoded image's info
 MODES = (  # Pillow's, and "" for unknown
     *("", "RGB", "L", "RGBA", "LA", "P", "PA", "1", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"),
     *("I;16", "I;16B", "I;16L", "I;16N", "I", "F"),
@@ -139,4 +138,4 @@ def look(load: Loader, index: int, name: str, decode: bool) -> Look:
         header, image = Header(*load.size(index), "", False), None
     if image is None:
         return Look(header, digest(content), None, ())
-    return Look(header, digest(content), fingerprint(image), image.info.get(REMARKS, ()))
+    return Look(header, digest(content), fingerprint(image), remarks(image))

@@ -92,7 +92,7 @@ class ImageData:
         validation: for model selection.
         test: read once, at the end; None if the source has no test split.
         native_size: the median (height, width) of some training images.
-        channels: 3 (RGB) or 1 (gray).
+        channels: 3 (RGB), 1 (gray) or any other number, such as those of a satellite.
         flip_ok: whether an image flipped left to right still has its class.
         ignored: how many other files and folders there are, by kind; without clutter such as .DS_Store.
         notes: what the user should know of how the source was read, a sentence each.
