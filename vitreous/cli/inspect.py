@@ -53,6 +53,9 @@ def command(
     tune_host()
     check_page(html, image)
     classifier, fresh = open_model(model, family, part, settings, with_weights=image is not None)
+    if image is not None and classifier.preprocessing.channels not in (1, 3):
+        cause = f"--image takes photos, and {model!r} takes images of {classifier.preprocessing.channels} channels"
+        raise InputError(cause, "leave out --image, or see vitreous explain")
     decoding = Decoding(max_value=classifier.preprocessing.max_value)
     photo = None if image is None else decode_image(image, decoding=decoding)
     device = next(classifier.model.parameters()).device

@@ -14,6 +14,7 @@ import numpy as np
 from vitreous.data.bands import Picture
 from vitreous.data.decode import Stored
 from vitreous.data.images import BadImage, remarks
+from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sources.splits import ImageData, Loader, Split
 from vitreous.support.host import usable_cores
 
@@ -177,6 +178,9 @@ class ChosenLoader(Loader):
 
     def content(self, index: int) -> bytes:
         return self.load.content(int(self.places[index]))
+
+    def view(self, index: int, preprocessing: Preprocessing) -> Pixels:
+        return self.load.view(int(self.places[index]), preprocessing)
 
     def stamp(self, index: int) -> bytes:
         return self.load.stamp(int(self.places[index]))

@@ -79,8 +79,8 @@ def run_training(
         plan = make_plan(data, model, recipe, settings, display.print, measured)
         log = Log(folder_of(plan.data.name, out), plan, display)
         with tuned_and_seeded(plan), plan.processes, log:  # the folder is this run's until the log ends
-            plan = leave_out_broken(plan, log)
-            plan = log.plan = replace(plan, data=with_cache(plan, display.working, display.print))
+            plan = replace(plan, data=with_cache(plan, display.working, display.print))
+            plan = log.plan = leave_out_broken(plan, log)  # what is cached is not decoded again
             learner = Learner(plan, display.print)
             learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
             begin(learner, log)

@@ -191,3 +191,7 @@ def test_findings_can_be_sent_to_other_processes(photos):
 def test_real_photos(data_folder: Path):
     findings = quick_check(open_data(data_folder / "pizza_steak_sushi"))
     assert not [finding for finding in findings if finding.severity == "unwise"]
+
+
+def test_the_command_for_the_rest_can_be_typed_as_it_is():
+    assert quick.not_compared(3, 5, "my photos").hint == "vitreous check 'my photos' compares all of them"

@@ -1,5 +1,6 @@
 """The part of a check that costs a run almost nothing: counts and names, and exact copies of files."""
 
+import shlex
 from collections.abc import Iterator
 
 from vitreous.data.check.classes import class_findings, counts_of
@@ -43,4 +44,11 @@ def check_lines(data: ImageData) -> Iterator[str]:
 def not_compared(count: int, total: int, name: str) -> Finding:
     """How many images the search for copies left out."""
     text = f"copies were not looked for among {count:,} of {plural(total, 'image')}"
-    return Finding("not_compared", "notice", text, ((count,),), 0, f"vitreous check {name} compares all of them")
+    return Finding(
+        "not_compared",
+        "notice",
+        text,
+        ((count,),),
+        0,
+        f"{shlex.join(['vitreous', 'check', name])} compares all of them",
+    )

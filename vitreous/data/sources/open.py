@@ -1,4 +1,4 @@
-"""Opens a source of labeled images: the embedded digits, or photos in folders or zip archives.
+"""Opens a source of labeled images: a folder, an archive, a table, a data set by name, or an object of Python.
 
 Opening reads names, not pixels. The splits depend on the file names alone, so they are the same every time and on
 every machine.
@@ -66,7 +66,7 @@ def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
     `open_objects`.
 
     Args:
-        source: "digits", a folder, an archive, a table, or an object of Python.
+        source: a data set by name, a folder, an archive, a table, or an object of Python.
         options: how to read it; f is its validation_fraction.
 
     Raises:
@@ -77,6 +77,10 @@ def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
     options = options or DataOptions()
     if not isinstance(source, str | Path):
         return open_objects(source, options)
+    if not str(source).strip():
+        raise InputError(
+            "the data is an empty name", "name a folder, an archive, a table or a set: vitreous list sources"
+        )
     if is_table(source) and Path(source).is_file():
         return open_table(str(source), options)
     if options.names_columns and not is_table(source):
