@@ -48,7 +48,7 @@ OUTPUTS = (
     "trimaps truth"
 )
 BESIDE = "class color ground instance instances object objects truth"  # other words of such names
-UNLABELED = "pred predict prediction predictions submission submissions unlabeled unlabelled"
+UNLABELED = "pred predict prediction predictions submission submissions unlabeled"
 
 
 def _folded(text: str) -> str:
@@ -66,7 +66,7 @@ STRONG = WORDS.keys() - WEAK
 FILLER_WORDS = frozenset(_folded(FILLERS).split())
 PICTURE_WORDS, OUTPUT_WORDS = frozenset(PICTURES.split()), frozenset(OUTPUTS.split())
 ROLE_WORDS = PICTURE_WORDS | OUTPUT_WORDS | FILLER_WORDS | frozenset(BESIDE.split()) | WORDS.keys()
-UNLABELED_WORDS = frozenset(UNLABELED.split())
+UNLABELED_WORDS = frozenset((UNLABELED + " " + UNLABELED.replace("el", "ell")).split())  # the British spelling too
 GENERIC_WORDS, CHUNK_WORDS = frozenset(GENERIC.split()), frozenset(CHUNKS.split())
 MEANINGS = {frozenset({split}): split for split in (TRAIN, VALIDATION, TEST)} | {
     frozenset({TRAIN, VALIDATION}): TRAIN  # "trainval": both together, next to a test split
