@@ -115,9 +115,10 @@ def test_a_used_folder_is_refused(photos, capsys):
 
 
 def test_settings_of_the_data(photos, capsys):
-    (photos / "train/ant/large.png").write_bytes(encoded(picture(1000, (120, 90)), "PNG"))
+    for number in range(3):
+        (photos / f"train/ant/large{number}.png").write_bytes(encoded(picture(1000 + number, (120, 90)), "PNG"))
     assert run(["check", "photos", "--set", "max_pixels=10_000"]) == 1
-    assert "unwise: 1 of 73 images is too large" in capsys.readouterr().out
+    assert "unwise: 3 of 75 images are too large" in capsys.readouterr().out
     assert run(["check", "photos", "--set", "max_pixels=10_000", "--set", "max_bad_fraction=0.1"]) == 0
 
 

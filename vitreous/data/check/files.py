@@ -1,6 +1,7 @@
 """Findings about files and pixels, from a scan: one function per kind, and a table of them."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from vitreous.data.check.classes import MOST_ITEMS
 from vitreous.data.check.findings import Finding, Row, Severity, plural
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.scan import DEEP, GRAY, MODES, Fault, Scan
+from vitreous.support.counts import too_many_broken
 from vitreous.support.text import listed
 
 TOO_LARGE = ("is too large", "has more than")  # how the reasons of oversized files begin
@@ -31,11 +33,11 @@ def file_findings(samples: Samples, scan: Scan, max_bad_fraction: float) -> list
 
 def unusable(samples: Samples, scan: Scan, max_bad_fraction: float) -> list[Finding]:
     """Broken and oversized files, with their reasons."""
-    shares = [
-        np.mean(~scan.rows["readable"][start:end])
-        for start, end in zip(samples.starts, samples.starts[1:], strict=False)
-    ]
-    severity: Severity = "unwise" if max(shares) > max_bad_fraction else "notice"
+    too_many = any(
+        too_many_broken(int(np.sum(~scan.rows["readable"][start:end])), end - start, max_bad_fraction)
+        for start, end in pairwise(samples.starts.tolist())
+    )
+    severity: Severity = "unwise" if too_many else "notice"
     oversized = [fault for fault in scan.bad if fault.reason.startswith(TOO_LARGE)]
     broken = [fault for fault in scan.bad if not fault.reason.startswith(TOO_LARGE)]
     findings = []

@@ -17,6 +17,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from vitreous.checkpoints.files.layout import MODEL_FILE
 from vitreous.data.sources.splits import Split
+from vitreous.support.counts import too_many_broken
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
 from vitreous.support.text import csv_cell
@@ -26,7 +27,6 @@ FIRST_BATCH = "train_batch.png"
 TENSORBOARD = "tensorboard"  # a folder
 LOCK = ".lock"  # held by the process whose folder it is; the system releases it when that process ends
 BAD_FILES_HEADER = ("split", "file", "reason")
-FEW = 3  # fewer broken images of a split never stop a run, unless none are allowed
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,7 @@ class BadFiles:
 
     def has_too_many(self, split: str) -> bool:
         """Whether more images of a split are broken than are tolerated."""
-        broken, least = len(self.reasons.get(split, ())), FEW if self.max_fraction else 1
-        return broken >= least and broken > self.max_fraction * self.totals[split]
+        return too_many_broken(len(self.reasons.get(split, ())), self.totals[split], self.max_fraction)
 
     def tolerant(self) -> Self:
         """The same list, to which any number can be added."""

@@ -378,3 +378,16 @@ def test_train_takes_datasets(tmp_path, monkeypatch):
     classifier = vt.train((squares, Squares(8), Squares(6)), "Ti/16", settings=settings)
     assert classifier.class_names == ("0", "1")
     assert (tmp_path / "runs" / "squares" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("length", [-3, "three"])
+def test_a_dataset_without_a_usable_length_is_one_line(length):
+    class Odd(Dataset):
+        def __len__(self):
+            return length
+
+        def __getitem__(self, index):
+            raise IndexError
+
+    with pytest.raises(InputError, match="the length of the Odd cannot be used"):
+        open_data(Odd())

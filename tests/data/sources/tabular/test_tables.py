@@ -261,6 +261,8 @@ def test_several_labels_are_refused(tmp_path):
     message = error(write(tmp_path / "all.csv", rows))
     assert "'scab rust' next to 'scab', 'rust'" in message
     assert "only one label" in message
+    lists = [(name, ["['dog']", "['cat']"][number % 2]) for number, (name, _) in enumerate(rows)]
+    assert "a list; " in error(write(tmp_path / "lists.csv", lists))
     path = tmp_path / "all.jsonl"
     path.write_text("\n".join(json.dumps({"path": name, "label": ["a", "b"]}) for name, _ in rows))
     assert "lists" in error(path)

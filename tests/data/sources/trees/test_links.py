@@ -113,11 +113,14 @@ def test_links_inside_a_class_lead_to_each_image_once_and_end(photos):
         "file without a suffix": 2,
         "link out of the folder": 2,
     }
-    assert data.notes == ("not followed: 2 links out of the folder; --set follow_links=true follows them",)
+    assert data.notes == (
+        "classes are read with all folders inside them: 'cat' ('a', 'b')",
+        "not followed: 2 links out of the folder; --set follow_links=true follows them",
+    )
     followed = open_data(root, FOLLOW)
     names = [path.removeprefix("cat/") for path in all_names(followed) - own]
     assert sorted(name.partition("/")[2] for name in names) == ["deep/y.png", "x.png"]
-    assert followed.notes == ()
+    assert followed.notes == ("classes are read with all folders inside them: 'cat' ('a', 'b', 'first')",)
 
 
 def test_a_class_of_links_is_followed_on_request(photos):

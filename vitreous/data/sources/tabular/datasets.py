@@ -17,7 +17,7 @@ from vitreous.data.sources.tabular.pictures import ObjectLoader, as_opened
 from vitreous.data.sources.tabular.samples import group
 from vitreous.data.sources.tabular.targets import Label, Parts, check_names, label_of, names_of_classes, read_targets
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed, natural_key
+from vitreous.support.text import first_line, listed, natural_key
 
 DIGITS = 8  # of the number in a sample's name
 
@@ -204,7 +204,12 @@ def _origins(dataset: Any) -> dict[int, np.ndarray]:
         return {origin: np.concatenate(numbers) for origin, numbers in parts.items()}
     if not hasattr(dataset, "__len__"):
         return {}
-    return {id(dataset): np.arange(len(dataset))}
+    try:
+        count = len(dataset)
+    except Exception as error:  # the program's own code may raise anything
+        cause = f"the length of the {type(dataset).__name__} cannot be used: {first_line(error)}"
+        raise InputError(cause, "let its __len__ return the number of samples") from error
+    return {id(dataset): np.arange(count)}
 
 
 def _selected(parent: Any, indices: np.ndarray) -> dict[int, np.ndarray]:

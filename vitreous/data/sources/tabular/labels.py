@@ -116,8 +116,10 @@ def _refuse_measurements(source: str, labels: Sequence[str | None]) -> None:
 
 
 def refuse_several_labels(source: str, names: set[str]) -> None:
-    """Raises InputError if a name is made of others, as "scab rust" next to "scab" and "rust"."""
+    """Raises InputError if a name is a list, or made of others, as "scab rust" next to "scab" and "rust"."""
     for name in sorted(names):
+        if re.fullmatch(r"\[.*\]|\(.*,.*\)|\{.*\}", name, re.DOTALL):
+            raise InputError(f"{source!r} has the label {name!r}, a list; {SEVERAL}", "give each image one label")
         for separator in ("|", ";", ",", " "):
             parts = [part.strip() for part in name.split(separator)]
             if len(parts) > 1 and all(part in names for part in parts):

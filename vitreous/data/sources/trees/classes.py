@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vitreous.data.formats import NAMES
 from vitreous.data.sources.names import is_for_prediction, is_unlabeled, normalized
+from vitreous.data.sources.trees.doubts import doubts
 from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
@@ -107,6 +108,8 @@ def read_classes(tree: Tree, split: str, classes: Classes) -> Images:
         tree.notes.append(f"no images in {listed(folders)}")
     if packed:
         tree.notes.append(f"not read, unpack them if they have images: the archives in {listed(packed)}")
+    if split == "train":
+        tree.notes.extend(doubts(classes, images))
     return images
 
 
