@@ -131,7 +131,7 @@ def test_the_range_comes_from_the_training_images(tmp_path):
 
 def test_a_range_that_is_set_is_not_looked_for(tmp_path, monkeypatch):
     folder = sensor_photos(tmp_path / "photos")
-    monkeypatch.setattr("vitreous.data.sources.trees.tree.deep_maximum", lambda *_: pytest.fail("looked"))
+    monkeypatch.setattr("vitreous.data.sources.trees.tree.picture_maximum", lambda *_: pytest.fail("looked"))
     data = open_data(folder, DataOptions(max_value=1023))
     assert data.decoding.max_value == 1023
     assert not data.notes
