@@ -153,7 +153,7 @@ class BadFiles:
 
     def has_too_many(self, split: str) -> bool:
         """Whether more images of a split are broken than are tolerated."""
-        return too_many_broken(len(self.reasons.get(split, ())), self.totals[split], self.max_fraction)
+        return too_many_broken(len(self.reasons.get(split, ())), self.totals.get(split, 0), self.max_fraction)
 
     def tolerant(self) -> Self:
         """The same list, to which any number can be added."""
