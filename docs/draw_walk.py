@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from vitreous.classifier import load
-from vitreous.data.images import decode_image
+from vitreous.data.decoding.images import decode_image
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.inspection.trace import named
 from vitreous.pages.walk import walk_page

@@ -5,7 +5,7 @@ import shutil
 from hashlib import blake2b
 from pathlib import Path
 
-from vitreous.data.images import is_image_name
+from vitreous.data.decoding.images import is_image_name
 
 
 def subset(source: Path, target: Path, each: int) -> None:

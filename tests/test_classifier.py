@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from tests.classifiers import CLASSES, changed, small_classifier, write_photos
 from vitreous.classifier import TOP, load
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 

@@ -46,7 +46,7 @@ OURS = {
     "checkpoints.families": ("checkpoints.families", "checkpoints.files", "support", "model", "data.preprocessing"),
     "checkpoints.sources": ("checkpoints.sources", "checkpoints.files", "support", "model", "data.preprocessing"),
     "inspection": ("inspection", "support", "model"),
-    "explain": ("explain", "inspection", "support", "model", "data.preprocessing", "data.images"),
+    "explain": ("explain", "inspection", "support", "model", "data.preprocessing", "data.decoding.images"),
     "training": (),
     **{
         f"training.{part}": ("support", "model", "checkpoints", "data", "evaluation", *below)
@@ -54,11 +54,11 @@ OURS = {
     },
     "deployment": (
         *("deployment", "support", "model", "checkpoints", "explain"),
-        *("data.images", "data.preprocessing"),
+        *("data.decoding.images", "data.preprocessing"),
     ),
     "classifier": (
         *("support", "model", "checkpoints"),
-        *("data.images", "data.preprocessing", "data.reading"),
+        *("data.decoding.images", "data.preprocessing", "data.reading"),
     ),
     "pages": (
         *("pages", "support", "model", "data", "evaluation", "checkpoints", "inspection", "explain", "training"),
@@ -89,7 +89,7 @@ SLOW = ("torch", "numpy", "rich", "pydantic", "matplotlib")
 class Import(NamedTuple):
     """One module that a file imports."""
 
-    name: str  # fully qualified, such as vitreous.data.images
+    name: str  # fully qualified, such as vitreous.data.decoding.images
     later: bool  # inside a function or for type checkers
     line: int
 
@@ -117,7 +117,7 @@ def imported_names(node: ast.AST, module: str) -> list[str]:
     base = node.module or ""
     if node.level:
         base = ".".join(["vitreous", *module.split(".")][: -node.level] + ([base] if base else []))
-    # `from vitreous.data import images` imports a module if that file exists, otherwise a name from data.
+    # `from vitreous.data.decoding import images` imports a module if that file exists, otherwise a name from data.
     below = [f"{base}.{alias.name}" for alias in node.names if alias.name != "__version__"]
     return [name if is_our_module(name) else base for name in below]
 
@@ -161,8 +161,8 @@ def test_a_module_imports_only_what_it_may(module: str):
         ("model.vit", "def forward():\n    import einops"),
         ("model.config", "import torch"),
         ("model.config", "from vitreous.model.shapes import Tokens"),
-        ("data.images", "from ..model import vit"),
-        ("checkpoints.store", "from vitreous.data import images"),
+        ("data.decoding.images", "from ...model import vit"),
+        ("checkpoints.store", "from vitreous.data.decoding import images"),
         ("checkpoints.files.tensors", "from vitreous.checkpoints.families.shared.family import Family"),
         ("checkpoints.families.timm", "from vitreous.checkpoints.sources import hub"),
         ("inspection.trace", "import vitreous"),
@@ -238,12 +238,12 @@ def test_no_modules_import_each_other():
 
 def test_a_cycle_through_functions_and_annotations_is_found():
     sources = {
-        "data.images": "def f():\n    from vitreous.model.vit import VisionTransformer",
+        "data.decoding.images": "def f():\n    from vitreous.model.vit import VisionTransformer",
         "model.vit": "if TYPE_CHECKING:\n    from vitreous.model import mlp",
-        "model.mlp": "from vitreous.data.images import read",
+        "model.mlp": "from vitreous.data.decoding.images import read",
         "model.head": "from vitreous.model.mlp import MLP",
     }
-    assert import_cycles(import_graph(sources)) == [["data.images", "model.mlp", "model.vit"]]
+    assert import_cycles(import_graph(sources)) == [["data.decoding.images", "model.mlp", "model.vit"]]
 
 
 STARTS = [

@@ -17,7 +17,7 @@ from vitreous.checkpoints.publish import model_card, published
 from vitreous.checkpoints.report import ExportReport, LoadReport
 from vitreous.checkpoints.sources.hub import push
 from vitreous.checkpoints.store import StoredModel, save_model
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.reading import AnyImage, Batches, Reading, as_list, read_batches, read_or_raise
 from vitreous.model.adapt import ChannelMethod, adapt

@@ -17,7 +17,7 @@ from tests.cli.photos import IN_ORDER, fill, photo
 from vitreous.classifier import Classifier, load
 from vitreous.cli import explain, inputs
 from vitreous.cli.app import run
-from vitreous.data.images import decode_image
+from vitreous.data.decoding.images import decode_image
 from vitreous.explain import drawing
 from vitreous.explain.attention_maps import attention_map, attention_maps
 from vitreous.explain.distance import CONVENTIONS, attention_distance

@@ -13,7 +13,7 @@ from tests.cli.photos import IN_ORDER, fill, photo
 from vitreous.classifier import load
 from vitreous.cli import features
 from vitreous.cli.app import run
-from vitreous.data.images import decode_image
+from vitreous.data.decoding.images import decode_image
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vitreous.data import precheck
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.precheck import checked_count, choose_check, find_broken, in_order, without
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.splits import ImageData, Loader, Split

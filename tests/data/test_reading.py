@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.reading import AnyImage, as_list, read_batches, read_or_raise
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.classifiers import CLASSES, small_classifier
 from vitreous.classifier import Classifier
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.explain.explanation import Explanation
 from vitreous.explain.relevance import relevance
 from vitreous.explain.rollout import attention_rollout

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vitreous.checkpoints.store import load_model
-from vitreous.data.images import decode_image
+from vitreous.data.decoding.images import decode_image
 from vitreous.data.sources.trees.folders import FileLoader
 from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError

@@ -24,7 +24,7 @@ from vitreous.support.text import printable
 
 if TYPE_CHECKING:
     from vitreous.classifier import Classifier
-    from vitreous.data.images import BadImage
+    from vitreous.data.decoding.images import BadImage
     from vitreous.explain.analyses import Options, Results
     from vitreous.explain.attention_maps import Query
     from vitreous.model.vit import VisionTransformer

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vitreous.classifier import Classifier
-    from vitreous.data.images import BadImage
+    from vitreous.data.decoding.images import BadImage
 
 BATCH_SIZE = 32
 DTYPE = "<f4"  # float32

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vitreous.classifier import Classifier
-    from vitreous.data.images import BadImage
+    from vitreous.data.decoding.images import BadImage
     from vitreous.data.reading import Reading
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def find_images(arguments: Iterable[str]) -> list[str]:
     Raises:
         InputError: a folder, a pattern or stdin yields no image.
     """
-    from vitreous.data.formats import NAMES
+    from vitreous.data.decoding.formats import NAMES
 
     images: list[str] = []
     passed: Counter[str] = Counter()
@@ -69,7 +69,7 @@ def images_at(path: str, passed: Counter[str], named: bool = True) -> Iterator[s
 
     Other files, except hidden ones and clutter, are counted in `passed` by kind.
     """
-    from vitreous.data.images import is_image_name
+    from vitreous.data.decoding.images import is_image_name
     from vitreous.data.sources.trees.tree import is_clutter, kind_of
 
     if not Path(path).is_dir():
@@ -114,7 +114,7 @@ def _raise(error: OSError) -> None:
 
 def readable(results: "Iterable[T | BadImage]", bad: "list[BadImage]") -> Iterator[T]:
     """The results of good images; each bad one is printed to stderr at once and added to `bad`."""
-    from vitreous.data.images import BadImage
+    from vitreous.data.decoding.images import BadImage
 
     for result in results:
         if isinstance(result, BadImage):
@@ -148,7 +148,7 @@ def read_inputs(
     """
     import torch
 
-    from vitreous.data.formats import NAMES
+    from vitreous.data.decoding.formats import NAMES
     from vitreous.data.reading import read_batches
 
     preprocessing = classifier.preprocessing

@@ -45,7 +45,7 @@ def command(
     settings: SettingsOption = None,
 ) -> None:
     """Show the inputs and outputs of every stage of a model, from image to class."""
-    from vitreous.data.images import Decoding, decode_image
+    from vitreous.data.decoding.images import Decoding, decode_image
     from vitreous.inspection.table import lay_out
     from vitreous.inspection.trace import inspect
     from vitreous.support.host import tune_host

@@ -23,7 +23,7 @@ from vitreous.support.text import csv_cell, printable
 
 if TYPE_CHECKING:
     from vitreous.classifier import Classifier, Prediction
-    from vitreous.data.images import BadImage
+    from vitreous.data.decoding.images import BadImage
 
 HEADER = ("image", "class_name", "probability", "unsure", "second_class_name", "second_probability")
 MAX_WIDTH = 60  # of a name in the table; longer ones push the other columns right

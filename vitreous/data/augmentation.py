@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vitreous.data.bands import Bands, Picture, check_color
-from vitreous.data.images import cropped
+from vitreous.data.decoding.bands import Bands, Picture, check_color
+from vitreous.data.decoding.images import cropped
 from vitreous.data.photometric import (
     TRIES,
     auto_augment,

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from vitreous.data.bands import Picture
-from vitreous.data.decode import Stored
-from vitreous.data.images import BadImage, remarks
+from vitreous.data.decoding.bands import Picture
+from vitreous.data.decoding.images import BadImage, remarks
+from vitreous.data.decoding.picture import Stored
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sources.splits import ImageData, Loader, Split
 from vitreous.support.host import usable_cores

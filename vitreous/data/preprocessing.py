@@ -13,9 +13,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitreous.data.bands import MOST_CHANNELS, Bands, Box, Picture
-from vitreous.data.depth import MAX_VALUE, to_rgb
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.bands import MOST_CHANNELS, Bands, Box, Picture
+from vitreous.data.decoding.depth import MAX_VALUE, to_rgb
+from vitreous.data.decoding.images import BadImage
 from vitreous.support.errors import InputError, unknown
 
 RESIZES = ("squash", "crop")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitreous.data.bands import Bands
-from vitreous.data.decode import decode_picture
-from vitreous.data.images import MAX_PIXELS, BadImage, Decoding, remarks, upright_rgb
+from vitreous.data.decoding.bands import Bands
+from vitreous.data.decoding.images import MAX_PIXELS, BadImage, Decoding, remarks, upright_rgb
+from vitreous.data.decoding.picture import decode_picture
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores

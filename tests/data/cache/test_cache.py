@@ -14,7 +14,7 @@ from tests.data.sources.packing import CLASSES, content_of, pack, png, tree
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.cache import build, store
 from vitreous.data.cache.build import CachedLoader, Fitted, Whole, cached
-from vitreous.data.images import BadImage, decode_image
+from vitreous.data.decoding.images import BadImage, decode_image
 from vitreous.data.loading.batches import batches
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.open import open_data

@@ -15,7 +15,7 @@ from tests.data.check.faults import copy, encoded, make_photos, picture
 from vitreous.data.check import check as module
 from vitreous.data.check.check import Check, check
 from vitreous.data.check.findings import COLUMNS, Finding
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.sources.names import skeleton
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import hold_out

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitreous.checkpoints.store import StoredModel
-from vitreous.data.images import Decoding
+from vitreous.data.decoding.images import Decoding
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.digits import ArrayLoader
 from vitreous.data.sources.open import open_data

@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 from filelock import FileLock
 
-from vitreous.data.bands import Picture
 from vitreous.data.cache.store import DIGEST, Place, Store
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.bands import Picture
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sources.splits import Loader, Split
 from vitreous.support.errors import InputError

@@ -22,7 +22,7 @@ from typing import Self
 
 import numpy as np
 
-from vitreous.data.bands import Picture, picture_of
+from vitreous.data.decoding.bands import Picture, picture_of
 from vitreous.support.errors import InputError
 from vitreous.support.files import DISK_ERRORS, atomic_file
 

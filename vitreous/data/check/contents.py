@@ -10,7 +10,7 @@ import numpy as np
 from vitreous.data.check.duplicates import ALONE, equal_groups
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.sources.splits import Loader
 from vitreous.data.sources.trees.archives import ArchiveLoader
 from vitreous.data.sources.trees.tree import ImageLoader

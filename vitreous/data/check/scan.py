@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitreous.data.bands import shown
 from vitreous.data.check.contents import digest
 from vitreous.data.check.fingerprints import DECODED, Fingerprint, fingerprint
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
-from vitreous.data.decode import decode_picture, picture_header
-from vitreous.data.images import BadImage, Header, remarks
+from vitreous.data.decoding.bands import shown
+from vitreous.data.decoding.images import BadImage, Header, remarks
+from vitreous.data.decoding.picture import decode_picture, picture_header
 from vitreous.data.sources.splits import Loader
 from vitreous.data.sources.trees.tree import ImageLoader
 

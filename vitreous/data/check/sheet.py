@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from vitreous.data.bands import shown
 from vitreous.data.check.check import Check
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
-from vitreous.data.decode import decode_picture
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.bands import shown
+from vitreous.data.decoding.images import BadImage
+from vitreous.data.decoding.picture import decode_picture
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.fonts import drawable, use_fallback_fonts
 from vitreous.support.text import shortened

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sampling import sample_generator
 from vitreous.data.sources.splits import Loader

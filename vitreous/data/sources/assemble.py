@@ -8,8 +8,8 @@ from statistics import median_low
 
 import numpy as np
 
-from vitreous.data.depth import MAX_VALUE, range_of
-from vitreous.data.images import BadImage, Decoding
+from vitreous.data.decoding.depth import MAX_VALUE, range_of
+from vitreous.data.decoding.images import BadImage, Decoding
 from vitreous.data.sources.channels import choose_channels
 from vitreous.data.sources.names import simplified
 from vitreous.data.sources.options import DataOptions

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
-from vitreous.data.decode import MOST_OF_PHOTO, Stored
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
+from vitreous.data.decoding.picture import MOST_OF_PHOTO, Stored
+from vitreous.data.decoding.tiff import require_reader
 from vitreous.data.sources.splits import Split
-from vitreous.data.tiff import require_reader
 from vitreous.support.errors import InputError
 
 PHOTO = (1, 3)  # channels to which any photo can be converted

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vitreous.data.decode import Stored
+from vitreous.data.decoding.picture import Stored
 from vitreous.data.sources.channels import check_of_photos
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out

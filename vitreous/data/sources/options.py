@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from vitreous.data.bands import MOST_CHANNELS
-from vitreous.data.images import MAX_PIXELS, MAX_VALUE
+from vitreous.data.decoding.bands import MOST_CHANNELS
+from vitreous.data.decoding.images import MAX_PIXELS, MAX_VALUE
 from vitreous.support.errors import InputError
 
 

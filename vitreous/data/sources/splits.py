@@ -8,9 +8,9 @@ from hashlib import blake2b
 
 import numpy as np
 
-from vitreous.data.bands import Picture
-from vitreous.data.decode import Stored
-from vitreous.data.images import DEFAULT, Decoding
+from vitreous.data.decoding.bands import Picture
+from vitreous.data.decoding.images import DEFAULT, Decoding
+from vitreous.data.decoding.picture import Stored
 from vitreous.data.preprocessing import Pixels, Preprocessing
 
 

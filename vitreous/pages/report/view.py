@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from vitreous.classifier import Classifier
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.sources.splits import ImageData, Split
 from vitreous.evaluation.metrics import ClassScore, Outcome, confusion_matrix, confusions, per_class
 from vitreous.explain.attention_maps import attention_maps, readout_name

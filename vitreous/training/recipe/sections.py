@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from vitreous.data.bands import MOST_CHANNELS
-from vitreous.data.images import MAX_PIXELS, MAX_VALUE
+from vitreous.data.decoding.bands import MOST_CHANNELS
+from vitreous.data.decoding.images import MAX_PIXELS, MAX_VALUE
 from vitreous.data.precheck import How
 from vitreous.data.sources.options import DataOptions
 from vitreous.model.config import (

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.hub_server import hub_of_client
 from vitreous.checkpoints.sources.hub import fetch
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
 

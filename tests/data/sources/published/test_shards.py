@@ -10,7 +10,7 @@ import pytest
 from webdataset import tariterators
 
 from tests.data.sources.packing import content_of, tree
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.published import shard_names

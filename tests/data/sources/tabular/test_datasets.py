@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, Te
 
 import vitreous as vt
 from tests.data.sources.packing import CLASSES, all_names, content_of, tree
-from vitreous.data.images import decode_image
+from vitreous.data.decoding.images import decode_image
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.support.errors import InputError

@@ -8,7 +8,7 @@ from PIL import Image
 
 import vitreous as vt
 from tests.data.sources.packing import CLASSES, all_names, content_of, tree
-from vitreous.data.images import decode_image
+from vitreous.data.decoding.images import decode_image
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.support.errors import InputError

@@ -10,7 +10,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from tests.data.sources.packing import CLASSES, all_names, content_of, line
-from vitreous.data.images import BadImage, decode_image
+from vitreous.data.decoding.images import BadImage, decode_image
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.trees import spool

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from tests.data.sources.packing import CLASSES, all_names, content_of, splits_of, tree
 from tests.data.sources.tabular.writing import ROWS, error, flat, labels_of, write
-from vitreous.data.images import decode_image
+from vitreous.data.decoding.images import decode_image
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.tables import find_tables

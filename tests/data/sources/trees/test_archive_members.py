@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.data.sources.packing import CLASSES, pack, png, splits_of, tree
-from vitreous.data import images
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.images import BadImage
+from vitreous.data.decoding import images
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.loading.batches import batches
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.open import open_data

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.sources.packing import content_of
-from vitreous.data.images import DEFAULT, BadImage
+from vitreous.data.decoding.images import DEFAULT, BadImage
 from vitreous.data.sources.trees import tar_index
 from vitreous.data.sources.trees.tar_index import MEMBER, TarLoader, first_names, index_tar, read_member
 from vitreous.support.errors import InputError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.data.sources.packing import CLASSES, SPLITS, all_names, content_of, line, pack, same, tree
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.trees import spool, tars
 from vitreous.support.errors import InputError

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitreous.data.images import BadImage, Decoding
+from vitreous.data.decoding.images import BadImage, Decoding
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.names import normalized, split_of
 from vitreous.data.sources.options import DataOptions

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.data.images import Decoding
+from vitreous.data.decoding.images import Decoding
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.digits import ArrayLoader
 from vitreous.data.sources.options import DataOptions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitreous.data.images import is_image_name
+from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.trees.folders import leads_to_file_inside
 from vitreous.data.sources.trees.tar_index import SUFFIX, first_names

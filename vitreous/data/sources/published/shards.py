@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitreous.data.images import Decoding, is_image_name
+from vitreous.data.decoding.images import Decoding, is_image_name
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.names import normalized
 from vitreous.data.sources.options import DataOptions

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import ConcatDataset, Subset
 
-from vitreous.data.images import Decoding
+from vitreous.data.decoding.images import Decoding
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitreous.data.images import Decoding
+from vitreous.data.decoding.images import Decoding
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitreous.data.images import is_image_name
+from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.names import normalized
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.data.images import MAX_BYTES, BadImage, check_bytes
+from vitreous.data.decoding.images import MAX_BYTES, BadImage, check_bytes
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.columns import choose_columns
 from vitreous.data.sources.tabular.reading import ImageCells, Table

@@ -8,8 +8,10 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from vitreous.data.bands import MOST_CHANNELS, Picture, picture_of
-from vitreous.data.decode import (
+from vitreous.data.decoding.bands import MOST_CHANNELS, Picture, picture_of
+from vitreous.data.decoding.depth import is_deep, largest_of, largest_value, scaled_to_bytes
+from vitreous.data.decoding.images import REMARKS, BadImage, Decoding, file_bytes, upright_rgb
+from vitreous.data.decoding.picture import (
     Stored,
     check_channels,
     decode_picture,
@@ -17,8 +19,6 @@ from vitreous.data.decode import (
     picture_size,
     stored_channels,
 )
-from vitreous.data.depth import is_deep, largest_of, largest_value, scaled_to_bytes
-from vitreous.data.images import REMARKS, BadImage, Decoding, file_bytes, upright_rgb
 from vitreous.data.sources.splits import Loader
 from vitreous.support.errors import InputError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from vitreous.data.images import is_image_name
+from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.columns import Columns, choose_columns, class_of_row

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitreous.data.images import Decoding
+from vitreous.data.decoding.images import Decoding
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.names import TRAIN, split_of
 from vitreous.data.sources.options import DataOptions

@@ -22,7 +22,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from vitreous.data.images import BadImage, Decoding, check_bytes, file_stamp, is_image_name
+from vitreous.data.decoding.images import BadImage, Decoding, check_bytes, file_stamp, is_image_name
 from vitreous.data.sources.trees.tree import IN_ARCHIVE, Entry, ImageLoader, Tree, is_clutter, kind_of, may_be_class
 from vitreous.support.errors import InputError
 

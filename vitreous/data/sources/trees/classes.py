@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from vitreous.data.formats import NAMES
+from vitreous.data.decoding.formats import NAMES
 from vitreous.data.sources.names import is_for_prediction, is_unlabeled, normalized
 from vitreous.data.sources.trees.doubts import doubts
 from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join

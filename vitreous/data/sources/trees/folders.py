@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitreous.data.images import Decoding, file_stamp, is_image_name
+from vitreous.data.decoding.images import Decoding, file_stamp, is_image_name
 from vitreous.data.sources.trees.tree import (
     ABOVE,
     LINK_OUT,

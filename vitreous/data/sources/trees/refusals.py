@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vitreous.data.images import is_image_name
+from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.names import TRAIN, are_chunks, is_chunk, is_generic, role_of, split_of, suggests_split
 from vitreous.data.sources.trees.tree import LAYOUT, Contents, Tree, join
 from vitreous.support.errors import InputError

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from vitreous.data.images import BadImage, check_bytes
+from vitreous.data.decoding.images import BadImage, check_bytes
 from vitreous.data.sources.trees.tree import ImageLoader, is_clutter
 from vitreous.support.errors import InputError
 

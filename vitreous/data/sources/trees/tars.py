@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from vitreous.data.images import Decoding, is_image_name
+from vitreous.data.decoding.images import Decoding, is_image_name
 from vitreous.data.sources.trees.archives import ArchiveTree, Row
 from vitreous.data.sources.trees.spool import check_space, new_spool, remove_spool
 from vitreous.data.sources.trees.tar_index import BLOCK, MEMBER, TarIndex, TarLoader, index_tar

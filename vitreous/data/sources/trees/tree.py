@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from vitreous.data.bands import Picture
-from vitreous.data.decode import Stored, decode_picture, picture_maximum, picture_size, stored_channels
-from vitreous.data.images import Decoding, file_bytes, is_image_name
+from vitreous.data.decoding.bands import Picture
+from vitreous.data.decoding.images import Decoding, file_bytes, is_image_name
+from vitreous.data.decoding.picture import Stored, decode_picture, picture_maximum, picture_size, stored_channels
 from vitreous.data.sources.splits import Loader
 
 CLUTTER = frozenset(  # that operating systems leave in folders

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.bands import Bands, picture_of
-from vitreous.data.images import BadImage
+from vitreous.data.decoding.bands import Bands, picture_of
+from vitreous.data.decoding.images import BadImage
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.support.errors import InputError
 from vitreous.support.figures import visible

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitreous.data.images import MAX_VALUE, BadImage
+from vitreous.data.decoding.images import MAX_VALUE, BadImage
 from vitreous.support.errors import InputError
 from vitreous.support.figures import visible
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image, UnidentifiedImageError
 
-from vitreous.data import formats, repair
-from vitreous.data.depth import MAX_VALUE, eight_bits, is_deep, largest_value, own_channels, to_rgb
-from vitreous.data.formats import FORMATS, NOT_AN_IMAGE, SUFFIXES
+from vitreous.data.decoding import formats, repair
+from vitreous.data.decoding.depth import MAX_VALUE, eight_bits, is_deep, largest_value, own_channels, to_rgb
+from vitreous.data.decoding.formats import FORMATS, NOT_AN_IMAGE, SUFFIXES
 from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 

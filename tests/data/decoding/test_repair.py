@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.data.encoding import encoded, photo, values
-from vitreous.data import repair
-from vitreous.data.images import BadImage, Decoding, decode_image, header_size, remarks
+from vitreous.data.decoding import repair
+from vitreous.data.decoding.images import BadImage, Decoding, decode_image, header_size, remarks
 
 JPEGS = (
     {"quality": 90},

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from tests.data.encoding import encoded, photo, values
-from vitreous.data.depth import MAX_VALUE, range_of, to_rgb
-from vitreous.data.images import BadImage, Decoding, decode_image, deep_maximum, remarks
+from vitreous.data.decoding.depth import MAX_VALUE, range_of, to_rgb
+from vitreous.data.decoding.images import BadImage, Decoding, decode_image, deep_maximum, remarks
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.reading import read_batches
 from vitreous.data.sources.open import open_data

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.data.satellites import satellite_folder, tiff, values_of
-from vitreous.data.bands import Bands
-from vitreous.data.decode import decode_picture, picture_size, stored_channels
-from vitreous.data.images import BadImage, Decoding
+from vitreous.data.decoding.bands import Bands
+from vitreous.data.decoding.images import BadImage, Decoding
+from vitreous.data.decoding.picture import decode_picture, picture_size, stored_channels
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.support.errors import InputError

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vitreous.data.bands import Picture
-from vitreous.data.images import (
+from vitreous.data.decoding.bands import Picture
+from vitreous.data.decoding.images import (
     DEFAULT,
     BadImage,
     Decoding,
@@ -15,7 +15,7 @@ from vitreous.data.images import (
     file_bytes,
     read_header,
 )
-from vitreous.data.tiff import channels_in, is_tiff, tiff_maximum, tiff_picture, tiff_size
+from vitreous.data.decoding.tiff import channels_in, is_tiff, tiff_maximum, tiff_picture, tiff_size
 
 MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "PA": 4, "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4}
 MOST_OF_PHOTO = 4

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from tests.data.encoding import FORMATS, LOSSLESS, encoded, photo, values
-from vitreous.data import images
-from vitreous.data.depth import to_rgb
-from vitreous.data.images import BadImage, Decoding, decode_image, header_size, is_image_name
+from vitreous.data.decoding import images
+from vitreous.data.decoding.depth import to_rgb
+from vitreous.data.decoding.images import BadImage, Decoding, decode_image, header_size, is_image_name
 
 
 def reason(content):

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.data.encoding import encoded, photo, values
-from vitreous.data import formats, images
 from vitreous.data.augmentation import Augmentation
-from vitreous.data.images import BadImage, Decoding, decode_image, header_size, is_image_name
+from vitreous.data.decoding import formats, images
+from vitreous.data.decoding.images import BadImage, Decoding, decode_image, header_size, is_image_name
 from vitreous.data.preprocessing import Preprocessing
 
 COMPRESSIONS = ("tiff_lzw", "tiff_adobe_deflate", "packbits", "tiff_deflate", "zstd")
@@ -82,7 +82,7 @@ def test_a_heic_without_the_extra_names_it(monkeypatch):
 
 
 def test_an_avif_without_its_decoder_names_it(monkeypatch):
-    monkeypatch.setattr("vitreous.data.formats.features.check", lambda name: False)
+    monkeypatch.setattr("vitreous.data.decoding.formats.features.check", lambda name: False)
     assert reason(encoded(photo(), "AVIF")) == "is an AVIF image, which this build of Pillow cannot read"
 
 
@@ -92,7 +92,7 @@ def test_pillow_is_left_as_it_is(fresh_process):
 import io
 from PIL import Image
 from pillow_heif import from_pillow
-from vitreous.data.images import Decoding, decode_image
+from vitreous.data.decoding.images import Decoding, decode_image
 limit = Image.MAX_IMAGE_PIXELS
 file = io.BytesIO()
 from_pillow(Image.new("RGB", (64, 64), "red")).save(file)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitreous.data.bands import MOST_CHANNELS, Bands
-from vitreous.data.depth import largest_of, scaled_to_bytes
-from vitreous.data.formats import BIG_TIFF, TIFF_STARTS, check_tiff
-from vitreous.data.images import MAKE_SMALLER, MAX_SIDE, REMARKS, SIDEWAYS, UPRIGHT, BadImage, Decoding
+from vitreous.data.decoding.bands import MOST_CHANNELS, Bands
+from vitreous.data.decoding.depth import largest_of, scaled_to_bytes
+from vitreous.data.decoding.formats import BIG_TIFF, TIFF_STARTS, check_tiff
+from vitreous.data.decoding.images import MAKE_SMALLER, MAX_SIDE, REMARKS, SIDEWAYS, UPRIGHT, BadImage, Decoding
 from vitreous.support.errors import InputError
 
 SAMPLES_PER_PIXEL = 277  # tags
