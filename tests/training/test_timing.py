@@ -13,15 +13,23 @@ from vitreous.training import timing
 from vitreous.training.learner import Learner
 from vitreous.training.optimization.memory import MicroBatch
 from vitreous.training.planning import budget
+from vitreous.training.planning import plan as planning
 from vitreous.training.planning.plan import Plan, make_plan
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.run import run_training
-from vitreous.training.timing import measure, thread_choices
+from vitreous.training.timing import choose_loading, measure, thread_choices
 
 
 @pytest.fixture
 def plan(photos, quick) -> Plan:
     return make_plan(photos, "auto", "small-data", quick, print)
+
+
+def with_run(plan: Plan, **settings: int | str) -> Plan:
+    """The plan with other settings of its machine."""
+    recipe = plan.recipe.model_copy(update={"run": plan.recipe.run.model_copy(update=settings)})
+    workers = settings.get("workers", plan.workers)
+    return dataclasses.replace(plan, recipe=recipe, workers=workers if isinstance(workers, int) else 0)
 
 
 def test_loading_updates_and_scoring_are_all_counted(plan, monkeypatch):
@@ -41,7 +49,7 @@ def test_loading_updates_and_scoring_are_all_counted(plan, monkeypatch):
     assert 0.03 <= cost.training < 0.06
     assert 0.04 <= cost.validation < 0.08
     assert cost.threads == torch.get_num_threads()
-    beside = measure(dataclasses.replace(plan, workers=2))
+    beside = measure(with_run(plan, workers=2))
     assert 0.02 <= beside.training < cost.training
     assert 0.03 <= beside.validation < cost.validation
 
@@ -80,8 +88,7 @@ def test_memory_may_run_out(plan, monkeypatch):
 def test_threads_are_compared_where_they_are_open(plan, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(timing, "usable_cores", lambda: 4)
-    run = plan.recipe.run.model_copy(update={"threads": "auto"})
-    is_open = dataclasses.replace(plan, recipe=plan.recipe.model_copy(update={"run": run}))
+    is_open = with_run(plan, threads="auto")
     assert thread_choices(is_open) == [1, 4]
     assert thread_choices(plan) == [torch.get_num_threads()]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -96,6 +103,18 @@ def test_the_faster_threads_are_taken_if_they_are_worth_it(plan, monkeypatch, se
     monkeypatch.setattr(timing, "timed_update", lambda learner, batch: seconds[torch.get_num_threads()] * len(batch))
     monkeypatch.setattr(timing, "timed_scoring", lambda learner, batch: 0.0)
     assert measure(plan).threads == threads
+
+
+def test_free_cores_load_images_where_that_takes_time(plan, monkeypatch):
+    for module in (timing, planning):
+        monkeypatch.setattr(module, "usable_cores", lambda: 4)
+    is_open = with_run(plan, workers="auto")
+    assert choose_loading(is_open, threads=1, load=0.2, update=1.0) == 3
+    assert choose_loading(is_open, threads=3, load=0.2, update=1.0) == 1
+    assert choose_loading(is_open, threads=4, load=0.2, update=1.0) == 0
+    assert choose_loading(is_open, threads=1, load=0.01, update=1.0) == 0
+    assert choose_loading(with_run(plan, workers=2), threads=1, load=0.01, update=1.0) == 2
+    assert choose_loading(dataclasses.replace(is_open, device=torch.device("mps")), 1, 0.2, 1.0) == 0
 
 
 def test_a_run_of_a_few_minutes_is_fitted_recorded_and_repeated(photos, tmp_path, capsys, monkeypatch):

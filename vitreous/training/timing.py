@@ -14,12 +14,13 @@ from vitreous.support.host import usable_cores
 from vitreous.training.learner import Learner
 from vitreous.training.objectives.objective import VALIDATION, Prepared
 from vitreous.training.planning.budget import Cost
-from vitreous.training.planning.plan import Plan
+from vitreous.training.planning.plan import Plan, choose_workers
 from vitreous.training.validation import score
 
 LOADING, UPDATING = 0.7, 1.0  # seconds of each that are timed, and the one batch that crosses them
 MOST_BATCHES = 20
 FASTER = 1.15  # more threads have to be: cores that are free now may be busy later, and threads wait for each other
+WORTH = 0.1  # of an update's time is what loading has to take for processes of its own
 HOPELESS, FEW = 2.0, 16  # more threads that are so many times slower with a few images are not timed any further
 
 
@@ -29,7 +30,8 @@ def measure(plan: Plan) -> Cost:
     Images are loaded and augmented as in the first epoch. Loading processes work beside the model, so that the slower
     of both counts; without them, their times add up. If memory runs out, the micro-batch shrinks as it would in the
     run. On a CPU, if the number of threads is open, one thread is compared with all: where other programs use the cores
-    too, threads that wait for each other can make a small model many times slower.
+    too, threads that wait for each other can make a small model many times slower. Cores that the model then leaves
+    free load images, if that number is open too.
 
     Args:
         plan: of a candidate.
@@ -58,7 +60,7 @@ def fastest(plan: Plan) -> Cost:
     """The cost with the number of threads that is the fastest."""
     batches, load = load_batches(plan)
     if not batches:
-        return Cost(0.0, 0.0, torch.get_num_threads())  # none can be read, and the run says so
+        return Cost(0.0, 0.0, torch.get_num_threads(), plan.workers)  # none can be read, and the run says so
     learner = Learner(plan, lambda line: None)
     best: Cost | None = None
     for threads in thread_choices(plan):
@@ -67,11 +69,28 @@ def fastest(plan: Plan) -> Cost:
         if timed_update(learner, few) / len(few) > HOPELESS * (best.training if best else math.inf):
             continue
         update, scoring = timed_updates(learner, batches), timed_scoring(learner, batches[0])
-        cost = Cost(combined(load, update, plan.workers), combined(load, scoring, plan.workers), threads)
+        workers = choose_loading(plan, threads, load, update)
+        cost = Cost(combined(load, update, workers), combined(load, scoring, workers), threads, workers)
         if best is None or cost.training * FASTER < best.training:
             best = cost
     assert best is not None, "there is at least one number of threads"
     return best
+
+
+def choose_loading(plan: Plan, threads: int, load: float, update: float) -> int:
+    """Loading processes, if their number is open: on a CPU, for the cores that the model leaves free.
+
+    Args:
+        plan: of the run.
+        threads: of a CPU operation.
+        load: the seconds that an image takes to be loaded.
+        update: the seconds that it takes in an update.
+    """
+    if plan.recipe.run.workers != "auto" or plan.device.type != "cpu":
+        return plan.workers
+    if load < WORTH * update:
+        return 0
+    return min(usable_cores() - threads, choose_workers(plan.recipe, plan.data, plan.preprocessing))
 
 
 def first_images(batch: Batch) -> Batch:

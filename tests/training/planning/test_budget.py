@@ -28,13 +28,13 @@ def data_of(images: int = 244, native_size: tuple[int, int] = (375, 500)) -> Ima
 class Machine:
     """A machine of so many multiply-adds a second, that counts how often it was measured."""
 
-    def __init__(self, speed: float, threads: int = 1) -> None:
-        self.speed, self.threads, self.measured = speed, threads, 0
+    def __init__(self, speed: float, threads: int = 1, workers: int = 0) -> None:
+        self.speed, self.threads, self.workers, self.measured = speed, threads, workers, 0
 
     def __call__(self, recipe, config, preprocessing) -> Cost:
         self.measured += 1
         seconds = nominal_multiply_adds(config) / self.speed
-        return Cost(3 * seconds, seconds, self.threads)
+        return Cost(3 * seconds, seconds, self.threads, self.workers)
 
 
 def fitted(machine: Machine, data: ImageData, recipe: Recipe = SMALL_DATA) -> tuple[Recipe, Budget | None]:
@@ -138,9 +138,11 @@ def test_the_resolved_recipe_repeats_the_run_without_a_measurement():
     assert (machine.measured, budget) == (0, None)
 
 
-def test_the_faster_threads_are_recorded_unless_they_are_given():
-    assert fitted(Machine(1e10, threads=3), data_of())[0].run.threads == 3
-    assert fitted(Machine(1e10, threads=3), data_of(), SMALL_DATA.with_settings({"threads": 2}))[0].run.threads == 2
+@pytest.mark.parametrize("name", ["threads", "workers"])
+def test_the_faster_threads_and_processes_are_recorded_unless_they_are_given(name):
+    machine = Machine(1e10, threads=3, workers=3)
+    assert getattr(fitted(machine, data_of())[0].run, name) == 3
+    assert getattr(fitted(machine, data_of(), SMALL_DATA.with_settings({name: 2}))[0].run, name) == 2
 
 
 def test_a_machine_that_is_too_slow_is_said_to_be():

@@ -35,11 +35,13 @@ class Cost:
         training: its view is loaded and goes through an update.
         validation: it is loaded and scored.
         threads: of a CPU operation, that this was measured with.
+        workers: processes that load images, that this holds for.
     """
 
     training: float
     validation: float
     threads: int
+    workers: int
 
 
 Measure = Callable[[Recipe, ViTConfig, Preprocessing], Cost]
@@ -72,7 +74,8 @@ def fit(
 
     From scratch and with an open length, a run has 15 minutes unless the recipe says otherwise. Choices are tried from
     the cheapest on, and the last one that leaves time for all suitable epochs is taken; if there is none, the cheapest
-    one with fewer epochs. What is given stays. Threads that are open become those that were faster.
+    one with fewer epochs. What is given stays. Threads and loading processes that are open become the faster
+    ones.
 
     Args:
         recipe: as requested.
@@ -126,8 +129,9 @@ def try_shape(
         epochs = resolved.schedule.epochs
         enough = epochs * epoch <= available
     budget = Budget(minutes, epochs * epoch / SHARE, in_words(recipe, config, resolved, epochs))
-    if recipe.run.threads == "auto":
-        candidate = candidate.model_copy(update={"run": recipe.run.model_copy(update={"threads": cost.threads})})
+    measured = {"threads": cost.threads, "workers": cost.workers}
+    machine = {name: value for name, value in measured.items() if getattr(recipe.run, name) == "auto"}
+    candidate = candidate.model_copy(update={"run": recipe.run.model_copy(update=machine)})
     return with_length(candidate, minutes, epochs), budget, enough
 
 
