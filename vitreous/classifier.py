@@ -371,12 +371,13 @@ def load(
 
 
 def train(
-    data: Any,
+    data: Any = None,
     model: str = "auto",
     recipe: "str | Path | Recipe | None" = None,
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     init: str | None = None,
+    resume: str | Path | None = None,
 ) -> Classifier:
     """Trains a classifier, as `vitreous train` does, and writes a run folder.
 
@@ -388,6 +389,8 @@ def train(
         out: the run folder, new or empty, and outside the data; runs/ and the name of the data if None.
         settings: values that override the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
         init: "random" for fresh weights, "pretrained" for published ones of the variant; as in the recipe if None.
+        resume: the folder of a run that stopped, to go on with. It needs `data` only if that came from Python or is
+            elsewhere now; `settings` may prolong the run (`epochs`) or move it to another machine.
 
     Returns:
         The best model on validation, as saved in the run folder.
@@ -397,4 +400,4 @@ def train(
     """
     from vitreous.training.run import run_training
 
-    return load(run_training(data, model, recipe, out, settings, init=init).folder)
+    return load(run_training(data, model, recipe, out, settings, init=init, resume=resume).folder)

@@ -2,13 +2,15 @@
 
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitreous.cli.app import STOPPED, read_settings
+from vitreous.cli.app import read_settings
+from vitreous.support.errors import InputError
 from vitreous.support.text import printable
 
 if TYPE_CHECKING:
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
 
 def command(
     data: Annotated[
-        str,
+        str | None,
         typer.Argument(
+            show_default=False,
             help="Images with labels: a folder or archive with a subfolder per class, optionally inside train/, val/ "
-            "and test/; a table; or a name such as digits, cifar10 or hf:owner/name (vitreous list sources)."
+            "and test/; a table; or a name such as digits, cifar10 or hf:owner/name (vitreous list sources).",
         ),
-    ],
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -45,22 +48,40 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; by default runs/ and the name of the data.")
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that stopped, from its folder; DATA only if that is elsewhere now, --set only to "
+            "prolong it (epochs) or to move it (device, workers, threads).",
+        ),
+    ] = None,
 ) -> None:
     """Train a model on your images."""
     from vitreous.classifier import load
     from vitreous.pages.report import write_report
+    from vitreous.training.interruption import Stopped
+    from vitreous.training.resuming import Finished
     from vitreous.training.run import run_training
 
+    if resume is None and data is None:
+        raise InputError("there are no images to train on", "give a folder: vitreous train photos")
+    if resume is not None and (model != "auto" or init or recipe or out):
+        raise InputError("a run goes on as it began", "leave out --model, --init, --recipe and --out")
     try:
-        run = run_training(data, model, recipe, out, read_settings(settings or []), init=init)
+        run = run_training(data, model, recipe, out, read_settings(settings or []), init=init, resume=resume)
         if run.outcome is not None:
             report = write_report(run.folder, load(run.folder), run.data, run.outcome)
             print(printable(f"report: {report}"))
-    except KeyboardInterrupt:
-        print("stopped; the folder keeps the best model, if an epoch was validated", file=sys.stderr)
-        raise typer.Exit(STOPPED) from None
+    except Finished as finished:
+        print(printable(f"{finished.cause}; {finished.hint}"))
+        return
+    except KeyboardInterrupt as stopped:
+        if not isinstance(stopped, Stopped):  # which says how to go on
+            print("stopped", file=sys.stderr)
+        raise typer.Exit(128 + getattr(stopped, "number", signal.SIGINT)) from None
     print("next:")
-    for words in next_commands(data, run):
+    for words in next_commands(data or run.data.name, run):
         print(printable(f"  vitreous {shlex.join(words)}"))
 
 

@@ -48,7 +48,7 @@ def atomic_path(path: str | Path) -> Generator[Path, None, None]:
             cause = f"cannot write {str(path)!r}: {error.strerror}"
             raise InputError(cause, "choose a writable folder with free space") from error
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def atomic_folder(path: str | Path, last: str = "") -> Generator[Path, None, Non
             yield Path(new)
             _move_in(Path(new), path, Path(old), last)
             for folder in created:
-                _flush_folder(folder.parent)
+                flush_folder(folder.parent)
     except BaseException as error:
         for folder in created:
             with suppress(OSError):  # report the first error
@@ -108,10 +108,10 @@ def _move_in(new: Path, path: Path, old: Path, last: str) -> None:
         for name in reversed(names):
             if os.path.lexists(path / name):
                 (path / name).replace(old / name)
-        _flush_folder(path)
+        flush_folder(path)
         for name in names:
             (new / name).replace(path / name)
-        _flush_folder(path)
+        flush_folder(path)
     except BaseException:
         for name in names:
             with suppress(OSError):  # report the first error
@@ -144,7 +144,7 @@ def cache_folder() -> Path:
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "vitreous"
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Flushes a folder, without which a rename in it may not survive a crash."""
     if os.name != "posix":
         return

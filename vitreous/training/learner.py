@@ -1,10 +1,10 @@
 """The state of training: model, objective, optimizer and average of the weights."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from vitreous.data.loading.batches import Batch
 from vitreous.model.shapes import Images
@@ -17,7 +17,7 @@ from vitreous.training.optimization.memory import MicroBatch, free_bytes, larges
 from vitreous.training.optimization.optimizer import freeze, make_optimizer
 from vitreous.training.optimization.precision import LossScale
 from vitreous.training.optimization.schedule import lr_factor
-from vitreous.training.optimization.step import StepResult, Streak, train_step
+from vitreous.training.optimization.step import Accumulated, StepResult, Streak, train_step
 from vitreous.training.planning.plan import Plan
 
 COMPILERS = ("torch._dynamo", "torch._inductor")  # importing them for their errors would take seconds
@@ -44,11 +44,15 @@ class Learner:
         micro_batch: how many images go through the model at once.
         streak: of skipped steps.
         step: updates made so far.
+        begun: what of the next update's batch is done, while its images go through the model in parts; otherwise None.
+        pause: called between these parts; may raise.
     """
 
     def __init__(self, plan: Plan, notify: Callable[[str], None]) -> None:
         recipe, section = plan.recipe, plan.recipe.optimizer
         self.plan, self.step = plan, 0
+        self.begun: Accumulated | None = None
+        self.pause: Callable[[], None] = lambda: None
         model = VisionTransformer(plan.config) if plan.start is None else plan.start.stored.model
         self.model = model.to(plan.device)
         freeze(self.model, section.frozen)
@@ -108,20 +112,33 @@ class Learner:
             if self.average is not None:
                 self.average.update(self.model, self.objective)
         self.step += 1
+        self.begun = None
         return result
 
     def _move(self, images: Images, targets: Targets) -> StepResult:
-        step = partial(
-            train_step, self.model, self.optimizer, self.objective, images, targets, lr=self.lr,
-            clip_norm=self.plan.recipe.optimizer.clip_norm, precision=self.plan.precision, loss_scale=self.loss_scale,
-        )  # fmt: skip
+        def step(micro_batch: int) -> StepResult:
+            return train_step(
+                self.model, self.optimizer, self.objective, images, targets, lr=self.lr, micro_batch=micro_batch,
+                clip_norm=self.plan.recipe.optimizer.clip_norm, precision=self.plan.precision,
+                loss_scale=self.loss_scale, begun=self.begun, between=self._between,
+            )  # fmt: skip
+
         try:
-            return self.micro_batch.run(step, self.optimizer.zero_grad)
+            return self.micro_batch.run(step, self._begin_again)
         except RuntimeError as error:
             if not type(error).__module__.startswith(COMPILERS):
                 raise
             reason = str(error).strip().partition("\n")[0]
             raise InputError(f"torch.compile failed: {reason}", "set compile=false") from error
+
+    def _between(self, begun: Accumulated) -> None:
+        self.begun = begun
+        self.pause()
+
+    def _begin_again(self) -> None:
+        """Drops what of a batch is done."""
+        self.begun = None
+        self.optimizer.zero_grad()
 
     def _largest_micro_batch(self) -> int:
         """How many images of a batch fit into the device's memory, from a measurement of a few."""
@@ -147,6 +164,7 @@ class Learner:
             "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
             "streak": self.streak.state_dict(),
             "micro_batch": self.micro_batch.size,
+            "begun": None if self.begun is None else self._begun_state(self.begun),
             "random": torch.get_rng_state(),
             "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
@@ -157,9 +175,27 @@ class Learner:
         for name in ("model", "objective", "optimizer", "average", "loss_scale", "streak"):
             if state[name] is not None:
                 getattr(self, name).load_state_dict(state[name])
+        self._load_begun(state["begun"])
         torch.set_rng_state(state["random"])
         if state["device_random"] is not None:
             torch.cuda.set_rng_state(state["device_random"], self.plan.device)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _begun_state(self, begun: Accumulated) -> dict[str, Any]:
+        gradients = {number: p.grad for number, p in enumerate(self._trained()) if p.grad is not None}
+        return begun._asdict() | {"gradients": gradients}
+
+    def _load_begun(self, state: dict[str, Any] | None) -> None:
+        self._begin_again()
+        if state is None:
+            return
+        device = self.plan.device
+        self.begun = Accumulated(state["done"], state["loss"].to(device), state["correct"].to(device))
+        for number, parameter in enumerate(self._trained()):
+            if number in state["gradients"]:
+                parameter.grad = state["gradients"][number].to(device)
 
 
 def compile_blocks(model: VisionTransformer) -> None:

@@ -19,7 +19,20 @@ SHOWN = 3  # names of a batch in a message
 CHECK_EVERY = 100  # steps between two reads of the skipped steps, each of which waits for the device
 
 
-def fit(learner: Learner, log: Log) -> None:
+class Watch:
+    """What else happens while a model is trained: nothing. Subclasses save the state, or stop the run by raising."""
+
+    def pause(self) -> None:
+        """Called often, where a run can stop and go on: after updates and micro-batches, and while validating."""
+
+    def after_step(self) -> None:
+        """Called after each update."""
+
+    def after_epoch(self) -> None:
+        """Called after each epoch."""
+
+
+def fit(learner: Learner, log: Log, watch: Watch | None = None) -> None:
     """Trains a model, keeping the weights that do best on validation in the folder's model.safetensors.
 
     The best epoch has the best score by the recipe's `keep_by` and, among equals, the lowest loss; an epoch without a
@@ -27,16 +40,19 @@ def fit(learner: Learner, log: Log) -> None:
     ends the training but not the run: it is `log.failure`.
 
     Args:
-        learner: at the beginning of an epoch, the first or a later one.
-        log: of the same plan, with the epochs so far.
+        learner: with the updates so far.
+        log: of the same plan, with the epochs so far and what of the current one is done.
+        watch: called in between, if given.
 
     Raises:
         InputError: before a model was kept, too many images are broken, or too many steps in a row have no finite loss;
             or no validation had one.
     """
+    watch = watch or Watch()
+    learner.pause = watch.pause
     try:
-        while learner.step < learner.plan.total_steps and not log.is_stalled:
-            train_epoch(learner, log)
+        while (learner.step < learner.plan.total_steps and not log.is_stalled) or log.row is not None:
+            train_epoch(learner, log, watch)
     except InputError as error:
         if log.best is None:
             raise
@@ -49,11 +65,30 @@ def fit(learner: Learner, log: Log) -> None:
         log.display.print(f"stopping early: no better epoch in the last {log.worse} validations")
 
 
-def train_epoch(learner: Learner, log: Log) -> None:
-    """The updates of an epoch and, if it is due, validation, after which the best model so far is kept."""
-    plan, epoch = learner.plan, log.begin_epoch()
+def train_epoch(learner: Learner, log: Log, watch: Watch) -> None:
+    """What is left of an epoch: updates and, if it is due, validation, after which the best model so far is kept."""
+    plan = learner.plan
+    epoch = log.begin_epoch(learner.step)
+    if log.row is None:
+        make_updates(learner, log, epoch, watch)
+    if learner.step == plan.total_steps or epoch % plan.recipe.schedule.evaluate_every == 0:
+
+        def progress(done: int, images: int) -> None:
+            log.display.validating(done, images)
+            watch.pause()
+
+        score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files, progress)
+        if log.add_validation(score):
+            keep(learner, log)
+    log.end_epoch()
+    watch.after_epoch()
+
+
+def make_updates(learner: Learner, log: Log, epoch: int, watch: Watch) -> None:
+    """The updates of an epoch that are not made yet."""
+    plan = learner.plan
     learner.train()
-    batches = plan.training_batches(epoch)
+    batches = plan.training_batches(epoch, learner.step - (epoch - 1) * plan.steps_per_epoch)
     for batch in log.meter.timed(batches):
         log.bad_files.add(plan.data.train, batch.bad)
         if len(batch) and not log.pictured:
@@ -65,15 +100,10 @@ def train_epoch(learner: Learner, log: Log) -> None:
             check_streak(learner, batches)
         if learner.step == plan.total_steps:
             break
+        watch.after_step()
     check_streak(learner, batches)
-    row = log.end_updates(learner.step)
+    log.end_updates(learner.step)
     report_skipped(learner, batches, log)
-    if learner.step == plan.total_steps or epoch % plan.recipe.schedule.evaluate_every == 0:
-        progress = log.display.validating
-        score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files, progress)
-        if log.add_validation(row, score):
-            keep(learner, log)
-    log.end_epoch(row)
 
 
 def keep(learner: Learner, log: Log) -> None:

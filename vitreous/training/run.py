@@ -19,6 +19,8 @@ from vitreous.support.counts import is_lopsided
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
+from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
+from vitreous.training.interruption import Stopped
 from vitreous.training.learner import Learner
 from vitreous.training.loop import finish, fit
 from vitreous.training.optimization.precision import HALVES
@@ -28,11 +30,13 @@ from vitreous.training.planning.plan import Plan, is_digits, make_plan
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.broken import leave_out_broken
 from vitreous.training.records.display import Display
-from vitreous.training.records.folder import ENVIRONMENT, RECIPE, check_unused
+from vitreous.training.records.folder import ENVIRONMENT, RECIPE, RunFolder, check_unused
 from vitreous.training.records.log import Log
 from vitreous.training.records.meter import best_flops, measures_mfu
 from vitreous.training.records.results import Run, write_epochs, write_results
 from vitreous.training.records.summary import conclusion, introduction
+from vitreous.training.resuming import facts_of, resumed_plan, take_up
+from vitreous.training.safeguard import Safeguard
 from vitreous.training.timing import measure
 
 RUNS = Path("runs")
@@ -40,13 +44,14 @@ PACKED = re.compile(r"\.(zip|tar|tar\.\w+|tgz|csv|tsv|jsonl|ndjson|parquet)$", r
 
 
 def run_training(
-    data: Any,
+    data: Any = None,
     model: str = "auto",
     recipe: str | Path | Recipe | None = None,
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
     init: str | None = None,
+    resume: str | Path | None = None,
 ) -> Run:
     """Trains a Vision Transformer, from weights or from scratch, and leaves a run's folder.
 
@@ -63,6 +68,7 @@ def run_training(
         settings: override the recipe's values.
         quiet: print nothing.
         init: overrides the recipe's.
+        resume: the folder of a run to go on with; of the other arguments only `data`, `settings` and `quiet` count.
 
     Raises:
         InputError: any of these is not usable, and no folder is made; or there are too many broken images, or no finite
@@ -70,6 +76,8 @@ def run_training(
             which the next run can replace. An interrupted run keeps its folder if it has a model.
     """
     check_is_alone()
+    if resume is not None:
+        return resume_training(Path(resume), data, settings or {}, quiet)
     settings = {**({} if init is None else {"init": init}), **(settings or {})}
     if isinstance(data, str | Path):  # before weights are downloaded
         if not is_digits(data):
@@ -78,22 +86,97 @@ def run_training(
     with Display(quiet) as display:
         plan = make_plan(data, model, recipe, settings, display.print, measured)
         log = Log(folder_of(plan.data.name, out), plan, display)
-        with tuned_and_seeded(plan), plan.processes, log:  # the folder is this run's until the log ends
-            plan = replace(plan, data=with_cache(plan, display.working, display.print))
-            plan = log.plan = leave_out_broken(plan, log)  # what is cached is not decoded again
-            learner = Learner(plan, display.print)
-            learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
-            begin(learner, log)
-            fit(learner, log)
-            assert log.best is not None, "fit keeps a model, or raises"
-            write_epochs(log.folder, log.rows, log.best, display.print)  # first: the test may be interrupted
-            run = finish(learner, log)
-            write_results(run, display.print)
-            for line in conclusion(run, log.bad_files):
-                display.print(line)
+        return carry_out(plan, log, place_of(data))
+
+
+def resume_training(path: Path, data: Any, settings: Mapping[str, Any], quiet: bool) -> Run:
+    """Goes on with a run from its newest checkpoint, to the same bits; without one it starts afresh.
+
+    Args:
+        path: of the run's folder.
+        data: of the run, if it came from Python or is not where it was; otherwise None.
+        settings: as `changed_recipe` allows.
+        quiet: print nothing.
+
+    Raises:
+        Finished: there is nothing left to do.
+        InputError: this is not a run's folder, another process writes to it, settings or data have changed, or as
+            `run_training`.
+    """
+    with Display(quiet) as display:
+        folder = RunFolder.reopen(path)
+        try:
+            run = take_up(folder, data, settings, display.print)
+            if run.checkpoint is None:
+                plan = make_plan(run.source, "auto", run.recipe, {}, display.print, measured)
+                folder.restart()
+            else:
+                plan = resumed_plan(run, display.print)
+            log = Log(folder, plan, display)
+        except BaseException:
+            folder.release()
+            raise
+        return carry_out(plan, log, place_of(run.source), run.checkpoint)
+
+
+def carry_out(plan: Plan, log: Log, source: str | None, checkpoint: Checkpoint | None = None) -> Run:
+    """Trains, tests and writes the results.
+
+    Args:
+        plan: of the run.
+        log: of the plan.
+        source: of the data, for those who go on with the run; None if it came from Python.
+        checkpoint: to go on from.
+    """
+    display = log.display
+    with tuned_and_seeded(plan), plan.processes, log:  # the folder is this run's until the log ends
+        plan = replace(plan, data=with_cache(plan, display.working, display.print))
+        if checkpoint is None:
+            whole = plan.data
+            plan, broken = leave_out_broken(plan, log)  # what is cached is not decoded again
+            facts = facts_of(plan, whole, broken)
+        else:
+            facts = {key: value for key, value in checkpoint.state.items() if key not in ("learner", "log")}
+        log.plan = plan
+        learner = Learner(plan, display.print)
+        learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
+        facts |= {"recipe": learner.plan.recipe.model_dump(exclude_none=True)}
+        if checkpoint is None:
+            begin(learner, log, source)
+        else:
+            go_on(learner, log, checkpoint)
+        try:
+            with Safeguard(learner, log, facts) as safeguard:
+                fit(learner, log, safeguard)
+        except Stopped as stopped:
+            display.print(stop_line(learner, log, stopped))
+            raise
+        assert log.best is not None, "fit keeps a model, or raises"
+        write_epochs(log.folder, log.rows, log.best, display.print)  # first: the test may be interrupted
+        run = finish(learner, log)
+        write_results(run, display.print)
+        for line in conclusion(run, log.bad_files):
+            display.print(line)
         if log.failure is not None:
             raise log.failure
+        log.folder.update_environment(finished=now())
     return run
+
+
+def place_of(source: Any) -> str | None:
+    """Where the data is, for a later process in another folder; None if it came from Python."""
+    if not isinstance(source, str | Path):
+        return None
+    path = Path(source).expanduser()
+    return str(path.absolute()) if not is_digits(source) and path.exists() else str(source)
+
+
+def stop_line(learner: Learner, log: Log, stopped: Stopped) -> str:
+    """Where a run was stopped, and the command that goes on with it."""
+    best = "" if log.best is None else f", best validation accuracy {log.best['val_accuracy']:.1%}"
+    resume = shlex.join(["vitreous", "train", "--resume", str(log.folder.path)])
+    at = f"step {learner.step:,} of {learner.plan.total_steps:,}"
+    return f"{stopped} at {at}{best}; go on with: {resume}"
 
 
 def folder_of(data: str, out: str | Path | None) -> Path:
@@ -116,28 +199,54 @@ def run_name(source: str) -> str:
     return (path.parent.name if name != path.name and split_of(name) else name) or "images"
 
 
-def begin(learner: Learner, log: Log) -> None:
+def begin(learner: Learner, log: Log, source: str | None) -> None:
     """Prints what will happen, and writes the recipe and the environment."""
+    for line in introduction(learner.plan, learner.model, learner.micro_batch.size):
+        log.display.print(line)
+    show(learner, log)
+    write_text(log.folder.path / RECIPE, learner.plan.recipe.to_toml())
+    write_json(log.folder.path / ENVIRONMENT, environment(learner.plan, learner.micro_batch.size, source))
+
+
+def go_on(learner: Learner, log: Log, checkpoint: Checkpoint) -> None:
+    """Loads the states of a checkpoint, prints where the run is, and records that it goes on."""
+    learner.load_state_dict(checkpoint.state["learner"])
+    Checkpoints(log.folder.path, log.display.print).restore_model(checkpoint)
+    log.load_state_dict(checkpoint.state["log"])
+    best = "" if log.best is None else f", best validation accuracy so far {log.best['val_accuracy']:.1%}"
+    log.display.print(f"going on after step {learner.step:,} of {learner.plan.total_steps:,}{best}")
+    show(learner, log)
+    write_text(log.folder.path / RECIPE, learner.plan.recipe.to_toml())
+    resumed = {"at": now(), "step": learner.step, "host": describe_host(), "device": str(learner.plan.device)}
+    log.folder.update_environment(resumed=resumed)
+
+
+def show(learner: Learner, log: Log) -> None:
+    """Prepares the display for the run, and measures the device if MFU is shown."""
     plan = learner.plan
     if measures_mfu(plan):
-        best_flops(plan.device, HALVES.get(plan.precision, torch.float32))  # before the device's memory is full
-    for line in introduction(plan, learner.model, learner.micro_batch.size):
-        log.display.print(line)
+        best_flops(plan.device, HALVES.get(plan.precision, torch.float32))
     lopsided = is_lopsided(class_counts(plan.data.validation, plan.data).tolist())
     log.display.shows_balanced = lopsided and plan.class_names is not None
     share = len(plan.data.validation) / len(plan.data.train)
     evaluate_every = plan.recipe.schedule.evaluate_every
     log.display.begin(plan.epochs, plan.total_steps, plan.steps_per_epoch, evaluate_every, share)
-    write_text(log.folder.path / RECIPE, plan.recipe.to_toml())
-    write_json(log.folder.path / ENVIRONMENT, environment(plan, learner.micro_batch.size))
 
 
-def environment(plan: Plan, micro_batch: int) -> dict[str, Any]:
+def now() -> str:
+    """The time, for environment.json."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment(plan: Plan, micro_batch: int, source: str | None) -> dict[str, Any]:
     """What a result depends on besides the recipe, for environment.json."""
     data = plan.data
     return {
         "vitreous": __version__,
-        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "begun": now(),
+        "resumed": [],
+        "finished": None,
+        "source": source,
         "host": describe_host(),
         "device": str(plan.device),
         "precision": plan.precision,

@@ -62,22 +62,24 @@ class Batches:
         views: of the samples.
         requests: one per batch.
         workers: load the batches, if there are any.
+        done: how many of the batches an iteration leaves out at its beginning.
     """
 
     split: Split
     views: Views
     requests: list[Request]
     workers: Workers
+    done: int = 0
 
     def __len__(self) -> int:
         return len(self.requests)
 
     def __iter__(self) -> Iterator[Batch]:
-        done = 0
-        if self.workers.count and self.requests:
+        done = self.done
+        if self.workers.count and done < len(self.requests):
             try:
                 with self.workers.opened() as workers:
-                    for loaded in workers.load(self.views, self.requests):
+                    for loaded in workers.load(self.views, self.requests[done:]):
                         done += 1
                         yield self._batch(done - 1, loaded)
             except Unavailable as error:
@@ -130,6 +132,7 @@ def batches(
     epoch: int = 0,
     workers: int | Workers = 0,
     balanced: bool = False,
+    done: int = 0,
 ) -> Batches:
     """One epoch over a split, as an iterable of `Batch` with a length; the same for any number of workers.
 
@@ -146,6 +149,7 @@ def batches(
         workers: loading processes, or how many to start for each iteration; 0 loads in this process.
         balanced: whether each class occurs equally often, which needs `shuffle`: samples of small classes repeat, each
             time with another view, and of large classes only a part occurs.
+        done: how many batches an iteration leaves out at its beginning.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size} and must be at least 1")
@@ -163,4 +167,5 @@ def batches(
         Views(split.load, preprocessing, augmentation),
         [Request(seed, epoch, order[part], visits[part]) for part in parts],
         Workers(workers) if isinstance(workers, int) else workers,
+        done,
     )

@@ -1,7 +1,8 @@
 """One update of the weights."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,14 @@ class StepResult(NamedTuple):
     skipped: Tensor  # whether the loss or a gradient was not finite
 
 
+class Accumulated(NamedTuple):
+    """What of a batch went through the model so far; its gradients are the parameters'."""
+
+    done: int  # images
+    loss: Tensor  # sums over them, as in StepResult
+    correct: Tensor
+
+
 class Totals:
     """Sums over the updates of an epoch, kept on the device."""
 
@@ -32,6 +41,23 @@ class Totals:
         self.sums: Tensor | None = None
         self.skipped: list[tuple[int, Tensor]] = []
         self.lr = math.nan  # of the last update
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far."""
+        steps, flags = [step for step, _ in self.skipped], [flag for _, flag in self.skipped]
+        return {
+            "sums": self.sums,
+            "steps": steps,
+            "skipped": torch.stack(flags) if flags else None,
+            "lr": self.lr,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continues from a `state_dict`, on the device of the updates."""
+        self.sums = None if state["sums"] is None else state["sums"].to(device)
+        flags = () if state["skipped"] is None else state["skipped"].to(device).unbind()
+        self.skipped = [*zip(state["steps"], flags, strict=True)]
+        self.lr = state["lr"]
 
     def add(self, step: int, lr: float, result: StepResult) -> None:
         """Adds one update."""
@@ -92,6 +118,8 @@ def train_step(
     micro_batch: int | None = None,
     precision: Precision = "float32",
     loss_scale: LossScale | None = None,
+    begun: Accumulated | None = None,
+    between: Callable[[Accumulated], None] = lambda begun: None,
 ) -> StepResult:
     """Moves the weights once along the clipped gradient of the mean loss.
 
@@ -109,19 +137,24 @@ def train_step(
         micro_batch: images that go through the model at once, their gradients accumulated; all if None.
         precision: of the activations.
         loss_scale: for float16; updated by the step.
+        begun: what of this batch is done, with this micro-batch; None for nothing.
+        between: called after each micro-batch but the last one.
 
     Raises:
         ValueError: the optimizer is not fused.
     """
-    loss, correct = images.new_zeros(()), images.new_zeros(())
     size = micro_batch or len(images)
+    done, loss, correct = begun or Accumulated(0, images.new_zeros(()), images.new_zeros(()))
     scale = images.new_ones(()) if loss_scale is None else loss_scale.factor
-    for image_part, target_part in zip(images.split(size), targets.split(size), strict=True):
+    parts = [*zip(images.split(size), targets.split(size), strict=True)]
+    for image_part, target_part in parts[done // size :]:
         with autocast(precision, images.device):
             verdict = objective(model, image_part, target_part)
         with attention_kernel(precision, images.device):
             (verdict.loss * (scale / len(images))).backward()
-        loss, correct = loss + verdict.loss.detach(), correct + verdict.correct
+        done, loss, correct = done + len(image_part), loss + verdict.loss.detach(), correct + verdict.correct
+        if done < len(images):
+            between(Accumulated(done, loss, correct))
 
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]) / scale

@@ -110,12 +110,12 @@ class Plan:
             recipe.run.seed, self.device,
         )  # fmt: skip
 
-    def training_batches(self, epoch: int) -> Batches:
-        """The random views of one epoch, in its order."""
+    def training_batches(self, epoch: int, done: int = 0) -> Batches:
+        """The random views of one epoch, in its order, but for so many batches that are done."""
         return batches(
             self.data.train, self.preprocessing, batch_size=self.batch_size, workers=self.processes,
             augmentation=self.augmentation, shuffle=True, seed=self.recipe.run.seed, epoch=epoch,
-            balanced=self.recipe.data.balanced_sampling,
+            balanced=self.recipe.data.balanced_sampling, done=done,
         )  # fmt: skip
 
     def plain_batches(self, split: Split) -> Batches:

@@ -226,4 +226,5 @@ class RunSection(Section):
     tensorboard: bool = False  # also write for TensorBoard; pip install 'vitreous[logging]'
     threads: Count | Auto = "auto"  # of a CPU operation
     workers: Annotated[int, Field(ge=0, le=256)] | Auto = "auto"  # processes that load images
+    checkpoint_minutes: Finite | Auto = "auto"  # between two checkpoints; auto: 5 % of the run, 10 minutes at most
     worker_timeout: Finite = 300.0  # seconds without another image after which such a process is replaced

@@ -19,8 +19,8 @@ WORK = {"all": "decoding all images", "headers": "reading image headers", "sampl
 SHORT = 10.0  # seconds that a check may take without an announcement
 
 
-def leave_out_broken(plan: Plan, log: Log) -> Plan:
-    """Checks the images of a run; returns the plan without the broken ones, with the check in its recipe.
+def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, Broken]:
+    """Checks the images of a run; returns the plan without the broken ones, with the check in its recipe, and these.
 
     Raises:
         InputError: all training images of a class are broken, or all images of a split, or too many. They are listed
@@ -42,7 +42,7 @@ def leave_out_broken(plan: Plan, log: Log) -> Plan:
     for line in conclusion(how, count, time.perf_counter() - started, log.bad_files, remarked):
         log.display.print(line)
     recipe = plan.recipe.with_settings({"check_images": how})
-    return replace(plan, data=without(plan.data, broken), recipe=recipe)
+    return replace(plan, data=without(plan.data, broken), recipe=recipe), broken
 
 
 def choose(plan: Plan, log: Log) -> How:

@@ -74,9 +74,9 @@ class Display:
         self.forecast = Forecast(epochs, steps, per_epoch, evaluate_every, validation_share, self.clock)
         self.accuracy = []
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Shows the number of an epoch, from 1."""
-        self.forecast.begin_epoch(epoch)
+    def begin_epoch(self, epoch: int, step: int = 0) -> None:
+        """Shows the number of an epoch, from 1, of which some updates may be done: `step` in the whole run."""
+        self.forecast.begin_epoch(epoch, step)
         if self.has_bar:
             self._move(self.forecast.step, self.forecast.steps, [(0, self._epoch), *self.accuracy, *self._left()])
 

@@ -19,12 +19,12 @@ from vitreous.checkpoints.files.layout import MODEL_FILE
 from vitreous.data.sources.splits import Split
 from vitreous.support.counts import too_many_broken
 from vitreous.support.errors import InputError
-from vitreous.support.files import write_text
+from vitreous.support.files import write_json, write_text
 from vitreous.support.text import csv_cell
 
 RECIPE, ENVIRONMENT, METRICS, BAD_FILES = "recipe.toml", "environment.json", "metrics.jsonl", "bad_files.csv"
 FIRST_BATCH = "train_batch.png"
-TENSORBOARD = "tensorboard"  # a folder
+TENSORBOARD, CHECKPOINTS = "tensorboard", "checkpoints"  # folders
 LOCK = ".lock"  # held by the process whose folder it is; the system releases it when that process ends
 BAD_FILES_HEADER = ("split", "file", "reason")
 
@@ -70,6 +70,27 @@ class RunFolder:
             raise used_folder(path)
         return folder
 
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """Claims the folder of a run for this process, to go on with it.
+
+        Raises:
+            InputError: it is not a run's folder, or another process writes to it.
+        """
+        if not (path / RECIPE).is_file():
+            cause = f"there is no run in {str(path)!r}" if path.is_dir() else f"there is no folder {str(path)!r}"
+            raise InputError(cause, "give the folder that training wrote to, such as runs/photos")
+        lock = FileLock(path / LOCK, timeout=0, is_singleton=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            cause = f"another process is writing to the folder {str(path)!r}"
+            raise InputError(cause, "wait until it ends, or stop it") from error
+        except OSError as error:
+            cause = f"cannot write to the folder {str(path)!r}: {error.strerror}"
+            raise InputError(cause, "make it writable, or copy it to another disk") from error
+        return cls(path, is_new=False, lock=lock)
+
     def release(self) -> None:
         """Gives up the claim; the folder stays as it is."""
         if self.lock is not None:
@@ -82,23 +103,45 @@ class RunFolder:
         """The one complete model, best on validation."""
         return self.path / MODEL_FILE
 
+    @property
+    def has_work(self) -> bool:
+        """Whether it has a model, or a checkpoint to go on from."""
+        return self.model.exists() or any((self.path / CHECKPOINTS).glob("*/SHA256SUMS"))
+
     def clear(self) -> None:
         """Removes what a run wrote before it had a model, except the list of broken images, and gives up the claim."""
         for name in (RECIPE, ENVIRONMENT, METRICS, FIRST_BATCH):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
+        for name in (TENSORBOARD, CHECKPOINTS):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         self.release()
         if self.is_new:
             with suppress(OSError):  # not empty: it has the list, or files that are not the run's
                 self.path.rmdir()
 
+    def restart(self) -> None:
+        """Removes what an earlier process wrote of a run that starts afresh."""
+        for name in (METRICS, FIRST_BATCH, MODEL_FILE):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
+
+    def update_environment(self, resumed: Mapping[str, Any] | None = None, finished: str | None = None) -> None:
+        """Records in environment.json that the run goes on, or has finished."""
+        path = self.path / ENVIRONMENT
+        content = json.loads(path.read_bytes())
+        content["finished"] = finished
+        if resumed is not None:
+            content["resumed"].append(resumed)
+        write_json(path, content)
+
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds a line, a JSON object; numbers that are not finite become null, since JSON has no nan."""
-        values = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
-        }
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(json_line(row))
+
+    def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes these lines in place of all that are there."""
+        write_text(self.path / METRICS, "".join(map(json_line, rows)))
 
     def write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
         """Writes a table, atomically; its cells are inert in spreadsheets."""
@@ -159,10 +202,27 @@ class BadFiles:
         """The same list, to which any number can be added."""
         return replace(self, max_fraction=1.0)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The broken images so far."""
+        return {"reasons": {split: dict(names) for split, names in self.reasons.items()}, "totals": dict(self.totals)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a `state_dict`."""
+        self.reasons = {split: dict(names) for split, names in state["reasons"].items()}
+        self.totals = dict(state["totals"])
+
     def write(self) -> None:
         """Writes bad_files.csv."""
         rows = [(split, name, why) for split, reasons in self.reasons.items() for name, why in reasons.items()]
         self.folder.write_csv(BAD_FILES, [BAD_FILES_HEADER, *sorted(rows)])
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row of metrics.jsonl."""
+    values = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+    }
+    return json.dumps(values) + "\n"
 
 
 def check_unused(path: Path) -> None:

@@ -34,12 +34,13 @@ class Forecast:
         self.counted = self.updating = 0.0  # updates of earlier epochs and their seconds, weighted
         self.validated = self.validating = 0.0  # the same for validations
         self.began = self.updated = clock()
-        self.first = 0  # updates before this epoch
+        self.first = self.since = 0  # updates before this epoch, and before this process made some in it
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Starts an epoch, from 1."""
+    def begin_epoch(self, epoch: int, step: int = 0) -> None:
+        """Starts an epoch, from 1, or goes on with it after so many updates of the run."""
         self.epoch = epoch
-        self.first = self.step = min((epoch - 1) * self.per_epoch, self.steps)
+        self.first = min((epoch - 1) * self.per_epoch, self.steps)
+        self.step = self.since = max(self.first, step)
         self.began = self.updated = self.clock()
 
     def update(self, step: int) -> None:
@@ -48,18 +49,19 @@ class Forecast:
 
     def end_epoch(self, validated: bool) -> None:
         """Ends the epoch; all time since its last update is its validation's, if it has one."""
-        self.counted = KEPT * self.counted + self.step - self.first
+        self.counted = KEPT * self.counted + self.step - self.since
         self.updating = KEPT * self.updating + self.updated - self.began
         if validated:
             self.validated = KEPT * self.validated + 1
             self.validating = KEPT * self.validating + self.clock() - self.updated
         self.epoch += 1
-        self.first, self.began, self.updated = self.step, self.clock(), self.clock()
+        self.first = self.since = self.step
+        self.began = self.updated = self.clock()
 
     @property
     def seconds_per_step(self) -> float | None:
         """Of an update; None before the first."""
-        steps = self.counted + self.step - self.first
+        steps = self.counted + self.step - self.since
         return (self.updating + self.updated - self.began) / steps if steps else None
 
     def seconds_per_validation(self, per_step: float) -> float:

@@ -24,11 +24,11 @@ CLASS_SCORES = ("balanced_accuracy", "macro_f1")  # that only an Outcome has
 class Log:
     """What a run records. Use it as a context, around the epochs.
 
-    When the context ends, the broken images are listed; if it ends with an error before a model was saved, everything
-    else that the run wrote is removed.
+    When the context ends, the broken images are listed; if it ends with an error before a model or a checkpoint was
+    saved, everything else that the run wrote is removed.
 
     Args:
-        path: of the run's folder, new or empty.
+        folder: of the run, claimed by this process; or the path of a new or empty one.
         plan: of the run.
         display: shows the progress.
 
@@ -37,6 +37,7 @@ class Log:
 
     Attributes:
         rows: of metrics.jsonl, one for each epoch.
+        row: of an epoch whose updates are made, but not its validation; otherwise None.
         best: the row of the epoch whose model is kept so far.
         worse: validations since then.
         totals: sums over the updates of the current epoch.
@@ -45,25 +46,27 @@ class Log:
         failure: what ended the training after a model was kept; it is raised when the results are written.
     """
 
-    def __init__(self, path: Path, plan: Plan, display: Display) -> None:
+    def __init__(self, folder: RunFolder | Path, plan: Plan, display: Display) -> None:
         self.plan, self.display = plan, display
-        self.board = Board(path, plan.recipe.run.tensorboard)
-        self.folder = RunFolder.create(path)
+        self.board = Board(folder if isinstance(folder, Path) else folder.path, plan.recipe.run.tensorboard)
+        self.folder = RunFolder.create(folder) if isinstance(folder, Path) else folder
         self.bad_files = BadFiles(self.folder, plan.recipe.data.max_bad_fraction)
         self.rows: list[dict[str, Any]] = []
+        self.row: dict[str, Any] | None = None
         self.best: dict[str, Any] | None = None
         self.worse = 0
         self.totals, self.meter = Totals(), Meter(plan)
         self.pictured = False
         self.failure: InputError | None = None
-        self.started = time.perf_counter()
+        self.before = 0.0  # seconds of the run before this process went on with it
+        self.started: float | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.board.close()
-        failed = error is not None and not self.folder.model.exists()
+        failed = error is not None and not self.folder.has_work
         if self.bad_files.count or not failed:
             self.bad_files.write()
         if failed:
@@ -76,13 +79,18 @@ class Log:
         """Whether the recipe's patience is over; never if it is 0."""
         return 0 < self.plan.recipe.schedule.patience <= self.worse
 
-    def begin_epoch(self) -> int:
-        """Starts the clock and the sums of the next epoch; returns its number, from 1."""
-        if not self.rows:
+    @property
+    def seconds(self) -> float:
+        """The time of the run so far."""
+        return self.before + (0.0 if self.started is None else time.perf_counter() - self.started)
+
+    def begin_epoch(self, step: int) -> int:
+        """Starts the clock of an epoch, or goes on with it after `step` updates in all; returns its number, from 1."""
+        if self.started is None:
             self.started = time.perf_counter()
         epoch = len(self.rows) + 1
-        self.display.begin_epoch(epoch)
-        self.totals, self.meter = Totals(), Meter(self.plan)
+        self.display.begin_epoch(epoch, step)
+        self.meter.start()
         return epoch
 
     def write_picture(self, views: Sequence[View]) -> None:
@@ -96,8 +104,8 @@ class Log:
             self.totals.add(step, lr, result)
         self.display.step(step + 1, self.totals, self.meter)
 
-    def end_updates(self, step: int) -> dict[str, Any]:
-        """The row of an epoch without its validation, after `step` updates in all.
+    def end_updates(self, step: int) -> None:
+        """Makes the row of an epoch without its validation, after `step` updates in all.
 
         Raises:
             InputError: none of its images could be read.
@@ -106,13 +114,15 @@ class Log:
             raise InputError("none of the train images can be read", "check the files")
         loss, accuracy, count = self.totals.read()
         scores = ("loss", "accuracy") if self.plan.class_names is None else ("loss", "accuracy", *CLASS_SCORES)
-        return {
+        self.row = {
             "epoch": len(self.rows) + 1, "step": step, "lr": self.totals.lr, "train_loss": loss,
             "train_accuracy": accuracy, **{f"val_{name}": None for name in scores}, **self.meter.row(count),
         }  # fmt: skip
 
-    def add_validation(self, row: dict[str, Any], score: Outcome | Score) -> bool:
-        """Adds the validation to an epoch's row; returns whether it is the best so far."""
+    def add_validation(self, score: Outcome | Score) -> bool:
+        """Adds the validation to the epoch's row; returns whether it is the best so far."""
+        assert self.row is not None, "the updates have ended"
+        row = self.row
         row |= scores_of(score, "val")
         self.worse += 1
         keep_by = self.plan.recipe.schedule.keep_by
@@ -122,9 +132,12 @@ class Log:
         self.best, self.worse = row, 0
         return True
 
-    def end_epoch(self, row: dict[str, Any]) -> None:
-        """Records the finished row of an epoch everywhere."""
-        row["seconds"] = time.perf_counter() - self.started
+    def end_epoch(self) -> None:
+        """Records the finished row of the epoch everywhere."""
+        assert self.row is not None, "the updates have ended"
+        row, self.row = self.row, None
+        self.totals, self.meter = Totals(), Meter(self.plan)
+        row["seconds"] = self.seconds
         self.rows.append(row)
         self._write(row)
         self.display.end_epoch(row)
@@ -140,23 +153,29 @@ class Log:
         self.board.add(row)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the log has collected after an epoch."""
-        best = None if self.best is None else self.rows.index(self.best)
+        """What the log has collected."""
         return {
             "rows": [*self.rows],
-            "best": best,
+            "row": self.row,
+            "best": None if self.best is None else self.best["epoch"] - 1,
             "worse": self.worse,
-            "bad_files": {split: dict(reasons) for split, reasons in self.bad_files.reasons.items()},
+            "totals": self.totals.state_dict(),
+            "meter": self.meter.state_dict(),
+            "pictured": self.pictured,
+            "seconds": self.seconds,
+            "bad_files": self.bad_files.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a `state_dict`."""
-        self.rows = [*state["rows"]]
+        """Continues from a `state_dict`, in the folder too."""
+        self.rows, self.row = [*state["rows"]], state["row"]
         self.best = None if state["best"] is None else self.rows[state["best"]]
-        self.worse = state["worse"]
-        self.bad_files.reasons = {split: dict(reasons) for split, reasons in state["bad_files"].items()}
-        self.pictured = bool(self.rows)
-        self.started = time.perf_counter() - (self.rows[-1]["seconds"] if self.rows else 0.0)
+        self.worse, self.pictured, self.before = state["worse"], state["pictured"], state["seconds"]
+        self.totals.load_state_dict(state["totals"], self.plan.device)
+        self.meter.load_state_dict(state["meter"])
+        self.bad_files.load_state_dict(state["bad_files"])
+        self.folder.write_metrics(self.rows)
+        self.board.restart(self.rows)
 
 
 def scores_of(score: Outcome | Score, split: str) -> dict[str, float]:

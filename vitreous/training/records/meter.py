@@ -20,12 +20,30 @@ SIDE, REPEATS = 8192, 10  # of the matrix product that measures a GPU
 
 
 class Meter:
-    """The clock of one epoch of a plan."""
+    """The clock of one epoch of a plan; `start` starts it, again after a pause."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.before = self.waited = 0.0  # seconds before the last start, and of waiting
         self.started = time.perf_counter()
-        self.waited = 0.0
+
+    def start(self) -> None:
+        """Starts the clock."""
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """The time of the epoch so far."""
+        return self.before + time.perf_counter() - self.started
+
+    def state_dict(self) -> dict[str, float]:
+        """The times so far."""
+        return {"seconds": self.seconds, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continues from a `state_dict`."""
+        self.before, self.waited = state["seconds"], state["waited"]
+        self.start()
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches, timing how long the program waits for each."""
@@ -40,7 +58,7 @@ class Meter:
 
     def row(self, images: int) -> dict[str, Any]:
         """The metrics of the epoch so far, from the number of images trained on."""
-        seconds, device = time.perf_counter() - self.started, self.plan.device
+        seconds, device = self.seconds, self.plan.device
         row: dict[str, Any] = {
             "images_per_second": images / seconds,
             "data_wait": self.waited / seconds,  # a fraction of the time

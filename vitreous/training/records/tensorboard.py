@@ -1,6 +1,7 @@
 """Writing for TensorBoard: the metrics of each epoch, and the picture of the first batch."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,14 @@ class Board:
         """Closes the file."""
         if self.writer is not None:
             self.writer.close()
+
+    def restart(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes these rows in place of all that were written before."""
+        self.close()
+        self.writer = None
+        shutil.rmtree(self.folder / TENSORBOARD, ignore_errors=True)
+        for row in rows:
+            self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Adds a row of metrics.jsonl at its epoch, and with the first one train_batch.png, if it exists.

@@ -1,0 +1,164 @@
+"""The checkpoints in a run's folder: each is complete and verified, or does not count."""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from vitreous.checkpoints.files.layout import MODEL_FILE
+from vitreous.checkpoints.files.tensors import read_tensors, write_tensors
+from vitreous.support.errors import InputError
+from vitreous.support.files import atomic_path, flush_folder
+from vitreous.training.checkpointing.packing import pack, unpack
+from vitreous.training.records.folder import CHECKPOINTS
+
+TENSORS, VALUES, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
+NAME = re.compile(r"(\d{6,})-step-(\d+)")
+UNFINISHED = ".saving-"  # how the name of a folder begins while it is written
+KEPT = 2  # the newest, besides the one that is being written
+
+
+class Checkpoint(NamedTuple):
+    """A verified checkpoint.
+
+    Args:
+        path: of its folder.
+        state: as it was saved; tensors are on the CPU.
+    """
+
+    path: Path
+    state: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    A checkpoint is a folder with the tensors of a state, its other values as JSON, a copy of the best model so far,
+    and the SHA-256 of each in a file for `sha256sum --check`. It is written under another name; files and folder are
+    flushed, the sums come last, and then it is renamed: after a crash at any moment it is complete, or not there.
+
+    Args:
+        folder: of the run.
+        notify: called with a line about each damaged checkpoint.
+    """
+
+    def __init__(self, folder: Path, notify: Callable[[str], None]) -> None:
+        self.folder, self.notify = folder, notify
+        self.path = folder / CHECKPOINTS
+
+    def write(self, state: dict[str, Any], step: int) -> Path:
+        """Writes a state, and removes all but the newest checkpoints; if it fails, the others stay as they are.
+
+        Args:
+            state: as `pack` takes it.
+            step: of training, for the name.
+
+        Raises:
+            InputError: the folder cannot be written, or the disk is full.
+        """
+        tensors, values = pack(state)
+        number = max((number for number, _ in self._numbered()), default=0) + 1
+        unfinished = self.path / f"{UNFINISHED}{secrets.token_hex(8)}"
+        try:
+            unfinished.mkdir(parents=True)
+            write_tensors(unfinished / TENSORS, tensors)
+            _write(unfinished / VALUES, json.dumps(values, allow_nan=False).encode())
+            with suppress(FileNotFoundError):  # no epoch was validated yet
+                _copy(self.folder / MODEL_FILE, unfinished / MODEL_FILE)
+            _write(unfinished / SUMS, sums(unfinished))
+            flush_folder(unfinished)
+            path = self.path / f"{number:06}-step-{step}"
+            unfinished.rename(path)
+            flush_folder(self.path)
+            flush_folder(self.folder)
+        except BaseException as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if isinstance(error, OSError):
+                cause = f"cannot write a checkpoint to {str(self.path)!r}: {error.strerror}"
+                raise InputError(cause, "free some space, or write elsewhere with --out") from error
+            raise
+        self._remove_old()
+        return path
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is complete and undamaged; None if there is none."""
+        for _, path in sorted(self._numbered(), reverse=True):
+            reason = damage(path)
+            if reason is None:
+                return Checkpoint(path, read(path))
+            self.notify(f"the checkpoint {path.name} is damaged ({reason}); an older one is taken if there is one")
+        return None
+
+    def restore_model(self, checkpoint: Checkpoint) -> None:
+        """Makes the run's model the best one at the time of a checkpoint."""
+        model = self.folder / MODEL_FILE
+        if (checkpoint.path / MODEL_FILE).is_file():
+            with atomic_path(model) as temporary:
+                shutil.copyfile(checkpoint.path / MODEL_FILE, temporary)
+        else:
+            model.unlink(missing_ok=True)
+
+    def _numbered(self) -> Iterator[tuple[int, Path]]:
+        """All finished checkpoints with their numbers, in any order."""
+        if self.path.is_dir():
+            for path in self.path.iterdir():
+                if found := NAME.fullmatch(path.name):
+                    yield int(found[1]), path
+
+    def _remove_old(self) -> None:
+        """Removes older checkpoints, and unfinished ones that a crash left; this process owns the folder."""
+        old = [path for _, path in sorted(self._numbered())[:-KEPT]]
+        for path in (*old, *self.path.glob(f"{UNFINISHED}*")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint; None if it is as it was written."""
+    try:
+        written, now = (path / SUMS).read_bytes(), sums(path)
+    except OSError as error:
+        return f"{Path(error.filename or SUMS).name}: {error.strerror}"
+    if written == now:
+        return None
+    changed = [line for line in now.decode().splitlines() if line.encode() not in written.splitlines()]
+    return f"{changed[0].partition('  ')[2] if changed else SUMS} has changed"
+
+
+def sums(path: Path) -> bytes:
+    """The SHA-256 of each file of a checkpoint, as `sha256sum` writes them."""
+    lines = []
+    for file in sorted(path.iterdir()):
+        if file.name != SUMS:
+            with file.open("rb") as opened:
+                lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {file.name}\n")
+    return "".join(lines).encode()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The state of a checkpoint, without verifying it."""
+    with read_tensors(path / TENSORS) as file:
+        tensors: dict[str, Tensor] = {name: file[name] for name in file}
+    return unpack(tensors, json.loads((path / VALUES).read_bytes()))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes and flushes a file of an unfinished folder."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a file into an unfinished folder, and flushes it. Raises FileNotFoundError."""
+    shutil.copyfile(source, target)
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM as a request to stop where nothing is lost."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A run was asked to stop, and stopped.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__("stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class StopRequest:
+    """Notes the first SIGINT or SIGTERM inside a `with` statement; a second one ends the process at once.
+
+    In other threads than the main one, where Python handles no signals, it does nothing.
+
+    Attributes:
+        number: of the signal that came; None if none did.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._note) for number in STOPPING}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def raise_if_any(self) -> None:
+        """Raises Stopped if a signal came."""
+        if self.number is not None:
+            raise Stopped(self.number)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        for other in STOPPING:
+            signal.signal(other, signal.SIG_DFL)

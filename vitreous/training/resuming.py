@@ -1,0 +1,181 @@
+"""Going on with a run, from its folder alone."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitreous.checkpoints.store import StoredModel
+from vitreous.data.precheck import Broken, without
+from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.sources.open import open_data
+from vitreous.data.sources.splits import ImageData, Split
+from vitreous.model.config import ViTConfig
+from vitreous.model.vit import VisionTransformer
+from vitreous.support.errors import InputError
+from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
+from vitreous.training.planning.plan import Plan, plan_of
+from vitreous.training.planning.weights import Start
+from vitreous.training.recipe.recipe import Recipe
+from vitreous.training.records.folder import ENVIRONMENT, RECIPE, RunFolder
+
+FORMAT = 1  # of a checkpoint's state
+MOVING = ("device", "threads", "workers", "worker_timeout", "checkpoint_minutes")  # settings that change no result
+PROLONGING = "epochs"
+SHOWN = 5  # settings in a message
+
+
+class Finished(InputError):
+    """The run has nothing left to do."""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """What is known of a run to go on with.
+
+    Args:
+        folder: of the run, claimed by this process.
+        source: of the data, as `open_data` takes it.
+        recipe: of the run, with settings that may differ.
+        checkpoint: the newest; None if there is none.
+    """
+
+    folder: RunFolder
+    source: Any
+    recipe: Recipe
+    checkpoint: Checkpoint | None
+
+
+def facts_of(plan: Plan, whole: ImageData, broken: Broken) -> dict[str, Any]:
+    """What a checkpoint says of a plan, so that it can be made again.
+
+    Args:
+        plan: of the run.
+        whole: its data before broken images were left out.
+        broken: those.
+    """
+    start = plan.start
+    return {
+        "format": FORMAT,
+        "recipe": plan.recipe.model_dump(exclude_none=True),
+        "config": plan.config.to_dict(),
+        "preprocessing": plan.preprocessing.to_dict(),
+        "start": None if start is None else {"source": start.source, "metadata": dict(start.stored.metadata)},
+        "classes": list(whole.class_names),
+        "data": {split.name: fingerprint(split) for split in whole.splits},
+        "broken": {split: [list(item) for item in found] for split, found in broken.items()},
+    }
+
+
+def fingerprint(split: Split) -> dict[str, Any]:
+    """How many images a split has, and a digest of their names and labels in order."""
+    digest = hashlib.sha256("\0".join(split.names).encode("utf-8", "surrogateescape"))
+    digest.update(split.labels.tobytes())
+    return {"images": len(split), "digest": digest.hexdigest()}
+
+
+def take_up(folder: RunFolder, source: Any, settings: Mapping[str, Any], notify: Callable[[str], None]) -> Resumption:
+    """Finds out how to go on with a run.
+
+    Args:
+        folder: of the run, claimed.
+        source: of the data, if it is not where it was; otherwise None.
+        settings: that may differ from the run's.
+        notify: called with a line about damaged or missing checkpoints.
+
+    Raises:
+        Finished: the run has ended, and no more epochs are asked for.
+        InputError: settings differ, or the data came from Python and is not given.
+    """
+    environment = json.loads((folder.path / ENVIRONMENT).read_bytes())
+    checkpoint = Checkpoints(folder.path, notify).newest()
+    recorded = folder.path / RECIPE if checkpoint is None else checkpoint.state["recipe"]
+    recipe = Recipe.load(recorded) if isinstance(recorded, Path) else Recipe.from_dict(recorded)
+    changed = changed_recipe(recipe, settings)
+    if environment.get("finished", True) and changed.schedule == recipe.schedule:  # True: older than checkpoints
+        raise Finished(f"the run in {str(folder.path)!r} is finished", "predict with it, or set more epochs")
+    if source is None:
+        source = environment.get("source")
+    if source is None:
+        cause = "the images of this run came from Python, so its folder does not say where they are"
+        raise InputError(cause, "give them again: vitreous.train(data, resume=folder)")
+    if checkpoint is None:
+        notify("no checkpoint was finished yet: the run starts afresh")
+        return Resumption(folder, source, changed, None)
+    state = checkpoint.state
+    if state["format"] != FORMAT:
+        cause = f"the checkpoint has format {state['format']!r}, but this version reads {FORMAT}"
+        raise InputError(cause, "go on with the version of vitreous that began the run")
+    return Resumption(folder, source, changed, checkpoint)
+
+
+def changed_recipe(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with settings that may change when a run goes on.
+
+    Raises:
+        InputError: others differ.
+    """
+    changed = recipe.with_settings(settings)
+    before, after = (leaves(each.model_dump()) for each in (recipe, changed))
+    different = [name for name in after if before[name] != after[name]]
+    refused = [name for name in different if name not in (*MOVING, PROLONGING)]
+    if refused:
+        listed = ", ".join(f"{name} {after[name]!r}, not {before[name]!r}" for name in refused[:SHOWN])
+        raise InputError(
+            f"a run goes on with its own settings, and these differ: {listed}",
+            f"leave them out, or begin another run; only {PROLONGING} and {', '.join(MOVING)} can change",
+        )
+    if PROLONGING in different:
+        if recipe.schedule.steps is not None:
+            raise InputError("this run has a number of steps, and epochs differ", "leave epochs out")
+        before_epochs, epochs = recipe.schedule.epochs, changed.schedule.epochs
+        if not (isinstance(epochs, int) and isinstance(before_epochs, int) and epochs > before_epochs):
+            cause = f"epochs is {epochs}, but {before_epochs} in this run"
+            raise InputError(cause, "a run can become longer, not shorter")
+    return changed
+
+
+def leaves(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The values of all sections by their names, which are unique."""
+    return {name: value for table in tables.values() for name, value in table.items()}
+
+
+def resumed_plan(run: Resumption, notify: Callable[[str], None]) -> Plan:
+    """The plan of a run that goes on from a checkpoint.
+
+    Raises:
+        InputError: the data cannot be opened, or is not what it was.
+    """
+    assert run.checkpoint is not None, "a run without a checkpoint starts afresh"
+    state, recipe = run.checkpoint.state, run.recipe
+    data = open_data(run.source, recipe.data.options)
+    check_data(data, state)
+    config = ViTConfig.from_dict(state["config"])
+    preprocessing = Preprocessing.from_dict(state["preprocessing"])
+    start = None
+    if state["start"] is not None:
+        names = data.class_names if config.num_classes else None
+        stored = StoredModel(VisionTransformer(config), preprocessing, names, state["start"]["metadata"])
+        start = Start(stored, [], state["start"]["source"])
+    broken = {split: [(index, reason) for index, reason in found] for split, found in state["broken"].items()}
+    return plan_of(without(data, broken), recipe, config, preprocessing, start, notify)
+
+
+def check_data(data: ImageData, state: Mapping[str, Any]) -> None:
+    """Raises InputError if classes, images or labels are not those of a checkpoint."""
+    hint = "restore the images, or begin another run with --out"
+    if list(data.class_names) != state["classes"]:
+        raise InputError("the data has other classes than when the run began", hint)
+    now = {split.name: fingerprint(split) for split in data.splits}
+    for name, before in state["data"].items():
+        if name not in now:
+            raise InputError(f"the data has no {name} split anymore", hint)
+        if now[name]["images"] != before["images"]:
+            cause = (
+                f"the data has {now[name]['images']:,} {name} images, and had {before['images']:,} when the run began"
+            )
+            raise InputError(cause, hint)
+        if now[name] != before:
+            raise InputError(f"names or labels of the {name} images have changed since the run began", hint)
