@@ -18,7 +18,7 @@ from vitreous.support.errors import InputError
 from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
 from vitreous.training.planning.plan import Plan, plan_of
 from vitreous.training.planning.weights import Start
-from vitreous.training.recipe.recipe import Recipe
+from vitreous.training.recipe.recipe import Recipe, find_leaf
 from vitreous.training.records.folder import ENVIRONMENT, RECIPE, RunFolder
 
 FORMAT = 1  # of a checkpoint's state
@@ -117,29 +117,33 @@ def changed_recipe(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     Raises:
         InputError: others differ.
     """
-    changed = recipe.with_settings(settings)
-    before, after = (leaves(each.model_dump()) for each in (recipe, changed))
-    different = [name for name in after if before[name] != after[name]]
-    refused = [name for name in different if name not in (*MOVING, PROLONGING)]
+    asked = recipe.with_settings(settings)  # which also adapts what was not asked for
+    places = [find_leaf(key) for key in settings]
+    values = {leaf: getattr(getattr(asked, section), leaf) for section, leaf in places}
+    before = {leaf: getattr(getattr(recipe, section), leaf) for section, leaf in places}
+    different = [leaf for leaf in values if values[leaf] != before[leaf]]
+    refused = [leaf for leaf in different if leaf not in (*MOVING, PROLONGING)]
     if refused:
-        listed = ", ".join(f"{name} {after[name]!r}, not {before[name]!r}" for name in refused[:SHOWN])
+        listed = ", ".join(f"{leaf} {values[leaf]!r}, not {before[leaf]!r}" for leaf in refused[:SHOWN])
         raise InputError(
             f"a run goes on with its own settings, and these differ: {listed}",
             f"leave them out, or begin another run; only {PROLONGING} and {', '.join(MOVING)} can change",
         )
     if PROLONGING in different:
-        if recipe.schedule.steps is not None:
-            raise InputError("this run has a number of steps, and epochs differ", "leave epochs out")
-        before_epochs, epochs = recipe.schedule.epochs, changed.schedule.epochs
-        if not (isinstance(epochs, int) and isinstance(before_epochs, int) and epochs > before_epochs):
-            cause = f"epochs is {epochs}, but {before_epochs} in this run"
-            raise InputError(cause, "a run can become longer, not shorter")
-    return changed
+        check_longer(recipe, values[PROLONGING])
+    for section, leaf in places:
+        table = getattr(recipe, section).model_copy(update={leaf: values[leaf]})
+        recipe = recipe.model_copy(update={section: table})
+    return recipe
 
 
-def leaves(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The values of all sections by their names, which are unique."""
-    return {name: value for table in tables.values() for name, value in table.items()}
+def check_longer(recipe: Recipe, epochs: int | str) -> None:
+    """Raises InputError unless so many epochs prolong a run."""
+    if recipe.schedule.steps is not None:
+        raise InputError("this run has a number of steps, and epochs differ", "leave epochs out")
+    before = recipe.schedule.epochs
+    if not (isinstance(epochs, int) and isinstance(before, int) and epochs > before):
+        raise InputError(f"epochs is {epochs}, but {before} in this run", "a run can become longer, not shorter")
 
 
 def resumed_plan(run: Resumption, notify: Callable[[str], None]) -> Plan:

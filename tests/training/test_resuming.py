@@ -1,0 +1,231 @@
+"""A run that stops anywhere goes on as if nothing had happened, to the bit."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vitreous.checkpoints.store import load_model
+from vitreous.support.errors import InputError
+from vitreous.support.files import write_text
+from vitreous.training.checkpointing.files import Checkpoints
+from vitreous.training.checkpointing.packing import pack
+from vitreous.training.interruption import Stopped
+from vitreous.training.learner import Learner
+from vitreous.training.records.display import Display
+from vitreous.training.records.folder import RunFolder
+from vitreous.training.records.log import Log
+from vitreous.training.resuming import Finished
+from vitreous.training.run import run_training
+
+TIMES = ("images_per_second", "data_wait", "memory_bytes", "seconds")
+CLASSES = {"dropout": 0.2, "stochastic_depth": 0.2, "depth": 2, "mixup": 0.2, "micro_batch": 4, "epochs": 3}
+WAYS = {
+    "classes": (CLASSES, "update", 4),
+    "in an accumulation": (CLASSES, "micro-batch", 7),
+    "in the first accumulation": (CLASSES, "micro-batch", 1),
+    "while validating": (CLASSES, "validation", 2),
+    "between epochs": (CLASSES, "epoch", 2),
+    "with processes": (CLASSES | {"workers": 2}, "update", 4),
+    "averaged": ({"dropout": 0.2, "ema_decay": 0.9, "algorithm": "sgd", "epochs": 3}, "update", 4),
+    "masked patches": ({"goal": "masked_patch", "ema_decay": 0.9, "algorithm": "adam", "epochs": 3}, "update", 4),
+    "bfloat16": ({"precision": "bfloat16", "dropout": 0.2, "micro_batch": 4}, "micro-batch", 4),
+    "stalled": ({"lr": 1e-12, "patience": 3, "epochs": 9}, "epoch", 3),
+    "seldom validated": ({"evaluate_every": 2, "epochs": 4}, "update", 8),
+    "in steps": ({"steps": 5, "epochs": "auto"}, "update", 4),
+}
+PLACES: dict[str, tuple[type, str]] = {
+    "update": (Learner, "update"),
+    "micro-batch": (Learner, "_between"),
+    "validation": (Display, "validating"),
+    "epoch": (Log, "end_epoch"),
+}
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, place: str, count: int, number: int = signal.SIGINT) -> None:
+    """Sends a signal to this process at the call of that number."""
+    owner, name = PLACES[place]
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def stopping(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            signal.raise_signal(number)
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, stopping)
+
+
+def numbers(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def last_state(folder: Path) -> dict[str, Any]:
+    checkpoint = Checkpoints(folder, pytest.fail).newest()
+    assert checkpoint is not None
+    return checkpoint.state
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Both runs have the same numbers, and the same bits in model, optimizer, random state and everything else."""
+    assert numbers(one) == numbers(other)
+    kept, theirs = (load_model(folder / "model.safetensors") for folder in (one, other))
+    assert kept.metadata == theirs.metadata
+    pairs = zip(kept.model.state_dict().values(), theirs.model.state_dict().values(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    states = [last_state(folder)["learner"] for folder in (one, other)]
+    (a, plain_a), (b, plain_b) = (pack(state) for state in states)
+    assert plain_a == plain_b
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    for name in ("bad_files.csv", "recipe.toml"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stopped_run_goes_on_to_the_same_bits(way, photos, tmp_path, quick, monkeypatch):
+    (photos / "train/red/3.png").write_bytes(b"broken")
+    settings, place, count = WAYS[way]
+    run_training(photos, "auto", None, tmp_path / "whole", quick | settings, quiet=True)
+    with monkeypatch.context() as patch:
+        stop_at(patch, place, count)
+        with pytest.raises(Stopped):
+            run_training(photos, "auto", None, tmp_path / "stopped", quick | settings, quiet=True)
+    assert json.loads((tmp_path / "stopped/environment.json").read_text())["finished"] is None
+    torch.rand(7)
+    run_training(resume=tmp_path / "stopped", quiet=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    environment = json.loads((tmp_path / "stopped/environment.json").read_text())
+    assert environment["finished"]
+    assert len(environment["resumed"]) == 1
+
+
+def test_a_run_may_stop_many_times(photos, tmp_path, quick, monkeypatch):
+    run_training(photos, "auto", None, tmp_path / "whole", quick | CLASSES, quiet=True)
+    arguments: dict[str, Any] = {"data": photos, "out": tmp_path / "stopped", "settings": quick | CLASSES}
+    for place, count in (("update", 1), ("micro-batch", 2), ("validation", 1), ("update", 2), ("epoch", 1)):
+        with monkeypatch.context() as patch:
+            stop_at(patch, place, count, signal.SIGTERM)
+            with pytest.raises(Stopped):
+                run_training(**arguments, quiet=True)
+        arguments = {"resume": tmp_path / "stopped"}
+    run_training(**arguments, quiet=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("teaches", [True, False])
+def test_runs_with_weights_go_on(teaches, photos, tmp_path, quick, monkeypatch):
+    """The weights that a run began from are in its checkpoint; a teacher is read again."""
+    run_training(photos, "auto", None, tmp_path / "first", quick, quiet=True)
+    more = {"teacher": str(tmp_path / "first"), "distillation": "hard"} if teaches else {"weights": tmp_path / "first"}
+    settings = {"dropout": 0.2, "epochs": 2, "device": "cpu", "threads": 1} | {k: str(v) for k, v in more.items()}
+    settings = quick | settings if teaches else settings
+    run_training(photos, "auto", None, tmp_path / "whole", settings, quiet=True)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "update", 3)
+        with pytest.raises(Stopped):
+            run_training(photos, "auto", None, tmp_path / "stopped", settings, quiet=True)
+    if not teaches:
+        shutil.rmtree(tmp_path / "first")
+    run_training(resume=tmp_path / "stopped", quiet=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_run_without_a_checkpoint_starts_afresh(photos, tmp_path, quick, monkeypatch, capsys):
+    run_training(photos, "auto", None, tmp_path / "whole", quick, quiet=True)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "update", 2)
+        with pytest.raises(Stopped):
+            run_training(photos, "auto", None, tmp_path / "stopped", quick, quiet=True)
+    shutil.rmtree(tmp_path / "stopped/checkpoints")
+    run_training(resume=tmp_path / "stopped")
+    assert "no checkpoint was finished yet: the run starts afresh" in capsys.readouterr().out
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.fixture
+def stopped(photos, tmp_path, quick, monkeypatch) -> Path:
+    """The folder of a run that was stopped after an epoch."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, "epoch", 1)
+        with pytest.raises(Stopped):
+            run_training(photos, "auto", None, tmp_path / "run", quick | {"epochs": 2}, quiet=True)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "model.safetensors", "SHA256SUMS"])
+def test_a_damaged_checkpoint_is_passed_over(name, stopped, capsys):
+    newest = max((stopped / "checkpoints").iterdir())
+    content = bytearray((newest / name).read_bytes())
+    content[len(content) // 2] ^= 4
+    (newest / name).write_bytes(content)
+    run_training(resume=stopped)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "is damaged" in line)
+    assert line.startswith(f"the checkpoint {newest.name} is damaged (")
+    assert name in line or name == "SHA256SUMS"
+
+
+def test_settings_that_differ_are_refused(stopped):
+    with pytest.raises(InputError, match=r"lr 0\.5, not .*; leave them out"):
+        run_training(resume=stopped, settings={"lr": 0.5, "threads": 2})
+    with pytest.raises(InputError, match="epochs is 1, but 2 in this run"):
+        run_training(resume=stopped, settings={"epochs": 1})
+
+
+def test_a_run_may_become_longer(stopped, photos, tmp_path, quick):
+    """The rate follows the longer run's schedule from where the run was."""
+    run = run_training(resume=stopped, settings={"epochs": 4}, quiet=True)
+    whole = run_training(photos, "auto", None, tmp_path / "whole", quick | {"epochs": 4}, quiet=True)
+    assert [row["epoch"] for row in run.rows] == [1, 2, 3, 4]
+    assert [row["lr"] for row in run.rows[1:]] == [row["lr"] for row in whole.rows[1:]]
+    again = run_training(resume=stopped, settings={"epochs": 5}, quiet=True)
+    assert len(again.rows) == 5
+
+
+def test_a_finished_run_says_so(stopped):
+    run_training(resume=stopped, quiet=True)
+    with pytest.raises(Finished, match="is finished; predict with it, or set more epochs"):
+        run_training(resume=stopped, quiet=True)
+
+
+def test_other_images_are_refused(stopped, photos):
+    shutil.copy(photos / "train/red/0.png", photos / "train/red/99.png")
+    with pytest.raises(InputError, match="train images, and had"):
+        run_training(resume=stopped)
+    (photos / "train/red/0.png").unlink()
+    with pytest.raises(InputError, match="names or labels of the train images have changed"):
+        run_training(resume=stopped)
+    (photos / "train/red/99.png").rename(photos / "train/red/0.png")
+    run_training(resume=stopped, quiet=True)
+
+
+def test_images_may_move(stopped, photos, tmp_path):
+    photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="photos"):
+        run_training(resume=stopped)
+    run_training(tmp_path / "elsewhere", resume=stopped, quiet=True)
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        run_training(resume=tmp_path / "nothing")
+    write_text(tmp_path / "a.txt", "")
+    with pytest.raises(InputError, match="there is no run in"):
+        run_training(resume=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_resuming_leaves_an_owned_folder_alone(stopped):
+    owner = RunFolder.reopen(stopped)
+    with pytest.raises(InputError, match="another process is writing to the folder"):
+        run_training(resume=stopped)
+    owner.release()
+    run_training(resume=stopped, quiet=True)
