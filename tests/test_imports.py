@@ -31,7 +31,11 @@ TRAINING = [
         "validation": "learner records planning optimization objectives",
         "timing": "validation learner planning objectives",
         "loop": "validation learner records planning",
-        "run": "loop timing learner records planning recipe optimization",
+        "checkpointing": "checkpointing records",
+        "interruption": "",
+        "safeguard": "checkpointing interruption loop learner records planning",
+        "resuming": "checkpointing records planning recipe",
+        "run": "safeguard resuming checkpointing interruption loop timing learner records planning recipe optimization",
     }.items()
 ]
 # The vitreous modules each part may import; the longest matching row counts.

@@ -1,27 +1,39 @@
-"""Saving and loading the state of a run in the middle: the rest is the same, bit for bit."""
+"""Everything that changes in training is in the state of its owner, and matters."""
 
+import copy
 import io
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from itertools import count
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from vitreous.checkpoints.store import load_model
 from vitreous.training.learner import Learner
-from vitreous.training.loop import finish, fit
+from vitreous.training.loop import fit
+from vitreous.training.objectives.objective import Verdict
 from vitreous.training.optimization.precision import LossScale
-from vitreous.training.planning.plan import Plan, make_plan
+from vitreous.training.planning.plan import make_plan
 from vitreous.training.records.display import Display
 from vitreous.training.records.log import Log
 from vitreous.training.run import tuned_and_seeded
+from vitreous.training.safeguard import Safeguard
 
-WAYS = {
-    "classes": {"dropout": 0.2, "stochastic_depth": 0.2, "depth": 2, "mixup": 0.2},
-    "averaged": {"dropout": 0.2, "ema_decay": 0.9, "algorithm": "sgd"},
-    "masked patches": {"goal": "masked_patch", "ema_decay": 0.9, "algorithm": "adam"},
-    "stalled": {"lr": 1e-12, "patience": 3, "epochs": 9},
-}
-TIMES = ("images_per_second", "data_wait", "memory_bytes", "seconds")
+DROPOUT = {"dropout": 0.2, "stochastic_depth": 0.2, "depth": 2, "mixup": 0.2}
+# The attributes that change in training: by owner, with their key in its state.
+CHANGING = {
+    "learner": {
+        "step": "step", "model": "model", "optimizer": "optimizer", "average": "average", "streak": "streak",
+        "begun": "begun", "micro_batch": "micro_batch",
+    },
+    "log": {
+        "rows": "rows", "row": "row", "best": "best", "worse": "worse", "totals": "totals", "meter": "meter",
+        "pictured": "pictured", "started": "seconds", "bad_files": "bad_files",
+    },
+}  # fmt: skip
+NAN = torch.tensor(torch.nan, requires_grad=True)
+SHOWN = {"display", "board"}  # what users see: made anew from the rows
+FIXED = {"plan", "objective", "folder", "loss_scale", "failure", "before", "pause"}
 
 
 def copied(state: dict) -> dict:
@@ -32,95 +44,96 @@ def copied(state: dict) -> dict:
     return torch.load(buffer, weights_only=True)
 
 
-class Interrupted(Exception):
-    """Stops a run after an epoch."""
+def values(thing: object, depth: int = 0) -> Iterator[object]:
+    """All numbers, texts and tensors inside a value, in order."""
+    if isinstance(thing, Tensor):
+        yield thing.tolist()
+    elif isinstance(thing, nn.Module | torch.optim.Optimizer):
+        yield from values(thing.state_dict(), depth + 1)
+    elif isinstance(thing, dict):
+        yield from (value for key in thing for value in (key, *values(thing[key], depth + 1)))
+    elif isinstance(thing, list | tuple):
+        yield from (value for item in thing for value in values(item, depth + 1))
+    elif thing is None or isinstance(thing, int | float | str):
+        yield thing
+    elif depth < 2 and hasattr(thing, "__dict__"):
+        yield from values({name: value for name, value in vars(thing).items() if name != "plan"}, depth + 1)
 
 
-class StoppingLog(Log):
-    """A log that stops its run when an epoch has ended, and keeps the states at that moment."""
+class Watcher(Safeguard):
+    """Notes after each update and epoch which attributes have changed since the run began."""
 
-    stop: int
-    learner: Learner
-    states: tuple[dict, dict]
+    def __enter__(self) -> "Watcher":
+        self.owners = {"learner": self.learner, "log": self.log}
+        self.first = self.all_values()
+        self.changed: dict[str, set[str]] = {"learner": set(), "log": set()}
+        return self
 
-    def end_epoch(self, row: dict) -> None:
-        super().end_epoch(row)
-        if row["epoch"] == self.stop:
-            self.states = copied(self.learner.state_dict()), copied(self.state_dict())
-            raise Interrupted
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def all_values(self) -> dict[str, dict[str, list[object]]]:
+        skipped = SHOWN | {"plan"}
+        return {
+            owner: {name: [*values(value)] for name, value in vars(thing).items() if name not in skipped}
+            for owner, thing in self.owners.items()
+        }
+
+    def pause(self) -> None:
+        for owner, now in self.all_values().items():
+            self.changed[owner] |= {name for name, value in now.items() if value != self.first[owner][name]}
+
+    after_step = after_epoch = pause
 
 
-def numbers(rows: list[dict]) -> list[dict]:
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+def failing_once(forward: Callable[..., Verdict]) -> Callable[..., Verdict]:
+    """An objective whose third loss is not a number."""
+    calls = count(1)
+    return lambda *inputs: forward(*inputs)._replace(**({"loss": NAN} if next(calls) == 3 else {}))
 
 
-def run_until(plan: Plan, path: Path, stop: int) -> tuple[dict, dict]:
-    with tuned_and_seeded(plan), Display(quiet=True) as display, StoppingLog(path, plan, display) as log:
+def test_every_attribute_that_changes_is_in_the_state(photos, tmp_path, quick, monkeypatch):
+    settings = quick | DROPOUT | {"ema_decay": 0.9, "micro_batch": 4, "patience": 5, "epochs": 3, "lr": 1e-12}
+    plan = make_plan(photos, "auto", None, settings, print)
+    with tuned_and_seeded(plan), Display(quiet=True) as display, Log(tmp_path / "run", plan, display) as log:
         learner = Learner(plan, print)
-        log.stop, log.learner = stop, learner
-        with pytest.raises(Interrupted):
-            fit(learner, log)
-        return log.states
+        learner.micro_batch.size = 8  # as if memory had been short
+        before = torch.get_rng_state()
+        with Watcher(learner, log, {}) as watcher:
+            learner.micro_batch.size = 4
+            (photos / "train/red/3.png").write_bytes(b"broken")
+            monkeypatch.setattr(learner.objective, "forward", failing_once(learner.objective.forward))
+            fit(learner, log, watcher)
+        assert watcher.changed == {owner: set(names) for owner, names in CHANGING.items()}
+        assert not torch.equal(torch.get_rng_state(), before)
+        assert {name for thing in watcher.owners.values() for name in vars(thing)} == (
+            SHOWN | FIXED | {name for names in CHANGING.values() for name in names}
+        )
+        states = {"learner": learner.state_dict(), "log": log.state_dict()}
+    for owner, names in CHANGING.items():
+        assert set(names.values()) <= set(states[owner])
+    assert "random" in states["learner"]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_stopping_and_continuing_gives_the_same_bits(way, photos, tmp_path, quick):
-    (photos / "train/red/3.png").write_bytes(b"broken")
-    plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS[way], print)
-    with tuned_and_seeded(plan), Display(quiet=True) as display, Log(tmp_path / "whole", plan, display) as log:
-        whole_learner = Learner(plan, print)
-        fit(whole_learner, log)
-        whole = finish(whole_learner, log)
-    learner_state, log_state = run_until(plan, tmp_path / "stopped", stop=2)
-
-    plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS[way], print)
-    with tuned_and_seeded(plan), Display(quiet=True) as display, Log(tmp_path / "rest", plan, display) as log:
+@pytest.mark.parametrize("without", ["random", "optimizer", "model"])
+def test_a_run_without_a_part_of_its_state_goes_another_way(without, photos, quick):
+    """So that no part of the state can be missing unnoticed."""
+    plan = make_plan(photos, "auto", None, quick | DROPOUT, print)
+    with tuned_and_seeded(plan):
         learner = Learner(plan, print)
-        torch.rand(7)  # the random state is part of the learner's
-        learner.load_state_dict(learner_state)
-        log.load_state_dict(log_state)
-        log.folder.model.write_bytes((tmp_path / "stopped/model.safetensors").read_bytes())
-        fit(learner, log)
-        rest = finish(learner, log)
-        assert log.bad_files.count == 1
-
-    assert numbers(rest.rows) == numbers(whole.rows)
-    assert numbers([rest.best]) == numbers([whole.best])
-    assert [row["epoch"] for row in rest.rows] == list(range(1, len(whole.rows) + 1))
-    assert (way == "stalled") == (len(whole.rows) < 9 and plan.epochs == 9)
-    for part in ("model", "objective", "average"):
-        a, b = (flat(each.state_dict()[part]) for each in (whole_learner, learner))
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    kept = [load_model(run.folder / "model.safetensors") for run in (whole, rest)]
-    assert kept[0].metadata == kept[1].metadata
-    states = [each.model.state_dict() for each in kept]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert all(row["seconds"] > log_state["rows"][-1]["seconds"] for row in rest.rows[2:])
-
-
-def flat(state: object) -> list[torch.Tensor]:
-    """The tensors of a nested state, in order."""
-    if isinstance(state, torch.Tensor):
-        return [state]
-    return [tensor for value in state.values() for tensor in flat(value)] if isinstance(state, dict) else []
-
-
-def test_a_run_without_its_state_goes_another_way(photos, tmp_path, quick):
-    """So that the test above cannot pass by chance: the random state and the optimizer's matter."""
-    plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS["classes"], print)
-    learner_state, _ = run_until(plan, tmp_path / "stopped", stop=2)
+        learner.train()
+        for batch in plan.training_batches(1):
+            learner.update(batch)
+        state = copy.deepcopy(learner.state_dict())
     losses = []
-    for without in ("", "random", "optimizer"):
-        plan = make_plan(photos, "auto", None, quick | {"epochs": 4} | WAYS["classes"], print)
+    for part in ("", without):
         with tuned_and_seeded(plan):
-            learner = Learner(plan, print)
-            own = learner.state_dict()
-            learner.load_state_dict(learner_state | ({without: own[without]} if without else {}))
-            learner.train()
-            results = [learner.update(batch) for batch in plan.training_batches(3)]
+            other = Learner(plan, print)
+            other.load_state_dict(state | ({part: copy.deepcopy(other.state_dict()[part])} if part else {}))
+            other.train()
+            results = [other.update(batch) for batch in plan.training_batches(2)]
             losses.append([result.loss.item() for result in results if result is not None])
-    assert losses[1] != losses[0]
-    assert losses[2] != losses[0]
+    assert losses[0] != losses[1]
 
 
 def test_a_loss_scale_and_a_streak_continue(photos, quick):

@@ -17,7 +17,7 @@ def pack(state: object) -> tuple[dict[str, Tensor], Any]:
             whole numbers.
 
     Raises:
-        TypeError: it has something else.
+        TypeError: it has something else, or two tensors at places of the same name.
     """
     tensors: dict[str, Tensor] = {}
     return tensors, _pack(state, "", tensors)
@@ -52,6 +52,8 @@ def _pack(value: object, place: str, tensors: dict[str, Tensor]) -> Any:
     if type(value) is float:
         return value if math.isfinite(value) else {NUMBER: repr(value)}
     if isinstance(value, Tensor):
+        if place in tensors:
+            raise TypeError(f"two tensors at {place!r} cannot be saved")
         tensors[place] = value
         return {TENSOR: place}
     if type(value) is list:
