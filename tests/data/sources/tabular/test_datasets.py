@@ -177,7 +177,7 @@ def test_repeated_and_empty_class_names_are_refused(names):
 def test_too_few_class_names_are_refused():
     squares = Squares(classes=3)
     squares.classes = ["a", "b"]
-    assert "label 2, but names for 2 classes" in error(squares)
+    assert "label 2, but 2 class names" in error(squares)
 
 
 def test_classes_without_samples_are_noted():
@@ -188,11 +188,22 @@ def test_classes_without_samples_are_noted():
     assert data.notes == ("classes without samples are left out: 'c'",)
 
 
-def test_samples_without_a_label_are_left_out():
-    squares = Squares(form=lambda image, label: (image, label - 1 if label else -1), classes=3)
+@pytest.mark.parametrize("names", [None, ["a", "b"]])
+def test_samples_without_a_label_are_left_out(names):
+    squares = Squares(form=lambda image, label: (image, label - 1), classes=3)
+    squares.classes = names
     data = open_data(squares)
-    assert data.class_names == ("0", "1")
+    assert data.class_names == (("a", "b") if names else ("0", "1"))
     assert data.ignored == {"row without a label": 4}
+    assert data.notes == (() if names else ("the label -1 means no label",))
+
+
+def test_minus_one_and_one_are_two_classes():
+    signs = Squares(form=lambda image, label: (image, 2 * label - 1))
+    check(open_data(signs), signs, lambda number: str(2 * number - 1))
+    tensors = TensorDataset(torch.zeros(8, 3, 8, 6, dtype=torch.uint8), torch.tensor([-1, 1] * 4))
+    assert open_data(tensors).class_names == ("1", "-1")
+    assert "are '0' and -1, and -1 means no label" in error(Squares(form=lambda image, label: (image, -label)))
 
 
 def test_a_sample_that_fails_is_left_out_and_named():
@@ -203,7 +214,8 @@ def test_a_sample_that_fails_is_left_out_and_named():
             return super().__getitem__(index)
 
     data = open_data(Broken())
-    assert "1 samples cannot be read and are left out: 5 (OSError: no such image)" in data.notes[0]
+    assert data.notes == ("train: 1 sample left out as unreadable: 5 (OSError: no such image)",)
+    assert not data.ignored
     assert len(all_names(data)) == 11
 
     class Empty(Squares):
@@ -281,7 +293,11 @@ def test_labels_are_matched_by_class_name():
 def test_a_test_split_without_labels_is_left_out():
     data = open_data({"train": Squares(12), "test": Squares(8, form=lambda image, label: (image, -1))})
     assert data.test is None
-    assert "test has no labels" in data.notes[0]
+    assert [note.partition(";")[0] for note in data.notes] == [
+        "the label -1 means no label",
+        "test has no labels and is left out",
+    ]
+    assert not data.ignored
 
 
 def test_parts_of_a_dataset():

@@ -11,7 +11,7 @@ from typing import TextIO
 from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.tabular.columns import Columns, choose_columns, class_of_row
+from vitreous.data.sources.tabular.columns import Columns, OneHot, choose_columns
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 
@@ -95,9 +95,9 @@ def _read_rows(source: str, file: TextIO, options: DataOptions, notes: list[str]
         raise InputError(f"{source!r} has no rows", "write a row for each image: path,label")
     columns = choose_columns(source, header, options, first[1])
     images: list[str] = []
-    labels: list[str] = []
+    labels: list[str | None] = []
     splits: list[str] = []
-    classes = {at: header[at] for at in columns.classes}
+    one_hot = OneHot(source, header, columns.classes)
     width, image, label, split = len(header), columns.image, columns.label, columns.split
     for number, row in _chained(first, rows):
         if len(row) != width:
@@ -105,9 +105,10 @@ def _read_rows(source: str, file: TextIO, options: DataOptions, notes: list[str]
                 continue
             row = _padded(source, number, row, width)
         images.append(row[image])
-        labels.append(class_of_row(source, classes, row, number) if label is None else row[label])
+        labels.append(one_hot.label([row[at] for at in columns.classes], number) if label is None else row[label])
         if split is not None:
             splits.append(row[split])
+    one_hot.check()
     return Table(
         images, labels, None if split is None else splits, "" if split is None else header[split], columns, notes
     )
