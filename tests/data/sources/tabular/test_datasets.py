@@ -12,63 +12,11 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, Te
 
 import vitreous as vt
 from tests.data.sources.packing import CLASSES, all_names, content_of, tree
+from tests.data.sources.tabular.squares import Squares, check, error, rows_of, tensor_of
 from vitreous.data.decoding.images import decode_image
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.support.errors import InputError
-
-
-class Squares(Dataset):
-    """Squares of random pixels. `form` makes the sample of an image and its label; `decoded` lists what was read."""
-
-    def __init__(self, count=12, classes=2, form=lambda image, label: (image, label), **attributes):
-        self.pixels = np.random.default_rng(count).integers(0, 256, (count, 8, 6, 3), dtype=np.uint8)
-        self.numbers = [number % classes for number in range(count)]
-        self.form = form
-        self.decoded = []
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-    def __len__(self):
-        return len(self.pixels)
-
-    def __getitem__(self, index):
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        self.decoded.append(index)
-        return self.form(Image.fromarray(self.pixels[index]), self.numbers[index])
-
-
-def rows_of(data, source="train"):
-    """The pixels and the class name of each sample, by its number in a split of the source."""
-    return {
-        int(name.rpartition("/")[2]): (np.asarray(split.load(at)), data.class_names[split.labels[at]])
-        for split in data.splits
-        for at, name in enumerate(split.names)
-        if name.startswith(f"{source}/")
-    }
-
-
-def check(data, squares, name_of=str, source="train"):
-    """Asserts that all samples of a split have their own pixels and label."""
-    rows = rows_of(data, source)
-    assert sorted(rows) == list(range(len(squares)))
-    for number, (pixels, class_name) in rows.items():
-        assert np.array_equal(pixels, squares.pixels[number])
-        assert class_name == name_of(squares.numbers[number])
-
-
-def error(source, options=None):
-    with pytest.raises(InputError) as raised:
-        open_data(source, options)
-    assert str(raised.value).isprintable()
-    assert raised.value.hint
-    return str(raised.value)
-
-
-def tensor_of(image):
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
-
 
 FORMS = {
     "pair": lambda image, label: (image, label),
@@ -148,44 +96,6 @@ def test_labels_are_taken_from_a_list(attribute, kind):
 def test_a_list_that_differs_from_the_samples_is_not_used():
     squares = Squares(200, targets=[1] * 200)
     check(open_data(squares), squares)
-
-
-def test_a_target_transform_is_respected():
-    squares = Squares(200, 4, lambda image, label: (image, label // 2))
-    squares.classes = list("abcd")
-    squares.targets, squares.target_transform = squares.numbers, lambda label: label // 2
-    check(open_data(squares), squares, lambda number: str(number // 2))
-
-
-def test_class_names_of_the_dataset():
-    squares = Squares(classes=2)
-    squares.classes = ["zebra", "ant"]
-    data = open_data(squares)
-    assert data.class_names == ("zebra", "ant")
-    check(data, squares, lambda number: squares.classes[number])
-    squares.class_to_idx = {"ant": 0, "zebra": 1}
-    check(open_data(squares), squares, lambda number: ["ant", "zebra"][number])
-
-
-@pytest.mark.parametrize("names", [["a", "a"], ["a", ""], ["a", " a "]])
-def test_repeated_and_empty_class_names_are_refused(names):
-    squares = Squares()
-    squares.classes = names
-    assert "a name of its own" in error(squares)
-
-
-def test_too_few_class_names_are_refused():
-    squares = Squares(classes=3)
-    squares.classes = ["a", "b"]
-    assert "label 2, but 2 class names" in error(squares)
-
-
-def test_classes_without_samples_are_noted():
-    squares = Squares()
-    squares.classes = ["a", "b", "c"]
-    data = open_data(squares)
-    assert data.class_names == ("a", "b")
-    assert data.notes == ("classes without samples are left out: 'c'",)
 
 
 @pytest.mark.parametrize("names", [None, ["a", "b"]])

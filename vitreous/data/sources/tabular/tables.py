@@ -29,6 +29,7 @@ READERS = {
 }
 SUFFIXES = tuple(READERS)
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})")  # as `datasets` names parts of a table
+BESIDE = re.compile(r"(?<![a-z])(labels?|info|metadata|annotations?|solutions?|list)(?![a-z])", re.IGNORECASE)
 SAME_COLUMNS = "use the same columns in each table"
 
 
@@ -79,7 +80,10 @@ def open_table(source: str, options: DataOptions) -> ImageData:
         return _open_stored(source, [part.images for _, part in tables], labels, splits, options, notes)
     folder = os.path.realpath(Path(source).parent)
     found = [
-        find_files(path, folder, Path(path).stem, _paths(source, part), options.follow_links) for path, part in tables
+        find_files(
+            path, folder, Path(path).stem, _paths(source, part), options.follow_links, split=_split_of_table(path)
+        )
+        for path, part in tables
     ]
     has_boxes = any(part.columns.has_boxes for _, part in tables)
     return open_listed(source, folder, found, labels, splits, options, notes=notes, has_boxes=has_boxes)
@@ -91,10 +95,16 @@ def _read(source: str, options: DataOptions) -> Table:
 
 
 def _split_of_table(path: str | Path) -> str | None:
-    """The split that the name of a table means, such as train.csv or train-00000-of-00002.parquet."""
+    """The split that a table's name means, such as train.csv, train_labels.csv or train-00000-of-00002.parquet."""
     stem = Path(path).stem
     part = PART.fullmatch(stem)
-    return split_of(part["name"] if part else stem)
+    return split_of(BESIDE.sub("", part["name"] if part else stem))
+
+
+def _beside(path: str | Path) -> str:
+    """The word next to a table's split: "labels" of train_labels.csv, and "" of train.csv."""
+    word = BESIDE.search(Path(path).stem)
+    return word[0].casefold() if word else ""
 
 
 def _parts(source: str) -> list[str]:
@@ -122,7 +132,9 @@ def _siblings(source: str, options: DataOptions) -> tuple[list[tuple[str, str, T
     for name in find_tables(path.parent):
         split = _split_of_table(name)
         part = PART.fullmatch(Path(name).stem)
-        if split in (None, TRAIN) or Path(name).suffix.casefold() != path.suffix.casefold():
+        if split in (None, TRAIN) or _beside(name) != _beside(path):
+            continue
+        if Path(name).suffix.casefold() != path.suffix.casefold():
             continue
         if part is None or not int(part["number"]):
             names.setdefault(split, []).append(name)
