@@ -17,7 +17,7 @@ from vitreous.data.sources.published.opening import open_published
 from vitreous.data.sources.published.torchvision_sets import BY_NAME
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.tabular.objects import open_objects
-from vitreous.data.sources.tabular.tables import is_table, open_table
+from vitreous.data.sources.tabular.tables import FORMATS, is_table, is_unread_table, open_table
 from vitreous.data.sources.trees.archives import SUFFIX, open_archives
 from vitreous.data.sources.trees.folders import FolderTree, leads_to_file_inside
 from vitreous.data.sources.trees.layouts import open_tree
@@ -61,7 +61,7 @@ def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
     max(1, round(n * f)) whose names, relative to the class folder, have the smallest hashes. This does not depend on
     other classes, and hardly changes when images are added. The only image of a class stays in train.
 
-    A table, as CSV, TSV, JSON lines or Parquet, has a row for each image; see `open_table`. In Python, a DataFrame of
+    A table, as text, JSON or Parquet, has a row for each image; see `open_table`. In Python, a DataFrame of
     the same columns, a map-style dataset, and a tuple or dict of either by split are sources as well; see
     `open_objects`.
 
@@ -174,5 +174,6 @@ def _real_path(source: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a loop of links
         raise InputError(f"{source!r} cannot be opened: {error}", "check the path") from error
     if exists:
-        raise InputError(f"{source!r} is not a folder, an archive or a table", LAYOUT)
+        hint = FORMATS if is_unread_table(source) else LAYOUT
+        raise InputError(f"{source!r} is not a folder, an archive or a table", hint)
     raise InputError(f"{source!r} does not exist", hint_for_missing(source))

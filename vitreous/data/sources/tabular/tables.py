@@ -1,4 +1,4 @@
-"""Tables of images on disk: CSV, TSV, JSON lines and Parquet, with a path and a label in each row."""
+"""Tables of images on disk: CSV and other text, JSON and Parquet, with a path and a label in each row."""
 
 import os
 import re
@@ -11,11 +11,12 @@ from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.names import TRAIN, split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.tabular.json_rows import read_json, read_json_lines
 from vitreous.data.sources.tabular.labels import class_labels
 from vitreous.data.sources.tabular.listed import open_listed
 from vitreous.data.sources.tabular.lookup import find_files
 from vitreous.data.sources.tabular.parquet import StoredLoader, read_parquet, store_images
-from vitreous.data.sources.tabular.reading import ImageCells, Table, read_csv, read_json_lines
+from vitreous.data.sources.tabular.reading import ImageCells, Table, read_csv
 from vitreous.data.sources.tabular.samples import NO_IMAGE, group, splits_of_cells
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
@@ -23,11 +24,18 @@ from vitreous.support.text import listed
 READERS = {
     ".csv": read_csv,
     ".tsv": read_csv,
+    ".txt": read_csv,
+    ".json": read_json,
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".parquet": read_parquet,
 }
 SUFFIXES = tuple(READERS)
+UNREAD = (
+    *(".xlsx", ".xls", ".ods", ".feather", ".arrow", ".pkl", ".pickle"),
+    *(".xml", ".yaml", ".yml", ".html", ".db", ".sqlite", ".lst"),
+)
+FORMATS = f"save it as a table that can be read: {', '.join(SUFFIXES)}"
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})")  # as `datasets` names parts of a table
 BESIDE = re.compile(r"(?<![a-z])(labels?|info|metadata|annotations?|solutions?|list)(?![a-z])", re.IGNORECASE)
 SAME_COLUMNS = "use the same columns in each table"
@@ -36,6 +44,11 @@ SAME_COLUMNS = "use the same columns in each table"
 def is_table(source: str | Path) -> bool:
     """Whether a path has the suffix of a table."""
     return str(source).casefold().endswith(SUFFIXES)
+
+
+def is_unread_table(source: str | Path) -> bool:
+    """Whether a path has the suffix of a table in another format."""
+    return str(source).casefold().endswith(UNREAD)
 
 
 def find_tables(folder: str | Path) -> list[str]:
