@@ -36,7 +36,7 @@ from vitreous.training.records.summary import conclusion, introduction
 from vitreous.training.timing import measure
 
 RUNS = Path("runs")
-PACKED = re.compile(r"\.(zip|tar|tar\.\w+|tgz|csv|tsv|jsonl|ndjson|parquet)$", re.IGNORECASE)
+PACKED = re.compile(r"\.(zip|tar|tar\.\w+|tgz|csv|tsv|txt|json|jsonl|ndjson|parquet)$", re.IGNORECASE)
 
 
 def run_training(

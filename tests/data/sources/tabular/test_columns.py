@@ -43,7 +43,7 @@ KINDS = pytest.mark.parametrize("kind", ["csv", "frame", "dicts", "hub"])
     ("column", "cells", "sizes"),
     [
         ("split", ["train", "train", "val", "test"], [8, 4, 4]),
-        ("is_valid", [False, False, False, True], [12, 4]),
+        ("is_valid", ["no", "no", "no", "yes"], [12, 4]),
         ("is_test", [0, 0, 1, 1], [6, 2, 8]),
     ],
 )
@@ -146,11 +146,12 @@ def test_labels_with_fractions_are_noted(tmp_path):
 
 
 @KINDS
+@pytest.mark.parametrize("sets", [("ab", "bc", "ac"), ("ab", "bc", "c", "a")])
 @pytest.mark.parametrize("separator", [" ", ", ", ";", "|", "+"])
-def test_several_labels_in_a_cell_are_refused(tmp_path, monkeypatch, kind, separator):
+def test_several_labels_in_a_cell_are_refused(tmp_path, monkeypatch, kind, separator, sets):
     monkeypatch.chdir(tmp_path)
-    labels = [separator.join(pair) for pair in ("ab", "bc", "ac")]
-    rows = [(name, labels[number % 3]) for number, (name, _) in enumerate(flat(tmp_path, 12))]
+    labels = [separator.join(parts) for parts in sets]
+    rows = [(name, labels[number % len(labels)]) for number, (name, _) in enumerate(flat(tmp_path, 12))]
     quoted = [(name, f'"{label}"') for name, label in rows] if kind == "csv" else rows
     message = error(held(kind, tmp_path, quoted, ("path", "label")))
     assert f"labels of the same parts in any order, such as 'a{separator}b'" in message
@@ -162,7 +163,10 @@ def test_several_labels_in_a_cell_are_refused(tmp_path, monkeypatch, kind, separ
         (("golden retriever", "labrador retriever", "sea lion"), False),
         (("tench, Tinca tinca", "goldfish, Carassius auratus", "great white shark, white shark"), False),
         (("animalia;aves;corvus", "animalia;aves;parus", "animalia;reptilia;lacerta"), False),
+        (("hot dog", "dog", "sea lion"), False),
         (("black cat", "white cat", "black dog", "white dog"), True),
+        (("cat|dog", "cat", "bird"), True),
+        (("animal;cat", "animal;dog", "animal"), True),
     ],
 )
 def test_names_of_several_words_are_classes(tmp_path, labels, noted):

@@ -152,7 +152,7 @@ def test_a_sample_that_fails_is_left_out_and_named():
         (lambda image, label: (image, 0), "one class"),
         (lambda image, label: image, "a sample is (image, label)"),
         (lambda image, label: {"image": image}, "no column of labels"),
-        (lambda image, label: (object(), label), "an image is a object"),
+        (lambda image, label: (object(), label), "an image is of the type object"),
     ],
 )
 def test_samples_that_cannot_be_used(form, words):

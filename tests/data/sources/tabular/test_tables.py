@@ -372,6 +372,7 @@ def test_the_command_trains_on_a_table(tmp_path, vitreous_process):
         ("photos.tar.gz", "photos"),
         ("photos.tgz", "photos"),
         ("photos/train.csv", "photos"),
+        ("photos/train.txt", "photos"),
         ("photos/train", "train"),
         ("flowers.PARQUET", "flowers"),
         ("v1.2", "v1.2"),

@@ -15,7 +15,6 @@ MISSING = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NaT", "null", "NULL", "#N
 UNIQUE = 5  # this many rows with a label of their own, and none without, are not of classes
 FRACTIONS = 20  # this many different numbers with fractions are not classes
 SEPARATORS = "|;,+&/ "  # of several labels in one cell
-FEWEST = 3  # names of shared parts that are looked at
 SHOWN = 60  # characters of a cell in a message
 SEVERAL = "an image can have only one label"
 
@@ -69,7 +68,7 @@ def described(cell: object) -> str:
     if isinstance(cell, bytes | bytearray):
         return f"{len(cell):,} bytes"
     if hasattr(cell, "shape"):
-        return f"a {type(cell).__name__} of shape {tuple(cell.shape)}"
+        return f"an array of shape {tuple(cell.shape)}"
     return repr(str(cell)[:SHOWN])
 
 
@@ -159,14 +158,19 @@ def _several_labels(source: str, names: set[str]) -> list[str]:
                 raise InputError(f"{cause}; {SEVERAL}", "leave out such rows, or rename what is one class")
         counts = Counter(part for name in names for part in set(_parts(name, separator)))
         shared = [name for name, parts in joined.items() if all(counts[part] > 1 for part in parts)]
-        if len(shared) < FEWEST or len(shared) < len(joined):
-            continue
-        examples = listed([repr(name) for name in shared], 3)
-        if {parts[0] for parts in joined.values()} & {parts[-1] for parts in joined.values()}:
-            cause = f"{source!r} has labels of the same parts in any order, such as {examples}"
+        is_shared = len(shared) == len(joined) > 1
+        if is_shared and {parts[0] for parts in joined.values()} & {parts[-1] for parts in joined.values()}:
+            cause = f"{source!r} has labels of the same parts in any order, such as {_shown(shared)}"
             raise InputError(f"{cause}; {SEVERAL}", "give each image one label, or join the words of a class with _")
-        return [f"each of these is one class, though their parts occur in others as well: {examples}"]
+        if not is_shared:
+            shared = [name for name, parts in joined.items() if separator != " " and not names.isdisjoint(parts)]
+        if shared:
+            return [f"each of these is one class, though their parts occur in others as well: {_shown(shared)}"]
     return []
+
+
+def _shown(names: Sequence[str]) -> str:
+    return listed([repr(name[:SHOWN]) for name in names], 3)
 
 
 def _parts(name: str, separator: str) -> list[str]:

@@ -149,7 +149,7 @@ def as_opened(picture: Any, channels: int = 3) -> Image.Image | np.ndarray | str
         return content if content is not None else str(picture.get("path") or "")
     if hasattr(picture, "shape") and hasattr(picture, "dtype"):
         return _pixels(picture, channels)
-    raise InputError(f"an image is a {type(picture).__name__}", f"give {KINDS}")
+    raise InputError(f"an image is of the type {type(picture).__name__}", f"give {KINDS}")
 
 
 def _pixels(picture: Any, channels: int) -> np.ndarray:

@@ -129,7 +129,10 @@ def splits_of_cells(
     """
     values = Counter(str(cell).strip() for cell in cells)
     if flags:
-        table = {**dict.fromkeys(("1", "1.0", "true"), flags[0]), **dict.fromkeys(("0", "0.0", "false"), flags[1])}
+        table = {
+            **dict.fromkeys(("1", "1.0", "true", "yes"), flags[0]),
+            **dict.fromkeys(("0", "0.0", "false", "no"), flags[1]),
+        }
         meaning = {value: table.get(value.casefold()) for value in values}
     else:
         meaning = {value: split_of(value) for value in values}
