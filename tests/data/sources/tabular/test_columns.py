@@ -97,9 +97,11 @@ def test_columns_of_numbers_are_not_classes(tmp_path):
     assert data.class_names == ("even", "odd")
 
 
-def test_boxes_of_single_images_are_noted(tmp_path):
+@KINDS
+def test_boxes_of_single_images_are_noted(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tree(tmp_path))
     rows = [(*row, 1, 2, 3, 4) for row in ROWS]
-    data = open_data(write(tree(tmp_path) / "all.csv", rows, ("path", "label", "xmin", "ymin", "xmax", "ymax")))
+    data = open_data(held(kind, tmp_path, rows, ("path", "label", "xmin", "ymin", "xmax", "ymax")))
     assert ["boxes" in note for note in data.notes] == [True]
 
 

@@ -285,6 +285,15 @@ def test_hugging_face_sets(hub_set):
     assert "no column of labels" in error(hub_set.rename_column("kind", "what").add_column("more", [0] * 16))
 
 
+def test_several_images_in_a_sample_are_refused():
+    images = [[Image.new("RGB", (4, 4))] * 2] * 4
+    features = hugging_face.Features(
+        {"images": hugging_face.Sequence(hugging_face.Image()), "label": hugging_face.Value("int64")}
+    )
+    message = error(hugging_face.Dataset.from_dict({"images": images, "label": [0, 1, 0, 1]}, features))
+    assert message.startswith("an image is of the type list; ")
+
+
 def test_hugging_face_labels_are_read_without_images(hub_set, monkeypatch):
     monkeypatch.setattr(hugging_face.Image, "decode_example", lambda *_, **__: pytest.fail("an image is decoded"))
     open_data(hub_set)

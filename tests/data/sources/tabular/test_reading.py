@@ -26,6 +26,10 @@ def test_a_list_of_paths_and_numbers(tmp_path):
         write(tmp_path / f"{split}.txt", [(f"a b/{name}", len(label)) for name, label in rows], None, " ")
     data = open_data(tmp_path / "train.txt")
     assert data.class_names == ("3", "4")
+    assert data.notes == (
+        "the table has no header; its columns are read as path, label",
+        "val.txt is read as the validation split",
+    )
     assert set(splits_of(data)[1].names) == {f"val/a b/{name}" for name, _ in rows}
 
 

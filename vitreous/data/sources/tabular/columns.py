@@ -49,7 +49,7 @@ class Columns(NamedTuple):
         classes: the positions of the columns of the classes, in which a row has one 1.
         flags: of a split column of 0 and 1: the split of 1, and of 0.
         has_boxes: whether there are boxes or masks as well, which are not used.
-        notes: on columns of splits or folds that are not used.
+        notes: on columns of splits, folds or boxes that are not used.
     """
 
     image: int
@@ -98,18 +98,23 @@ def choose_columns(
         if len(classes) < 2:
             raise no_labels(source, names)
     plain = {_plain(name) for name in names}
-    notes = _notes(names, (found_image, label, split, *classes))
+    has_boxes = any(box <= plain for box in BOXES)
+    notes = _notes(names, (found_image, label, split, *classes), has_boxes)
     flags = None if split is None else FLAGS.get(_plain(names[split]))
-    return Columns(found_image, label, split, classes, flags, any(box <= plain for box in BOXES), notes)
+    return Columns(found_image, label, split, classes, flags, has_boxes, notes)
 
 
-def _notes(names: Sequence[str], used: Container[int | None]) -> tuple[str, ...]:
+def _notes(names: Sequence[str], used: Container[int | None], has_boxes: bool) -> tuple[str, ...]:
     """What the user should know of the columns that are not used."""
     rest = [name for at, name in enumerate(names) if at not in used]
     folds = [repr(name) for name in rest if _plain(name) in FOLDS]
     splits = [repr(name) for name in rest if _plain(name) in FLAGS or _plain(name) in SPLIT[0].split()]
-    notes = [f"the folds in {listed(folds)} are not used; to validate on one, write a column split"] if folds else []
-    return (*notes, *([f"columns of splits that are not used: {listed(splits)}"] if splits else []))
+    notes = {
+        f"the folds in {listed(folds)} are not used; to validate on one, write a column split": folds,
+        f"columns of splits that are not used: {listed(splits)}": splits,
+        "the boxes or masks are not used: the label of a row is that of its whole image": has_boxes,
+    }
+    return tuple(note for note, applies in notes.items() if applies)
 
 
 def no_labels(source: str, names: Sequence[str]) -> InputError:

@@ -187,6 +187,8 @@ def _open_hugging_face(dataset: Any, name: str, options: DataOptions, parts: int
         splits, more = splits_in_column(name, split, values, found.flags, options, parts)
         notes += more
     kept = dataset.select_columns([image])
+    if len(kept) and (first := kept[0][image]) is not None:
+        as_opened(first)  # raises for lists of images and for floats, before anything is trained
     named = check_names(class_names, name) if class_names else None
     return Labeled(kept, Parts(image, label), labels, named, notes, splits)
 

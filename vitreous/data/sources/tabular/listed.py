@@ -55,8 +55,6 @@ def open_listed(
     missing = [repr(cell) for files in found for cell in files.missing]
     outside = [repr(cell) for files in found for cell in files.outside]
     notes = [*notes, *samples.notes]
-    if has_boxes:
-        notes.append("the boxes or masks of the table are not used: the label of a row is that of its whole image")
     if missing:
         notes.append(f"{counted(len(missing), 'image')} missing, counted as broken: {listed(missing)}")
     if outside:

@@ -88,7 +88,7 @@ def open_table(source: str, options: DataOptions) -> ImageData:
         splits += [split for split, _, part in siblings for _ in range(len(part.images))]
         tables += [(path, part) for _, path, part in siblings]
     labels, more = class_labels(source, [cell for _, part in tables for cell in part.labels])
-    notes += more
+    notes = list(dict.fromkeys((*notes, *more)))
     if isinstance(table.images, ImageCells):
         return _open_stored(source, [part.images for _, part in tables], labels, splits, options, notes)
     folder = os.path.realpath(Path(source).parent)
