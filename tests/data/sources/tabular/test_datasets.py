@@ -285,6 +285,15 @@ def test_hugging_face_sets(hub_set):
     assert "no column of labels" in error(hub_set.rename_column("kind", "what").add_column("more", [0] * 16))
 
 
+def test_splits_by_number_have_the_names_of_the_set(hub_set):
+    numbers = [-1, *(number // 10 for number in range(1, len(CLASSES)))]
+    features = hugging_face.Features(hub_set.features | {"split": hugging_face.ClassLabel(names=["train", "test"])})
+    with_splits = hub_set.add_column("split", numbers).cast(features)
+    data = open_data(with_splits, DataOptions(label_column="kind"))
+    assert [len(split) for split in data.splits] == [7, 2, 6]
+    assert "1 row left out, where 'split' is not a split" in data.notes[0]
+
+
 def test_several_images_in_a_sample_are_refused():
     images = [[Image.new("RGB", (4, 4))] * 2] * 4
     features = hugging_face.Features(

@@ -183,7 +183,7 @@ def _open_hugging_face(dataset: Any, name: str, options: DataOptions, parts: int
         split = columns[found.split]
         kind = getattr(dataset.features[split], "names", None)
         values = dataset.select_columns([split])[:][split]
-        values = [kind[value] if value is not None else None for value in values] if kind else values
+        values = [None if value in (None, -1) else kind[value] for value in values] if kind else values
         splits, more = splits_in_column(name, split, values, found.flags, options, parts)
         notes += more
     kept = dataset.select_columns([image])
@@ -219,7 +219,8 @@ def check_leaks(datasets: Mapping[str, Any], name: str) -> None:
             for origin in seen[split].keys() & seen[other].keys():
                 shared = np.intersect1d(seen[split][origin], seen[other][origin])
                 if len(shared):
-                    cause = f"{len(shared):,} samples of {name!r} are in both {split} and {other}, such as {shared[0]}"
+                    number = counted(len(shared), "sample")
+                    cause = f"{name!r} has {number} in both {split} and {other}, such as {shared[0]}"
                     raise InputError(cause, "give each split samples of its own")
 
 
