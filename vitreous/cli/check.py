@@ -14,7 +14,7 @@ import typer
 from vitreous.cli.app import read_settings
 from vitreous.cli.inputs import check_unused, counting
 from vitreous.support.errors import InputError
-from vitreous.support.text import printable
+from vitreous.support.text import counted, printable, tallied
 
 if TYPE_CHECKING:
     from vitreous.data.check.check import Check
@@ -107,13 +107,13 @@ def check_out(out: Path, data: str) -> None:
 def lines_of(check: "Check", out: Path | None) -> Iterator[str]:
     """What is printed: the data as it will be read, then the findings."""
     data = check.data
-    yield f"{data.name}: {len(check.samples):,} images of {len(data.class_names):,} classes"
+    yield f"{data.name}: {counted(len(check.samples), 'image')} of {counted(len(data.class_names), 'class')}"
     width = max(len(split.name) for split in data.splits)
     for split, counts in zip(data.splits, check.counts.tolist(), strict=True):
         yield f"  {split.name:{width}}  {len(split):>9,}  {classes_text(data.class_names, counts)}"
     yield from files_lines(check)
-    for kind, count in sorted(data.ignored.items()):
-        yield f"  left out: {count:,} x {kind}"
+    if data.ignored:
+        yield f"  left out: {tallied(data.ignored)}"
     known = {finding.text for finding in check.findings}
     yield from (f"  note: {note}" for note in data.notes if note not in known)
     for finding in check.findings:
@@ -142,8 +142,9 @@ def classes_text(names: Sequence[str], counts: Sequence[int]) -> str:
 
 
 def files_lines(check: "Check") -> Iterator[str]:
-    """The sizes and modes of the images."""
+    """The sizes, modes and channels of the images."""
     from vitreous.data.check.files import mode_counts
+    from vitreous.data.sources.channels import PHOTO
 
     sizes = check.sizes()
     if sizes is None:
@@ -155,7 +156,10 @@ def files_lines(check: "Check") -> Iterator[str]:
     yield f"  height×width: {text}"
     modes = ", ".join(f"{count:,} {mode}" for mode, count in mode_counts(check.scan).items())
     transparent = int(check.scan.rows["transparent"].sum())
-    yield f"  modes: {modes}" + (f"; {transparent:,} with transparency, shown on white" if transparent else "")
+    if modes:
+        yield f"  modes: {modes}" + (f"; {transparent:,} with transparency, shown on white" if transparent else "")
+    if check.data.channels not in PHOTO:
+        yield f"  channels: {check.data.channels:,}"
 
 
 def rows_text(finding: "Finding") -> list[str]:

@@ -14,7 +14,7 @@ import typer
 
 from vitreous.cli.app import BAD_INPUT
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed, natural_key, printable
+from vitreous.support.text import listed, natural_key, printable, tallied
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,7 +95,7 @@ def but_only(passed: Counter[str]) -> str:
 
 def counts(passed: Counter[str]) -> str:
     """The kinds of files, the most frequent first: "3 × cr2 file, 1 × pdf file"."""
-    return printable(listed([f"{count:,} × {kind}" for kind, count in passed.most_common()]))
+    return printable(tallied(passed))
 
 
 def print_passed(passed: Counter[str]) -> None:

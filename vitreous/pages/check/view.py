@@ -15,8 +15,10 @@ from vitreous.data.check.check import Check
 from vitreous.data.check.files import mode_counts
 from vitreous.data.check.findings import COLUMNS, GROUPS, IMAGES, REASONS, SIZES, Finding, Row
 from vitreous.data.check.sheet import ClassRow, thumbnails
+from vitreous.data.sources.channels import PHOTO
 from vitreous.explain.inline import CRISP
 from vitreous.pages.pictures import photo
+from vitreous.support.text import tallied
 
 TITLES = {
     "leak": "The same images in two splits",
@@ -70,6 +72,7 @@ def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Imag
             "Images": f"{len(check.samples):,}",
             "Classes": f"{len(data.class_names):,}",
             **{split.name.capitalize(): f"{len(split):,}" for split in data.splits},
+            **({} if data.channels in PHOTO else {"Channels": f"{data.channels:,}"}),
             "Median size": "–" if sizes is None else "×".join(map(str, sizes["median"])),
         },
         "findings": [finding_view(finding, pictures) for finding in check.findings],
@@ -90,7 +93,7 @@ def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Imag
             }
             for row in rows
         ],
-        "ignored": sorted(data.ignored.items()),
+        "ignored": tallied(data.ignored),
         "notes": data.notes,
         "version": __version__,
     }

@@ -36,7 +36,7 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
         f"{height}×{width} pixels in {'×'.join(map(str, config.token_stride))}-pixel patches "
         f"(a grid of {rows}×{columns}), {flip}batches of {plan.batch_size}{at_once}, "
         f"{length} on {plan.device} in {plan.precision}, {counted(torch.get_num_threads(), 'thread')}, "
-        f"{counted(plan.workers, 'loading process', 'es')}"
+        f"{counted(plan.workers, 'loading process')}"
     )
     if plan.budget is not None:
         yield budget_line(plan.budget)
