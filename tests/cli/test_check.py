@@ -55,6 +55,18 @@ def test_a_notice_exits_0(photos, capsys):
     assert "  train/ant/tiny.png: 10×12\n" in out
 
 
+def test_copies_in_a_held_out_split_have_their_split(tmp_path, capsys):
+    folder = make_photos(tmp_path, splits=("train", "test"))
+    for number in range(1, 6):
+        copy(folder, "train/ant/0.jpg", f"train/ant/copy{number}.jpg")
+    for number in range(1, 12):
+        copy(folder, "train/ant/1.jpg", f"train/ant/other{number}.jpg")
+    run(["check", str(folder)])
+    out = capsys.readouterr().out
+    assert "(validation)" in out
+    assert "(train) = " in out
+
+
 def test_many_rows_are_cut_and_it_says_so(photos, capsys):
     for number in range(8):
         (photos / f"val/ant/{number}.jpg").write_bytes(b"not an image")

@@ -18,7 +18,7 @@ from vitreous.support.text import counted, printable, tallied
 
 if TYPE_CHECKING:
     from vitreous.data.check.check import Check
-    from vitreous.data.check.findings import Finding
+    from vitreous.data.check.findings import Finding, Row
     from vitreous.data.sources.options import DataOptions
 
 UNWISE = 1  # the exit code where training would be unwise
@@ -162,6 +162,12 @@ def files_lines(check: "Check") -> Iterator[str]:
         yield f"  channels: {check.data.channels:,}"
 
 
+def copies_text(rows: "Sequence[Row]") -> str:
+    """The images of a group on one line, with their splits where these differ and the folders do not show it."""
+    held_out = len({row[1] for row in rows}) > 1 and len({str(row[3]).partition("/")[0] for row in rows}) == 1
+    return " = ".join(f"{row[3]} ({row[1]})" if held_out else str(row[3]) for row in rows)
+
+
 def rows_text(finding: "Finding") -> list[str]:
     """The first images of a finding; copies of one image on one line."""
     from vitreous.data.check.findings import COLUMNS, GROUPS, REASONS, SIZES
@@ -170,8 +176,7 @@ def rows_text(finding: "Finding") -> list[str]:
     if "image" not in columns:  # the text has it all
         return []
     if columns == GROUPS:
-        groups = [[str(row[3]) for row in rows] for _, rows in groupby(finding.items, itemgetter(0))]
-        lines = [" = ".join(names) for names in groups]
+        lines = [copies_text([*rows]) for _, rows in groupby(finding.items, itemgetter(0))]
     else:
         text_of = "{2}: {3}" if columns == REASONS else "{2}: {3}×{4}" if columns == SIZES else "{2}"
         lines = [text_of.format(*row) for row in finding.items]

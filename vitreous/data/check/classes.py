@@ -90,7 +90,7 @@ def lopsided(data: ImageData, counts: np.ndarray) -> list[Finding]:
         return []
     names = data.class_names
     ratio = f"{many / few:,.1f}".removesuffix(".0")
-    text = f"lopsided classes: {counted(many, 'training image')} of {names[largest]!r}, {few:,} of {names[smallest]!r}"
+    text = f"{counted(many, 'training image')} of {names[largest]!r}, but {few:,} of {names[smallest]!r}"
     hint = "compare balanced accuracy; --set balanced_sampling=true shows small classes as often as large ones"
     return [
         Finding("lopsided", "notice", f"{text} ({ratio}:1)", ((names[largest], many), (names[smallest], few)), 0, hint)

@@ -197,7 +197,7 @@ def size_chart(check: Check) -> dict[str, Any] | None:
     def y_of(height: int | float) -> float:
         return HEIGHT - BOTTOM - (math.log2(height) - low) * y_scale
 
-    step = max(1, round((high - low) / 7))
+    step = math.ceil((high - low) / 7)
     ticks = [2**power for power in range(math.ceil(low), math.floor(high) + 1, step)]
     return {
         "width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM,
