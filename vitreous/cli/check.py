@@ -142,9 +142,8 @@ def classes_text(names: Sequence[str], counts: Sequence[int]) -> str:
 
 
 def files_lines(check: "Check") -> Iterator[str]:
-    """The sizes, modes and channels of the images."""
+    """The sizes and modes of the images."""
     from vitreous.data.check.files import mode_counts
-    from vitreous.data.sources.channels import PHOTO
 
     sizes = check.sizes()
     if sizes is None:
@@ -154,12 +153,10 @@ def files_lines(check: "Check") -> Iterator[str]:
     if smallest != largest:
         text = f"median {median}, from {smallest} ({sizes['smallest_image']}) to {largest} ({sizes['largest_image']})"
     yield f"  height×width: {text}"
-    modes = ", ".join(f"{count:,} {mode}" for mode, count in mode_counts(check.scan).items())
+    modes = ", ".join(f"{count:,} {mode}" for mode, count in mode_counts(check.scan, check.data.channels).items())
     transparent = int(check.scan.rows["transparent"].sum())
     if modes:
         yield f"  modes: {modes}" + (f"; {transparent:,} with transparency, shown on white" if transparent else "")
-    if check.data.channels not in PHOTO:
-        yield f"  channels: {check.data.channels:,}"
 
 
 def copies_text(rows: "Sequence[Row]") -> str:

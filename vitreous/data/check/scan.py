@@ -10,7 +10,7 @@ from vitreous.data.check.contents import digest
 from vitreous.data.check.fingerprints import DECODED, Fingerprint, fingerprint
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.threads import in_threads
-from vitreous.data.decoding.bands import Bands, shown
+from vitreous.data.decoding.bands import shown
 from vitreous.data.decoding.images import BadImage, Header, remarks
 from vitreous.data.decoding.picture import decode_picture, picture_header
 from vitreous.data.sources.splits import Loader
@@ -134,8 +134,7 @@ def look(load: Loader, index: int, name: str, decode: bool) -> Look:
     elif decode:
         picture = load(index)
         image = shown(picture)
-        mode = "" if isinstance(picture, Bands) else image.mode
-        header = Header(image.height, image.width, mode, image.has_transparency_data)
+        header = Header(image.height, image.width, image.mode, image.has_transparency_data)
     else:
         header, picture = Header(*load.size(index), "", False), None
     if picture is None:

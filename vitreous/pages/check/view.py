@@ -15,7 +15,6 @@ from vitreous.data.check.check import Check
 from vitreous.data.check.files import mode_counts
 from vitreous.data.check.findings import COLUMNS, GROUPS, IMAGES, REASONS, SIZES, Finding, Row
 from vitreous.data.check.sheet import ClassRow, thumbnails
-from vitreous.data.sources.channels import PHOTO
 from vitreous.explain.inline import CRISP
 from vitreous.pages.pictures import photo
 from vitreous.support.text import tallied
@@ -72,7 +71,6 @@ def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Imag
             "Images": f"{len(check.samples):,}",
             "Classes": f"{len(data.class_names):,}",
             **{split.name.capitalize(): f"{len(split):,}" for split in data.splits},
-            **({} if data.channels in PHOTO else {"Channels": f"{data.channels:,}"}),
             "Median size": "–" if sizes is None else "×".join(map(str, sizes["median"])),
         },
         "findings": [finding_view(finding, pictures) for finding in check.findings],
@@ -81,7 +79,7 @@ def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Imag
         "class_count": len(data.class_names),
         "sizes": sizes,
         "chart": size_chart(check),
-        "modes": mode_counts(check.scan),
+        "modes": mode_counts(check.scan, data.channels),
         "transparent": int(check.scan.rows["transparent"].sum()),
         "decoded": int(check.scan.rows["decoded"].sum()),
         "total": len(check.samples),
