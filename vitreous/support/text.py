@@ -3,7 +3,7 @@
 import html
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -78,6 +78,14 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def counted(number: int, noun: str, ending: str = "s") -> str:
-    """1 block, 2 blocks."""
-    return f"{number:,} {noun}{'' if number == 1 else ending}"
+def counted(number: int, noun: str) -> str:
+    """A count with its noun: 1 image, 1,234 images, 2 classes, 3 copies."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}{'es' if noun.endswith('s') else 's'}"
+    return f"{number:,} {noun}"
+
+
+def tallied(counts: Mapping[str, int]) -> str:
+    """Kinds with their counts, the most frequent first: 3 × cr2 file, 1 × pdf file."""
+    kinds = sorted(counts, key=lambda kind: -counts[kind])
+    return listed([f"{counts[kind]:,} × {kind}" for kind in kinds])

@@ -134,7 +134,7 @@ def test_a_small_class_is_named(photos):
     assert kinds(findings) == ["tiny_class", "lopsided"]
     assert findings[0].text == "1 class with fewer than 10 training images, 'bee' 2"
     assert findings[0].items == (("bee", 2),)
-    assert findings[1].text == "lopsided classes: 12 training images of 'ant', 2 of 'bee' (6:1)"
+    assert findings[1].text == "12 training images of 'ant', but 2 of 'bee' (6:1)"
     assert {finding.severity for finding in findings} == {"notice"}
 
 

@@ -16,13 +16,12 @@ def test_many_classes_are_compared_in_linear_time():
     assert time.perf_counter() - begin < 5  # some 0.1 s; the square of 20,000 takes minutes
 
 
-def test_classes_that_differ_in_case_or_spaces_are_errors_between_splits_and_notes_in_one():
+def test_classes_that_differ_in_case_or_spaces_between_splits_are_errors():
     with pytest.raises(InputError, match="has ' cat' in test, but 'Cat' in train: they differ only in case or spaces"):
         check_classes("photos", {"train": {"Cat": ["0"], "dog": ["0"]}, "test": {" cat": ["1"]}}, ["Cat", "dog"])
     names = ["Cat", "CAT", "dog"]
     notes = check_classes("photos", {"train": {name: ["0"] for name in names}, "test": {"CAT": ["1"]}}, names)
     assert notes == [
-        "two classes, 'Cat' and 'CAT', differ only in case or spaces",
         "test has no images of 'Cat', 'dog'",
     ]
 

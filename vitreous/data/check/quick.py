@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from vitreous.data.check.classes import class_findings, counts_of
 from vitreous.data.check.contents import exact_copies
 from vitreous.data.check.duplicates import copy_findings
-from vitreous.data.check.findings import Finding, by_severity, plural
+from vitreous.data.check.findings import Finding, by_severity
 from vitreous.data.check.samples import Samples
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.trees.archives import ArchiveLoader
+from vitreous.support.text import counted
 
 MOST_FILES = 20_000  # of which copies are looked for; of archives, whose sizes are in memory, any number
 SECONDS = 10.0  # for reading them
@@ -43,7 +44,7 @@ def check_lines(data: ImageData) -> Iterator[str]:
 
 def not_compared(count: int, total: int, name: str) -> Finding:
     """How many images the search for copies left out."""
-    text = f"copies were not looked for among {count:,} of {plural(total, 'image')}"
+    text = f"copies were not looked for among {count:,} of {counted(total, 'image')}"
     return Finding(
         "not_compared",
         "notice",

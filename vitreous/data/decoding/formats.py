@@ -7,6 +7,8 @@ from io import BytesIO
 
 from PIL import Image, features
 
+from vitreous.support.extras import install_command
+
 # MPO, a JPEG with several pictures from some phones, is read as a JPEG; the first picture counts.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 SUFFIXES = (
@@ -51,7 +53,7 @@ def check_decoder(family: str | None) -> None:
     if family == "AVIF" and not features.check("avif"):
         raise Missing("is an AVIF image, which this build of Pillow cannot read", "pip install --upgrade pillow")
     if family == "HEIC" and heic_file() is None:
-        needed = "pip install 'vitreous[photos]'"
+        needed = install_command("photos")
         raise Missing(f"is a HEIC image, which needs {needed}", f"{needed}, or save it as JPEG")
 
 

@@ -22,11 +22,12 @@ from vitreous.data.decoding.depth import largest_of, scaled_to_bytes
 from vitreous.data.decoding.formats import BIG_TIFF, TIFF_STARTS, check_tiff
 from vitreous.data.decoding.images import MAKE_SMALLER, MAX_SIDE, REMARKS, SIDEWAYS, UPRIGHT, BadImage, Decoding
 from vitreous.support.errors import InputError
+from vitreous.support.extras import install_command
 
 SAMPLES_PER_PIXEL = 277  # tags
 ORIENTATION = 274
 SHORT = 3  # a type of tags
-NEEDED = "pip install 'vitreous[photos]'"
+NEEDED = install_command("photos")
 NONE, DEFLATE = 1, (8, 32946)  # compressions
 OTHERS = {5: "lzw", 32773: "packbits", 34925: "lzma", 50000: "zstd"}  # by the package imagecodecs
 TYPES = ("u1", "u2", "u4", "i2", "i4", "f2", "f4", "f8")
@@ -63,7 +64,7 @@ def channels_in(content: bytes) -> int | None:
 def require_reader() -> None:
     """Raises InputError if the library that reads the header is not installed."""
     if _library() is None:
-        raise InputError(f"TIFF images with so many channels need {NEEDED}", NEEDED)
+        raise InputError("TIFF images with so many channels need the library tifffile", NEEDED)
 
 
 def tiff_picture(name: str, content: bytes, decoding: Decoding) -> Bands:

@@ -104,11 +104,9 @@ def check_classes(source: str, by_split: Mapping[str, Mapping[str, Sequence[str]
     """
     if len(names) < 2:
         raise InputError(f"{source!r} has one class, {names[0]!r}, but needs at least two classes", "add a class")
-    notes, known = [], set(names)
+    notes: list[str] = []
+    known = set(names)
     alike = {simplified(name): name for name in names}
-    for name in names:
-        if alike[simplified(name)] != name:
-            notes.append(f"two classes, {name!r} and {alike[simplified(name)]!r}, differ only in case or spaces")
     for split, classes in by_split.items():
         more = [name for name in classes if name not in known]
         for name in more:

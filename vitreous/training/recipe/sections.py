@@ -223,7 +223,7 @@ class RunSection(Section):
     precision: Precision | Auto = "auto"  # of activations: bfloat16 on a GPU that has it, float32 elsewhere
     compile: bool = False  # by torch.compile
     checkpoint_activations: bool = False  # less memory for a second forward pass
-    tensorboard: bool = False  # also write for TensorBoard; pip install 'vitreous[logging]'
+    tensorboard: bool = False  # also write for TensorBoard; pip install '.[logging]'
     threads: Count | Auto = "auto"  # of a CPU operation
     workers: Annotated[int, Field(ge=0, le=256)] | Auto = "auto"  # processes that load images
     worker_timeout: Finite = 300.0  # seconds without another image after which such a process is replaced

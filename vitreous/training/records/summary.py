@@ -36,20 +36,23 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
         f"{height}×{width} pixels in {'×'.join(map(str, config.token_stride))}-pixel patches "
         f"(a grid of {rows}×{columns}), {flip}batches of {plan.batch_size}{at_once}, "
         f"{length} on {plan.device} in {plan.precision}, {counted(torch.get_num_threads(), 'thread')}, "
-        f"{counted(plan.workers, 'loading process', 'es')}"
+        f"{counted(plan.workers, 'loading process')}"
     )
     if plan.budget is not None:
         yield budget_line(plan.budget)
-    if is_of_photos_from_scratch(plan):
-        yield expectation_line(len(plan.data.train), len(plan.data.class_names))
+    if is_chosen_for_photos(plan):
+        expected = expectation_line(len(plan.data.train), len(plan.data.class_names))
+        yield from [] if expected is None else [expected]
     if rows * columns == 1:
         yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
 
 
-def is_of_photos_from_scratch(plan: Plan) -> bool:
-    """Whether what was measured on photos says something about a run."""
+def is_chosen_for_photos(plan: Plan) -> bool:
+    """Whether what was measured on photos says something about a run: its size and length are not the user's."""
     return (
         plan.start is None
+        and plan.budget is not None
+        and plan.budget.chose_all
         and plan.class_names is not None
         and plan.data.channels == 3
         and plan.data.flip_ok

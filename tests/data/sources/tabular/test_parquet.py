@@ -172,7 +172,7 @@ def test_without_pyarrow(tmp_path, fresh_process):
     )
     csv, parquet = fresh_process(code).stdout.splitlines()
     assert "no rows" in csv
-    assert "needs pyarrow; pip install 'vitreous[data]'" in parquet
+    assert "needs pyarrow; pip install '.[data]' in a clone of vitreous" in parquet
 
 
 def test_what_is_unpacked_is_removed_at_the_end(tmp_path, cache, fresh_process):

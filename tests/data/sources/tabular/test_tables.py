@@ -229,14 +229,12 @@ def test_numbers_that_pandas_wrote_with_a_fraction(tmp_path):
     assert data.ignored == {"row without a label": 1}
 
 
-def test_leading_zeros_and_case_stay_apart_and_are_noted(tmp_path):
+def test_leading_zeros_stay_apart_and_are_noted(tmp_path):
     rows = [(name, ["1", "01", "Cat", "cat"][number % 4]) for number, (name, _) in enumerate(flat(tmp_path, 16))]
     data = open_data(write(tmp_path / "all.csv", rows))
     assert set(data.class_names) == {"1", "01", "Cat", "cat"}
-    assert [note for note in data.notes if "stay apart" in note or "only in case" in note] == [
-        "classes that differ only in case, spaces or leading zeros stay apart: '01', '1'",
-        "two classes, 'Cat' and 'cat', differ only in case or spaces",
-    ]
+    notes = [note for note in data.notes if "differ" in note]
+    assert notes == ["classes that differ only in leading zeros stay apart: '01', '1'"]
 
 
 @pytest.mark.parametrize("missing", ["", " ", "NaN", "nan", "<NA>", "null"])

@@ -107,7 +107,7 @@ def test_members_that_cannot_be_decompressed_are_counted(tmp_path):
     assert all_names(open_data(path)) == {*CLASSES} - {"bee/7.png"}
     for number in range(7):
         encrypt(path, f"bee/{number}.png".encode())
-    assert "has no images, but 8 x encrypted image" in line(path)
+    assert "has no images, but 8 × encrypted image" in line(path)
 
 
 def encrypt(path, name):

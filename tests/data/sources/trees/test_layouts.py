@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tests.data.sources.packing import content_of, line, pack, splits_of, tree
+from vitreous.data.check.quick import check_lines
 from vitreous.data.sources.open import open_data
 
 PETS = ("cat", "dog")
@@ -287,7 +288,7 @@ def test_archives_inside_folders_are_named(make):
 def test_empty_classes_are_listed_at_once(make):
     message = line(make(pets("train"), "train/x/", "train/y/a.psd", "train/y/b.psd", "train/z/n.txt"))
     assert "3 class folders of " in message
-    assert "'train/x' (empty), 'train/y' (2 x psd file), 'train/z' (1 x txt file); remove them, or add" in message
+    assert "'train/x' (empty), 'train/y' (2 × psd file), 'train/z' (1 × txt file); remove them, or add" in message
 
 
 def test_empty_classes_of_other_splits_are_notes(make):
@@ -295,7 +296,7 @@ def test_empty_classes_of_other_splits_are_notes(make):
     assert (data.class_names, sizes(data)) == (("cat", "dog", "x"), {"train": 12, "validation": 8})
     assert data.notes == (
         "the folder 'valid' has no images, and is not used",
-        "no images in 'val/x' (empty), 'val/zz' (1 x txt file)",
+        "no images in 'val/x' (empty), 'val/zz' (1 × txt file)",
         "no images in 'test/cat' (empty)",
         "test has no images, and is not used",
         "validation has no images of 'x'",
@@ -330,7 +331,8 @@ def test_classes_that_differ_in_case_or_spaces_are_named(make):
     assert "has 'cat' in validation, but 'Cat' in train: they differ only in case or spaces" in message
     data = open_data(make(each("Big  cat", "big cat", "dog")))
     assert data.class_names == ("Big  cat", "big cat", "dog")
-    assert data.notes == ("two classes, 'Big  cat' and 'big cat', differ only in case or spaces",)
+    [warning] = [text for text in check_lines(data) if text.startswith("warning")]
+    assert "differ only in case, spaces or marks: 'Big  cat' and 'big cat'" in warning
 
 
 # ---- folders of archives

@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from vitreous.data.sources.names import normalized, simplified, skeleton
+from vitreous.data.sources.names import normalized, skeleton
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, natural_key
 
@@ -178,14 +178,10 @@ def _parts(name: str, separator: str) -> list[str]:
 
 
 def look_alikes(names: set[str]) -> list[str]:
-    """Notes on classes that differ only in case, spaces, signs between words, or leading zeros."""
+    """Notes on classes that differ in leading zeros; `similar_names` of a check finds other likenesses."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[re.sub(r"(?<!\d)(?<!\d\.)0+(?=\d)", "", skeleton(name))].append(name)
-    alike = [
-        sorted(group, key=natural_key)
-        for group in groups.values()
-        if len(group) > 1 and len({simplified(name) for name in group}) > 1  # `assemble` notes the others
-    ]
-    cause = "classes that differ only in case, spaces or leading zeros stay apart"
+    alike = [sorted(group, key=natural_key) for group in groups.values() if len({skeleton(name) for name in group}) > 1]
+    cause = "classes that differ only in leading zeros stay apart"
     return [f"{cause}: {listed([repr(name) for name in group])}" for group in sorted(alike)]

@@ -16,6 +16,7 @@ from vitreous.data.sources.tabular.reading import ImageCells, Table
 from vitreous.data.sources.trees.spool import check_space, new_spool, remove_spool
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.errors import InputError
+from vitreous.support.extras import install_command
 from vitreous.support.text import first_line
 
 ROWS = 256  # read at once of a column of images
@@ -147,7 +148,7 @@ class _Parquet:
         try:
             from pyarrow.parquet import ParquetFile
         except ImportError as error:
-            raise InputError("reading a Parquet table needs pyarrow", "pip install 'vitreous[data]'") from error
+            raise InputError("reading a Parquet table needs pyarrow", install_command("data")) from error
         try:
             self.file = ParquetFile(self.source, memory_map=True)
         except Exception as error:

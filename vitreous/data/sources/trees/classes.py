@@ -11,7 +11,7 @@ from vitreous.data.sources.names import is_for_prediction, is_unlabeled, normali
 from vitreous.data.sources.trees.doubts import doubts
 from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import listed, tallied
 
 COUNTED = 10_000  # images that are counted in a folder that is not used
 Classes = Mapping[str, Sequence[str]]  # the folders of each class
@@ -99,8 +99,8 @@ def read_classes(tree: Tree, split: str, classes: Classes) -> Images:
             tree.ignored.update(others)
         else:
             empty[name] = others
-        if kinds := [f"{count} × {kind}" for kind, count in sorted(others.items()) if is_archive_kind(kind)]:
-            packed.append(f"{folders[0]!r} ({', '.join(kinds)})")
+        if kinds := {kind: count for kind, count in others.items() if is_archive_kind(kind)}:
+            packed.append(f"{folders[0]!r} ({tallied(kinds)})")
     if empty and split == "train":
         raise _empty_classes(tree, classes, empty, images)
     if empty:
@@ -134,7 +134,7 @@ def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str
 
 def _state(others: Mapping[str, int]) -> str:
     """What a folder without images holds."""
-    return ", ".join(f"{count} x {kind}" for kind, count in sorted(others.items())) or "empty"
+    return tallied(others) or "empty"
 
 
 def drop_unlabeled(tree: Tree, images: dict[str, Images], classes: Mapping[str, Classes]) -> None:
