@@ -287,7 +287,7 @@ def test_archives_inside_folders_are_named(make):
 def test_empty_classes_are_listed_at_once(make):
     message = line(make(pets("train"), "train/x/", "train/y/a.psd", "train/y/b.psd", "train/z/n.txt"))
     assert "3 class folders of " in message
-    assert "'train/x' (empty), 'train/y' (2 x psd file), 'train/z' (1 x txt file); remove them, or add" in message
+    assert "'train/x' (empty), 'train/y' (2 × psd file), 'train/z' (1 × txt file); remove them, or add" in message
 
 
 def test_empty_classes_of_other_splits_are_notes(make):
@@ -295,7 +295,7 @@ def test_empty_classes_of_other_splits_are_notes(make):
     assert (data.class_names, sizes(data)) == (("cat", "dog", "x"), {"train": 12, "validation": 8})
     assert data.notes == (
         "the folder 'valid' has no images, and is not used",
-        "no images in 'val/x' (empty), 'val/zz' (1 x txt file)",
+        "no images in 'val/x' (empty), 'val/zz' (1 × txt file)",
         "no images in 'test/cat' (empty)",
         "test has no images, and is not used",
         "validation has no images of 'x'",

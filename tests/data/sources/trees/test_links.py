@@ -128,7 +128,7 @@ def test_a_class_of_links_is_followed_on_request(photos):
     (root / "bird").mkdir()
     for path in sorted((photos.parent / "elsewhere" / "cat").iterdir()):
         (root / "bird" / path.name).symlink_to(path)
-    assert "bird' has no images, but 4 x link out of the folder; add --set follow_links=true" in line(root)
+    assert "bird' has no images, but 4 × link out of the folder; add --set follow_links=true" in line(root)
     data = open_data(root, FOLLOW)
     assert data.class_names == ("bird", "cat", "dog")
     assert data.ignored == {}

@@ -88,3 +88,36 @@ def test_classes_with_such_words_are_classes(make, names):  # noqa: F811
     data = open_data(make(each(*names)))
     assert set(data.class_names) == set(names)
     assert data.notes == ()
+
+
+def test_dev_and_eval_are_validation_and_test(make):  # noqa: F811
+    data = open_data(make(pets("Train", "Dev", "Eval")))
+    assert {split.name: split.names[0].split("/")[0] for split in data.splits} == {
+        "train": "Train",
+        "validation": "Dev",
+        "test": "Eval",
+    }
+    assert data.notes == ("'Eval' is used as the test split",)
+    assert open_data(make(pets("train", "eval"))).test is None
+    assert "which hold the same folders" in line(make(pets("Dev", "Eval")))
+
+
+@pytest.mark.parametrize("name", ["System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir", "__MACOSX"])
+def test_folders_of_the_system_are_no_classes(make, name):  # noqa: F811
+    data = open_data(make([*each(*PETS), f"{name}/0.png", f"cat/{name}/0.png"], f"{name}/more", "dog/Thumbs.db"))
+    assert (data.class_names, sizes(data)) == (PETS, {"train": 6, "validation": 2})
+    assert (data.ignored, data.notes) == ({}, ())
+
+
+@pytest.mark.parametrize("table", ["labels.csv", "metadata.jsonl", "_classes.csv"])
+def test_a_table_inside_a_split_is_named(make, table):  # noqa: F811
+    source = make(each("train", "test"), f"train/{table}", "sample_submission.csv")
+    use = f"use it: vitreous train {source}/train/{table}" if source.is_dir() else "unpack all, and train on the table"
+    assert hint(source) == f"if {table} has the labels of the images next to it, {use}"
+    assert f"if {table} has the labels, " in hint(make(each("img"), table))
+    assert "use the" not in hint(make(each("img"), "sample_submission.csv"))
+
+
+def test_a_table_of_boxes_inside_a_split_is_named(make):  # noqa: F811
+    source = make(each("train", "valid"), "train/_annotations.coco.json")
+    assert "_annotations.coco.json has boxes, not a class for each image" in hint(source)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitreous.data.decoding.images import is_image_name
-from vitreous.data.sources.names import split_of
+from vitreous.data.sources.names import evaluations, notes_on_evaluation, split_of
 from vitreous.data.sources.trees.folders import leads_to_file_inside
 from vitreous.data.sources.trees.tar_index import SUFFIX, first_names
 from vitreous.data.sources.trees.tree import FOLLOW, is_clutter, kind_of
@@ -214,14 +214,22 @@ def _by_split(paths: list[str], folder: str | None = None, ignored: Counter[str]
     paths = [os.path.abspath(path) for path in paths]  # noqa: PTH100 (a Path would follow links)
     folder = os.path.abspath(folder) if folder else os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH100, PTH120
     parents = {Path(path).parent.name for path in paths}
+    names: dict[str, str] = {}  # the one of a shard's folder or of itself that means its split
+    meaning: dict[str, str | None] = {}
+    for path in paths:
+        parent = Path(path).parent.name
+        by_folder = split_of(parent) if len(parents) > 1 else None
+        names[path] = parent if by_folder else Path(path).stem
+        meaning[names[path]] = by_folder or split_of_shard(path)
+    meaning |= evaluations(meaning)
     splits: dict[str | None, list[str]] = {}
     for path in paths:
-        by_folder = split_of(Path(path).parent.name) if len(parents) > 1 else None
-        splits.setdefault(by_folder or split_of_shard(path), []).append(path)
+        splits.setdefault(meaning[names[path]], []).append(path)
     others = splits.pop(None, [])
     if others and splits:
         cause = f"the name of {others[0]!r} means no split, but that of {next(iter(splits.values()))[0]!r} does"
         raise InputError(cause, RENAME)
-    notes = ("the shards' names mean no split, so all of them are for training",) if others else ()
+    no_split = "the shards' names mean no split, so all of them are for training"
+    notes = (no_split,) if others else tuple(notes_on_evaluation(meaning))
     by_split = {"train": others} if others else {split: found for split, found in splits.items() if split}
     return Shards(folder, by_split, ignored or Counter(), notes)

@@ -7,8 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 from vitreous.data.decoding.formats import NAMES
-from vitreous.data.sources.names import is_for_prediction, is_unlabeled, normalized
-from vitreous.data.sources.trees.doubts import doubts
+from vitreous.data.sources.names import has_output_word, is_for_prediction, is_unlabeled, normalized
+from vitreous.data.sources.trees.doubts import doubts, paired, quoted
 from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
@@ -99,7 +99,7 @@ def read_classes(tree: Tree, split: str, classes: Classes) -> Images:
             tree.ignored.update(others)
         else:
             empty[name] = others
-        if kinds := [f"{count} × {kind}" for kind, count in sorted(others.items()) if is_archive_kind(kind)]:
+        if kinds := [f"{count:,} × {kind}" for kind, count in sorted(others.items()) if is_archive_kind(kind)]:
             packed.append(f"{folders[0]!r} ({', '.join(kinds)})")
     if empty and split == "train":
         raise _empty_classes(tree, classes, empty, images)
@@ -109,8 +109,23 @@ def read_classes(tree: Tree, split: str, classes: Classes) -> Images:
     if packed:
         tree.notes.append(f"not read, unpack them if they have images: the archives in {listed(packed)}")
     if split == "train":
+        _check_pairs(tree, classes, paired(images))
         tree.notes.extend(doubts(classes, images))
     return images
+
+
+def _check_pairs(tree: Tree, classes: Classes, pairs: Sequence[str]) -> None:
+    """Notes classes whose files have the same names; if the name of one speaks of masks, raises InputError."""
+    if not pairs:
+        return
+    outputs = [name for name in pairs if has_output_word(name)]
+    if outputs and len(outputs) < len(pairs):
+        folder = tree.path(classes[pairs[0]][0].rpartition("/")[0])
+        cause = (
+            f"{folder!r} is a set for segmentation or depth, not classes: {quoted(pairs)} hold files of the same names"
+        )
+        raise InputError(cause, f"remove {quoted(outputs)}, and arrange the others as CLASS/IMAGE")
+    tree.notes.append(f"{quoted(pairs)} hold files of the same names: are they classes, or pictures and their masks?")
 
 
 def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str]], images: Images) -> InputError:
@@ -119,6 +134,8 @@ def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str
     kinds = [kind for others in empty.values() for kind in others]
     if kinds and all(kind.startswith("link") for kind in kinds):
         hint = FOLLOW
+    elif kinds and all(map(is_archive_kind, kinds)):
+        hint = "unpack each archive into a folder of its name, next to it"
     elif len(images) == 1:
         (only,) = images
         folder = classes[only][0]
@@ -134,7 +151,7 @@ def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str
 
 def _state(others: Mapping[str, int]) -> str:
     """What a folder without images holds."""
-    return ", ".join(f"{count} x {kind}" for kind, count in sorted(others.items())) or "empty"
+    return ", ".join(f"{count:,} × {kind}" for kind, count in sorted(others.items())) or "empty"
 
 
 def drop_unlabeled(tree: Tree, images: dict[str, Images], classes: Mapping[str, Classes]) -> None:

@@ -12,7 +12,16 @@ from collections.abc import Collection, Mapping
 from itertools import chain, islice
 
 from vitreous.data.sources.assemble import assemble
-from vitreous.data.sources.names import TEST, TRAIN, VALIDATION, is_for_prediction, normalized, split_of, splits_among
+from vitreous.data.sources.names import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    is_for_prediction,
+    normalized,
+    notes_on_evaluation,
+    split_of,
+    splits_among,
+)  # fmt: skip
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.trees.classes import (
@@ -81,7 +90,7 @@ def find_layout(tree: Tree) -> Layout:
     with_classes = _splits_with_classes(tree, base, inside, splits)
     if with_classes:
         return _splits_of_classes(tree, base, top, inside, splits, with_classes)
-    refuse_flat_splits(tree, base, top, inside, splits)
+    refuse_flat_splits(tree, base, inside, splits)
     layout = _classes_of_splits(tree, base, inside)
     if not layout:
         refuse_repeated_folders(tree, base, inside)
@@ -209,6 +218,7 @@ def _by_split(tree: Tree, names: Mapping[str, str]) -> dict[str, str]:
         if split in folders:
             refuse_two_of_a_split(tree, split, [other for other, its in names.items() if its == split])
         folders[split] = name
+    tree.notes.extend(note for note in notes_on_evaluation(names) if note not in tree.notes)
     return folders
 
 

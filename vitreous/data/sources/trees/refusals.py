@@ -7,8 +7,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vitreous.data.decoding.images import is_image_name
-from vitreous.data.sources.names import TRAIN, are_chunks, is_chunk, is_generic, role_of, split_of, suggests_split
-from vitreous.data.sources.trees.tree import LAYOUT, Contents, Tree, join
+from vitreous.data.sources.names import (
+    TRAIN,
+    are_chunks,
+    is_chunk,
+    is_generic,
+    role_of,
+    split_of,
+    splits_among,
+    suggests_split,
+)  # fmt: skip
+from vitreous.data.sources.trees.archives import SUFFIX
+from vitreous.data.sources.trees.tars import is_tar_name
+from vitreous.data.sources.trees.tree import BOXES, LAYOUT, PART_OF_ARCHIVE, Contents, Tree, join
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 
@@ -33,34 +44,49 @@ def refuse_few_classes(tree: Tree, folder: str, top: Contents) -> None:
         count = f"one class folder, {name!r}"
         inside = len(tree.contents(join(folder, name)).folders) > 1
         hint = f"{tree.use(join(folder, name))}, if its folders are the classes" if inside else LAYOUT
+        hint = hint if inside or top.images else labels_hint(tree, folder, join(folder, name)) or hint
     else:
         count, hint = "no class folders", LAYOUT
     if top.images or not top.folders:
-        hint = labels_hint(tree, folder, top, folder) or hint
-    if not top.images and not top.folders and len(top.archives) == 1:
-        hint = tree.use(join(folder, top.archives[0]))
+        hint = labels_hint(tree, folder, folder) or hint
+    if not top.images and not top.folders and top.archives:
+        hint = archives_hint(tree, folder, top.archives)
     raise InputError(f"{tree.path(folder)!r} has {count}{outside}, but needs at least two classes", hint)
 
 
-def labels_hint(tree: Tree, folder: str, top: Contents, images: str) -> str:
+def archives_hint(tree: Tree, folder: str, names: Sequence[str]) -> str:
+    """What to do with a folder that has archives alone."""
+    first = next((name for name in names if not PART_OF_ARCHIVE.search(name)), names[0])
+    if not Path(tree.source).is_dir():
+        return f"unpack it, and what is in it, such as {first!r}, and use the folder"
+    if len(names) == 1 and (is_tar_name(first) or first.lower().endswith(SUFFIX)):
+        return tree.use(join(folder, first))
+    if len(names) == 1 or any(map(PART_OF_ARCHIVE.search, names)):
+        return f"unpack {tree.path(join(folder, first))}, and use the folder with its images"
+    stems = [name.partition(".")[0] for name in names]
+    images = "" if splits_among(stems) else ", with the images of that class"
+    return f"unpack each archive into a folder of its name, such as {tree.path(join(folder, stems[0]))}/{images}"
+
+
+def labels_hint(tree: Tree, folder: str, images: str) -> str:
     """What to type if a table next to the images, or their names, seem to have the labels; "" otherwise.
 
     Args:
         tree: of the source.
         folder: that may have a table.
-        top: its contents.
         images: the folder of the images.
     """
-    tables = [name for name in top.tables if "submission" not in name.lower()]
-    if tables:
-        table = max(tables, key=lambda name: (split_of(name.rpartition(".")[0]) == TRAIN, "label" in name.lower()))
-        path = tree.path(join(folder, table))
-        use = (
-            f"use it: vitreous train {shlex.quote(path)}"
-            if Path(path).exists()
-            else "unpack all, and train on the table"
-        )
-        return f"if {table} has the labels, {use}"
+    for place, which in ((folder, ""), (images, " of the images next to it")):
+        tables = [name for name in tree.contents(place).tables if "submission" not in name.lower()]
+        if not tables:
+            continue
+        table = max(tables, key=_may_have_labels)
+        path = tree.path(join(place, table))
+        if table.lower().endswith(BOXES):
+            return f"{table} has boxes, not a class for each image: {ARRANGE}"
+        if not Path(path).exists():
+            return f"if {table} has the labels{which}, unpack all, and train on the table"
+        return f"if {table} has the labels{which}, use it: vitreous train {shlex.quote(path)}"
     prefixes = Counter(
         match[0].casefold()
         for entry in tree.entries(images)
@@ -73,9 +99,14 @@ def labels_hint(tree: Tree, folder: str, top: Contents, images: str) -> str:
     return ""
 
 
-def refuse_flat_splits(
-    tree: Tree, folder: str, top: Contents, inside: Mapping[str, Contents], splits: Mapping[str, str]
-) -> None:
+def _may_have_labels(table: str) -> tuple[bool, ...]:
+    """Which of several tables may have the labels: of two, the larger value."""
+    name = table.lower()
+    is_train = split_of(name.rpartition(".")[0]) == TRAIN
+    return is_train, any(word in name for word in ("label", "class", "metadata"))
+
+
+def refuse_flat_splits(tree: Tree, folder: str, inside: Mapping[str, Contents], splits: Mapping[str, str]) -> None:
     """Raises InputError if splits hold images without class folders.
 
     One folder with the name of a split, next to others with images, is a class.
@@ -86,7 +117,7 @@ def refuse_flat_splits(
     if flat and ((TRAIN in kinds and len(kinds) > 1) or not others):
         first = next((name for name in flat if splits[name] == TRAIN), flat[0])
         cause = f"{tree.path(folder)!r} has images directly in {quoted(flat)}, without a folder for each class"
-        raise InputError(cause, labels_hint(tree, folder, top, join(folder, first)) or ARRANGE)
+        raise InputError(cause, labels_hint(tree, folder, join(folder, first)) or ARRANGE)
 
 
 def refuse_flat_split(tree: Tree, folder: str, name: str, contents: Contents, hint: str = "") -> None:
@@ -114,7 +145,7 @@ def refuse_missing_train(
     candidates = [name for name in top.folders if name not in splits and suggests_split(name)]
     hint = LAYOUT
     if flat:
-        hint = labels_hint(tree, folder, top, join(folder, flat[0]))
+        hint = labels_hint(tree, folder, join(folder, flat[0]))
         refuse_flat_split(tree, folder, flat[0], tree.contents(join(folder, flat[0])), hint)
     if archives:
         hint = f"unpack {archives[0]}; folders and archives are not read together"
@@ -201,7 +232,7 @@ def refuse_unrecognized_splits(tree: Tree, folder: str, inside: Mapping[str, Con
     names = [name for name, contents in inside.items() if contents.images or contents.folders]
     if len(names) > 1 and (all(map(suggests_split, names)) or all(map(is_chunk, names)) or are_chunks(names)):
         cause = f"the folders of {tree.path(folder)!r} seem to be splits or parts, not classes: {quoted(names)}"
-        hint = labels_hint(tree, folder, tree.contents(folder), join(folder, names[0]))
+        hint = labels_hint(tree, folder, join(folder, names[0]))
         raise InputError(cause, hint or f"{ARRANGE}; if they are classes, rename them")
 
 
