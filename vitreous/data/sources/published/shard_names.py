@@ -221,11 +221,12 @@ def _refuse_deeper(folder: Path, subfolders: Sequence[str]) -> None:
         inside = _listing(folder / name)
         if inside is None:
             return
-        deeper = {other: _listing(folder / name / other) for other in inside[1]}
         shards += [f"{name}/{file}" for file in inside[0] if split_of(name) is None]
-        shards += [f"{name}/{other}/{file}" for other, found in deeper.items() if found for file in found[0]]
-        if None in deeper.values():
-            return
+        for other in inside[1]:
+            deeper = _listing(folder / name / other)
+            if deeper is None:
+                return
+            shards += [f"{name}/{other}/{file}" for file in deeper[0]]
     shards = [name for name in shards if name.casefold().endswith(SUFFIX)]
     if shards and has_labeled_keys([str(folder / shards[0])]):
         cause = f"{str(folder)!r} has shards in folders inside it, such as {shards[0]!r}"

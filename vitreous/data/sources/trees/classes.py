@@ -11,7 +11,7 @@ from vitreous.data.sources.names import has_output_word, is_for_prediction, is_u
 from vitreous.data.sources.trees.doubts import doubts, paired, quoted
 from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
 COUNTED = 10_000  # images that are counted in a folder that is not used
 Classes = Mapping[str, Sequence[str]]  # the folders of each class
@@ -65,8 +65,9 @@ def note_strays(tree: Tree, folder: str, contents: Contents) -> None:
     if contents.images:
         first = [repr(join(folder, name)) for name in contents.first]
         more = f" … and {contents.images - len(first):,} more" if contents.images > len(first) else ""
-        images = "1 image that is" if contents.images == 1 else f"{contents.images:,} images that are"
-        tree.notes.append(f"left out {images} in no class folder: {', '.join(first)}{more}")
+        are = "is" if contents.images == 1 else "are"
+        images = f"{counted(contents.images, 'image')} that {are} in no class folder"
+        tree.notes.append(f"left out {images}: {', '.join(first)}{more}")
 
 
 def note_unused(tree: Tree, folder: str, contents: Contents, class_names: Collection[str]) -> None:
@@ -75,10 +76,9 @@ def note_unused(tree: Tree, folder: str, contents: Contents, class_names: Collec
     if not count:
         tree.ignored[f"folder next to train/: {folder.rpartition('/')[2]}"] += 1
         return
-    shown = f"more than {COUNTED:,}" if count > COUNTED else f"{count:,}"
+    images = f"more than {COUNTED:,} images" if count > COUNTED else counted(count, "image")
     has_classes = any(normalized(name) in class_names for name in contents.folders)
     rename = "; rename it val or test if it is that split" if has_classes else ""
-    images = "1 image" if count == 1 else f"{shown} images"
     tree.notes.append(f"not used: the folder {folder!r} next to train, with {images}{rename}")
 
 

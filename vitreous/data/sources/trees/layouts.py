@@ -51,6 +51,7 @@ from vitreous.data.sources.trees.refusals import (
     refuse_unrecognized_splits,
 )  # fmt: skip
 from vitreous.data.sources.trees.tree import LINK_OUT, Contents, Tree, join
+from vitreous.support.text import counted
 
 Layout = dict[str, dict[str, list[str]]]  # the folders of each class of each split
 
@@ -67,7 +68,9 @@ def open_tree(tree: Tree, options: DataOptions) -> ImageData:
     images = {split: read_classes(tree, split, classes) for split, classes in layout.items()}
     drop_unlabeled(tree, images, layout)
     if count := tree.ignored[LINK_OUT]:
-        tree.notes.append(f"not followed: {count:,} links out of the folder; --set follow_links=true follows them")
+        tree.notes.append(
+            f"not followed: {counted(count, 'link')} out of the folder; --set follow_links=true follows them"
+        )
 
     def key(class_name: str, name: str) -> str:
         first, *others = layout[TRAIN][class_name]

@@ -21,7 +21,7 @@ from vitreous.data.sources.trees.archives import SUFFIX
 from vitreous.data.sources.trees.tars import is_tar_name
 from vitreous.data.sources.trees.tree import BOXES, LAYOUT, PART_OF_ARCHIVE, Contents, Tree, join
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
 MAX_WRAPPING = 8  # folders around everything
 MAX_PREFIXES = 1000  # of file names, to be taken for classes
@@ -38,7 +38,7 @@ def refuse_few_classes(tree: Tree, folder: str, top: Contents) -> None:
     """Raises InputError if a folder has fewer than two class folders."""
     if len(top.folders) > 1:
         return
-    outside = f", and {top.images:,} images outside class folders" if top.images else ""
+    outside = f", and {counted(top.images, 'image')} outside class folders" if top.images else ""
     if top.folders:
         (name,) = top.folders
         count = f"one class folder, {name!r}"
@@ -122,7 +122,7 @@ def refuse_flat_splits(tree: Tree, folder: str, inside: Mapping[str, Contents], 
 
 def refuse_flat_split(tree: Tree, folder: str, name: str, contents: Contents, hint: str = "") -> None:
     """Raises InputError for a split without class folders, next to one that has them."""
-    found = f"{contents.images:,} images but " if contents.images else ""
+    found = f"{counted(contents.images, 'image')} but " if contents.images else ""
     cause = f"the split {tree.path(join(folder, name))!r} has {found}no class folders"
     raise InputError(cause, hint or f"arrange its images as {name}/CLASS/IMAGE, as in the other split")
 
