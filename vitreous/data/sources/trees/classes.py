@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from vitreous.data.decoding.formats import NAMES
-from vitreous.data.sources.names import has_output_word, is_for_prediction, is_unlabeled, normalized
+from vitreous.data.sources.names import has_output_word, is_for_prediction, is_unlabeled, normalized, role_of
 from vitreous.data.sources.trees.doubts import doubts, paired, quoted
 from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
 from vitreous.support.errors import InputError
@@ -136,10 +136,10 @@ def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str
         hint = FOLLOW
     elif kinds and all(map(is_archive_kind, kinds)):
         hint = "unpack each archive into a folder of its name, next to it"
-    elif len(images) == 1:
-        (only,) = images
-        folder = classes[only][0]
-        if len(tree.contents(folder).folders) > 1:
+    else:
+        pictures = [name for name in images if role_of(name) == "picture"] or [*images]
+        folder = classes[pictures[0]][0] if len(pictures) == 1 else ""
+        if folder and len(tree.contents(folder).folders) > 1:
             hint = f"{tree.use(folder)}, if its folders are the classes"
     if len(empty) == 1:
         ((name, others),) = empty.items()

@@ -14,6 +14,12 @@ MASK = re.compile(r"[_\- ](?:masks?|seg|segmentation|gt|labels?|annotations?|dep
 NUMBER = re.compile(r"[0-9]+")
 # After the name of another folder: its copy, as file managers name it.
 COPY = re.compile(r"(?: - copy(?: \(\d+\))?|[ _]copy(?: \d+)?| ?\(\d+\))$", re.IGNORECASE)
+LEFTOVERS = frozenset(  # names of folders that programs and people leave next to classes
+    (
+        *("backup", "backups", "checkpoints", "duplicates", "logs", "mlruns", "new folder", "output", "outputs"),
+        *("plots", "rejected", "results", "runs", "temp", "tmp", "trash", "unsorted", "untitled folder", "wandb"),
+    )
+)
 SHOWN = 3  # names in a note
 MANY = 12  # classes, of which none are taken for the masks of others
 ALIKE, FEWEST = 0.9, 3  # of the files of two folders, if those of one belong to those of the other
@@ -40,6 +46,8 @@ def doubts(classes: Mapping[str, Sequence[str]], images: Mapping[str, Sequence[s
         for name in images
         if (copy := COPY.search(name)) and simplified(name[: copy.start()]) in names
     ]
+    if leftovers := [name for name in images if simplified(name) in LEFTOVERS and not copied[name]]:
+        notes.append(f"folders that may be no classes, {quoted(leftovers)}: remove those that are not")
     if several:
         parts = [f"{name!r} ({quoted(folders)})" for name, folders in several.items()]
         notes.append(f"classes are read with all folders inside them: {listed(parts, SHOWN)}")

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from vitreous.data.decoding.images import is_image_name
@@ -76,7 +77,9 @@ def labels_hint(tree: Tree, folder: str, images: str) -> str:
         folder: that may have a table.
         images: the folder of the images.
     """
-    for place, which in ((folder, ""), (images, " of the images next to it")):
+    above = ["", *accumulate(folder.split("/"), join)][::-1]
+    for place in (*above, images):
+        which = " of the images next to it" if place == images != folder else ""
         tables = [name for name in tree.contents(place).tables if "submission" not in name.lower()]
         if not tables:
             continue
@@ -103,7 +106,7 @@ def _may_have_labels(table: str) -> tuple[bool, ...]:
     """Which of several tables may have the labels: of two, the larger value."""
     name = table.lower()
     is_train = split_of(name.rpartition(".")[0]) == TRAIN
-    return is_train, any(word in name for word in ("label", "class", "metadata"))
+    return is_train, any(word in name for word in ("label", "class", "truth", "solution")), "metadata" in name
 
 
 def refuse_flat_splits(tree: Tree, folder: str, inside: Mapping[str, Contents], splits: Mapping[str, str]) -> None:
@@ -149,6 +152,8 @@ def refuse_missing_train(
         refuse_flat_split(tree, folder, flat[0], tree.contents(join(folder, flat[0])), hint)
     if archives:
         hint = f"unpack {archives[0]}; folders and archives are not read together"
+    elif within := set_within(tree, folder, [name for name in top.folders if name not in splits]):
+        hint = within
     elif candidates:
         hint = f"rename {candidates[0]!r} to train, if it is that split"
     raise InputError(f"{tree.source!r} has {quoted(with_classes)} but no 'train' folder of classes", hint)
@@ -189,15 +194,27 @@ def refuse_mixed_splits(tree: Tree, folder: str, having: Collection[str], missin
     raise InputError(f"{cause}, and {quoted(missing)} not", "arrange all classes in one way, CLASS/train/IMAGE")
 
 
-def _entered(tree: Tree, folder: str, contents: Contents) -> Contents:
-    """What the only folder in a folder holds, as deep as there is one; without folders in it, the given contents."""
-    inside = contents
+def _entered(tree: Tree, folder: str, contents: Contents) -> tuple[str, Contents]:
+    """The only folder in a folder, as deep as there is one, and its contents; the given ones if it has no folders."""
+    place, inside = folder, contents
     for _ in range(MAX_WRAPPING):
         if inside.images or len(inside.folders) != 1:
             break
-        folder = join(folder, inside.folders[0])
-        inside = tree.contents(folder)
-    return contents if inside.images or not inside.folders else inside
+        place = join(place, inside.folders[0])
+        inside = tree.contents(place)
+    return (folder, contents) if inside.images or not inside.folders else (place, inside)
+
+
+def set_within(tree: Tree, folder: str, names: Iterable[str]) -> str:
+    """The hint to use one of these folders: with a train split of classes in it, or with classes, called "images"."""
+    for name in names:
+        path = join(folder, name)
+        place, inside = _entered(tree, path, tree.contents(path))
+        train = [join(place, each) for each, split in splits_among(inside.folders).items() if split == TRAIN]
+        is_set = any(tree.contents(each).folders for each in train)
+        if is_set or (not train and role_of(name) == "picture" and len(inside.folders) > 1):
+            return tree.use(path)
+    return ""
 
 
 def refuse_repeated_folders(tree: Tree, folder: str, inside: Mapping[str, Contents]) -> None:
@@ -206,7 +223,7 @@ def refuse_repeated_folders(tree: Tree, folder: str, inside: Mapping[str, Conten
     Class folders with the same folders of numbers, or of words such as "session", are classes.
     """
     holders = {
-        name: _entered(tree, join(folder, name), contents).folders
+        name: _entered(tree, join(folder, name), contents)[1].folders
         for name, contents in inside.items()
         if contents.folders and not contents.images
     }
@@ -220,10 +237,8 @@ def refuse_repeated_folders(tree: Tree, folder: str, inside: Mapping[str, Conten
     if {role_of(name) for name in repeated} == {"picture", "output"}:
         outputs = [name for name in repeated if role_of(name) == "output"]
         raise InputError(cause, f"remove the folders {quoted(outputs)}, which seem to be masks, from each class")
-    first = next(iter(holders))
-    use = (
-        f"if those are the classes, use one part, {tree.path(join(folder, first))}, or name the parts train, val, test"
-    )
+    first = next((name for name in holders if role_of(name) == "picture"), next(iter(holders)))
+    use = f"if those are the classes, {tree.use(join(folder, first))}, or name the parts train, val, test"
     raise InputError(cause, f"{use}; if {first!r} is a class, move the images in its folders up")
 
 
@@ -232,7 +247,7 @@ def refuse_unrecognized_splits(tree: Tree, folder: str, inside: Mapping[str, Con
     names = [name for name, contents in inside.items() if contents.images or contents.folders]
     if len(names) > 1 and (all(map(suggests_split, names)) or all(map(is_chunk, names)) or are_chunks(names)):
         cause = f"the folders of {tree.path(folder)!r} seem to be splits or parts, not classes: {quoted(names)}"
-        hint = labels_hint(tree, folder, join(folder, names[0]))
+        hint = set_within(tree, folder, names) or labels_hint(tree, folder, join(folder, names[0]))
         raise InputError(cause, hint or f"{ARRANGE}; if they are classes, rename them")
 
 
@@ -249,7 +264,8 @@ def refuse_outputs(tree: Tree, folder: str, names: Sequence[str]) -> None:
     if len(inside) > 1 and not any(map(split_of, inside)):
         return
     cause = f"{tree.path(folder)!r} is a set for detection, segmentation or depth, not classes: it has {quoted(names)}"
-    raise InputError(cause, ARRANGE + "; if these are classes, rename them")
+    hint = set_within(tree, folder, [name for name, role in roles.items() if role == "picture"])
+    raise InputError(cause, hint or ARRANGE + "; if these are classes, rename them")
 
 
 def refuse_flat_validation(tree: Tree, folder: str, name: str) -> None:
