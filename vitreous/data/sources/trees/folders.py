@@ -53,15 +53,13 @@ class FolderTree(Tree):
     follow_links: bool = False
 
     def entries(self, folder: str) -> list[Entry]:
-        path = self._full(folder)
-        real = os.path.realpath(path)
         known: dict[str, str] = {}
-        found = [self._entry(entry, real, known) for entry in _scan(path) if not is_clutter(entry.name)]
+        found = [self._entry(entry, known) for entry in _scan(self._full(folder)) if not is_clutter(entry.name)]
         found.sort()
         return found
 
-    def _entry(self, entry: os.DirEntry[str], folder: str, known: dict[str, str]) -> Entry:
-        """An entry of a folder, whose real path is given; see `real_target`."""
+    def _entry(self, entry: os.DirEntry[str], known: dict[str, str]) -> Entry:
+        """An entry of a folder; for `known`, see `real_target`."""
         if not entry.is_symlink():
             return Entry(entry.name, entry.is_dir(follow_symlinks=False))
         if is_image_name(entry.name):  # a link to a file, most probably; there may be a million
@@ -70,7 +68,10 @@ class FolderTree(Tree):
         if kind != stat.S_IFDIR:
             return Entry(entry.name, False, "" if kind else NOWHERE)
         target = real_target(entry.path, known)
-        if _is_inside(folder, target):
+        folder = os.path.dirname(entry.path)  # noqa: PTH120 (faster than a Path)
+        if folder not in known:
+            known[folder] = os.path.realpath(folder)
+        if _is_inside(known[folder], target):
             return Entry(entry.name, False, ABOVE)
         if self.follow_links or _is_inside(target, self.root):
             return Entry(entry.name, True)
