@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from heapq import nsmallest
 from itertools import chain, combinations
 from math import prod
 
@@ -22,6 +23,7 @@ LEFTOVERS = frozenset(  # names of folders that programs and people leave next t
 )
 SHOWN = 3  # names in a note
 MANY = 12  # classes, of which none are taken for the masks of others
+LOOKED_AT = 1000  # names of files that two folders share, to see whether they are numbers
 ALIKE, FEWEST = 0.9, 3  # of the files of two folders, if those of one belong to those of the other
 
 
@@ -77,12 +79,15 @@ def paired(images: Mapping[str, Sequence[str]]) -> list[str]:
         name: {image.rpartition("/")[2].rpartition(".")[0] for image in images[name]}
         for name in dict.fromkeys(chain.from_iterable(alike))
     }
-    found = set()
+    found: set[str] = set()
     for name, other in alike:
+        if {name, other} <= found:
+            continue
         shared = stems[name] & stems[other]
         if len(shared) < ALIKE * max(sizes[name], sizes[other]):
             continue
-        names = [stem for stem in shared if not MASK.search(stem)]
+        shortest = nsmallest(LOOKED_AT, shared, key=lambda stem: (len(stem), stem))  # 1, 2, … rather than 1, 10, …
+        names = [stem for stem in shortest if not MASK.search(stem)]
         if len(names) >= FEWEST and not are_numbered(names):
             found |= {name, other}
     return [name for name in images if name in found]
