@@ -157,7 +157,7 @@ class Preprocessing:
             how += ", center crop"
         channels = [f"{tuple(round(v, 3) for v in values)}" for values in (self.mean, self.std)]
         size += f" and {self.trim[0]}×{self.trim[1]} cut off at the lower right" if any(self.trim) else ""
-        deep = "" if self.max_value == MAX_VALUE else f", white at {self.max_value:,} in 16-bit images"
+        deep = "" if self.max_value == MAX_VALUE else f", white at {self.max_value:,} in images of more than 8 bits"
         return f"{how} to {size}, {self.interpolation}, mean {channels[0]}, std {channels[1]}{deep}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from vitreous.data.sources.assemble import check_classes
+from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
 
 
@@ -29,3 +32,13 @@ def test_classes_that_differ_in_case_or_spaces_between_splits_are_errors():
 def test_classes_that_train_lacks_are_listed():
     with pytest.raises(InputError, match="has 'fox', 'zebra' in test but not in train"):
         check_classes("photos", {"train": {"a": ["0"], "b": ["0"]}, "test": {"zebra": ["1"], "fox": ["2"]}}, ["a", "b"])
+
+
+@pytest.mark.parametrize(("kind", "most", "words"), [(np.float32, 1, "floating-point"), (np.uint16, 4095, "16-bit")])
+def test_the_range_of_deep_images_is_noted_with_their_kind(tmp_path, kind, most, words):
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pixels = np.linspace(0, most, 64).reshape(8, 8).astype(kind)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.tif")
+    (note,) = open_data(tmp_path).notes
+    assert note.startswith(f"{words} images: values 0..{most} become 0..255 (from 2 training images;")

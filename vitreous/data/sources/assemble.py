@@ -15,7 +15,7 @@ from vitreous.data.sources.names import simplified
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed, natural_key
+from vitreous.support.text import counted, listed, natural_key
 
 SAMPLED = 32  # training images that stand for all: their headers for the native size, their values for the range
 Samples = Mapping[str, Mapping[str, Sequence[str]]]
@@ -152,8 +152,9 @@ def value_range(split: Split) -> tuple[int, list[str]]:
     deep = [value for value in maxima if value is not None]
     if not deep:
         return MAX_VALUE, []
-    most, images = range_of(deep), f"{len(deep)} training image" + "s" * (len(deep) > 1)
-    return most, [f"16-bit images: values 0..{most} become 0..255 (from {images}; set max_value to change it)"]
+    most, images = range_of(deep), counted(len(deep), "training image")
+    depth = "floating-point" if any(isinstance(value, float) for value in deep) else "16-bit"
+    return most, [f"{depth} images: values 0..{most} become 0..255 (from {images}; set max_value to change it)"]
 
 
 def native_size(source: str, split: Split) -> tuple[int, int]:
@@ -170,7 +171,7 @@ def native_size(source: str, split: Split) -> tuple[int, int]:
         except BadImage as bad:  # skipped and listed when it is loaded
             error = bad
     if not sizes:
-        cause = f"none of {len(indices)} images of {source!r} could be read; the last: {error}"
+        cause = f"none of {counted(len(indices), 'image')} of {source!r} could be read; the last: {error}"
         raise InputError(cause, "check the files")
     heights, widths = zip(*sizes, strict=True)
     return median_low(heights), median_low(widths)

@@ -9,6 +9,7 @@ from vitreous.data.decoding.picture import MOST_OF_PHOTO, Stored
 from vitreous.data.decoding.tiff import require_reader
 from vitreous.data.sources.splits import Split
 from vitreous.support.errors import InputError
+from vitreous.support.text import counted
 
 PHOTO = (1, 3)  # channels to which any photo can be converted
 
@@ -46,7 +47,9 @@ def choose_channels(
         require_reader()
     if asked is not None or not seen:
         return channels, []
-    return channels, [f"images of {channels} channels (from {len(seen)} training images; set channels to change it)"]
+    return channels, [
+        f"images of {channels} channels (from {counted(len(seen), 'training image')}; set channels to change it)"
+    ]
 
 
 def common(seen: Sequence[Stored], default: int) -> int:

@@ -22,7 +22,7 @@ from vitreous.data.sources.trees.archives import SUFFIX, open_archives
 from vitreous.data.sources.trees.folders import FolderTree, leads_to_file_inside
 from vitreous.data.sources.trees.layouts import open_tree
 from vitreous.data.sources.trees.tars import is_tar_name, open_tars, suffix_of
-from vitreous.data.sources.trees.tree import FOLLOW, LAYOUT, Tree, kind_of
+from vitreous.data.sources.trees.tree import FOLLOW, LAYOUT, Tree, is_packed, kind_of
 from vitreous.support.errors import InputError
 
 NAMES = (DIGITS, *BY_NAME)
@@ -173,6 +173,8 @@ def _real_path(source: str) -> Path:
         exists = root.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a loop of links
         raise InputError(f"{source!r} cannot be opened: {error}", "check the path") from error
+    if root.is_file() and is_packed(source):
+        raise InputError(f"{source!r} is an archive of a kind that is not read", "unpack it, and use the folder")
     if exists:
         hint = FORMATS if is_unread_table(source) else LAYOUT
         raise InputError(f"{source!r} is not a folder, an archive or a table", hint)

@@ -1,10 +1,13 @@
 """What may be read otherwise than meant is named: copies of classes, folders inside them, masks next to images."""
 
+import time
+
 import pytest
 
+from tests.data.sources.packing import line
 from tests.data.sources.trees.test_layouts import each, make  # noqa: F401 (a fixture)
 from vitreous.data.sources.open import open_data
-from vitreous.data.sources.trees.doubts import doubts
+from vitreous.data.sources.trees.doubts import are_numbered, doubts, paired
 
 
 def test_a_class_that_holds_folders_called_like_classes_is_named(make):  # noqa: F811
@@ -37,3 +40,40 @@ def test_ordinary_classes_raise_no_doubt():
     names = ("with_mask", "without_mask", "depth", "photo copy", "copycat", "type (1)", "type (2)")
     images = {name: [f"{name}/{file}" for file in ("1.png", "gas_mask.png", "x/2.png")] for name in names}
     assert doubts({name: [name] for name in names}, images) == []
+
+
+def paired_files(*folders):
+    """The names of files of an image and, in other folders, of what belongs to it."""
+    return [f"{folder}/2007_{number}.png" for folder in folders for number in (32, 39, 63, 121, 504)]
+
+
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_folders_with_files_of_the_same_names_are_named(make, top):  # noqa: F811
+    names = paired_files(f"{top}views", f"{top}layers") + (paired_files("val/views", "val/layers") if top else [])
+    assert open_data(make(names)).notes == (
+        "'layers', 'views' hold files of the same names: are they classes, or pictures and their masks?",
+    )
+
+
+def test_folders_with_files_of_the_same_names_are_refused_if_one_is_called_masks(make):  # noqa: F811
+    message = line(make(paired_files("houses", "house_masks")))
+    assert "is a set for segmentation or depth, not classes: 'house_masks', 'houses' hold files of the" in message
+    assert message.endswith("remove 'house_masks', and arrange the others as CLASS/IMAGE")
+    assert open_data(make(paired_files("with_mask", "without_mask"))).class_names == ("with_mask", "without_mask")
+
+
+def test_names_that_count_files_pair_no_folders():
+    for names in ("1 2 3 4", "img_0001 img_0002 img_0003", "s1_1 s1_2 s2_1 s2_2", "anna1 anna2 bob1 bob2", "a b"):
+        assert are_numbered(names.split()) == (names != "a b")
+        assert paired({name: [f"{name}/{stem}.png" for stem in names.split()] for name in ("cat", "dog")}) == []
+    files = ["anna.png", "bob.png", "carl.png"]
+    assert paired({"cat": files, "dog": files}) == ["cat", "dog"]
+    assert paired({"cat": files, "dog": [*files, "doris.png"]}) == []
+    assert paired({str(number): files for number in range(20)}) == []
+
+
+def test_pairs_of_many_files_are_found_at_once():
+    images = {name: [f"{name}/{7 * number * number}.jpg" for number in range(100_000)] for name in ("a", "b", "c")}
+    begin = time.perf_counter()
+    assert paired(images) == ["a", "b", "c"]
+    assert time.perf_counter() - begin < 10

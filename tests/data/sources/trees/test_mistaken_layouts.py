@@ -3,7 +3,7 @@
 import pytest
 
 from tests.data.sources.packing import line
-from tests.data.sources.trees.test_layouts import PETS, each, hint, make, pets, sizes  # noqa: F401 (a fixture)
+from tests.data.sources.trees.test_layouts import PETS, each, hint, make, pets, sizes, use  # noqa: F401 (a fixture)
 from vitreous.data.sources.open import open_data
 
 
@@ -88,3 +88,66 @@ def test_classes_with_such_words_are_classes(make, names):  # noqa: F811
     data = open_data(make(each(*names)))
     assert set(data.class_names) == set(names)
     assert data.notes == ()
+
+
+def test_dev_and_eval_are_validation_and_test(make):  # noqa: F811
+    data = open_data(make(pets("Train", "Dev", "Eval")))
+    assert {split.name: split.names[0].split("/")[0] for split in data.splits} == {
+        "train": "Train",
+        "validation": "Dev",
+        "test": "Eval",
+    }
+    assert data.notes == ("'Eval' is used as the test split",)
+    assert open_data(make(pets("train", "eval"))).test is None
+    assert "which hold the same folders" in line(make(pets("Dev", "Eval")))
+
+
+@pytest.mark.parametrize("name", ["System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir", "__MACOSX"])
+def test_folders_of_the_system_are_no_classes(make, name):  # noqa: F811
+    data = open_data(make([*each(*PETS), f"{name}/0.png", f"cat/{name}/0.png"], f"{name}/more", "dog/Thumbs.db"))
+    assert (data.class_names, sizes(data)) == (PETS, {"train": 6, "validation": 2})
+    assert (data.ignored, data.notes) == ({}, ())
+
+
+@pytest.mark.parametrize("table", ["labels.csv", "metadata.jsonl", "_classes.csv"])
+def test_a_table_inside_a_split_is_named(make, table):  # noqa: F811
+    source = make(each("train", "test"), f"train/{table}", "sample_submission.csv")
+    use = f"use it: vitreous train {source}/train/{table}" if source.is_dir() else "unpack all, and train on the table"
+    assert hint(source) == f"if {table} has the labels of the images next to it, {use}"
+    assert f"if {table} has the labels, " in hint(make(each("img"), table))
+    assert "use the" not in hint(make(each("img"), "sample_submission.csv"))
+
+
+def test_a_table_of_boxes_inside_a_split_is_named(make):  # noqa: F811
+    source = make(each("train", "valid"), "train/_annotations.coco.json")
+    assert "_annotations.coco.json has boxes, not a class for each image" in hint(source)
+
+
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [
+        ((*pets("Leaves/Leaves/train", "Leaves/Leaves/valid"), *each("test/test")), "Leaves"),
+        (
+            (*pets("S/Data/LOC/train"), *each("S/Data/LOC/val"), "S/Annotations/LOC/0.xml", "S/ImageSets/a.txt"),
+            "S/Data",
+        ),
+        ((*pets("images/Images"), "annotations/Annotation/0"), "images"),
+        ((*pets("B/images", "B/segmentations"), "B/parts/a.txt", "B/attributes/a.txt"), "B/images"),
+        ((*pets("Images"), "lists/a.mat", "Annotation/cat/0"), "Images"),
+    ],
+)
+def test_the_set_inside_a_downloaded_folder_is_named(make, names, folder):  # noqa: F811
+    others = [name for name in names if not name.endswith("png")]
+    source = make([name for name in names if name.endswith("png")], *others)
+    assert use(source, folder) in hint(source)
+
+
+def test_of_several_tables_that_with_labels_is_named(make):  # noqa: F811
+    source = make(each("Training_Input", "Test_Input"), "Training_GroundTruth.csv", "Training_Metadata.csv")
+    assert hint(source).startswith("if Training_GroundTruth.csv has the labels")
+    assert "if list_attr.csv has the labels" in hint(make(each("align/align"), "list_attr.csv")), "above the folder"
+
+
+def test_folders_of_programs_next_to_classes_are_named(make):  # noqa: F811
+    data = open_data(make(each(*PETS, "runs/exp1", "Wandb")))
+    assert data.notes == ("folders that may be no classes, 'Wandb', 'runs': remove those that are not",)

@@ -5,7 +5,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
-from vitreous.data.sources.names import split_of
+from vitreous.data.sources.names import evaluations, notes_on_evaluation, split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.labels import SEVERAL
 from vitreous.support.errors import InputError
@@ -136,6 +136,7 @@ def splits_of_cells(
         meaning = {value: table.get(value.casefold()) for value in values}
     else:
         meaning = {value: split_of(value) for value in values}
+        meaning |= evaluations(meaning)
     unknown = [value for value in values if meaning[value] is None]
     shown = listed([repr(value[:40]) for value in unknown])
     if "train" not in meaning.values():
@@ -146,7 +147,7 @@ def splits_of_cells(
         return None, [f"the column {column!r} is not used: its values are not splits"]
     splits = [meaning[str(cell).strip()] for cell in cells]
     if not unknown:
-        return splits, []
+        return splits, notes_on_evaluation(meaning)
     count = sum(values[value] for value in unknown)
     return splits, [f"{counted(count, 'row')} left out, where {column!r} is not a split: {shown}"]
 

@@ -1,5 +1,6 @@
 """Trees of folders and image files, on disk or in an archive, that one code reads the layouts of."""
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
@@ -13,15 +14,20 @@ from vitreous.data.decoding.picture import Stored, decode_picture, picture_maxim
 from vitreous.data.sources.splits import Loader
 
 CLUTTER = frozenset(  # that operating systems leave in folders
-    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
+    (
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "#snapshot"),
+        *("$recycle.bin", "recycler", "system volume information", "lost+found"),
+    )
 )
 HIDDEN_CLUTTER = (  # the starts of hidden folders that programs leave, perhaps with images in them
     *(".appledouble", ".cache", ".comments", ".dropbox", ".dvc", ".fseventsd", ".git", ".hg", ".idea"),
     *(".ipynb_checkpoints", ".local", ".picasaoriginals", ".snapshot", ".spotlight", ".svn", ".temporaryitems"),
     *(".thumb", ".trash", ".venv", ".vscode", ".xvpics", ".zfs", ".@"),
 )
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar")
+PART_OF_ARCHIVE = re.compile(r"\.(?:zip|7z|rar|tar|gz)\.\d{2,4}$|\.[zr]\d\d$|\.part\d+\.rar$", re.IGNORECASE)
+BOXES = ".coco.json"  # ends the table of a set for detection
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", BOXES)
 LAYOUT = (
     "arrange it as FOLDER/CLASS/IMAGE, or as FOLDER/train/CLASS/IMAGE with val/ and test/ next to train/; "
     "a zip of either works, and so do train.zip, val.zip and test.zip in a folder"
@@ -30,7 +36,7 @@ LAYOUT = (
 # Why a link is not followed.
 OUTSIDE, NOWHERE, ABOVE = "leads out of the folder", "leads to nothing", "leads to a folder above itself"
 IN_ARCHIVE = "is not followed in an archive"
-LINK_OUT = "link out of the folder"  # the kind it is counted as
+LINK_OUT, ARCHIVE_PART = "link out of the folder", "part of an archive"  # kinds that files are counted as
 FOLLOW = "add --set follow_links=true to follow links, or replace it with what it leads to"
 
 
@@ -170,7 +176,7 @@ class Tree(ABC):
                     shown.append(entry.name)
             else:
                 others += 1
-                if entry.name.lower().endswith(ARCHIVE_SUFFIXES):
+                if is_packed(entry.name):
                     archives.append(entry.name)
                 elif entry.name.lower().endswith(TABLE_SUFFIXES):
                     tables.append(entry.name)
@@ -194,8 +200,15 @@ def may_be_class(hidden: str) -> bool:
     return hidden.startswith(".") and not hidden.casefold().startswith(HIDDEN_CLUTTER)
 
 
+def is_packed(name: str) -> bool:
+    """Whether a file has the suffix of an archive, or of a part of one."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES) or PART_OF_ARCHIVE.search(name) is not None
+
+
 def kind_of(name: str) -> str:
     """The kind to count a file as that is not an image: "heic file"."""
+    if PART_OF_ARCHIVE.search(name):
+        return ARCHIVE_PART
     _, dot, suffix = name.rpartition(".")
     return f"{suffix.lower()} file" if dot else "file without a suffix"
 
@@ -203,4 +216,4 @@ def kind_of(name: str) -> str:
 def is_archive_kind(kind: str) -> bool:
     """Whether files counted as this kind are archives."""
     suffix, _, rest = kind.partition(" ")
-    return rest == "file" and f".{suffix}" in ARCHIVE_SUFFIXES
+    return kind == ARCHIVE_PART or (rest == "file" and f".{suffix}" in ARCHIVE_SUFFIXES)
