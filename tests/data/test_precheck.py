@@ -1,9 +1,7 @@
 """The check of all images before a run."""
 
 import pickle
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from PIL import Image
 
 from vitreous.data import precheck
 from vitreous.data.decoding.images import BadImage
-from vitreous.data.precheck import checked_count, choose_check, find_broken, in_order, without
+from vitreous.data.precheck import checked_count, choose_check, find_broken, without
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.splits import ImageData, Loader, Split
 
@@ -155,41 +153,3 @@ def test_a_sample_is_spread_over_the_splits():
     assert [index for index, _ in broken["train"]] == sorted(index for index in seen if index % 10 == 7)
     assert len(data.validation.load.seen) == 1
     assert checked_count(data, "sample") == len(seen) + 1
-
-
-def test_order_is_kept_and_few_items_are_taken_in_advance(monkeypatch):
-    monkeypatch.setattr(precheck, "usable_cores", lambda: 3)
-    taken: list[int] = []
-
-    def items():
-        for number in range(1000):
-            taken.append(number)
-            yield number
-
-    def late(number: int) -> int:
-        time.sleep(0.002 * (number % 3 == 0))
-        return number
-
-    for number, result in enumerate(in_order("all", late, items())):
-        assert result == number
-        assert len(taken) <= number + 10
-    assert len(taken) == 1000
-
-
-def test_the_threads_end_when_the_caller_stops(monkeypatch):
-    monkeypatch.setattr(precheck, "usable_cores", lambda: 3)
-    before, done = threading.active_count(), []
-    work: Callable[[int], None] = lambda number: done.append(number) or time.sleep(0.01)  # noqa: E731
-    results = in_order("all", work, range(1000))
-    next(results)
-    results.close()
-    assert threading.active_count() == before
-    assert len(done) < 20
-
-
-def test_an_unexpected_error_is_raised():
-    def fails(number: int) -> None:
-        raise RuntimeError("a bug")
-
-    with pytest.raises(RuntimeError, match="a bug"):
-        [*in_order("headers", fails, range(5))]

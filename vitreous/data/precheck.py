@@ -1,13 +1,11 @@
 """The images of a run, checked before it starts: broken ones are found while there is nothing to lose."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,9 +15,8 @@ from vitreous.data.decoding.picture import Stored
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sources.splits import ImageData, Loader, Split
 from vitreous.support.host import usable_cores
+from vitreous.support.threads import in_order
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 How = Literal["all", "headers", "sample", "none"]  # decode all images, read all headers, or some, or nothing
 Broken = dict[str, list[tuple[int, str]]]  # by split: the index of each broken image, and the reason
 Progress = Callable[[int], None]  # called with the number of images checked so far
@@ -82,7 +79,7 @@ def seconds_per_image(splits: Sequence[Split], how: How) -> float:
         for start in range(0, len(indices), size)
     ]
     done, started = 0, time.perf_counter()
-    with closing(in_order(how, lambda chunk: looked_at(*chunk, how), chunks)) as results:
+    with closing(in_order(lambda chunk: looked_at(*chunk, how), chunks, threads_for(how))) as results:
         for count, *_ in results:
             done += count
             if time.perf_counter() - started > TIMED_SECONDS:
@@ -106,13 +103,18 @@ def find_broken(data: ImageData, how: How, progress: Progress) -> Found:
         size = CHUNK[how]
         chunks = (indices[start : start + size].tolist() for start in range(0, len(indices), size))
 
-        with closing(in_order(how, partial(looked_at, split.load, how=how), chunks)) as results:
+        with closing(in_order(partial(looked_at, split.load, how=how), chunks, threads_for(how))) as results:
             for count, bad, repaired in results:
                 done += count
                 remarked += repaired
                 broken.setdefault(split.name, []).extend(bad)
                 progress(done)
     return Found(broken, remarked)
+
+
+def threads_for(how: How) -> int:
+    """The threads of a check."""
+    return usable_cores() * THREADS_PER_CORE[how]
 
 
 def checked_count(data: ImageData, how: How) -> int:
@@ -208,25 +210,3 @@ def left(split: Split, broken: Sequence[int]) -> Split:
     places = np.delete(np.arange(len(split)), broken)
     names = tuple(split.names[place] for place in places.tolist())
     return Split(split.name, names, split.labels[places], ChosenLoader(split.load, places))
-
-
-# ---- threads
-
-
-def in_order(how: How, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """The results of a check for each item, in order, by several threads; few items are taken in advance.
-
-    When the caller stops, what has not begun is dropped.
-    """
-    threads = usable_cores() * THREADS_PER_CORE[how]
-    pool = ThreadPoolExecutor(threads)
-    pending: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > 2 * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -1,9 +1,7 @@
 """Building a cache: what of a split is not yet in the store is decoded in parallel."""
 
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -20,10 +18,10 @@ from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sources.splits import Loader, Split
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
+from vitreous.support.threads import in_order
 
 VERSION = 1  # of what is stored; another number starts another cache
 SEGMENT = 2**30  # bytes of pixels, about, after which a segment is complete
-AHEAD = 4  # images a thread may be ahead of the writer
 MEASURED = 64  # images whose headers say how much space all of them need
 SHARE = 0.95  # of the free space that a cache may take
 
@@ -207,19 +205,7 @@ def _decoded(
         except BadImage:  # reported when it is loaded
             return index, None, None
 
-    threads = usable_cores()
-    pending: deque[Future[tuple[int, bytes | None, Picture | None]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for index in missing:
-                pending.append(pool.submit(work, index))
-                if len(pending) >= AHEAD * threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    return in_order(work, missing, usable_cores())
 
 
 def _stamp(split: Split, index: int) -> int | None:

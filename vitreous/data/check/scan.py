@@ -9,12 +9,13 @@ import numpy as np
 from vitreous.data.check.contents import digest
 from vitreous.data.check.fingerprints import DECODED, Fingerprint, fingerprint
 from vitreous.data.check.samples import Samples
-from vitreous.data.check.threads import in_threads
 from vitreous.data.decoding.bands import shown
 from vitreous.data.decoding.images import BadImage, Header, remarks
 from vitreous.data.decoding.picture import decode_picture, picture_header
 from vitreous.data.sources.splits import Loader
 from vitreous.data.sources.trees.tree import ImageLoader
+from vitreous.support.host import usable_cores
+from vitreous.support.threads import in_order
 
 CHUNK = 64  # images of one task
 MODES = (  # Pillow's, and "" for unknown
@@ -87,7 +88,8 @@ def scan(samples: Samples, decoded: np.ndarray, show: Callable[[int], None]) -> 
             for fault in _fill(rows, samples, number, bool(decoded[number]))
         ]
 
-    for done, more in enumerate(in_threads(chunk, range(0, len(samples), CHUNK)), 1):
+    starts = range(0, len(samples), CHUNK)
+    for done, more in enumerate(in_order(chunk, starts, usable_cores()), 1):
         faults.append(more)
         show(min(done * CHUNK, len(samples)))
     everything = [fault for more in faults for fault in more]

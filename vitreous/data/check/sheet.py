@@ -10,13 +10,14 @@ from PIL import Image, ImageOps
 
 from vitreous.data.check.check import Check
 from vitreous.data.check.samples import Samples
-from vitreous.data.check.threads import in_threads
 from vitreous.data.decoding.bands import shown
 from vitreous.data.decoding.images import BadImage
 from vitreous.data.decoding.picture import decode_picture
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.fonts import drawable, use_fallback_fonts
+from vitreous.support.host import usable_cores
 from vitreous.support.text import shortened
+from vitreous.support.threads import in_order
 
 MOST_CLASSES = 24  # on a sheet; of more, as many spread evenly
 OF_CLASS = 8  # images
@@ -65,7 +66,7 @@ def thumbnails(samples: Samples, numbers: Sequence[int], side: int) -> dict[int,
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         return image
 
-    images = zip(numbers, in_threads(thumbnail, numbers), strict=True)
+    images = zip(numbers, in_order(thumbnail, numbers, usable_cores()), strict=True)
     return {number: image for number, image in images if image is not None}
 
 
