@@ -14,6 +14,7 @@ from vitreous.data.decoding.bands import shown
 from vitreous.data.decoding.images import BadImage
 from vitreous.data.decoding.picture import decode_picture
 from vitreous.data.sources.trees.tree import ImageLoader
+from vitreous.support.counts import spread
 from vitreous.support.fonts import drawable, use_fallback_fonts
 from vitreous.support.host import usable_cores
 from vitreous.support.text import shortened
@@ -40,11 +41,11 @@ def rows_of(check: Check) -> list[ClassRow]:
     """Training images of each class, spread evenly; of many classes, some spread evenly."""
     names, train = check.data.class_names, check.data.train
     readable = check.scan.rows["readable"][: len(train)]
-    chosen = np.unique(np.linspace(0, len(names) - 1, min(MOST_CLASSES, len(names))).round().astype(int))
+    chosen = spread(len(names), MOST_CLASSES)
     rows = []
     for label in chosen.tolist():
         numbers = np.flatnonzero((train.labels == label) & readable)
-        places = np.unique(np.linspace(0, len(numbers) - 1, min(OF_CLASS, len(numbers))).round().astype(int))
+        places = spread(len(numbers), OF_CLASS)
         rows.append(ClassRow(label, names[label], len(numbers), numbers[places].tolist()))
     return rows
 

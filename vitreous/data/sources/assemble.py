@@ -14,6 +14,7 @@ from vitreous.data.sources.channels import choose_channels
 from vitreous.data.sources.names import simplified
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
+from vitreous.support.counts import spread
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, natural_key
 
@@ -70,7 +71,7 @@ def assemble(
         return _split(name, [classes.get(each, []) for each in names], lambda kept: loader(kept, decoding))
 
     train = split("train")
-    channels, about = choose_channels(source, train, spread(train), channels, options.channels)
+    channels, about = choose_channels(source, train, spread(len(train), SAMPLED).tolist(), channels, options.channels)
     notes += about
     if channels != decoding.channels:
         decoding = replace(decoding, channels=channels)
@@ -140,15 +141,10 @@ def _split(name: str, classes: Sequence[Sequence[str]], loader: Callable[[tuple[
     return Split(name, names, labels, loader(names))
 
 
-def spread(split: Split) -> list[int]:
-    """The places of a few samples, spread evenly over a split."""
-    return np.unique(np.linspace(0, len(split) - 1, min(SAMPLED, len(split)), dtype=int)).tolist()
-
-
 def value_range(split: Split) -> tuple[int, list[str]]:
     """The largest value that a few images of more than 8 bits have room for, and a note on it if there are any."""
     maxima = []
-    for index in spread(split):
+    for index in spread(len(split), SAMPLED).tolist():
         with suppress(BadImage):  # skipped and listed when it is loaded
             maxima.append(split.load.maximum(index))
     deep = [value for value in maxima if value is not None]
@@ -165,7 +161,7 @@ def native_size(source: str, split: Split) -> tuple[int, int]:
         InputError: none of these images can be read.
     """
     sizes, error = [], None
-    indices = spread(split)
+    indices = spread(len(split), SAMPLED).tolist()
     for index in indices:
         try:
             sizes.append(split.load.size(index))

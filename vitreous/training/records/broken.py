@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from vitreous.data.precheck import Broken, Estimate, Found, How, checked_count, choose_check, find_broken, without
+from vitreous.data.precheck import Broken, Estimate, Found, How, checked_count, choose_check, find_broken
+from vitreous.data.sources.chosen import without
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted, listed
@@ -42,7 +43,8 @@ def leave_out_broken(plan: Plan, log: Log) -> Plan:
     for line in conclusion(how, count, time.perf_counter() - started, log.bad_files, remarked):
         log.display.print(line)
     recipe = plan.recipe.with_settings({"check_images": how})
-    return replace(plan, data=without(plan.data, broken), recipe=recipe)
+    dropped = {name: [index for index, _ in images] for name, images in broken.items()}
+    return replace(plan, data=without(plan.data, dropped), recipe=recipe)
 
 
 def choose(plan: Plan, log: Log) -> How:
