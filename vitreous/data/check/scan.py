@@ -1,7 +1,7 @@
 """One pass over all images: what each file is, its digest, and a fingerprint of its pixels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from vitreous.data.check.fingerprints import DECODED, Fingerprint, fingerprint
 from vitreous.data.check.samples import Samples
 from vitreous.data.decoding.bands import shown
 from vitreous.data.decoding.images import BadImage, Header, remarks
-from vitreous.data.decoding.picture import decode_picture, picture_header
+from vitreous.data.decoding.picture import picture_header
 from vitreous.data.sources.splits import Loader
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.host import usable_cores
@@ -132,7 +132,7 @@ def look(load: Loader, index: int, name: str, decode: bool) -> Look:
     if isinstance(load, ImageLoader):
         header, picture = picture_header(content, name, load.decoding), None
         if decode:
-            picture = decode_picture(content, name, replace(load.decoding, at_least=DECODED))
+            picture = load.at_least(DECODED).decode(index, content)
     elif decode:
         picture = load(index)
         image = shown(picture)

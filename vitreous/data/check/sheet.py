@@ -1,7 +1,6 @@
 """A few images of each class, small, on one sheet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from io import BytesIO
 from typing import NamedTuple
 
@@ -12,8 +11,6 @@ from vitreous.data.check.check import Check
 from vitreous.data.check.samples import Samples
 from vitreous.data.decoding.bands import shown
 from vitreous.data.decoding.images import BadImage
-from vitreous.data.decoding.picture import decode_picture
-from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.counts import spread
 from vitreous.support.fonts import drawable, use_fallback_fonts
 from vitreous.support.host import usable_cores
@@ -56,12 +53,7 @@ def thumbnails(samples: Samples, numbers: Sequence[int], side: int) -> dict[int,
     def thumbnail(number: int) -> Image.Image | None:
         load, index = samples.loader(number)
         try:
-            if isinstance(load, ImageLoader):
-                decoding = replace(load.decoding, at_least=side)
-                picture = decode_picture(load.content(index), samples.name(number), decoding)
-            else:
-                picture = load(index)
-            image = shown(picture).convert("RGB")
+            image = shown(load.at_least(side)(index)).convert("RGB")
         except BadImage:
             return None
         image.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -40,6 +40,9 @@ class ChosenLoader(Loader):
     def content(self, index: int) -> bytes:
         return self.load.content(int(self.places[index]))
 
+    def decode(self, index: int, content: bytes) -> Picture:
+        return self.load.decode(int(self.places[index]), content)
+
     def view(self, index: int, preprocessing: Preprocessing) -> Pixels:
         return self.load.view(int(self.places[index]), preprocessing)
 

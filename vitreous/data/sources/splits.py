@@ -37,6 +37,10 @@ class Loader(ABC):
     def content(self, index: int) -> bytes:
         """What identifies a sample: the bytes of its file, or its pixels if it has none."""
 
+    def decode(self, index: int, content: bytes) -> Picture:
+        """The decoded image of a sample whose `content` is at hand, so that no file is read again."""
+        return self(index)
+
     def maximum(self, index: int) -> int | float | None:
         """The largest value of an image with more than 8 bits; None for others.
 

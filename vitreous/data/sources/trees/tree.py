@@ -85,6 +85,9 @@ class ImageLoader(Loader):
     def __call__(self, index: int) -> Picture:
         return decode_picture(self.file(index), self.names[index], self.decoding)
 
+    def decode(self, index: int, content: bytes) -> Picture:
+        return decode_picture(content, self.names[index], self.decoding)
+
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) in the header; no pixel is decoded."""
         return picture_size(self.file(index), self.names[index], self.decoding)
