@@ -1,6 +1,7 @@
 """One pass over all images: what each file is, its digest, and a fingerprint of its pixels."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -89,9 +90,10 @@ def scan(samples: Samples, decoded: np.ndarray, show: Callable[[int], None]) -> 
         ]
 
     starts = range(0, len(samples), CHUNK)
-    for done, more in enumerate(in_order(chunk, starts, usable_cores()), 1):
-        faults.append(more)
-        show(min(done * CHUNK, len(samples)))
+    with closing(in_order(chunk, starts, usable_cores())) as results:
+        for done, more in enumerate(results, 1):
+            faults.append(more)
+            show(min(done * CHUNK, len(samples)))
     everything = [fault for more in faults for fault in more]
     bad = tuple(fault for fault, is_bad in everything if is_bad)
     return Scan(rows, bad, tuple(fault for fault, is_bad in everything if not is_bad))
