@@ -12,6 +12,9 @@ from vitreous.data.decoding.bands import Picture
 from vitreous.data.decoding.images import DEFAULT, Decoding
 from vitreous.data.decoding.picture import Stored
 from vitreous.data.preprocessing import Pixels, Preprocessing
+from vitreous.support.counts import spread
+
+SAMPLED = 32  # images that stand for all of a split: in their size, their channels and the range of their values
 
 
 class Loader(ABC):
@@ -88,6 +91,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def sampled(self) -> list[int]:
+        """A few samples that stand for all, spread evenly."""
+        return spread(len(self), SAMPLED).tolist()
 
 
 @dataclass(frozen=True, eq=False)
