@@ -16,11 +16,6 @@ from vitreous.data.sources.open import open_data
 from vitreous.data.sources.trees.folders import FileLoader
 
 
-@pytest.fixture
-def photos(tmp_path):
-    return make_photos(tmp_path / "photos")
-
-
 def kinds(findings: list[Finding]) -> list[str]:
     return [finding.kind for finding in findings]
 

@@ -19,6 +19,7 @@ from vitreous.data.check.scan import Scan, scan
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
+from vitreous.support.counts import spread
 from vitreous.support.text import counted, printable
 
 MOST_DECODED = 200_000  # images; of more, this many are decoded, spread evenly
@@ -140,7 +141,7 @@ def check(
     samples = Samples(opened)
     decoded = np.zeros(len(samples), bool)
     if not quick:
-        decoded[np.unique(np.linspace(0, len(samples) - 1, min(most_decoded, len(samples))).astype(np.int64))] = True
+        decoded[spread(len(samples), most_decoded)] = True
     seen = scan(samples, decoded, show)
     readable = seen.rows["readable"]
     counts = np.stack(

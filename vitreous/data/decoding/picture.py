@@ -1,5 +1,7 @@
 """Image files of any number of channels: photos as Pillow decodes them, others as Bands."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -50,16 +52,13 @@ def decode_picture(source: str | Path | bytes, name: str = "the image", decoding
     Raises:
         BadImage: as `decode_image`, or it has another number of channels.
     """
-    if decoding.of_photos:
-        try:
-            return decode_image(source, name, decoding)
-        except BadImage as error:
-            raise explained(error, source, decoding) from error
     name, content = named(source, name), file_bytes(source, name, decoding)
-    if is_tiff(content):
+    if _is_of_bands(content, decoding):
         return tiff_picture(name, content, decoding)
-    picture = decode_image(content, name, decoding)
-    check_channels(name, len(picture.getbands()), decoding.channels)
+    with _explained(content, decoding):
+        picture = decode_image(content, name, decoding)
+    if not decoding.of_photos:
+        check_channels(name, len(picture.getbands()), decoding.channels)
     return picture
 
 
@@ -69,16 +68,13 @@ def picture_header(source: str | Path | bytes, name: str = "the image", decoding
     Raises:
         BadImage: as `decode_picture`.
     """
-    if decoding.of_photos:
-        try:
-            return read_header(source, name, decoding)
-        except BadImage as error:
-            raise explained(error, source, decoding) from error
     name, content = named(source, name), file_bytes(source, name, decoding)
-    if is_tiff(content):
+    if _is_of_bands(content, decoding):
         return Header(*tiff_size(name, content, decoding), "", False)
-    header = read_header(content, name, decoding)
-    check_channels(name, channels_of(header), decoding.channels)
+    with _explained(content, decoding):
+        header = read_header(content, name, decoding)
+    if not decoding.of_photos:
+        check_channels(name, channels_of(header), decoding.channels)
     return header
 
 
@@ -92,10 +88,8 @@ def picture_maximum(
     source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT
 ) -> int | float | None:
     """The largest value of an image with more than 8 bits; None for others. Raises BadImage as `decode_picture`."""
-    if decoding.of_photos:
-        return deep_maximum(source, name, decoding)
     name, content = named(source, name), file_bytes(source, name, decoding)
-    if is_tiff(content):
+    if _is_of_bands(content, decoding):
         return tiff_maximum(name, content, decoding)
     return deep_maximum(content, name, decoding)
 
@@ -132,15 +126,22 @@ def check_channels(name: str, channels: int, expected: int) -> None:
         raise BadImage(name, f"has {channels} channel{s}, not {expected}", "remove it, or set channels")
 
 
-def explained(error: BadImage, source: str | Path | bytes, decoding: Decoding) -> BadImage:
-    """The error of an image that is not a photo, with its channels if that is why."""
+def _is_of_bands(content: bytes, decoding: Decoding) -> bool:
+    """Whether an image is a TIFF that may have any number of channels."""
+    return not decoding.of_photos and is_tiff(content)
+
+
+@contextmanager
+def _explained(content: bytes, decoding: Decoding) -> Generator[None, None, None]:
+    """Replaces the error of an image that is not a photo by one on its channels if they are why."""
     try:
-        channels = channels_in(file_bytes(source, error.name, decoding))
-    except BadImage:
-        return error
-    if channels is None or channels in (1, 3):
-        return error
-    return BadImage(error.name, f"has {channels} channels, not {decoding.channels}", f"set channels={channels}")
+        yield
+    except BadImage as error:
+        channels = channels_in(content) if decoding.of_photos else None
+        if channels is None or channels in (1, 3):
+            raise
+        cause = f"has {channels} channels, not {decoding.channels}"
+        raise BadImage(error.name, cause, f"set channels={channels}") from error
 
 
 def named(source: str | Path | bytes, name: str) -> str:

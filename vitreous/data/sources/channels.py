@@ -14,15 +14,12 @@ from vitreous.support.text import counted
 PHOTO = (1, 3)  # channels to which any photo can be converted
 
 
-def choose_channels(
-    source: str, split: Split, indices: Sequence[int], default: int, asked: int | None
-) -> tuple[int, list[str]]:
+def choose_channels(source: str, split: Split, default: int, asked: int | None) -> tuple[int, list[str]]:
     """The channels that a model gets, and a note if the training images decide it.
 
     Args:
         source: as the user named it.
         split: to train on.
-        indices: of a few samples that stand for all.
         default: of a source of photos.
         asked: by the user; None to decide here.
 
@@ -30,7 +27,7 @@ def choose_channels(
         InputError: none of the images has the channels that were asked for, or their reader is not installed.
     """
     seen: list[Stored] = []
-    for index in indices:
+    for index in split.sampled():
         with suppress(BadImage):  # skipped and listed when it is loaded
             if (stored := split.load.stored(index)) is not None:
                 seen.append(stored)

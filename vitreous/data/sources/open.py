@@ -2,6 +2,20 @@
 
 Opening reads names, not pixels. The splits depend on the file names alone, so they are the same every time and on
 every machine.
+
+One folder around a layout is entered. The layouts are those of `open_data`. Images may be in subfolders of a class
+folder. A folder called train next to class folders is a class if it directly holds images. Class names that only
+differ in how their accents are stored are one class. What is not used is counted by kind, or named in the notes if it
+has images: images next to class folders, hidden folders, folders next to the splits, a test split without labels,
+archives inside folders. Folders that seem to be splits, folds or sessions but are not in these layouts are refused, so
+that none of them becomes a class.
+
+Links to files and folders inside the source are followed, others with the option `follow_links`; a split or class
+folder that is a link out of the source, or to nothing, is named.
+
+An archive gives the same samples as the folder it was made from; it is read in place, and links in it are ignored and
+counted. A compressed tar archive is first decompressed to the user's cache, until the process ends. A folder without
+images in subfolders may instead hold an archive for each split, such as `train.zip`, `val.zip` and `test.zip`.
 """
 
 from collections import Counter
@@ -41,21 +55,6 @@ def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
       in any case and with any ending, as in `Training/` and `Testing/`, `test_set/` or `val2017/`, and in some other
       languages (see `names.py`).
     - `FOLDER/CLASS/SPLIT/IMAGE`, with the same splits.
-
-    One folder around all of this is entered. Images may be in subfolders of a class folder. A folder called train next
-    to class folders is a class if it directly holds images. Class names that only differ in how their accents are
-    stored are one class. What is not used is counted by kind, or named in the notes if it has images: images next to
-    class folders, hidden folders, folders next to the splits, a test split without labels, archives inside folders.
-    Folders that seem to be splits, folds or sessions but are not in these layouts are refused, so that none of them
-    becomes a class.
-
-    Links to files and folders inside the source are followed, others with the option `follow_links`; a split or class
-    folder that is a link out of the source, or to nothing, is named.
-
-    An archive gives the same samples as the folder it was made from; it is read in place, and links in it are ignored
-    and counted. A compressed tar archive is first decompressed to the user's cache, until the process ends. A folder
-    without images in subfolders may instead hold an archive for each split, such as `train.zip`, `val.zip` and
-    `test.zip`.
 
     Without a validation split, a fixed part of train is held out: of each class with n images, the
     max(1, round(n * f)) whose names, relative to the class folder, have the smallest hashes. This does not depend on

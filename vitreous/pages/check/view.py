@@ -17,6 +17,7 @@ from vitreous.data.check.findings import COLUMNS, GROUPS, IMAGES, REASONS, SIZES
 from vitreous.data.check.sheet import ClassRow, thumbnails
 from vitreous.explain.inline import CRISP
 from vitreous.pages.pictures import photo
+from vitreous.support.counts import spread
 from vitreous.support.text import tallied
 
 TITLES = {
@@ -184,7 +185,7 @@ def size_chart(check: Check) -> dict[str, Any] | None:
     if len(sizes) < 2:
         return None
     if len(sizes) > MOST_POINTS:
-        keep = np.unique(np.linspace(0, len(sizes) - 1, MOST_POINTS).astype(int))
+        keep = spread(len(sizes), MOST_POINTS)
         sizes, counts = sizes[keep], counts[keep]
     low, high = math.log2(sizes.min()) - 0.3, math.log2(sizes.max()) + 0.3
     x_scale, y_scale = (WIDTH - LEFT - RIGHT) / (high - low), (HEIGHT - TOP - BOTTOM) / (high - low)

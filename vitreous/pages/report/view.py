@@ -22,6 +22,7 @@ from vitreous.model.config import ViTConfig
 from vitreous.model.cost import nominal_multiply_adds, parameter_count
 from vitreous.pages.pictures import as_image, attention_picture, photo
 from vitreous.pages.report.charts import Chart, Curve, line_chart
+from vitreous.support.counts import spread
 from vitreous.support.text import printable
 from vitreous.training.records.display import duration
 from vitreous.training.records.majority import majority_warning
@@ -166,8 +167,7 @@ def choose_examples(outcome: Outcome) -> list[int]:
     wrong = wrong[np.argsort(-outcome.probabilities[wrong, 0], kind="stable")]
     wrong = wrong[: max(MOST_WRONG, EXAMPLES - len(right))]
     count = min(len(right), EXAMPLES - len(wrong))
-    spread = np.linspace(0, len(right) - 1, count).round().astype(int)  # samples are sorted by class
-    return [*wrong.tolist(), *right[spread].tolist()]
+    return [*wrong.tolist(), *right[spread(len(right), count)].tolist()]  # samples are sorted by class
 
 
 def map_view(weights: Float[ndarray, "rows columns"]) -> dict[str, Any]:

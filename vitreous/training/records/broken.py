@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from vitreous.data.precheck import Broken, Estimate, Found, How, checked_count, choose_check, find_broken, without
+from vitreous.data.precheck import Broken, Estimate, Found, How, checked_count, choose_check, find_broken
+from vitreous.data.sources.chosen import without
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted, listed
@@ -36,13 +37,14 @@ def leave_out_broken(plan: Plan, log: Log) -> Plan:
         log.bad_files.record(split, [(split.names[index], reason) for index, reason in broken.get(split.name, [])])
     if log.bad_files.count:
         log.bad_files.write()
-    check_classes(plan.data, broken, log.bad_files)
+    require_readable(plan.data, broken, log.bad_files)
     for split in plan.data.splits:
         log.bad_files.check(split.name)
-    for line in conclusion(how, count, time.perf_counter() - started, log.bad_files, remarked):
+    for line in result_lines(how, count, time.perf_counter() - started, log.bad_files, remarked):
         log.display.print(line)
     recipe = plan.recipe.with_settings({"check_images": how})
-    return replace(plan, data=without(plan.data, broken), recipe=recipe)
+    dropped = {name: [index for index, _ in images] for name, images in broken.items()}
+    return replace(plan, data=without(plan.data, dropped), recipe=recipe)
 
 
 def choose(plan: Plan, log: Log) -> How:
@@ -61,7 +63,7 @@ def choose(plan: Plan, log: Log) -> How:
     return estimate.how
 
 
-def check_classes(data: ImageData, broken: Broken, bad_files: BadFiles) -> None:
+def require_readable(data: ImageData, broken: Broken, bad_files: BadFiles) -> None:
     """Raises InputError for a split without readable images, and for classes of which none can be trained on."""
     see = f"see {bad_files.folder.path / BAD_FILES}"
     for split in data.splits:
@@ -79,7 +81,7 @@ def check_classes(data: ImageData, broken: Broken, bad_files: BadFiles) -> None:
         )
 
 
-def conclusion(how: How, count: int, seconds: float, bad_files: BadFiles, remarked: int) -> Iterator[str]:
+def result_lines(how: How, count: int, seconds: float, bad_files: BadFiles, remarked: int) -> Iterator[str]:
     """What was checked, and what was found."""
     if not count:
         return

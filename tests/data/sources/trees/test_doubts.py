@@ -5,31 +5,31 @@ import time
 import pytest
 
 from tests.data.sources.packing import line
-from tests.data.sources.trees.test_layouts import each, make  # noqa: F401 (a fixture)
+from tests.data.sources.trees.naming import each
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.trees.doubts import are_numbered, doubts, paired
 
 
-def test_a_class_that_holds_folders_called_like_classes_is_named(make):  # noqa: F811
+def test_a_class_that_holds_folders_called_like_classes_is_named(make):
     data = open_data(make(each("cat", "dog", "backup/cat", "backup/dog", "backup/old")))
     (note,) = [note for note in data.notes if "backup" in note]
     assert note == ("class 'backup' has folders that are called like classes, 'cat', 'dog': remove it if it is a copy")
 
 
 @pytest.mark.parametrize("name", ["cat - Copy", "cat - Copy (2)", "cat (1)", "Cat copy", "cat_copy", "cat copy 2"])
-def test_a_copy_of_a_class_is_named(make, name):  # noqa: F811
+def test_a_copy_of_a_class_is_named(make, name):
     notes = open_data(make(each("cat", "dog", name))).notes
     assert any(note.startswith(f"class {name!r} is called like a copy of") for note in notes)
 
 
-def test_folders_inside_classes_are_named_together(make):  # noqa: F811
+def test_folders_inside_classes_are_named_together(make):
     data = open_data(make(each("part1/cat", "part1/dog", "part2/fox", "part2/hen", "plain/deep/one")))
     assert data.notes == (
         "classes are read with all folders inside them: 'part1' ('cat', 'dog'), 'part2' ('fox', 'hen')",
     )
 
 
-def test_masks_next_to_images_are_named(make):  # noqa: F811
+def test_masks_next_to_images_are_named(make):
     source = make([f"{name}/{file}.png" for name in ("benign", "normal") for file in ("1", "1_mask", "2", "2_mask_1")])
     assert open_data(source).notes == (
         "4 images called like the mask of another, such as 'benign/1_mask.png': move them out if they are not photos",
@@ -48,14 +48,14 @@ def paired_files(*folders):
 
 
 @pytest.mark.parametrize("top", ["", "train/"])
-def test_folders_with_files_of_the_same_names_are_named(make, top):  # noqa: F811
+def test_folders_with_files_of_the_same_names_are_named(make, top):
     names = paired_files(f"{top}views", f"{top}layers") + (paired_files("val/views", "val/layers") if top else [])
     assert open_data(make(names)).notes == (
         "'layers', 'views' hold files of the same names: are they classes, or pictures and their masks?",
     )
 
 
-def test_folders_with_files_of_the_same_names_are_refused_if_one_is_called_masks(make):  # noqa: F811
+def test_folders_with_files_of_the_same_names_are_refused_if_one_is_called_masks(make):
     message = line(make(paired_files("houses", "house_masks")))
     assert "is a set for segmentation or depth, not classes: 'house_masks', 'houses' hold files of the" in message
     assert message.endswith("remove 'house_masks', and arrange the others as CLASS/IMAGE")

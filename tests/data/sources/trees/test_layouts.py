@@ -4,57 +4,10 @@ import shutil
 
 import pytest
 
-from tests.data.sources.packing import content_of, line, pack, splits_of, tree
+from tests.data.sources.packing import line, pack, splits_of, tree
+from tests.data.sources.trees.naming import PETS, each, hint, pets, sizes, use
 from vitreous.data.check.quick import check_lines
 from vitreous.data.sources.open import open_data
-
-PETS = ("cat", "dog")
-
-
-def each(*folders, count=4):
-    """The names of some images in each folder."""
-    return [f"{folder}/{number}.png" for folder in folders for number in range(count)]
-
-
-def pets(*folders):
-    """The names of images of two classes in each folder."""
-    return each(*(f"{folder}/{name}" for folder in folders for name in PETS))
-
-
-@pytest.fixture(params=["folder", "archive"])
-def make(request, tmp_path):
-    """Writes images and other files to a new folder or archive, whose path it returns."""
-    made = []
-
-    def write(names, *others):
-        path = tmp_path / f"photos{len(made)}"
-        made.append(path)
-        contents = {name: content_of(name) if name.endswith(("png", "jpg")) else b"x" for name in others}
-        if request.param == "archive":
-            return pack(path.with_suffix(".zip"), names, **contents)
-        tree(path, names)
-        for name, content in contents.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            if name.endswith("/"):
-                (path / name).mkdir(exist_ok=True)
-            else:
-                (path / name).write_bytes(content)
-        return path
-
-    return write
-
-
-def sizes(data):
-    return {split.name: len(split) for split in splits_of(data)}
-
-
-def use(source, folder):
-    return f"use {source}/{folder}" if source.is_dir() else f"unpack it, and use the folder {folder!r}"
-
-
-def hint(source):
-    return line(source).partition("; ")[2]
-
 
 # ---- splits
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.data.sources.packing import line
-from tests.data.sources.trees.test_layouts import PETS, each, hint, make  # noqa: F401 (a fixture)
+from tests.data.sources.trees.naming import PETS, each, hint
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.trees.tree import is_archive_kind, is_packed, kind_of
 
@@ -34,7 +34,7 @@ def test_an_archive_of_another_kind_is_to_be_unpacked(tmp_path, name):
         (("photos.zip",), "use {}/photos.zip"),
     ],
 )
-def test_archives_alone_in_a_folder(make, names, expected):  # noqa: F811
+def test_archives_alone_in_a_folder(make, names, expected):
     source = make([], *names)
     if source.is_dir():
         assert hint(source).endswith(expected.format(source))
@@ -42,12 +42,12 @@ def test_archives_alone_in_a_folder(make, names, expected):  # noqa: F811
         assert hint(source).startswith("unpack it, and what is in it, such as '")
 
 
-def test_archives_in_folders_of_splits(make):  # noqa: F811
+def test_archives_in_folders_of_splits(make):
     source = make([], "train/cat.zip", "train/dog.zip", "val/cat.zip", "val/dog.zip")
     assert hint(source) == "unpack each archive into a folder of its name, next to it"
 
 
-def test_archives_next_to_classes_are_named(make):  # noqa: F811
+def test_archives_next_to_classes_are_named(make):
     data = open_data(make(each(*PETS), "more.zip.001", "cat/old.7z"))
     assert data.notes == (
         "not read: 'more.zip.001'; unpack what has images to use",

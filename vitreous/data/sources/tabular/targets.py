@@ -5,12 +5,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch.utils.data import ConcatDataset, Subset
 
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.columns import Columns, choose_columns
 from vitreous.data.sources.tabular.labels import described
+from vitreous.support.counts import spread
 from vitreous.support.errors import InputError
 from vitreous.support.text import first_line, listed
 
@@ -60,7 +60,7 @@ def read_targets(dataset: Any, name: str, options: DataOptions) -> Targets:
     if not count:
         raise InputError(f"the dataset {name!r} is empty", "give one with samples")
     listed_labels = label_list(dataset)
-    chosen = np.unique(np.linspace(0, count - 1, min(COMPARED, count), dtype=int)).tolist()
+    chosen = spread(count, COMPARED).tolist()
     targets = _from_samples(dataset, name, options, chosen)
     if listed_labels is not None and len(listed_labels) == count and targets.parts.split is None:
         try:

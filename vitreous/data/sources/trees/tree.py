@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from vitreous.data.decoding.bands import Picture
 from vitreous.data.decoding.images import Decoding, file_bytes, is_image_name
 from vitreous.data.decoding.picture import Stored, decode_picture, picture_maximum, picture_size, stored_channels
+from vitreous.data.sources.packed import PackedNames
 from vitreous.data.sources.splits import Loader
 
 CLUTTER = frozenset(  # that operating systems leave in folders
@@ -85,11 +86,18 @@ class ImageLoader(Loader):
         decoding: of their files.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] | PackedNames
     decoding: Decoding
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, with the names packed."""
+        return self.__dict__ | {"names": PackedNames(self.names) if isinstance(self.names, tuple) else self.names}
 
     def __call__(self, index: int) -> Picture:
         return decode_picture(self.file(index), self.names[index], self.decoding)
+
+    def decode(self, index: int, content: bytes) -> Picture:
+        return decode_picture(content, self.names[index], self.decoding)
 
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) in the header; no pixel is decoded."""
