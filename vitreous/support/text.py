@@ -87,5 +87,5 @@ def counted(number: int, noun: str) -> str:
 
 def tallied(counts: Mapping[str, int]) -> str:
     """Kinds with their counts, the most frequent first: 3 × cr2 file, 1 × pdf file."""
-    kinds = sorted(counts, key=lambda kind: -counts[kind])
+    kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
     return listed([f"{counts[kind]:,} × {kind}" for kind in kinds])
