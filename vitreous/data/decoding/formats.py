@@ -2,8 +2,9 @@
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
+from typing import NamedTuple
 
 from PIL import Image, features
 
@@ -28,6 +29,8 @@ MOST_COMMENTS = 1000
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")
 BIG_TIFF = 43
 BYTES_ONLY = (1, 2, 6, 7)  # the types of TIFF tags that are bytes or text
+KINDS = {3: "H", 4: "L"}  # SHORT and LONG, as struct has them
+MOST_TAGS = 2**17  # of a TIFF; a page has at most half of them
 MOST_VALUES = 2**20  # of a TIFF tag; a 200-megapixel image in tiles of 16 x 16 has 800,000
 
 
@@ -75,24 +78,57 @@ def check_ppm(content: bytes) -> None:
         raise ValueError(f"it has more than {MOST_COMMENTS:,} comments")
 
 
+class Tag(NamedTuple):
+    """A tag of a TIFF: number, type, how many values, and its value if that is a single SHORT or LONG."""
+
+    number: int
+    kind: int
+    count: int
+    value: int
+
+
 def check_tiff(content: bytes) -> None:
     """Raises ValueError if a tag on the first page of a TIFF claims far more numbers than an image has.
 
     Pillow makes an object of each: of the places of a million strips, before any limit on pixels.
     """
-    if not content.startswith(TIFF_STARTS):
-        return
+    if content.startswith(TIFF_STARTS):
+        check_tags(next(tiff_pages(content), []))
+
+
+def check_tags(tags: Sequence[Tag]) -> None:
+    """Raises ValueError as `check_tiff` does, for the tags of one page."""
+    for tag in tags:
+        if tag.count > MOST_VALUES and tag.kind not in BYTES_ONLY:
+            raise ValueError(f"tag {tag.number} has {tag.count:,} values, {MOST_VALUES:,} are allowed")
+
+
+def tiff_pages(content: bytes) -> Iterator[list[Tag]]:
+    """The tags of each page of a TIFF, as far as they can be read; the decoder says what is wrong with the rest.
+
+    Raises:
+        ValueError: there are too many tags, as where the pages follow each other in a circle.
+    """
     order = "<" if content[:2] == b"II" else ">"
     big = BIG_TIFF in content[2:4]
-    first, count, entry = ("Q", "Q", "HHQ") if big else ("L", "H", "HHL")
-    start, size = (8, 20) if big else (4, 12)
+    place, count, entry = ("Q", "Q", "HHQ") if big else ("L", "H", "HHL")
+    start, size, inside = (8, 20, 12) if big else (4, 12, 8)
+    left = MOST_TAGS
+
+    def tag(at: int) -> Tag:
+        number, kind, values = struct.unpack_from(order + entry, content, at)
+        value = struct.unpack_from(order + KINDS[kind], content, at + inside)[0] if kind in KINDS else 0
+        return Tag(number, kind, values, value)
+
     try:
-        [at] = struct.unpack_from(order + first, content, start)
-        [entries] = struct.unpack_from(order + count, content, at)
-        at += struct.calcsize(order + count)
-        for number in range(min(entries, (len(content) - at) // size)):
-            tag, kind, values = struct.unpack_from(order + entry, content, at + number * size)
-            if values > MOST_VALUES and kind not in BYTES_ONLY:
-                raise ValueError(f"tag {tag} has {values:,} values, {MOST_VALUES:,} are allowed")
-    except (struct.error, OverflowError):  # the decoder says what is wrong
+        [at] = struct.unpack_from(order + place, content, start)
+        while at:
+            [entries] = struct.unpack_from(order + count, content, at)
+            at += struct.calcsize(order + count)
+            left -= entries + 1
+            if left < 0:
+                raise ValueError(f"it has more than {MOST_TAGS:,} tags")
+            yield [tag(at + number * size) for number in range(min(entries, (len(content) - at) // size))]
+            [at] = struct.unpack_from(order + place, content, at + entries * size)
+    except (struct.error, OverflowError):
         return

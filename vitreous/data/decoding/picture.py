@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vitreous.data.decoding.bands import Picture
+from vitreous.data.decoding.bands import Picture, check_channels
 from vitreous.data.decoding.images import (
     DEFAULT,
     BadImage,
@@ -15,7 +15,7 @@ from vitreous.data.decoding.images import (
     file_bytes,
     read_header,
 )
-from vitreous.data.decoding.tiff import channels_in, is_tiff, tiff_maximum, tiff_picture, tiff_size
+from vitreous.data.decoding.tiff import is_tiff, outline, tiff_maximum, tiff_picture, tiff_size
 
 MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "PA": 4, "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4}
 MOST_OF_PHOTO = 4
@@ -29,11 +29,13 @@ class Stored(NamedTuple):
         channels: how many.
         is_photo: whether it is a photo unless the user says otherwise: RGB or gray, perhaps with transparency, or CMYK.
         in_tiff: whether it is a TIFF file.
+        pages: of a TIFF file, if each has one channel and the same size.
     """
 
     channels: int
     is_photo: bool
     in_tiff: bool = False
+    pages: int = 1
 
 
 def decode_picture(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Picture:
@@ -107,15 +109,17 @@ def stored_channels(source: str | Path | bytes, name: str = "the image", decodin
         BadImage: the header cannot be read.
     """
     name, content = named(source, name), file_bytes(source, name, decoding)
-    in_tiff = channels_in(content)
+    tiff = outline(content)
     try:
         header = read_header(content, name, replace(decoding, channels=3))
     except BadImage:
-        if in_tiff is None or in_tiff < 2:
+        if tiff is None or max(tiff) < 2:
             raise
-        return Stored(in_tiff, is_photo=False, in_tiff=True)
-    channels = in_tiff or channels_of(header)
-    return Stored(channels, channels <= MOST_OF_PHOTO, in_tiff is not None)  # Pillow drops the fifth channel, or sixth
+        return Stored(tiff.channels, False, True, tiff.pages)
+    if tiff is None:
+        channels = channels_of(header)
+        return Stored(channels, channels <= MOST_OF_PHOTO)
+    return Stored(tiff.channels, tiff.channels <= MOST_OF_PHOTO, True, tiff.pages)  # Pillow drops the fifth channel
 
 
 def channels_of(header: Header) -> int:
@@ -125,22 +129,19 @@ def channels_of(header: Header) -> int:
     return MODES.get(header.mode, 1 if header.mode.startswith(GRAY) else 3)
 
 
-def check_channels(name: str, channels: int, expected: int) -> None:
-    """Raises BadImage if an image has other channels than the others."""
-    if channels != expected:
-        s = "s" * (channels > 1)
-        raise BadImage(name, f"has {channels} channel{s}, not {expected}", "remove it, or set channels")
-
-
 def explained(error: BadImage, source: str | Path | bytes, decoding: Decoding) -> BadImage:
     """The error of an image that is not a photo, with its channels if that is why."""
     try:
-        channels = channels_in(file_bytes(source, error.name, decoding))
+        tiff = outline(file_bytes(source, error.name, decoding))
     except BadImage:
         return error
-    if channels is None or channels in (1, 3):
+    if tiff is None or max(tiff) in (1, 3):
         return error
-    return BadImage(error.name, f"has {channels} channels, not {decoding.channels}", f"set channels={channels}")
+    if tiff.pages > 1:
+        cause = f"cannot be read as a photo, and has {tiff.pages} pages of one channel"
+        return BadImage(error.name, cause, f"train with channels={tiff.pages} to read the pages as channels")
+    cause = f"has {tiff.channels} channels, not {decoding.channels}"
+    return BadImage(error.name, cause, f"remove it, or train with channels={tiff.channels}")
 
 
 def named(source: str | Path | bytes, name: str) -> str:

@@ -155,7 +155,8 @@ def value_range(split: Split) -> tuple[int, list[str]]:
     if not deep:
         return MAX_VALUE, []
     most, images = range_of(deep), f"{len(deep)} training image" + "s" * (len(deep) > 1)
-    return most, [f"16-bit images: values 0..{most} become 0..255 (from {images}; set max_value to change it)"]
+    kind = "float" if any(isinstance(value, float) for value in deep) else "16-bit"
+    return most, [f"{kind} images: values 0..{most} become 0..255 (from {images}; set max_value to change it)"]
 
 
 def native_size(source: str, split: Split) -> tuple[int, int]:
