@@ -153,7 +153,7 @@ def files_lines(check: "Check") -> Iterator[str]:
     if smallest != largest:
         text = f"median {median}, from {smallest} ({sizes['smallest_image']}) to {largest} ({sizes['largest_image']})"
     yield f"  height×width: {text}"
-    modes = ", ".join(f"{count:,} {mode}" for mode, count in mode_counts(check.scan).items())
+    modes = ", ".join(f"{count:,} {mode}" for mode, count in mode_counts(check.scan, check.data.channels).items())
     transparent = int(check.scan.rows["transparent"].sum())
     yield f"  modes: {modes}" + (f"; {transparent:,} with transparency, shown on white" if transparent else "")
 

@@ -80,7 +80,7 @@ class Check:
                 for split, row in zip(self.data.splits, self.counts.tolist(), strict=True)
             },
             "sizes": self.sizes(),
-            "modes": mode_counts(self.scan),
+            "modes": mode_counts(self.scan, self.data.channels),
             "transparent": int(self.scan.rows["transparent"][readable].sum()),
             "readable": int(readable.sum()),
             "decoded": int(self.scan.rows["decoded"].sum()),

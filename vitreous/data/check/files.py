@@ -150,8 +150,10 @@ def given_away(labels: np.ndarray, values: np.ndarray) -> list[tuple[int, int, i
     return result
 
 
-def mode_counts(scan: Scan) -> dict[str, int]:
-    """How many readable images have each of Pillow's modes, the most frequent first."""
+def mode_counts(scan: Scan, channels: int = 3) -> dict[str, int]:
+    """How many readable images have each of Pillow's modes, the most frequent first; it has none for other channels."""
+    if channels not in (1, 3):
+        return {f"of {channels} channels": int(scan.rows["readable"].sum())}
     counts = np.bincount(scan.rows["mode"][scan.rows["readable"]], minlength=len(MODES))
     return {MODES[i] or "unknown": int(counts[i]) for i in np.argsort(-counts, kind="stable") if counts[i]}
 

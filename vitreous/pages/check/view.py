@@ -17,6 +17,7 @@ from vitreous.data.check.findings import COLUMNS, GROUPS, IMAGES, REASONS, SIZES
 from vitreous.data.check.sheet import ClassRow, thumbnails
 from vitreous.explain.inline import CRISP
 from vitreous.pages.pictures import photo
+from vitreous.support.figures import shown_as
 
 TITLES = {
     "leak": "The same images in two splits",
@@ -78,7 +79,8 @@ def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Imag
         "class_count": len(data.class_names),
         "sizes": sizes,
         "chart": size_chart(check),
-        "modes": mode_counts(check.scan),
+        "modes": mode_counts(check.scan, data.channels),
+        "shown_as": shown_as(data.channels),
         "transparent": int(check.scan.rows["transparent"].sum()),
         "decoded": int(check.scan.rows["decoded"].sum()),
         "total": len(check.samples),
