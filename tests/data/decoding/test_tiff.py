@@ -172,6 +172,21 @@ def test_values_that_no_byte_stands_for_are_named(values, reason):
     assert "8 or 16 bits" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("dtype", "reason"),
+    [
+        (np.int8, "has values of type int8"),
+        *((dtype, "type of values or layout is not read") for dtype in (np.uint64, np.float64, np.complex64)),
+    ],
+)
+def test_one_channel_of_values_that_are_not_read(dtype, reason):
+    content = paged_tiff(np.full((4, 4, 1), -1, np.int8).astype(dtype))
+    for read in (decode_picture, picture_size):
+        with pytest.raises(BadImage, match=reason) as caught:
+            read(content, "x", Decoding())
+        assert caught.value.hint.startswith("save it with 8 or 16 bits")
+
+
 def test_a_set_of_floats_is_called_so(tmp_path):
     folder = satellite_folder(tmp_path)
     for path in folder.rglob("*.tif"):

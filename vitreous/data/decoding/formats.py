@@ -29,13 +29,14 @@ MOST_COMMENTS = 1000
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")
 BIG_TIFF = 43
 BYTES_ONLY = (1, 2, 6, 7)  # the types of TIFF tags that are bytes or text
+BITS, SAMPLE_FORMAT, SIGNED = 258, 339, 2  # two tags, and a value of the second
 KINDS = {3: "H", 4: "L"}  # SHORT and LONG, as struct has them
 MOST_TAGS = 2**17  # of a TIFF; a page has at most half of them
 MOST_VALUES = 2**20  # of a TIFF tag; a 200-megapixel image in tiles of 16 x 16 has 800,000
 
 
 class Missing(Exception):
-    """A decoder that is not installed: why, and what to type."""
+    """A kind of image that cannot be read here, such as without its decoder: why, and what to type."""
 
 
 def family_of(content: bytes) -> str | None:
@@ -88,16 +89,21 @@ class Tag(NamedTuple):
 
 
 def check_tiff(content: bytes) -> None:
-    """Raises ValueError if a tag on the first page of a TIFF claims far more numbers than an image has.
+    """Checks the first page of a TIFF, of which Pillow makes an object of each number before any limit on pixels.
 
-    Pillow makes an object of each: of the places of a million strips, before any limit on pixels.
+    Raises:
+        ValueError: a tag claims far more numbers than an image has.
+        Missing: the values are signed bytes, which Pillow reads as unsigned.
     """
     if content.startswith(TIFF_STARTS):
-        check_tags(next(tiff_pages(content), []))
+        tags = next(tiff_pages(content), [])
+        check_tags(tags)
+        if {(BITS, 8), (SAMPLE_FORMAT, SIGNED)} <= {(tag.number, tag.value) for tag in tags}:
+            raise Missing("has values of type int8", "save it with 8 or 16 bits, without negative values")
 
 
 def check_tags(tags: Sequence[Tag]) -> None:
-    """Raises ValueError as `check_tiff` does, for the tags of one page."""
+    """Raises ValueError if a tag claims far more numbers than an image has."""
     for tag in tags:
         if tag.count > MOST_VALUES and tag.kind not in BYTES_ONLY:
             raise ValueError(f"tag {tag.number} has {tag.count:,} values, {MOST_VALUES:,} are allowed")
@@ -117,7 +123,8 @@ def tiff_pages(content: bytes) -> Iterator[list[Tag]]:
 
     def tag(at: int) -> Tag:
         number, kind, values = struct.unpack_from(order + entry, content, at)
-        value = struct.unpack_from(order + KINDS[kind], content, at + inside)[0] if kind in KINDS else 0
+        is_inside = kind in KINDS and values == 1
+        value = struct.unpack_from(order + KINDS[kind], content, at + inside)[0] if is_inside else 0
         return Tag(number, kind, values, value)
 
     try:

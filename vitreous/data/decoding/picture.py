@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitreous.data.decoding.bands import Picture, check_channels
+from vitreous.data.decoding.formats import NOT_AN_IMAGE
 from vitreous.data.decoding.images import (
     DEFAULT,
     BadImage,
@@ -135,6 +136,9 @@ def explained(error: BadImage, source: str | Path | bytes, decoding: Decoding) -
         tiff = outline(file_bytes(source, error.name, decoding))
     except BadImage:
         return error
+    if tiff is not None and error.reason == NOT_AN_IMAGE and max(tiff) in (1, 3):
+        cause = "is a TIFF image whose type of values or layout is not read"
+        return BadImage(error.name, cause, "save it with 8 or 16 bits, or as 32-bit floats")
     if tiff is None or max(tiff) in (1, 3):
         return error
     if tiff.pages > 1:
