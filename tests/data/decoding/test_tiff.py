@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tests.data.satellites import compressed_tiff, paged_tiff, rgb_tiff, satellite_folder, tiff, values_of
@@ -187,8 +188,38 @@ def test_one_channel_of_values_that_are_not_read(dtype, reason):
         assert caught.value.hint.startswith("save it with 8 or 16 bits")
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("planar", [False, True])
+def test_color_of_more_than_8_bits_keeps_its_range(dtype, planar, tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (24, 20, 3))
+    file = io.BytesIO()
+    stored = (values / 4095 if dtype == np.float32 else values).astype(dtype)
+    stored = np.moveaxis(stored, 2, 0) if planar else stored
+    tifffile.imwrite(file, stored, photometric="rgb", planarconfig="separate" if planar else "contig")
+    content, white = file.getvalue(), Decoding(max_value=1 if dtype == np.float32 else 4095)
+    (tmp_path / "x.tif").write_bytes(content)
+    for source in (content, tmp_path / "x.tif"):
+        picture = decode_picture(source, "x", white)
+        assert picture.mode == "RGB"
+        assert np.abs(np.asarray(picture) - values * 255 / 4095).max() <= 0.5 + 1e-3
+        assert picture_size(source, "x", white) == (24, 20)
+        assert picture_maximum(source, "x", white) == stored.max()
+
+
 def test_a_set_of_floats_is_called_so(tmp_path):
     folder = satellite_folder(tmp_path)
     for path in folder.rglob("*.tif"):
         path.write_bytes(tiff(np.random.default_rng(0).random((24, 24, 5), dtype=np.float32)))
     assert any(note.startswith("float images: values 0..1 become 0..255") for note in open_data(folder).notes)
+
+
+def test_a_value_beyond_the_file_hides_no_tag():
+    whole = tiff(values_of("u1"))
+    [page] = tiff_pages(whole)
+    [first] = np.frombuffer(whole[4:8], "<u4")
+    bits = int(first) + 2 + 12 * [tag.number for tag in page].index(258)
+    for place in (len(whole) - 1, len(whole), 2**32 - 1):
+        content = bytearray(whole)
+        content[bits + 8 : bits + 12] = place.to_bytes(4, "little")
+        [tags] = tiff_pages(bytes(content))
+        assert [tag.number for tag in tags] == [tag.number for tag in page]

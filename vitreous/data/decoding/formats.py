@@ -80,7 +80,7 @@ def check_ppm(content: bytes) -> None:
 
 
 class Tag(NamedTuple):
-    """A tag of a TIFF: number, type, how many values, and its value if that is a single SHORT or LONG."""
+    """A tag of a TIFF: number, type, how many values, and the first of them if they are SHORT or LONG."""
 
     number: int
     kind: int
@@ -123,8 +123,12 @@ def tiff_pages(content: bytes) -> Iterator[list[Tag]]:
 
     def tag(at: int) -> Tag:
         number, kind, values = struct.unpack_from(order + entry, content, at)
-        is_inside = kind in KINDS and values == 1
-        value = struct.unpack_from(order + KINDS[kind], content, at + inside)[0] if is_inside else 0
+        value, form = 0, KINDS.get(kind)
+        if form is not None:
+            is_inside = values * struct.calcsize(order + form) <= struct.calcsize(order + place)
+            where = at + inside if is_inside else struct.unpack_from(order + place, content, at + inside)[0]
+            if where + struct.calcsize(order + form) <= len(content):
+                [value] = struct.unpack_from(order + form, content, where)
         return Tag(number, kind, values, value)
 
     try:

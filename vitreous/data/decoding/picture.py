@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from vitreous.data.decoding.bands import Picture, check_channels
 from vitreous.data.decoding.formats import NOT_AN_IMAGE
 from vitreous.data.decoding.images import (
@@ -16,7 +18,7 @@ from vitreous.data.decoding.images import (
     file_bytes,
     read_header,
 )
-from vitreous.data.decoding.tiff import is_tiff, outline, tiff_maximum, tiff_picture, tiff_size
+from vitreous.data.decoding.tiff import is_deep_color, is_tiff, outline, tiff_maximum, tiff_picture, tiff_size
 
 MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "PA": 4, "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4}
 MOST_OF_PHOTO = 4
@@ -53,12 +55,17 @@ def decode_picture(source: str | Path | bytes, name: str = "the image", decoding
     Raises:
         BadImage: as `decode_image`, or it has another number of channels.
     """
+    name, content = named(source, name), file_bytes(source, name, decoding)
+    if decoding.of_photos and is_deep_color(content):
+        bands = tiff_picture(name, content, replace(decoding, channels=3))
+        color = Image.merge("RGB", bands.bands)
+        color.info |= bands.info
+        return color
     if decoding.of_photos:
         try:
-            return decode_image(source, name, decoding)
+            return decode_image(content, name, decoding)
         except BadImage as error:
-            raise explained(error, source, decoding) from error
-    name, content = named(source, name), file_bytes(source, name, decoding)
+            raise explained(error, content, decoding) from error
     if is_tiff(content):
         return tiff_picture(name, content, decoding)
     picture = decode_image(content, name, decoding)
@@ -72,12 +79,14 @@ def picture_header(source: str | Path | bytes, name: str = "the image", decoding
     Raises:
         BadImage: as `decode_picture`.
     """
+    name, content = named(source, name), file_bytes(source, name, decoding)
+    if decoding.of_photos and is_deep_color(content):
+        return Header(*tiff_size(name, content, replace(decoding, channels=3)), "RGB", False)
     if decoding.of_photos:
         try:
-            return read_header(source, name, decoding)
+            return read_header(content, name, decoding)
         except BadImage as error:
-            raise explained(error, source, decoding) from error
-    name, content = named(source, name), file_bytes(source, name, decoding)
+            raise explained(error, content, decoding) from error
     if is_tiff(content):
         return Header(*tiff_size(name, content, decoding), "", False)
     header = read_header(content, name, decoding)
@@ -95,9 +104,11 @@ def picture_maximum(
     source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT
 ) -> int | float | None:
     """The largest value of an image with more than 8 bits; None for others. Raises BadImage as `decode_picture`."""
-    if decoding.of_photos:
-        return deep_maximum(source, name, decoding)
     name, content = named(source, name), file_bytes(source, name, decoding)
+    if decoding.of_photos and is_deep_color(content):
+        return tiff_maximum(name, content, replace(decoding, channels=3))
+    if decoding.of_photos:
+        return deep_maximum(content, name, decoding)
     if is_tiff(content):
         return tiff_maximum(name, content, decoding)
     return deep_maximum(content, name, decoding)
@@ -114,7 +125,7 @@ def stored_channels(source: str | Path | bytes, name: str = "the image", decodin
     try:
         header = read_header(content, name, replace(decoding, channels=3))
     except BadImage:
-        if tiff is None or max(tiff) < 2:
+        if tiff is None or max(tiff.channels, tiff.pages) < 2:
             raise
         return Stored(tiff.channels, False, True, tiff.pages)
     if tiff is None:
@@ -130,17 +141,16 @@ def channels_of(header: Header) -> int:
     return MODES.get(header.mode, 1 if header.mode.startswith(GRAY) else 3)
 
 
-def explained(error: BadImage, source: str | Path | bytes, decoding: Decoding) -> BadImage:
+def explained(error: BadImage, content: bytes, decoding: Decoding) -> BadImage:
     """The error of an image that is not a photo, with its channels if that is why."""
-    try:
-        tiff = outline(file_bytes(source, error.name, decoding))
-    except BadImage:
+    tiff = outline(content)
+    if tiff is None:
         return error
-    if tiff is not None and error.reason == NOT_AN_IMAGE and max(tiff) in (1, 3):
+    if max(tiff.channels, tiff.pages) in (1, 3):
+        if error.reason != NOT_AN_IMAGE:
+            return error
         cause = "is a TIFF image whose type of values or layout is not read"
         return BadImage(error.name, cause, "save it with 8 or 16 bits, or as 32-bit floats")
-    if tiff is None or max(tiff) in (1, 3):
-        return error
     if tiff.pages > 1:
         cause = f"cannot be read as a photo, and has {tiff.pages} pages of one channel"
         return BadImage(error.name, cause, f"train with channels={tiff.pages} to read the pages as channels")

@@ -18,11 +18,12 @@ from PIL import Image
 
 from vitreous.data.decoding.bands import MOST_CHANNELS, Bands, check_channels
 from vitreous.data.decoding.depth import largest_of, scaled_to_bytes
-from vitreous.data.decoding.formats import TIFF_STARTS, check_tags, tiff_pages
+from vitreous.data.decoding.formats import BITS, TIFF_STARTS, check_tags, tiff_pages
 from vitreous.data.decoding.images import MAKE_SMALLER, MAX_SIDE, REMARKS, SIDEWAYS, UPRIGHT, BadImage, Decoding
 from vitreous.data.decoding.segments import JPEG, NONE, decompressed, jpeg_decompressed, without_float_predictor
 from vitreous.support.errors import InputError
 
+PHOTOMETRIC, GRAY_OR_RGB = 262, (1, 2)
 WIDTH, HEIGHT, ORIENTATION, SAMPLES_PER_PIXEL = 256, 257, 274, 277  # tags
 NEEDED = "pip install 'vitreous[photos]'"
 FLOAT_PREDICTOR = 3
@@ -43,10 +44,12 @@ class Outline(NamedTuple):
     Args:
         channels: of the first page.
         pages: how many there are, if all have one channel and one size, and may be channels themselves; otherwise 1.
+        is_deep_color: whether it is red, green and blue of more than 8 bits, of which Pillow keeps the upper 8 at best.
     """
 
     channels: int
     pages: int
+    is_deep_color: bool
 
 
 def outline(content: bytes) -> Outline | None:
@@ -62,7 +65,16 @@ def outline(content: bytes) -> Outline | None:
         return None
     channels = shapes[0][0]
     alike = channels == 1 and len(set(shapes)) == 1 and len(pages) <= MOST_CHANNELS
-    return Outline(channels, len(pages) if alike else 1)
+    is_deep_color = channels == 3 and pages[0].get(BITS, 1) > 8 and pages[0].get(PHOTOMETRIC) in GRAY_OR_RGB
+    return Outline(channels, len(pages) if alike else 1, is_deep_color)
+
+
+def is_deep_color(content: bytes) -> bool:
+    """Whether a file is a color TIFF of more than 8 bits that can be read here."""
+    if not is_tiff(content):
+        return False
+    seen = outline(content)
+    return seen is not None and seen.is_deep_color and _library() is not None
 
 
 def require_reader() -> None:
@@ -102,7 +114,7 @@ def tiff_maximum(name: str, content: bytes, decoding: Decoding) -> int | float |
 def _pages(name: str, content: bytes, decoding: Decoding) -> list[Any]:
     """The headers of the pages with the channels, checked: the first page, or as many as there are channels."""
     library, seen = _library(), outline(content)
-    count = decoding.channels if seen == (1, decoding.channels) else 1
+    count = decoding.channels if seen is not None and seen.pages == decoding.channels else 1
     if library is None:
         has = f"is a TIFF image with {decoding.channels} channels" if seen else "is a TIFF image of many channels"
         raise BadImage(name, f"{has}, which needs {NEEDED}", NEEDED)
