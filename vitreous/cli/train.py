@@ -73,7 +73,7 @@ def next_commands(data: str, run: "Run") -> list[list[str]]:
     split = run.data.validation if run.data.test is None else run.data.test
     paths = (as_argument(os.path.join(images, name)) for name in split.names)  # noqa: PTH118 (a Path would drop a leading ./)
     image = next((path for path in paths if path.isprintable() and Path(path).is_file()), None)
-    inspect = ["inspect", folder, *(["--image", image] if image is not None and run.data.channels in (1, 3) else [])]
+    inspect = ["inspect", folder, *(["--image", image] if image is not None else [])]
     if run.outcome is None:
         return [["train", data, "--model", folder, "--out", f"{folder}-finetuned"], inspect]
     if image is None:

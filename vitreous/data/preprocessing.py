@@ -13,9 +13,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitreous.data.decoding.bands import MOST_CHANNELS, Bands, Box, Picture
+from vitreous.data.decoding.bands import MOST_CHANNELS, Bands, Box, Picture, check_channels
 from vitreous.data.decoding.depth import MAX_VALUE, to_rgb
-from vitreous.data.decoding.images import BadImage
 from vitreous.support.errors import InputError, unknown
 
 RESIZES = ("squash", "crop")
@@ -105,8 +104,7 @@ class Preprocessing:
         """
         bands = image.getbands()
         if self.channels not in (1, 3) or isinstance(image, Bands):
-            if len(bands) != self.channels:
-                raise BadImage("the image", f"has {len(bands)} channels, not {self.channels}", "remove it")
+            check_channels("the image", len(bands), self.channels)
             return image if isinstance(image, Bands) else Bands(image.split())
         if self.channels == 3:
             return to_rgb(image, self.max_value)

@@ -6,7 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vitreous.data.decoding.bands import Picture
+from PIL import Image
+
+from vitreous.data.decoding.bands import Bands, Picture, check_channels
+from vitreous.data.decoding.formats import NOT_AN_IMAGE
 from vitreous.data.decoding.images import (
     DEFAULT,
     BadImage,
@@ -17,7 +20,7 @@ from vitreous.data.decoding.images import (
     file_bytes,
     read_header,
 )
-from vitreous.data.decoding.tiff import channels_in, is_tiff, tiff_maximum, tiff_picture, tiff_size
+from vitreous.data.decoding.tiff import is_deep_color, is_tiff, outline, tiff_maximum, tiff_picture, tiff_size
 
 MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "PA": 4, "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4}
 MOST_OF_PHOTO = 4
@@ -31,11 +34,13 @@ class Stored(NamedTuple):
         channels: how many.
         is_photo: whether it is a photo unless the user says otherwise: RGB or gray, perhaps with transparency, or CMYK.
         in_tiff: whether it is a TIFF file.
+        pages: of a TIFF file, if each has one channel and the same size.
     """
 
     channels: int
     is_photo: bool
     in_tiff: bool = False
+    pages: int = 1
 
 
 def decode_picture(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Picture:
@@ -53,8 +58,10 @@ def decode_picture(source: str | Path | bytes, name: str = "the image", decoding
         BadImage: as `decode_image`, or it has another number of channels.
     """
     name, content = named(source, name), file_bytes(source, name, decoding)
-    if _is_of_bands(content, decoding):
-        return tiff_picture(name, content, decoding)
+    bands = _as_bands(content, decoding)
+    if bands is not None:
+        read = tiff_picture(name, content, bands)
+        return as_photo(read) if decoding.of_photos else read
     with _explained(content, decoding):
         picture = decode_image(content, name, decoding)
     if not decoding.of_photos:
@@ -69,8 +76,9 @@ def picture_header(source: str | Path | bytes, name: str = "the image", decoding
         BadImage: as `decode_picture`.
     """
     name, content = named(source, name), file_bytes(source, name, decoding)
-    if _is_of_bands(content, decoding):
-        return Header(*tiff_size(name, content, decoding), "", False)
+    bands = _as_bands(content, decoding)
+    if bands is not None:
+        return Header(*tiff_size(name, content, bands), "RGB" if decoding.of_photos else "", False)
     with _explained(content, decoding):
         header = read_header(content, name, decoding)
     if not decoding.of_photos:
@@ -89,8 +97,9 @@ def picture_maximum(
 ) -> int | float | None:
     """The largest value of an image with more than 8 bits; None for others. Raises BadImage as `decode_picture`."""
     name, content = named(source, name), file_bytes(source, name, decoding)
-    if _is_of_bands(content, decoding):
-        return tiff_maximum(name, content, decoding)
+    bands = _as_bands(content, decoding)
+    if bands is not None:
+        return tiff_maximum(name, content, bands)
     return deep_maximum(content, name, decoding)
 
 
@@ -101,15 +110,17 @@ def stored_channels(source: str | Path | bytes, name: str = "the image", decodin
         BadImage: the header cannot be read.
     """
     name, content = named(source, name), file_bytes(source, name, decoding)
-    in_tiff = channels_in(content)
+    tiff = outline(content)
     try:
         header = read_header(content, name, replace(decoding, channels=3))
     except BadImage:
-        if in_tiff is None or in_tiff < 2:
+        if tiff is None or max(tiff.channels, tiff.pages) < 2:
             raise
-        return Stored(in_tiff, is_photo=False, in_tiff=True)
-    channels = in_tiff or channels_of(header)
-    return Stored(channels, channels <= MOST_OF_PHOTO, in_tiff is not None)  # Pillow drops the fifth channel, or sixth
+        return Stored(tiff.channels, False, True, tiff.pages)
+    if tiff is None:
+        channels = channels_of(header)
+        return Stored(channels, channels <= MOST_OF_PHOTO)
+    return Stored(tiff.channels, tiff.channels <= MOST_OF_PHOTO, True, tiff.pages)  # Pillow drops the fifth channel
 
 
 def channels_of(header: Header) -> int:
@@ -119,29 +130,40 @@ def channels_of(header: Header) -> int:
     return MODES.get(header.mode, 1 if header.mode.startswith(GRAY) else 3)
 
 
-def check_channels(name: str, channels: int, expected: int) -> None:
-    """Raises BadImage if an image has other channels than the others."""
-    if channels != expected:
-        s = "s" * (channels > 1)
-        raise BadImage(name, f"has {channels} channel{s}, not {expected}", "remove it, or set channels")
+def _as_bands(content: bytes, decoding: Decoding) -> Decoding | None:
+    """The decoding of an image that is read as bands: a TIFF, if it is no photo, or if Pillow would cut its values."""
+    if decoding.of_photos:
+        return replace(decoding, channels=3) if is_deep_color(content) else None
+    return decoding if is_tiff(content) else None
 
 
-def _is_of_bands(content: bytes, decoding: Decoding) -> bool:
-    """Whether an image is a TIFF that may have any number of channels."""
-    return not decoding.of_photos and is_tiff(content)
+def as_photo(bands: Bands) -> Image.Image:
+    """Three bands as an RGB image."""
+    photo = Image.merge("RGB", bands.bands)
+    photo.info |= bands.info
+    return photo
 
 
 @contextmanager
 def _explained(content: bytes, decoding: Decoding) -> Generator[None, None, None]:
-    """Replaces the error of an image that is not a photo by one on its channels if they are why."""
+    """Replaces the error of an image that is not a photo by one on its channels or pages if they are why."""
     try:
         yield
     except BadImage as error:
-        channels = channels_in(content) if decoding.of_photos else None
-        if channels is None or channels in (1, 3):
+        tiff = outline(content) if decoding.of_photos else None
+        if tiff is None:
             raise
-        cause = f"has {channels} channels, not {decoding.channels}"
-        raise BadImage(error.name, cause, f"set channels={channels}") from error
+        if max(tiff.channels, tiff.pages) in (1, 3):
+            if error.reason != NOT_AN_IMAGE:
+                raise
+            cause = "is a TIFF image whose type of values or layout is not read"
+            raise BadImage(error.name, cause, "save it with 8 or 16 bits, or as 32-bit floats") from error
+        if tiff.pages > 1:
+            cause = f"cannot be read as a photo, and has {tiff.pages} pages of one channel"
+            hint = f"train with channels={tiff.pages} to read the pages as channels"
+            raise BadImage(error.name, cause, hint) from error
+        cause = f"has {tiff.channels} channels, not {decoding.channels}"
+        raise BadImage(error.name, cause, f"remove it, or train with channels={tiff.channels}") from error
 
 
 def named(source: str | Path | bytes, name: str) -> str:

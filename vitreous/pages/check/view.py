@@ -18,6 +18,7 @@ from vitreous.data.check.sheet import ClassRow, thumbnails
 from vitreous.explain.inline import CRISP
 from vitreous.pages.pictures import photo
 from vitreous.support.counts import spread
+from vitreous.support.figures import shown_as
 from vitreous.support.text import tallied
 
 TITLES = {
@@ -81,6 +82,7 @@ def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Imag
         "sizes": sizes,
         "chart": size_chart(check),
         "modes": mode_counts(check.scan, data.channels),
+        "shown_as": shown_as(data.channels),
         "transparent": int(check.scan.rows["transparent"].sum()),
         "decoded": int(check.scan.rows["decoded"].sum()),
         "total": len(check.samples),

@@ -23,6 +23,7 @@ from vitreous.model.cost import nominal_multiply_adds, parameter_count
 from vitreous.pages.pictures import as_image, attention_picture, photo
 from vitreous.pages.report.charts import Chart, Curve, line_chart
 from vitreous.support.counts import spread
+from vitreous.support.figures import shown_as
 from vitreous.support.text import printable
 from vitreous.training.records.display import duration
 from vitreous.training.records.majority import majority_warning
@@ -89,6 +90,7 @@ def result_view(classifier: Classifier, split: Split, outcome: Outcome, weighed:
         "warning": majority_warning(outcome, names, split.name, weighed),
         "mistakes": len(outcome.labels) - outcome.correct,
         "cards": cards(classifier, split, outcome),
+        "shown_as": shown_as(classifier.preprocessing.channels),
         "confused": confused(outcome, names),
         "matrix": matrix(outcome, names) if len(names) <= MOST_COLUMNS else None,
         "counts_file": MATRIX if len(names) <= MOST_ROWS else CONFUSIONS,

@@ -67,8 +67,10 @@ def require_readable(data: ImageData, broken: Broken, bad_files: BadFiles) -> No
     """Raises InputError for a split without readable images, and for classes of which none can be trained on."""
     see = f"see {bad_files.folder.path / BAD_FILES}"
     for split in data.splits:
-        if len(broken.get(split.name, [])) == len(split):
-            raise InputError(f"none of the {len(split)} {split.name} images can be read", f"check the files; {see}")
+        reasons = broken.get(split.name, [])
+        if len(reasons) == len(split):
+            cause = f"none of the {len(split)} {split.name} images can be read; the first {reasons[0][1]}"
+            raise InputError(cause, f"check the files; {see}")
     indices = [index for index, _ in broken.get("train", [])]
     classes = len(data.class_names)
     before = np.bincount(data.train.labels, minlength=classes)
