@@ -210,7 +210,7 @@ def test_a_set_of_floats_is_called_so(tmp_path):
     folder = satellite_folder(tmp_path)
     for path in folder.rglob("*.tif"):
         path.write_bytes(tiff(np.random.default_rng(0).random((24, 24, 5), dtype=np.float32)))
-    assert any(note.startswith("float images: values 0..1 become 0..255") for note in open_data(folder).notes)
+    assert any(note.startswith("floating-point images: values 0..1 become 0..255") for note in open_data(folder).notes)
 
 
 def test_a_value_beyond_the_file_hides_no_tag():
