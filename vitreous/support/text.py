@@ -50,7 +50,9 @@ def natural_key(name: str) -> tuple[tuple[str | tuple[int, str], ...], str]:
 
 
 def toml_value(text: str) -> Any:
-    """Parses a TOML value such as 3, 1e-3, true or [0.5, 1], or (0.5, 1) as in Python; anything else is text."""
+    """Parses a TOML value such as 3, 1e-3, true or [0.5, 1], or True or (0.5, 1) as in Python; all else is text."""
+    if text in ("True", "False"):
+        return text == "True"
     if text.startswith("(") and text.endswith(")"):
         items = toml_value(f"[{text[1:-1]}]")
         return items if isinstance(items, list) else text

@@ -152,8 +152,8 @@ def test_a_machine_that_is_too_slow_is_said_to_be():
     assert not budget.fits
     assert recipe.schedule.epochs == math.ceil(LEAST_SEEN / 2_374)
     assert budget_line(budget) == (
-        "warning: 15 minutes are too few: even the smallest choice, 64×64 pixels, mu/2, 9 epochs, takes about 115 min; "
-        "let it run, or set minutes or epochs"
+        "warning: 15 minutes is too short: even the smallest choice, 64×64 pixels, mu/2, 9 epochs, takes "
+        "about 115 min; let it run, or set minutes or epochs"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from vitreous.data.cache.store import DIGEST, Place, Store
 from vitreous.data.decoding.bands import Picture
@@ -116,7 +116,13 @@ class CachedLoader(Loader):
         return self.source.stamp(index)
 
 
-def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[int, int], None]) -> Split:
+def cached(
+    split: Split,
+    use: Whole | Fitted,
+    root: Path,
+    progress: Callable[[int, int], None],
+    notify: Callable[[str], None] = lambda line: None,
+) -> Split:
     """A split whose images come from the cache, into which missing ones are decoded first.
 
     Of several processes that need the same cache, one builds it and the others wait. Broken images are not stored:
@@ -127,13 +133,14 @@ def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[in
         use: what to store of an image.
         root: of all caches.
         progress: called with the number of samples looked at so far, of all.
+        notify: called with a line if another process builds it.
 
     Raises:
         InputError: the disk has too little space, or cannot be written.
     """
     folder = root / blake2b(f"{VERSION} {use!r} {split.load.settings!r}".encode(), digest_size=DIGEST).hexdigest()
     Store(folder)  # before its lock
-    with _locked(folder):
+    with _locked(folder, notify):
         store = Store.open(folder)
         digests = _build(split, use, store, progress)
     places = [None if digest is None else store.places.get(digest) for digest in digests]
@@ -144,11 +151,15 @@ def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[in
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, notify: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock of a cache, once no other process does. Raises InputError if it cannot be written."""
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            notify("another process writes to this cache; waiting until it is done")
+            lock.acquire()
     except OSError as error:
         cause = f"cannot write the cache {str(folder)!r}: {error.strerror}"
         raise InputError(cause, "set cache=false, or XDG_CACHE_HOME to a folder of your own") from error

@@ -96,7 +96,7 @@ def fit(
     shapes = choices(recipe.model, data) if minutes and start is None else [recipe.model]
     if not minutes or (len(shapes) == 1 and not has_open_length(recipe)):
         return recipe, None
-    notify(f"measuring a few updates, to choose what fits {minutes:g} minutes")
+    notify(f"measuring a few updates, to choose what fits {in_minutes(minutes)}")
     best: tuple[Recipe, Budget] | None = None
     for shape in shapes:
         candidate, budget, enough = try_shape(recipe, shape, minutes, data, start, measure)
@@ -185,6 +185,11 @@ def in_words(recipe: Recipe, config: ViTConfig, resolved: Recipe, epochs: int) -
     return tuple(words)
 
 
+def in_minutes(minutes: float) -> str:
+    """A limit in words: 0.5 minutes, 1 minute."""
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
+
+
 def budget_line(budget: Budget) -> str:
     """How a run was fitted into its minutes: chosen for 15 minutes: 64×64 pixels, mu/2, 120 epochs (about 14 min)."""
     minutes = round(budget.seconds / 60)
@@ -192,8 +197,8 @@ def budget_line(budget: Budget) -> str:
     time = time if minutes else "less than a minute"
     chosen = ", ".join(budget.chosen)
     if budget.fits:
-        return f"chosen for {budget.minutes:g} minutes: {chosen} ({time}); for another limit: --set minutes=60"
+        return f"chosen for {in_minutes(budget.minutes)}: {chosen} ({time}); for another limit: --set minutes=60"
     return (
-        f"warning: {budget.minutes:g} minutes are too few: even the smallest choice, {chosen}, takes {time}; "
+        f"warning: {in_minutes(budget.minutes)} is too short: even the smallest choice, {chosen}, takes {time}; "
         f"let it run, or set minutes or epochs"
     )
