@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitreous.support.text import csv_cell, html_text, natural_key, printable
+from vitreous.support.text import csv_cell, html_text, natural_key, printable, toml_value
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None))  # lone surrogates too, as in undecodable file names
 
@@ -76,3 +76,7 @@ def test_names_sort_in_natural_order():
 @given(ANY_TEXT, ANY_TEXT)
 def test_the_order_of_names_is_total(one, other):
     assert (natural_key(one) < natural_key(other)) + (natural_key(other) < natural_key(one)) == (one != other)
+
+
+def test_booleans_of_python_are_read_as_those_of_toml():
+    assert [toml_value(text) for text in ("True", "False", "true", "yes")] == [True, False, True, "yes"]
