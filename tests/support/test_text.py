@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitreous.support.text import csv_cell, html_text, natural_key, printable, toml_value
+from vitreous.support.text import csv_cell, html_text, natural_key, printable, size_in_words, toml_value
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None))  # lone surrogates too, as in undecodable file names
 
@@ -80,3 +80,7 @@ def test_the_order_of_names_is_total(one, other):
 
 def test_booleans_of_python_are_read_as_those_of_toml():
     assert [toml_value(text) for text in ("True", "False", "true", "yes")] == [True, False, True, "yes"]
+
+
+def test_sizes_are_in_the_larger_unit_that_fits():
+    assert [size_in_words(count) for count in (300_000, 64e6, 12e9)] == ["0.3 MB", "64.0 MB", "12.0 GB"]

@@ -83,3 +83,8 @@ def first_line(error: Exception) -> str:
 def counted(number: int, noun: str, ending: str = "s") -> str:
     """1 block, 2 blocks."""
     return f"{number:,} {noun}{'' if number == 1 else ending}"
+
+
+def size_in_words(count: int | float) -> str:
+    """So many bytes: 0.3 MB, 12.0 GB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -20,6 +20,7 @@ from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sources.splits import Loader, Split
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
+from vitreous.support.text import size_in_words
 
 VERSION = 1  # of what is stored; another number starts another cache
 SEGMENT = 2**30  # bytes of pixels, about, after which a segment is complete
@@ -257,5 +258,5 @@ def check_space(split: Split, missing: list[int], use: Whole | Fitted, folder: P
     needed = sum(sizes) / len(sizes) * len(missing)
     free = shutil.disk_usage(folder).free
     if needed > SHARE * free:
-        cause = f"the cache needs about {needed / 1e9:,.1f} GB, and {str(folder)!r} has {free / 1e9:,.1f} GB"
+        cause = f"the cache needs about {size_in_words(needed)}, and {str(folder)!r} has {size_in_words(free)}"
         raise InputError(cause, "set cache=false, or XDG_CACHE_HOME to a folder with more space")
