@@ -151,7 +151,7 @@ def test_two_runs_into_one_folder(tmp_path, environment):
     """The second one ends with a line, and the first goes on."""
     command = [sys.executable, "-m", "vitreous", *TRAIN]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path, "env": environment}
-    first = subprocess.Popen([*command, "--set", "epochs=200"], **pipes)
+    first = subprocess.Popen([*command, "--set", "epochs=100000"], **pipes)
     assert first.stdout is not None
     next(line for line in first.stdout if line.startswith("epoch"))
     second = subprocess.run([*command], **pipes, timeout=120, check=False)
