@@ -2,13 +2,12 @@
 
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitreous.cli.app import STOPPED, read_settings
+from vitreous.cli.app import read_settings
 from vitreous.support.text import printable
 
 if TYPE_CHECKING:
@@ -51,14 +50,10 @@ def command(
     from vitreous.pages.report import write_report
     from vitreous.training.run import run_training
 
-    try:
-        run = run_training(data, model, recipe, out, read_settings(settings or []), init=init)
-        if run.outcome is not None:
-            report = write_report(run.folder, load(run.folder), run.data, run.outcome)
-            print(printable(f"report: {report}"))
-    except KeyboardInterrupt:
-        print("stopped; the folder keeps the best model, if an epoch was validated", file=sys.stderr)
-        raise typer.Exit(STOPPED) from None
+    run = run_training(data, model, recipe, out, read_settings(settings or []), init=init)
+    if run.outcome is not None:
+        report = write_report(run.folder, load(run.folder), run.data, run.outcome)
+        print(printable(f"report: {report}"))
     print("next:")
     for words in next_commands(data, run):
         print(printable(f"  vitreous {shlex.join(words)}"))

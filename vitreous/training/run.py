@@ -86,9 +86,11 @@ def run_training(
             begin(learner, log)
             fit(learner, log)
             assert log.best is not None, "fit keeps a model, or raises"
-            write_epochs(log.folder, log.rows, log.best, display.print)  # first: the test may be interrupted
+            with log.writing():  # before the test, which may be interrupted
+                write_epochs(log.folder, log.rows, log.best, display.print)
             run = finish(learner, log)
-            write_results(run, display.print)
+            with log.writing():
+                write_results(run, display.print)
             for line in conclusion(run, log.bad_files):
                 display.print(line)
         if log.failure is not None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from tests.data.sources.packing import CLASSES, content_of, pack, png, tree
@@ -267,6 +268,22 @@ def test_progress_reaches_the_end(source, tmp_path):
     assert seen == [(done, len(source.train)) for done in range(1, len(source.train) + 1)]
 
 
+def test_a_cache_that_another_process_writes_is_waited_for_with_a_line(source, tmp_path):
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    (folder,) = (tmp_path / "cache").iterdir()
+    lock, lines = FileLock(folder / ".lock", is_singleton=False, thread_local=False), []
+
+    def notify(line):
+        lines.append(line)
+        lock.release()  # the other process is done
+
+    cached(source.train, FITTED, tmp_path / "cache", quiet, notify)
+    assert lines == []
+    lock.acquire()
+    cached(source.train, FITTED, tmp_path / "cache", quiet, notify)
+    assert lines == ["another process writes to this cache; waiting until it is done"]
+
+
 def test_threads_and_processes_share_one_build(source, tmp_path):
     results = []
 
@@ -372,7 +389,7 @@ def test_a_cache_that_vanishes_during_a_run_costs_time_alone(source, tmp_path, h
 
 
 def test_a_read_only_cache_is_one_line(source, tmp_path, monkeypatch):
-    def refuse(lock):
+    def refuse(lock, timeout=None):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(build.FileLock, "acquire", refuse)

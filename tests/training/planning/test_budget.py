@@ -161,6 +161,7 @@ def test_a_machine_that_is_too_slow_is_said_to_be():
 
 
 def test_how_it_fits_is_a_line():
+    assert budget_line(Budget(1.0, 50.0, ("9 epochs",))).startswith("chosen for 1 minute: 9 epochs (about 1 min)")
     assert budget_line(Budget(15.0, 840.0, ("64×64 pixels", "mu/2", "120 epochs"))) == (
         "chosen for 15 minutes: 64×64 pixels, mu/2, 120 epochs (about 14 min); for another limit: --set minutes=60"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from vitreous.data.cache.store import DIGEST, ROW, Place, Store
 from vitreous.data.decoding.bands import Picture
@@ -19,6 +19,7 @@ from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sources.splits import Loader, Split
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
+from vitreous.support.text import size_in_words
 from vitreous.support.threads import in_order
 
 USED = "used"  # an empty file in a cache; its time is that of the last use
@@ -126,7 +127,13 @@ class Decoded(NamedTuple):
     image: Picture | None
 
 
-def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[int, int], None]) -> Split:
+def cached(
+    split: Split,
+    use: Whole | Fitted,
+    root: Path,
+    progress: Callable[[int, int], None],
+    notify: Callable[[str], None] = lambda line: None,
+) -> Split:
     """A split whose images come from the cache, into which missing ones are decoded first.
 
     Of several processes that need the same cache, one builds it and the others wait. Broken images are not stored:
@@ -137,6 +144,7 @@ def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[in
         use: what to store of an image.
         root: of all caches.
         progress: called with the number of samples looked at so far, of all.
+        notify: called with a line if another process builds it.
 
     Raises:
         InputError: the disk has too little space, or cannot be written.
@@ -145,7 +153,7 @@ def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[in
     if not folder.exists():
         remove_unused(root)
     Store(folder)  # before its lock
-    with _locked(folder):
+    with _locked(folder, notify):
         store = Store.open(folder)
         places = store.find(_build(split, use, store, progress))
     files, rows = np.full(len(split), -1, np.int32), np.zeros(len(split), ROW)
@@ -164,11 +172,15 @@ def remove_unused(root: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, notify: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock of a cache, once no other process does. Raises InputError if it cannot be written."""
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            notify("another process writes to this cache; waiting until it is done")
+            lock.acquire()
         (folder / USED).touch()
     except OSError as error:
         cause = f"cannot write the cache {str(folder)!r}: {error.strerror}"
@@ -253,5 +265,5 @@ def check_space(split: Split, missing: np.ndarray, use: Whole | Fitted, folder: 
     needed = sum(sizes) / len(sizes) * len(missing)
     free = shutil.disk_usage(folder).free
     if needed > SHARE * free:
-        cause = f"the cache needs about {needed / 1e9:,.1f} GB, and {str(folder)!r} has {free / 1e9:,.1f} GB"
+        cause = f"the cache needs about {size_in_words(needed)}, and {str(folder)!r} has {size_in_words(free)}"
         raise InputError(cause, "set cache=false, or XDG_CACHE_HOME to a folder with more space")

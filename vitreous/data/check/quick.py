@@ -39,7 +39,23 @@ def check_lines(data: ImageData) -> Iterator[str]:
     for finding in quick_check(data):
         if finding.text not in data.notes:
             head = "warning" if finding.severity == "unwise" else "note"
-            yield f"{head}: {finding.text}" + (f"; {finding.hint}" if finding.hint else "")
+            hints = [finding.hint, f"{check_command(data.name)} lists them" if finding.kind == "leak" else ""]
+            yield "; ".join([f"{head}: {finding.text}{example(finding)}", *filter(None, hints)])
+
+
+def example(finding: Finding) -> str:
+    """The first pair of copies in two splits or classes: ", such as 'train/a/1.jpg' and 'val/a/1.jpg'"."""
+    if finding.kind not in ("leak", "conflict"):
+        return ""
+    first, *others = finding.items
+    place = 1 if finding.kind == "leak" else 2  # of the split, or the class
+    other = next(row for row in others if row[0] == first[0] and row[place] != first[place])
+    return f", such as {str(first[-1])!r} and {str(other[-1])!r}"
+
+
+def check_command(name: str) -> str:
+    """The command that looks at all of the data."""
+    return shlex.join(["vitreous", "check", name])
 
 
 def not_compared(count: int, total: int, name: str) -> Finding:
@@ -51,5 +67,5 @@ def not_compared(count: int, total: int, name: str) -> Finding:
         text,
         ((count,),),
         0,
-        f"{shlex.join(['vitreous', 'check', name])} compares all of them",
+        f"{check_command(name)} compares all of them",
     )

@@ -1,9 +1,11 @@
 """A run's folder: its files, and how they are written."""
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,12 +95,24 @@ class RunFolder:
                 self.path.rmdir()
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Adds a line, a JSON object; numbers that are not finite become null, since JSON has no nan."""
+        """Adds a line, a JSON object; numbers that are not finite become null, since JSON has no nan.
+
+        Raises:
+            InputError: the disk is full; the line is not there then.
+        """
         values = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
         }
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        path = self.path / METRICS
+        with path.open("ab", buffering=0) as file:
+            end, line = file.tell(), json.dumps(values).encode() + b"\n"
+            try:
+                if file.write(line) < len(line):  # only a full disk takes a part
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                file.truncate(end)
+                cause = f"cannot write {str(path)!r}: {error.strerror}"
+                raise InputError(cause, "choose a writable folder with free space") from error
 
     def write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
         """Writes a table, atomically; its cells are inert in spreadsheets."""
