@@ -224,7 +224,7 @@ def test_adapted_to_other_channels_its_images_follow(photos):
 def test_adapted_to_other_channels_by_repetition(photos):
     color = small_classifier()
     six = color.adapt(channels=6, channel_method="repeat")
-    assert six.changes == ["patch projection repeated from 3 channels to 6"]
+    assert six.changes == ["patch projection repeated from 3 channels to 6, scaled by 3/6"]
     images = color.preprocessing([Image.open(path) for path in photos])
     expected = color.model(images)
     assert expected.std(dim=0).mean() > 0.02

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.check.faults import copy, encoded, make_photos, picture
+from tests.data.satellites import satellite_folder
 from vitreous.cli.app import run
 from vitreous.cli.check import classes_text
 
@@ -48,10 +49,22 @@ def test_a_notice_exits_0(photos, capsys):
     (photos / "train/ant/notes.txt").write_text("x")
     assert run(["check", "photos"]) == 0
     out = capsys.readouterr().out
-    assert "  left out: 1 x txt file\n" in out
+    assert "  left out: 1 × txt file\n" in out
     assert "  height×width: median 60×80, from 10×12 (train/ant/tiny.png) to 60×80 (" in out
     assert "notice: 1 copy of other images" in out
     assert "  train/ant/tiny.png: 10×12\n" in out
+
+
+def test_copies_in_a_held_out_split_have_their_split(tmp_path, capsys):
+    folder = make_photos(tmp_path, splits=("train", "test"))
+    for number in range(1, 6):
+        copy(folder, "train/ant/0.jpg", f"train/ant/copy{number}.jpg")
+    for number in range(1, 12):
+        copy(folder, "train/ant/1.jpg", f"train/ant/other{number}.jpg")
+    run(["check", str(folder)])
+    out = capsys.readouterr().out
+    assert "(validation)" in out
+    assert "(train) = " in out
 
 
 def test_many_rows_are_cut_and_it_says_so(photos, capsys):
@@ -140,6 +153,8 @@ def test_other_settings_exit_2(setting, cause, photos, capsys):
 def test_quick_and_most(photos, capsys):
     assert run(["check", "photos", "--quick", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["decoded"] == 0
+    assert run(["check", "photos", "--quick"]) == 0
+    assert "notice: no image was decoded, so files broken after their header, near copies" in capsys.readouterr().out
     assert run(["check", "photos", "--most", "10"]) == 0
     assert "notice: 10 of 72 images were decoded, spread evenly" in capsys.readouterr().out
     assert run(["check", "photos", "--most", "0", "--json"]) == 0
@@ -166,9 +181,21 @@ def test_names_cannot_control_the_terminal(tmp_path, capsys):
     assert r"\x1b[31mred 12" in out
 
 
+def test_arrays_have_no_modes_before_they_are_decoded(capsys):
+    assert run(["check", "digits", "--quick"]) == 0
+    assert "modes" not in capsys.readouterr().out
+
+
 def test_digits(capsys):
     assert run(["check", "digits"]) == 0
     assert "digits: 1,797 images of 10 classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("quick", [[], ["--quick"]])
+def test_images_of_many_channels_have_no_mode(quick, tmp_path, capsys):
+    folder = satellite_folder(tmp_path)
+    assert run(["check", str(folder), *quick]) == 1  # its validation images are also in train
+    assert "  modes: 24 of 5 channels\n" in capsys.readouterr().out
 
 
 def test_of_many_classes_the_largest_and_smallest_are_printed():

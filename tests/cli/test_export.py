@@ -112,7 +112,7 @@ def test_json_lists_every_key_that_was_left_out(here, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["read"]["dropped"] == {f"optimizer/moment {i}": "state of a training run" for i in range(5)}
     assert {"field": "num_heads", "value": 3, "why": "width / 64"} in report["read"]["guessed"]
-    assert report["adapted"] == ["patch projection averaged from 3 channels to 1"]
+    assert report["adapted"] == ["patch projection averaged from 3 channels to 1, scaled by 3/1"]
     assert report["written"]["files"] == ["out/model.safetensors", "out/config.json"]
     assert report["written"]["tensors"] == 32
 
@@ -191,7 +191,7 @@ def test_a_model_can_be_adapted(here, capsys):
     )
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("adapted: ")]
     assert lines == [
-        "adapted: patch projection averaged from 3 channels to 1",
+        "adapted: patch projection averaged from 3 channels to 1, scaled by 3/1",
         "adapted: patch projection resized from 8×8 to 16×8 pixels (pseudo-inverse of the bilinear resize)",
         "adapted: image size changed from 32×32 to 48×64",
         "adapted: positions resampled from 4×4 to 3×8 (bicubic_antialias)",
@@ -214,7 +214,7 @@ def test_a_model_can_be_adapted(here, capsys):
 
 def test_channels_can_be_repeated(here, capsys):
     export(*["theirs.safetensors", "--to", "vitreous", "--out", "new", "--channels", "6", "--channel-method", "repeat"])
-    assert "adapted: patch projection repeated from 3 channels to 6\n" in capsys.readouterr().out
+    assert "adapted: patch projection repeated from 3 channels to 6, scaled by 3/6\n" in capsys.readouterr().out
     theirs, new = load("theirs.safetensors", "cpu"), load("new", "cpu")
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():

@@ -153,6 +153,17 @@ def test_files_that_are_passed_over_are_counted_by_kind(here, capsys):
     assert lines[1:] == ["hint: cr2, svg pictures are not read; save them as JPEG or PNG"]
 
 
+@pytest.mark.parametrize("name", ["new.zip", "NEW.tar.gz"])
+def test_an_archive_has_to_be_unpacked(name, here, capsys):
+    (here / name).write_bytes(b"PK")
+    assert run(["predict", "run", name]) == 2
+    cause = f"error: {name!r} is an archive, not an image"
+    assert capsys.readouterr().err == f"{cause}\nhint: unpack it, and give the folder\n"
+    (here / name).rename(here / "new" / name)
+    assert find_images(["new"]) == IN_ORDER
+    assert capsys.readouterr().err.endswith("hint: archives are not read; unpack them\n")
+
+
 @pytest.mark.parametrize("what", ["raw", "raw/*", "raw/*.cr2"])
 def test_a_folder_without_images_says_what_is_in_it(what, here, capsys):
     (here / "raw").mkdir()

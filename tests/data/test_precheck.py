@@ -1,9 +1,7 @@
 """The check of all images before a run."""
 
 import pickle
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +11,8 @@ from PIL import Image
 
 from vitreous.data import precheck
 from vitreous.data.decoding.images import BadImage
-from vitreous.data.precheck import checked_count, choose_check, find_broken, in_order, without
+from vitreous.data.precheck import checked_count, choose_check, find_broken
+from vitreous.data.sources.chosen import without
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.splits import ImageData, Loader, Split
 
@@ -34,6 +33,10 @@ def photos(tmp_path: Path) -> Path:
     (tmp_path / "photos/val/cat/3.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "photos/test/cat/0.png").write_bytes(b"")
     return tmp_path / "photos"
+
+
+def places_of(broken: precheck.Broken) -> dict[str, list[int]]:
+    return {split: [index for index, _ in images] for split, images in broken.items()}
 
 
 def names_of(data: ImageData, broken: precheck.Broken) -> dict[str, list[str]]:
@@ -62,7 +65,8 @@ def test_each_check_finds_what_it_looks_at(how, found, photos):
 
 def test_without_the_broken_ones_the_rest_is_the_same(photos):
     data = open_data(photos)
-    kept = pickle.loads(pickle.dumps(without(data, find_broken(data, "all", print).broken).train))
+    left = without(data, places_of(find_broken(data, "all", print).broken))
+    kept = pickle.loads(pickle.dumps(left.train))
     places = [index for index, name in enumerate(data.train.names) if name != "train/dog/2.png"]
     assert kept.names == tuple(data.train.names[place] for place in places)
     assert kept.labels.tolist() == data.train.labels[places].tolist()
@@ -71,7 +75,7 @@ def test_without_the_broken_ones_the_rest_is_the_same(photos):
         assert kept.load.size(index) == data.train.load.size(place)
         assert kept.load.content(index) == data.train.load.content(place)
     assert not kept.load.in_memory
-    assert find_broken(without(data, find_broken(data, "all", print).broken), "all", print).broken == {
+    assert find_broken(left, "all", print).broken == {
         "train": [],
         "validation": [],
         "test": [],
@@ -155,41 +159,3 @@ def test_a_sample_is_spread_over_the_splits():
     assert [index for index, _ in broken["train"]] == sorted(index for index in seen if index % 10 == 7)
     assert len(data.validation.load.seen) == 1
     assert checked_count(data, "sample") == len(seen) + 1
-
-
-def test_order_is_kept_and_few_items_are_taken_in_advance(monkeypatch):
-    monkeypatch.setattr(precheck, "usable_cores", lambda: 3)
-    taken: list[int] = []
-
-    def items():
-        for number in range(1000):
-            taken.append(number)
-            yield number
-
-    def late(number: int) -> int:
-        time.sleep(0.002 * (number % 3 == 0))
-        return number
-
-    for number, result in enumerate(in_order("all", late, items())):
-        assert result == number
-        assert len(taken) <= number + 10
-    assert len(taken) == 1000
-
-
-def test_the_threads_end_when_the_caller_stops(monkeypatch):
-    monkeypatch.setattr(precheck, "usable_cores", lambda: 3)
-    before, done = threading.active_count(), []
-    work: Callable[[int], None] = lambda number: done.append(number) or time.sleep(0.01)  # noqa: E731
-    results = in_order("all", work, range(1000))
-    next(results)
-    results.close()
-    assert threading.active_count() == before
-    assert len(done) < 20
-
-
-def test_an_unexpected_error_is_raised():
-    def fails(number: int) -> None:
-        raise RuntimeError("a bug")
-
-    with pytest.raises(RuntimeError, match="a bug"):
-        [*in_order("headers", fails, range(5))]

@@ -42,7 +42,7 @@ def test_of_many_classes_the_first_and_last_are_listed(count, name):
 def test_what_was_ignored_and_noted_is_printed():
     data = replace(open_data("digits"), ignored={".txt file": 1200}, notes=("val is read as validation", "a \x1b note"))
     assert [*data_lines(data)][-3:] == [
-        "ignored: 1,200 × .txt file",
+        "left out: 1,200 × .txt file",
         "note: val is read as validation",
         "note: a \x1b note",
     ]

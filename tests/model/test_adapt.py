@@ -62,7 +62,7 @@ def test_the_notes_say_each_thing_once():
         small_model(), image_size=96, patch_size=16, num_classes=10, channels=1, resampling="bicubic_antialias"
     )
     assert notes == [
-        "patch projection averaged from 3 channels to 1",
+        "patch projection averaged from 3 channels to 1, scaled by 3/1",
         "patch projection resized from 8×8 to 16×16 pixels (pseudo-inverse of the bilinear resize)",
         "image size changed from 32×32 to 96×96",
         "resampling of positions changed from bilinear_aligned to bicubic_antialias",

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitreous.support.text import csv_cell, html_text, natural_key, printable
+from vitreous.support.text import (
+    counted,
+    csv_cell,
+    html_text,
+    natural_key,
+    printable,
+    size_in_words,
+    tallied,
+    toml_value,
+)
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None))  # lone surrogates too, as in undecodable file names
 
@@ -76,3 +85,30 @@ def test_names_sort_in_natural_order():
 @given(ANY_TEXT, ANY_TEXT)
 def test_the_order_of_names_is_total(one, other):
     assert (natural_key(one) < natural_key(other)) + (natural_key(other) < natural_key(one)) == (one != other)
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (1, "image", "1 image"),
+        (1234, "image", "1,234 images"),
+        (0, "class", "0 classes"),
+        (2, "near copy", "2 near copies"),
+        (2, "epoch", "2 epochs"),
+    ],
+)
+def test_a_count_has_its_noun(number, noun, text):
+    assert counted(number, noun) == text
+
+
+def test_kinds_are_counted_the_most_frequent_first():
+    assert tallied({"pdf file": 1, "cr2 file": 1200}) == "1,200 × cr2 file, 1 × pdf file"
+    assert tallied({}) == ""
+
+
+def test_booleans_of_python_are_read_as_those_of_toml():
+    assert [toml_value(text) for text in ("True", "False", "true", "yes")] == [True, False, True, "yes"]
+
+
+def test_sizes_are_in_the_larger_unit_that_fits():
+    assert [size_in_words(count) for count in (300_000, 64e6, 12e9)] == ["0.3 MB", "64.0 MB", "12.0 GB"]

@@ -24,8 +24,14 @@ def caches(tmp_path, monkeypatch) -> Path:
 def decoded(monkeypatch) -> list[str]:
     """The images that are decoded in this process once a run's cache begins."""
     names: list[str] = []
-    load, with_cache = FileLoader.__call__, run.with_cache
-    monkeypatch.setattr(FileLoader, "__call__", lambda self, i: names.append(self.names[i]) or load(self, i))
+    with_cache = run.with_cache
+    for method in ("__call__", "decode"):
+        load = getattr(FileLoader, method)
+        monkeypatch.setattr(
+            FileLoader,
+            method,
+            lambda self, i, *content, load=load: names.append(self.names[i]) or load(self, i, *content),
+        )
     monkeypatch.setattr(run, "with_cache", lambda *arguments: names.clear() or with_cache(*arguments))
     return names
 

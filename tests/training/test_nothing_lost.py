@@ -127,6 +127,7 @@ def test_a_test_with_too_many_broken_images_still_has_results(photos, tmp_path, 
     out = capsys.readouterr().out
     assert "8 images)" in out
     assert "warning: 4 of the 12 test images are broken, and not among these" in out
+    assert "warning: no test image of 'red' could be read" in out
 
 
 def test_a_test_that_cannot_be_read_at_all_costs_the_test_alone(photos, tmp_path, quick, monkeypatch, capsys):

@@ -299,7 +299,7 @@ def test_tensorboard_gets_what_the_metrics_have(photos, tmp_path, quick, monkeyp
         run_training(photos, out=tmp_path / "broken", settings=broken, quiet=True)
     assert not (tmp_path / "broken").exists()
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(InputError, match=r"tensorboard is not installed; pip install 'vitreous\[logging\]'"):
+    with pytest.raises(InputError, match=r"tensorboard is not installed; pip install '.\[logging\]'"):
         run_training(photos, out=tmp_path / "none", settings=quick | {"tensorboard": True}, quiet=True)
     assert not (tmp_path / "none").exists()
 

@@ -162,7 +162,7 @@ def _notes(model: VisionTransformer) -> list[str]:
     """Remarks on weights that look wrong but are not, and on what they cannot do."""
     notes = []
     if model.config.channels not in (1, 3):
-        notes.append(f"photos have 3 channels or 1; this model takes {model.config.channels}")
+        notes.append(f"this model takes images of {model.config.channels} channels, such as TIFF files")
     weight = model.state_dict().get("head.classifier.weight")
     if weight is not None and not weight.any():
         notes.append("the classifier is all zero, as in the ImageNet-21k files: train it before you predict")

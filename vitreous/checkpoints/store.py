@@ -119,7 +119,7 @@ def read_model(tensors: Tensors, source: str, license: str | None = None) -> Sto
         header = json.loads(text)
         if header["format"] != FORMAT:
             cause = f"{source} has format {header['format']!r}, but this version reads {FORMAT}"
-            raise InputError(cause, "update vitreous: pip install --upgrade vitreous")
+            raise InputError(cause, "update vitreous: git pull and pip install . in its clone")
         config = ViTConfig.from_dict(header["config"])
         preprocessing = Preprocessing.from_dict(header["preprocessing"])
         if config.channels not in (1, 3):  # in older files the preprocessing has three

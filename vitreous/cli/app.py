@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import typer.core
@@ -63,8 +63,13 @@ MaxPixelsOption = Annotated[
 ]
 
 BAD_INPUT = 2
-STOPPED = 128 + signal.SIGINT  # the shell's exit code for a process that a signal ended
 BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows does not define
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as of `kill`, `docker stop` or a scheduler; what an interrupt cleans up, it cleans up too."""
+
+    number = signal.SIGTERM
 
 
 class LazyCommands(typer.core.TyperGroup):
@@ -136,7 +141,17 @@ def main() -> None:
     # OpenMP reads this when torch is imported. By default waiting threads spin, which slows down whatever else runs
     # on the same cores: see docs/experiments.md.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    sys.exit(run(sys.argv[1:]))
+    signal.signal(signal.SIGTERM, terminate)
+    code = run(sys.argv[1:])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # at exit, Python would print a traceback
+    sys.exit(code)
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    """Handles SIGTERM, once: with another one the process ends at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -148,8 +163,8 @@ def run(arguments: Sequence[str]) -> int:
         arguments: the command line after the program's name.
 
     Returns:
-        The exit code: 0, 1 if `check` advises against training, 2 for bad input, 130 when interrupted, 141 when the
-        output pipe was closed.
+        The exit code: 0, 1 if `check` advises against training, 2 for bad input, 130 when interrupted, 143 when
+        terminated, 141 when the output pipe was closed.
     """
     traceback = False
     try:
@@ -163,9 +178,9 @@ def run(arguments: Sequence[str]) -> int:
         # Python would complain when it flushes the buffer on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("stopped", file=sys.stderr)
-        return STOPPED
+        return 128 + getattr(error, "number", signal.SIGINT)  # as a shell says that a signal ended a process
     except (typer.TyperException, ValueError, OSError) as error:
         if traceback:
             raise

@@ -14,11 +14,11 @@ import typer
 from vitreous.cli.app import read_settings
 from vitreous.cli.inputs import check_unused, counting
 from vitreous.support.errors import InputError
-from vitreous.support.text import printable
+from vitreous.support.text import counted, printable, tallied
 
 if TYPE_CHECKING:
     from vitreous.data.check.check import Check
-    from vitreous.data.check.findings import Finding
+    from vitreous.data.check.findings import Finding, Row
     from vitreous.data.sources.options import DataOptions
 
 UNWISE = 1  # the exit code where training would be unwise
@@ -107,13 +107,13 @@ def check_out(out: Path, data: str) -> None:
 def lines_of(check: "Check", out: Path | None) -> Iterator[str]:
     """What is printed: the data as it will be read, then the findings."""
     data = check.data
-    yield f"{data.name}: {len(check.samples):,} images of {len(data.class_names):,} classes"
+    yield f"{data.name}: {counted(len(check.samples), 'image')} of {counted(len(data.class_names), 'class')}"
     width = max(len(split.name) for split in data.splits)
     for split, counts in zip(data.splits, check.counts.tolist(), strict=True):
         yield f"  {split.name:{width}}  {len(split):>9,}  {classes_text(data.class_names, counts)}"
     yield from files_lines(check)
-    for kind, count in sorted(data.ignored.items()):
-        yield f"  left out: {count:,} x {kind}"
+    if data.ignored:
+        yield f"  left out: {tallied(data.ignored)}"
     known = {finding.text for finding in check.findings}
     yield from (f"  note: {note}" for note in data.notes if note not in known)
     for finding in check.findings:
@@ -153,9 +153,16 @@ def files_lines(check: "Check") -> Iterator[str]:
     if smallest != largest:
         text = f"median {median}, from {smallest} ({sizes['smallest_image']}) to {largest} ({sizes['largest_image']})"
     yield f"  height×width: {text}"
-    modes = ", ".join(f"{count:,} {mode}" for mode, count in mode_counts(check.scan).items())
+    modes = ", ".join(f"{count:,} {mode}" for mode, count in mode_counts(check.scan, check.data.channels).items())
     transparent = int(check.scan.rows["transparent"].sum())
-    yield f"  modes: {modes}" + (f"; {transparent:,} with transparency, shown on white" if transparent else "")
+    if modes:
+        yield f"  modes: {modes}" + (f"; {transparent:,} with transparency, shown on white" if transparent else "")
+
+
+def copies_text(rows: "Sequence[Row]") -> str:
+    """The images of a group on one line, with their splits where these differ and the folders do not show it."""
+    held_out = len({row[1] for row in rows}) > 1 and len({str(row[3]).partition("/")[0] for row in rows}) == 1
+    return " = ".join(f"{row[3]} ({row[1]})" if held_out else str(row[3]) for row in rows)
 
 
 def rows_text(finding: "Finding") -> list[str]:
@@ -166,8 +173,7 @@ def rows_text(finding: "Finding") -> list[str]:
     if "image" not in columns:  # the text has it all
         return []
     if columns == GROUPS:
-        groups = [[str(row[3]) for row in rows] for _, rows in groupby(finding.items, itemgetter(0))]
-        lines = [" = ".join(names) for names in groups]
+        lines = [copies_text([*rows]) for _, rows in groupby(finding.items, itemgetter(0))]
     else:
         text_of = "{2}: {3}" if columns == REASONS else "{2}: {3}×{4}" if columns == SIZES else "{2}"
         lines = [text_of.format(*row) for row in finding.items]

@@ -14,7 +14,7 @@ import typer
 
 from vitreous.cli.app import BAD_INPUT
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed, natural_key, printable
+from vitreous.support.text import listed, natural_key, printable, tallied
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ def find_images(arguments: Iterable[str]) -> list[str]:
     names are not those of images, are counted on stderr.
 
     Raises:
-        InputError: a folder, a pattern or stdin yields no image.
+        InputError: a folder, a pattern or stdin yields no image, or an archive is given.
     """
     from vitreous.data.decoding.formats import NAMES
 
@@ -68,11 +68,16 @@ def images_at(path: str, passed: Counter[str], named: bool = True) -> Iterator[s
     """The images in a folder, at any depth; or the file itself, with any suffix if the user `named` it.
 
     Other files, except hidden ones and clutter, are counted in `passed` by kind.
+
+    Raises:
+        InputError: the file is an archive that the user `named`.
     """
     from vitreous.data.decoding.images import is_image_name
-    from vitreous.data.sources.trees.tree import is_clutter, kind_of
+    from vitreous.data.sources.trees.tree import ARCHIVE_SUFFIXES, is_clutter, kind_of
 
     if not Path(path).is_dir():
+        if named and path.lower().endswith(ARCHIVE_SUFFIXES):
+            raise InputError(f"{path!r} is an archive, not an image", "unpack it, and give the folder")
         if named or is_image_name(path):
             yield path
         elif not is_clutter(Path(path).name):
@@ -95,16 +100,20 @@ def but_only(passed: Counter[str]) -> str:
 
 def counts(passed: Counter[str]) -> str:
     """The kinds of files, the most frequent first: "3 × cr2 file, 1 × pdf file"."""
-    return printable(listed([f"{count:,} × {kind}" for kind, count in passed.most_common()]))
+    return printable(tallied(passed))
 
 
 def print_passed(passed: Counter[str]) -> None:
     """Prints to stderr how many files were passed over, and which of them are pictures in formats that are not read."""
+    from vitreous.data.sources.trees.tree import is_archive_kind
+
     if passed:
         print(f"passed over: {counts(passed)}", file=sys.stderr)
     pictures = [suffix for suffix in PICTURES if f"{suffix} file" in passed]
     if pictures:
         print(f"hint: {listed(pictures)} pictures are not read; save them as JPEG or PNG", file=sys.stderr)
+    if any(is_archive_kind(kind) for kind in passed):
+        print("hint: archives are not read; unpack them", file=sys.stderr)
 
 
 def _raise(error: OSError) -> None:

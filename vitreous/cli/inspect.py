@@ -12,9 +12,8 @@ from vitreous.support.errors import InputError, nearest
 from vitreous.support.text import printable
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from vitreous.classifier import Classifier
+    from vitreous.data.decoding.bands import Picture
     from vitreous.inspection.table import Table
 
 
@@ -24,7 +23,7 @@ def command(
         typer.Argument(help="A variant such as B/16, a run's folder, a weights file of any family, or a hub name."),
     ],
     image: Annotated[
-        Path | None, typer.Option(help="Photo to run through the model; adds statistics of each stage.")
+        Path | None, typer.Option(help="Image to run through the model; adds statistics of each stage.")
     ] = None,
     level: Annotated[
         int,
@@ -45,7 +44,8 @@ def command(
     settings: SettingsOption = None,
 ) -> None:
     """Show the inputs and outputs of every stage of a model, from image to class."""
-    from vitreous.data.decoding.images import Decoding, decode_image
+    from vitreous.data.decoding.images import Decoding
+    from vitreous.data.decoding.picture import decode_picture
     from vitreous.inspection.table import lay_out
     from vitreous.inspection.trace import inspect
     from vitreous.support.host import tune_host
@@ -53,13 +53,11 @@ def command(
     tune_host()
     check_page(html, image)
     classifier, fresh = open_model(model, family, part, settings, with_weights=image is not None)
-    if image is not None and classifier.preprocessing.channels not in (1, 3):
-        cause = f"--image takes photos, and {model!r} takes images of {classifier.preprocessing.channels} channels"
-        raise InputError(cause, "leave out --image, or see vitreous explain")
-    decoding = Decoding(max_value=classifier.preprocessing.max_value)
-    photo = None if image is None else decode_image(image, decoding=decoding)
+    preprocessing = classifier.preprocessing
+    decoding = Decoding(max_value=preprocessing.max_value, channels=preprocessing.channels)
+    photo = None if image is None else decode_picture(image, decoding=decoding)
     device = next(classifier.model.parameters()).device
-    pixels = [] if photo is None else [classifier.preprocessing([photo]).to(device)]
+    pixels = [] if photo is None else [preprocessing([photo]).to(device)]
     trace = inspect(classifier.model, *pixels, level=level, values=image is not None)
     if as_json:
         fields = {"name": model, "fresh_weights": fresh, **trace.to_dict()}
@@ -89,7 +87,7 @@ def check_page(html: Path | None, image: Path | None) -> None:
         )
 
 
-def write_page(html: Path, classifier: "Classifier", photo: "Image", name: str, fresh: bool) -> None:
+def write_page(html: Path, classifier: "Classifier", photo: "Picture", name: str, fresh: bool) -> None:
     """Writes the page, atomically."""
     from vitreous.pages.walk import walk_page
     from vitreous.support.files import write_text

@@ -19,9 +19,9 @@ SOURCES = {
     "digits": "scikit-learn's 1,797 handwritten digits, 8×8 pixels, 10 classes; included",
     "FOLDER": "one folder of images per class, at the top or inside train/, val/ and test/",
     "ARCHIVE": "a zip or tar of such a folder, read in place; or a FOLDER of train.zip, val.zip and test.zip",
-    "TABLE": "a CSV, TSV, JSON lines or Parquet file with a path and a label in each row, and perhaps a split",
+    "TABLE": "a CSV, TSV, text, JSON or Parquet file with a path and a label in each row, and perhaps a split",
     "SHARDS": "WebDataset: a FOLDER of train-000.tar and so on, or 'train-{000..099}.tar'",
-    "hf:OWNER/NAME": "a set of the Hugging Face hub, @REVISION:CONFIG if needed; needs pip install 'vitreous[data]'",
+    "hf:OWNER/NAME": "a set of the Hugging Face hub, @REVISION:CONFIG if needed; needs pip install '.[data]'",
     "DataFrame, Dataset": "from Python: vt.train(frame), vt.train(dataset) or vt.train((train, validation))",
 }
 SETS_HEADING = "torchvision's sets, downloaded to the cache on first use, with the images of each split"

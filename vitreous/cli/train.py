@@ -2,8 +2,6 @@
 
 import os
 import shlex
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -60,7 +58,6 @@ def command(
     """Train a model on your images."""
     from vitreous.classifier import load
     from vitreous.pages.report import write_report
-    from vitreous.training.interruption import Stopped
     from vitreous.training.resuming import Finished
     from vitreous.training.run import run_training
 
@@ -70,16 +67,12 @@ def command(
         raise InputError("a run goes on as it began", "leave out --model, --init, --recipe and --out")
     try:
         run = run_training(data, model, recipe, out, read_settings(settings or []), init=init, resume=resume)
-        if run.outcome is not None:
-            report = write_report(run.folder, load(run.folder), run.data, run.outcome)
-            print(printable(f"report: {report}"))
     except Finished as finished:
         print(printable(f"{finished.cause}; {finished.hint}"))
         return
-    except KeyboardInterrupt as stopped:
-        if not isinstance(stopped, Stopped):  # which says how to go on
-            print("stopped", file=sys.stderr)
-        raise typer.Exit(128 + getattr(stopped, "number", signal.SIGINT)) from None
+    if run.outcome is not None:
+        report = write_report(run.folder, load(run.folder), run.data, run.outcome)
+        print(printable(f"report: {report}"))
     print("next:")
     for words in next_commands(data or run.data.name, run):
         print(printable(f"  vitreous {shlex.join(words)}"))
@@ -94,7 +87,7 @@ def next_commands(data: str, run: "Run") -> list[list[str]]:
     split = run.data.validation if run.data.test is None else run.data.test
     paths = (as_argument(os.path.join(images, name)) for name in split.names)  # noqa: PTH118 (a Path would drop a leading ./)
     image = next((path for path in paths if path.isprintable() and Path(path).is_file()), None)
-    inspect = ["inspect", folder, *(["--image", image] if image is not None and run.data.channels in (1, 3) else [])]
+    inspect = ["inspect", folder, *(["--image", image] if image is not None else [])]
     if run.outcome is None:
         return [["train", data, "--model", folder, "--out", f"{folder}-finetuned"], inspect]
     if image is None:

@@ -1,25 +1,20 @@
 """The images of a run, checked before it starts: broken ones are found while there is nothing to lose."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from vitreous.data.decoding.bands import Picture
 from vitreous.data.decoding.images import BadImage, remarks
-from vitreous.data.decoding.picture import Stored
-from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sources.splits import ImageData, Loader, Split
+from vitreous.support.counts import spread
 from vitreous.support.host import usable_cores
+from vitreous.support.threads import in_order
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 How = Literal["all", "headers", "sample", "none"]  # decode all images, read all headers, or some, or nothing
 Broken = dict[str, list[tuple[int, str]]]  # by split: the index of each broken image, and the reason
 Progress = Callable[[int], None]  # called with the number of images checked so far
@@ -82,7 +77,7 @@ def seconds_per_image(splits: Sequence[Split], how: How) -> float:
         for start in range(0, len(indices), size)
     ]
     done, started = 0, time.perf_counter()
-    with closing(in_order(how, lambda chunk: looked_at(*chunk, how), chunks)) as results:
+    with closing(in_order(lambda chunk: looked_at(*chunk, how), chunks, threads_for(how))) as results:
         for count, *_ in results:
             done += count
             if time.perf_counter() - started > TIMED_SECONDS:
@@ -106,13 +101,18 @@ def find_broken(data: ImageData, how: How, progress: Progress) -> Found:
         size = CHUNK[how]
         chunks = (indices[start : start + size].tolist() for start in range(0, len(indices), size))
 
-        with closing(in_order(how, partial(looked_at, split.load, how=how), chunks)) as results:
+        with closing(in_order(partial(looked_at, split.load, how=how), chunks, threads_for(how))) as results:
             for count, bad, repaired in results:
                 done += count
                 remarked += repaired
                 broken.setdefault(split.name, []).extend(bad)
                 progress(done)
     return Found(broken, remarked)
+
+
+def threads_for(how: How) -> int:
+    """The threads of a check."""
+    return usable_cores() * THREADS_PER_CORE[how]
 
 
 def checked_count(data: ImageData, how: How) -> int:
@@ -129,11 +129,6 @@ def checked_indices(split: Split, splits: Sequence[Split], how: How) -> np.ndarr
     return spread(len(split), max(1, SAMPLE * len(split) // total))
 
 
-def spread(count: int, most: int) -> np.ndarray:
-    """At most so many of the numbers below `count`, evenly spaced."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-
-
 def looked_at(load: Loader, indices: Sequence[int], how: How) -> tuple[int, list[tuple[int, str]], int]:
     """How many samples these are, which are broken, as far as this check finds them, and how many have remarks."""
     broken, remarked = [], 0
@@ -145,88 +140,3 @@ def looked_at(load: Loader, indices: Sequence[int], how: How) -> tuple[int, list
         else:
             remarked += not isinstance(image, tuple) and bool(remarks(image))
     return len(indices), broken, remarked
-
-
-# ---- without the broken ones
-
-
-@dataclass(frozen=True, eq=False)
-class ChosenLoader(Loader):
-    """Some of the samples of another loader.
-
-    Args:
-        load: of all samples.
-        places: which of them, in order.
-    """
-
-    load: Loader
-    places: np.ndarray
-
-    @property
-    def in_memory(self) -> bool:
-        return self.load.in_memory
-
-    @property
-    def settings(self) -> object:
-        return self.load.settings
-
-    def __call__(self, index: int) -> Picture:
-        return self.load(int(self.places[index]))
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self.load.size(int(self.places[index]))
-
-    def content(self, index: int) -> bytes:
-        return self.load.content(int(self.places[index]))
-
-    def view(self, index: int, preprocessing: Preprocessing) -> Pixels:
-        return self.load.view(int(self.places[index]), preprocessing)
-
-    def stamp(self, index: int) -> bytes:
-        return self.load.stamp(int(self.places[index]))
-
-    def maximum(self, index: int) -> int | float | None:
-        return self.load.maximum(int(self.places[index]))
-
-    def stored(self, index: int) -> Stored | None:
-        return self.load.stored(int(self.places[index]))
-
-    def at_least(self, side: int) -> "ChosenLoader":
-        return ChosenLoader(self.load.at_least(side), self.places)
-
-
-def without(data: ImageData, broken: Broken) -> ImageData:
-    """The data without its broken images; its classes stay."""
-    splits = {split.name: left(split, [index for index, _ in broken.get(split.name, [])]) for split in data.splits}
-    return replace(data, train=splits["train"], validation=splits["validation"], test=splits.get("test"))
-
-
-def left(split: Split, broken: Sequence[int]) -> Split:
-    """A split without some of its samples; itself if there are none to leave out."""
-    if not broken:
-        return split
-    places = np.delete(np.arange(len(split)), broken)
-    names = tuple(split.names[place] for place in places.tolist())
-    return Split(split.name, names, split.labels[places], ChosenLoader(split.load, places))
-
-
-# ---- threads
-
-
-def in_order(how: How, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """The results of a check for each item, in order, by several threads; few items are taken in advance.
-
-    When the caller stops, what has not begun is dropped.
-    """
-    threads = usable_cores() * THREADS_PER_CORE[how]
-    pool = ThreadPoolExecutor(threads)
-    pending: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > 2 * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -13,9 +13,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitreous.data.decoding.bands import MOST_CHANNELS, Bands, Box, Picture
+from vitreous.data.decoding.bands import MOST_CHANNELS, Bands, Box, Picture, check_channels
 from vitreous.data.decoding.depth import MAX_VALUE, to_rgb
-from vitreous.data.decoding.images import BadImage
 from vitreous.support.errors import InputError, unknown
 
 RESIZES = ("squash", "crop")
@@ -105,8 +104,7 @@ class Preprocessing:
         """
         bands = image.getbands()
         if self.channels not in (1, 3) or isinstance(image, Bands):
-            if len(bands) != self.channels:
-                raise BadImage("the image", f"has {len(bands)} channels, not {self.channels}", "remove it")
+            check_channels("the image", len(bands), self.channels)
             return image if isinstance(image, Bands) else Bands(image.split())
         if self.channels == 3:
             return to_rgb(image, self.max_value)
@@ -157,7 +155,7 @@ class Preprocessing:
             how += ", center crop"
         channels = [f"{tuple(round(v, 3) for v in values)}" for values in (self.mean, self.std)]
         size += f" and {self.trim[0]}×{self.trim[1]} cut off at the lower right" if any(self.trim) else ""
-        deep = "" if self.max_value == MAX_VALUE else f", white at {self.max_value:,} in 16-bit images"
+        deep = "" if self.max_value == MAX_VALUE else f", white at {self.max_value:,} in images of more than 8 bits"
         return f"{how} to {size}, {self.interpolation}, mean {channels[0]}, std {channels[1]}{deep}"
 
     def to_dict(self) -> dict[str, Any]:

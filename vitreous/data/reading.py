@@ -1,8 +1,9 @@
 """Images from paths, bytes or PIL, read in batches by one thread per core."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -13,6 +14,7 @@ from vitreous.data.decoding.picture import decode_picture
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
+from vitreous.support.threads import in_order
 
 AnyImage = str | Path | bytes | Image.Image | Bands
 
@@ -64,7 +66,8 @@ def read_batches(
     reading = reading or Reading()
     decoding = Decoding(reading.max_pixels, preprocessing.max_value, channels=preprocessing.channels)
 
-    def read(image: AnyImage, index: int) -> tuple[str | BadImage, Pixels | None, tuple[str, ...]]:
+    def read(numbered: tuple[int, AnyImage]) -> tuple[str | BadImage, Pixels | None, tuple[str, ...]]:
+        index, image = numbered
         name = str(image) if isinstance(image, str | Path) else f"image {index}"
         try:
             if isinstance(image, Bands):
@@ -77,10 +80,8 @@ def read_batches(
         except BadImage as error:
             return BadImage(name, error.reason, error.hint), None, ()
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for start in range(0, len(images), batch_size):
-            chunk = images[start : start + batch_size]
-            batch = list(pool.map(read, chunk, range(start, start + len(chunk))))
+    with closing(in_order(read, enumerate(images), usable_cores())) as results:
+        while batch := list(islice(results, batch_size)):
             reading.remarks += [(str(name), remark) for name, _, remarked in batch for remark in remarked]
             yield [result for result, _, _ in batch], [pixels for _, pixels, _ in batch if pixels is not None]
 

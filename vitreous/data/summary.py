@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from vitreous.data.sources.splits import ImageData, Split
-from vitreous.support.text import counted, shortened
+from vitreous.support.text import counted, shortened, tallied
 
 COLUMNS, LINES = 100, 2  # of the list of classes
 MOST_SHOWN = 40  # classes in it; two lines have no room for more
@@ -23,8 +23,7 @@ def data_lines(data: ImageData) -> Iterator[str]:
     )
     yield from class_lines(data)
     if data.ignored:
-        ignored = ", ".join(f"{count:,} × {kind}" for kind, count in data.ignored.items())
-        yield f"ignored: {ignored}"
+        yield f"left out: {tallied(data.ignored)}"
     yield from (f"note: {note}" for note in data.notes)
 
 

@@ -52,7 +52,7 @@ NARROWEST = 0.02  # inches of the narrowest letter
 FLAT = 1e-3  # a map with a smaller relative range counts as constant
 KINDS: tuple[Literal["png", "svg"], ...] = ("png", "svg")
 
-Photo = UInt8[ndarray, "height width channels"]
+Photo = UInt8[ndarray, "height width colors"]
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:

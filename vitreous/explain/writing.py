@@ -15,6 +15,7 @@ from vitreous.explain.distance import CONVENTIONS
 from vitreous.explain.drawing import save_figure
 from vitreous.explain.embeddings import embedding_filters, position_similarity
 from vitreous.model.config import ViTConfig
+from vitreous.support.figures import shown_as
 from vitreous.support.fonts import drawable
 from vitreous.support.text import csv_cell
 
@@ -46,6 +47,7 @@ def write_maps(results: Results, name: str, folder: Path) -> str:
             captions, classes, results.classes, probabilities, strict=False
         ):
             caption.append(f"{drawable(class_name, f'class {number}')} {probability:.1%}")
+    note = with_channels(note, results)
     save_figure(figures.photo_sheet(photos, maps[: len(photos)], captions, note), folder / name)
     write_numbers(folder / name, numbers, (*header, "row", "column", "value"), rows_of(labels, maps))
     return note
@@ -56,6 +58,7 @@ def write_heads(results: Results, folder: Path) -> str:
     maps, photo, image = results.heads, results.photos[0], results.names[0]
     assert maps is not None, "computed with the first image"
     note = f"where {subject(results.model.config, results.options.query)}, in every head of every block"
+    note = with_channels(note, results)
     save_figure(figures.heads_sheet(photo, maps, image, note), folder / HEADS)
     numbers = {"image": np.array(image), "maps": maps}
     write_numbers(folder / HEADS, numbers, ("block", "head", "row", "column", "value"), rows_of(None, maps))
@@ -96,6 +99,7 @@ def write_filters(results: Results, name: str, folder: Path) -> str:
     hybrid = results.model.config.stem_blocks is not None
     what = "the filters of the stem's first convolution" if hybrid else "the embedding filters"
     note = f"{len(components)} principal components of {what}: {explained.sum():.0%} of their variance"
+    note = with_channels(note, results, "filters")
     save_figure(figures.filters_figure(components, note), folder / name)
     labels = [(i, share) for i, share in enumerate(explained)]
     header = ("component", "explained", "channel", "row", "column", "value")
@@ -109,6 +113,7 @@ def write_patches(results: Results, name: str, folder: Path) -> str:
     colors, photos = results.values(name), results.photos
     names = results.names[: len(photos)]
     note = f"three principal components of the patches after block {results.options.block}, as red, green and blue"
+    note = with_channels(note, results)
     save_figure(figures.photo_sheet(photos, colors, [[image] for image in names], note), folder / name)
     rows = (
         (image, row, column, *colors[i, row, column])
@@ -126,6 +131,12 @@ WRITERS = {
     "filters": write_filters,
     "patches": write_patches,
 }  # all others have a map per image
+
+
+def with_channels(note: str, results: Results, what: str = "images") -> str:
+    """A note that also says what is shown of images, or filters, with other channels than gray and color."""
+    shown = shown_as(results.model.config.channels)
+    return f"{note}; {what} {shown}" if shown else note
 
 
 def note_of(results: Results, name: str) -> str:

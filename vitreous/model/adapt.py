@@ -152,7 +152,7 @@ def _adapt_channels(state: State, old: ViTConfig, new: ViTConfig, method: Channe
     filters = (filters * (old.channels / new.channels)).to(weight.dtype)
     state[key] = filters.reshape(len(weight), -1, *weight.shape[2:])
     how = "averaged" if method == "average" else "repeated"
-    numbers = f"{how} from {_count(old.channels, 'channel')} to {new.channels}"
+    numbers = f"{how} from {_count(old.channels, 'channel')} to {new.channels}, scaled by {old.channels}/{new.channels}"
     if old.stem_blocks is None:
         return [f"patch projection {numbers}"]
     return [f"stem convolution {numbers}; it standardizes its filters, so the scale of its output changes"]

@@ -3,7 +3,7 @@
 import html
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -50,7 +50,9 @@ def natural_key(name: str) -> tuple[tuple[str | tuple[int, str], ...], str]:
 
 
 def toml_value(text: str) -> Any:
-    """Parses a TOML value such as 3, 1e-3, true or [0.5, 1], or (0.5, 1) as in Python; anything else is text."""
+    """Parses a TOML value such as 3, 1e-3, true or [0.5, 1], or True or (0.5, 1) as in Python; all else is text."""
+    if text in ("True", "False"):
+        return text == "True"
     if text.startswith("(") and text.endswith(")"):
         items = toml_value(f"[{text[1:-1]}]")
         return items if isinstance(items, list) else text
@@ -78,6 +80,19 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def counted(number: int, noun: str, ending: str = "s") -> str:
-    """1 block, 2 blocks."""
-    return f"{number:,} {noun}{'' if number == 1 else ending}"
+def counted(number: int, noun: str) -> str:
+    """A count with its noun: 1 image, 1,234 images, 2 classes, 3 copies."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}{'es' if noun.endswith('s') else 's'}"
+    return f"{number:,} {noun}"
+
+
+def tallied(counts: Mapping[str, int]) -> str:
+    """Kinds with their counts, the most frequent first: 3 × cr2 file, 1 × pdf file."""
+    kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
+    return listed([f"{counts[kind]:,} × {kind}" for kind in kinds])
+
+
+def size_in_words(count: int | float) -> str:
+    """So many bytes: 0.3 MB, 12.0 GB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vitreous.checkpoints.store import load_model, save_model
 from vitreous.data.loading.batches import Batches
@@ -56,7 +57,7 @@ def fit(learner: Learner, log: Log, watch: Watch | None = None) -> None:
     except InputError as error:
         if log.best is None:
             raise
-        log.failure = error
+        log.fail(error)
     if not any(math.isfinite(row["train_loss"]) for row in log.rows):
         raise InputError("no update had a finite loss and gradient", LOWER_LR)
     if log.best is None:
@@ -79,7 +80,8 @@ def train_epoch(learner: Learner, log: Log, watch: Watch) -> None:
 
         score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files, progress)
         if log.add_validation(score):
-            keep(learner, log)
+            assert log.row is not None, "the updates are made"
+            keep(learner, log, log.row)
     log.end_epoch()
     watch.after_epoch()
 
@@ -106,13 +108,13 @@ def make_updates(learner: Learner, log: Log, epoch: int, watch: Watch) -> None:
     report_skipped(learner, batches, log)
 
 
-def keep(learner: Learner, log: Log) -> None:
-    """Writes the model of the best epoch so far."""
-    assert log.best is not None
+def keep(learner: Learner, log: Log, row: dict[str, Any]) -> None:
+    """Writes the model of the epoch with this row, the best so far."""
     plan = learner.plan
     metadata = {} if plan.start is None else dict(plan.start.stored.metadata)
-    metadata |= {"data": Path(plan.data.name).name, **{key: log.best[key] for key in ("epoch", "val_accuracy")}}
+    metadata |= {"data": Path(plan.data.name).name, **{key: row[key] for key in ("epoch", "val_accuracy")}}
     save_model(log.folder.model, learner.eval_model, plan.preprocessing, plan.class_names, metadata)
+    log.best, log.worse = row, 0
 
 
 def finish(learner: Learner, log: Log) -> Run:

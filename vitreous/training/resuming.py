@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vitreous.checkpoints.store import StoredModel
-from vitreous.data.precheck import Broken, without
+from vitreous.data.loading.workers import obstacle
 from vitreous.data.preprocessing import Preprocessing
+from vitreous.data.sources.chosen import without
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.splits import ImageData, Split
 from vitreous.model.config import ViTConfig
@@ -48,13 +50,13 @@ class Resumption:
     checkpoint: Checkpoint | None
 
 
-def facts_of(plan: Plan, whole: ImageData, broken: Broken) -> dict[str, Any]:
+def facts_of(plan: Plan, whole: ImageData, dropped: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """What a checkpoint says of a plan, so that it can be made again.
 
     Args:
         plan: of the run.
         whole: its data before broken images were left out.
-        broken: those.
+        dropped: those, by split.
     """
     start = plan.start
     return {
@@ -65,7 +67,7 @@ def facts_of(plan: Plan, whole: ImageData, broken: Broken) -> dict[str, Any]:
         "start": None if start is None else {"source": start.source, "metadata": dict(start.stored.metadata)},
         "classes": list(whole.class_names),
         "data": {split.name: fingerprint(split) for split in whole.splits},
-        "broken": {split: [list(item) for item in found] for split, found in broken.items()},
+        "dropped": {split: [*indices] for split, indices in dropped.items()},
     }
 
 
@@ -163,8 +165,9 @@ def resumed_plan(run: Resumption, notify: Callable[[str], None]) -> Plan:
         names = data.class_names if config.num_classes else None
         stored = StoredModel(VisionTransformer(config), preprocessing, names, state["start"]["metadata"])
         start = Start(stored, [], state["start"]["source"])
-    broken = {split: [(index, reason) for index, reason in found] for split, found in state["broken"].items()}
-    return plan_of(without(data, broken), recipe, config, preprocessing, start, notify)
+    data = without(data, state["dropped"])
+    obstacle_of = partial(obstacle, *(split.load for split in data.splits))
+    return plan_of(data, recipe, config, preprocessing, start, obstacle_of, notify)
 
 
 def check_data(data: ImageData, state: Mapping[str, Any]) -> None:

@@ -20,7 +20,6 @@ from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
 from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
-from vitreous.training.interruption import Stopped
 from vitreous.training.learner import Learner
 from vitreous.training.loop import finish, fit
 from vitreous.training.optimization.precision import HALVES
@@ -40,7 +39,7 @@ from vitreous.training.safeguard import Safeguard
 from vitreous.training.timing import measure
 
 RUNS = Path("runs")
-PACKED = re.compile(r"\.(zip|tar|tar\.\w+|tgz|csv|tsv|jsonl|ndjson|parquet)$", re.IGNORECASE)
+PACKED = re.compile(r"\.(zip|tar|tar\.\w+|tgz|csv|tsv|txt|json|jsonl|ndjson|parquet)$", re.IGNORECASE)
 
 
 def run_training(
@@ -133,8 +132,8 @@ def carry_out(plan: Plan, log: Log, source: str | None, checkpoint: Checkpoint |
         plan = replace(plan, data=with_cache(plan, display.working, display.print))
         if checkpoint is None:
             whole = plan.data
-            plan, broken = leave_out_broken(plan, log)  # what is cached is not decoded again
-            facts = facts_of(plan, whole, broken)
+            plan, dropped = leave_out_broken(plan, log)  # what is cached is not decoded again
+            facts = facts_of(plan, whole, dropped)
         else:
             facts = {key: value for key, value in checkpoint.state.items() if key not in ("learner", "log")}
         log.plan = plan
@@ -145,16 +144,14 @@ def carry_out(plan: Plan, log: Log, source: str | None, checkpoint: Checkpoint |
             begin(learner, log, source)
         else:
             go_on(learner, log, checkpoint)
-        try:
-            with Safeguard(learner, log, facts) as safeguard:
-                fit(learner, log, safeguard)
-        except Stopped as stopped:
-            display.print(stop_line(learner, log, stopped))
-            raise
+        with Safeguard(learner, log, facts) as safeguard:
+            fit(learner, log, safeguard)
         assert log.best is not None, "fit keeps a model, or raises"
-        write_epochs(log.folder, log.rows, log.best, display.print)  # first: the test may be interrupted
+        with log.writing():  # before the test, which may be interrupted
+            write_epochs(log.folder, log.rows, log.best, display.print)
         run = finish(learner, log)
-        write_results(run, display.print)
+        with log.writing():
+            write_results(run, display.print)
         for line in conclusion(run, log.bad_files):
             display.print(line)
         if log.failure is not None:
@@ -169,14 +166,6 @@ def place_of(source: Any) -> str | None:
         return None
     path = Path(source).expanduser()
     return str(path.absolute()) if not is_digits(source) and path.exists() else str(source)
-
-
-def stop_line(learner: Learner, log: Log, stopped: Stopped) -> str:
-    """Where a run was stopped, and the command that goes on with it."""
-    best = "" if log.best is None else f", best validation accuracy {log.best['val_accuracy']:.1%}"
-    resume = shlex.join(["vitreous", "train", "--resume", str(log.folder.path)])
-    at = f"step {learner.step:,} of {learner.plan.total_steps:,}"
-    return f"{stopped} at {at}{best}; go on with: {resume}"
 
 
 def folder_of(data: str, out: str | Path | None) -> Path:

@@ -3,17 +3,20 @@
 import multiprocessing
 import os
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from tests.data.sources.packing import CLASSES, content_of, pack, png, tree
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.cache import build, store
 from vitreous.data.cache.build import CachedLoader, Fitted, Whole, cached
+from vitreous.data.decoding import images
 from vitreous.data.decoding.images import BadImage, decode_image
 from vitreous.data.loading.batches import batches
 from vitreous.data.preprocessing import Preprocessing
@@ -34,13 +37,14 @@ def source(tmp_path):
 def decoded(monkeypatch):
     """Counts the images that are decoded from files."""
     counts = Counter()
-    original = FileLoader.__call__
+    for method in ("__call__", "decode"):
+        load = getattr(FileLoader, method)
 
-    def counting(self, index):
-        counts[self.names[index]] += 1
-        return original(self, index)
+        def counting(self, index, *content, load=load):
+            counts[self.names[index]] += 1
+            return load(self, index, *content)
 
-    monkeypatch.setattr(FileLoader, "__call__", counting)
+        monkeypatch.setattr(FileLoader, method, counting)
     return counts
 
 
@@ -95,6 +99,59 @@ def test_an_image_is_decoded_once(source, tmp_path, decoded):
         values(split)
     assert set(decoded) == set(source.train.names)
     assert set(decoded.values()) == {1}
+
+
+def test_a_file_is_read_once_while_the_cache_is_built(source, tmp_path, monkeypatch):
+    read, original = Counter(), images._read
+    monkeypatch.setattr(images, "_read", lambda path, most: read.update([path.name]) or original(path, most))
+    monkeypatch.setattr(build, "check_space", lambda *arguments: None)  # reads the headers of a few
+    before = Counter(name.rpartition("/")[2] for name in source.train.names)
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    assert read == before
+
+
+@pytest.mark.parametrize("ending", [b"", b"\0", b"\0\0\0"])
+def test_a_digest_is_found_whatever_it_ends_in(tmp_path, ending):
+    digests = [bytes([number]) * (16 - len(ending)) + ending for number in (7, 3, 200)]
+    stored = store.Store(tmp_path)
+    assert not stored.has(digests[0])
+    assert stored.find(np.array(digests, store.KEY)).tolist() == [-1, -1, -1]
+    stored.append((digest, Image.new("RGB", (2, 1), (number,) * 3)) for number, digest in enumerate(digests))
+    stored.remember(np.array([9, 4, 2**64 - 1], np.uint64), np.array(digests, store.KEY))
+    stored.write_stamps()
+    for known in (stored, store.Store.open(tmp_path)):
+        assert all(known.has(digest) for digest in digests)
+        assert not known.has(b"\x08" * (16 - len(ending)) + ending)
+        places = known.find(np.array([*digests, b"\x08" * 16], store.KEY)).tolist()
+        assert places == [1, 0, 2, -1]
+        read = [store.Place(known.paths[known.files[at]], known.rows[at].item()).read() for at in places[:3]]
+        assert [image.getpixel((0, 0)) for image in read] == [(0,) * 3, (1,) * 3, (2,) * 3]
+        stamps = np.array([4, 5, 2**64 - 1], np.uint64)
+        assert known.known(stamps).tolist() == [digests[1].rstrip(b"\0"), b"", digests[2].rstrip(b"\0")]
+
+
+def test_caches_that_nobody_uses_are_removed_when_another_one_is_made(source, tmp_path):
+    root = tmp_path / "cache"
+    cached(source.train, FITTED, root, quiet)
+    (folder,) = root.iterdir()
+    (root / "notes").mkdir()
+
+    def age(days):
+        then = time.time() - days * 24 * 3600
+        for path in (*folder.iterdir(), folder, root / "notes"):
+            os.utime(path, (then, then))
+
+    age(build.UNUSED_DAYS - 1)
+    cached(source.validation, WHOLE, root, quiet)
+    assert folder.exists()
+    age(build.UNUSED_DAYS + 1)
+    cached(source.train, FITTED, root, quiet)
+    cached(source.train, Whole(SMALL, 20), root, quiet)
+    assert folder.exists(), "it has just been used"
+    age(build.UNUSED_DAYS + 1)
+    cached(source.train, Whole(SMALL, 30), root, quiet)
+    assert not folder.exists()
+    assert (root / "notes").exists(), "not a cache"
 
 
 def test_what_is_stored_depends_on_the_preprocessing_and_the_decoding(source, tmp_path, decoded):
@@ -211,6 +268,22 @@ def test_progress_reaches_the_end(source, tmp_path):
     assert seen == [(done, len(source.train)) for done in range(1, len(source.train) + 1)]
 
 
+def test_a_cache_that_another_process_writes_is_waited_for_with_a_line(source, tmp_path):
+    cached(source.train, FITTED, tmp_path / "cache", quiet)
+    (folder,) = (tmp_path / "cache").iterdir()
+    lock, lines = FileLock(folder / ".lock", is_singleton=False, thread_local=False), []
+
+    def notify(line):
+        lines.append(line)
+        lock.release()  # the other process is done
+
+    cached(source.train, FITTED, tmp_path / "cache", quiet, notify)
+    assert lines == []
+    lock.acquire()
+    cached(source.train, FITTED, tmp_path / "cache", quiet, notify)
+    assert lines == ["another process writes to this cache; waiting until it is done"]
+
+
 def test_threads_and_processes_share_one_build(source, tmp_path):
     results = []
 
@@ -316,7 +389,7 @@ def test_a_cache_that_vanishes_during_a_run_costs_time_alone(source, tmp_path, h
 
 
 def test_a_read_only_cache_is_one_line(source, tmp_path, monkeypatch):
-    def refuse(lock):
+    def refuse(lock, timeout=None):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(build.FileLock, "acquire", refuse)

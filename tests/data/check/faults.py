@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vitreous.data.check.check import Check
+from vitreous.data.check.findings import COLUMNS, Finding
+
 
 def picture(seed: int, size: tuple[int, int] = (60, 80), mode: str = "RGB") -> Image.Image:
     """A smooth random picture of (height, width); other seeds give clearly different ones."""
@@ -38,3 +41,18 @@ def copy(root: Path, source: str, target: str) -> None:
     """Copies a file of a folder to another place in it."""
     (root / target).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(root / source, root / target)
+
+
+def only(result: Check, kind: str, severity: str) -> Finding:
+    """The single finding of a check; its rows fit the columns of its kind."""
+    assert [(finding.kind, finding.severity) for finding in result.findings] == [(kind, severity)], result.findings
+    [found] = result.findings
+    assert found.items
+    assert {len(row) for row in found.items} == {len(COLUMNS[kind])}
+    assert result.wise == (severity == "notice")
+    return found
+
+
+def images_of(finding: Finding) -> list[object]:
+    column = COLUMNS[finding.kind].index("image")
+    return [row[column] for row in finding.items]

@@ -11,14 +11,9 @@ import pytest
 from tests.data.check.faults import copy, encoded, make_photos, picture
 from vitreous.data.check import quick
 from vitreous.data.check.findings import COLUMNS, Finding
-from vitreous.data.check.quick import quick_check
+from vitreous.data.check.quick import check_lines, quick_check
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.trees.folders import FileLoader
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return make_photos(tmp_path / "photos")
 
 
 def kinds(findings: list[Finding]) -> list[str]:
@@ -53,6 +48,20 @@ def test_a_leak_from_test_into_train_is_named(photos):
         (2, "test", "bee", "test/bee/3.jpg"),
     )
     assert only(findings, "duplicate").text == "1 copy of other images of the same split and class"
+
+
+def test_a_run_names_the_first_copies(photos):
+    copy(photos, "test/bee/3.jpg", "train/bee/x.jpg")
+    copy(photos, "test/bee/3.jpg", "train/bee/y.jpg")
+    data = open_data(photos)
+    (leak,) = (line for line in check_lines(data) if "also in" in line)
+    assert leak.startswith(
+        "warning: 1 of 24 test images is also in train, such as 'train/bee/x.jpg' and 'test/bee/3.jpg'; remove"
+    )
+    assert leak.endswith(f"; vitreous check {data.name} lists them")
+    copy(photos, "train/bee/1.jpg", "train/ant/z.jpg")
+    (conflict,) = (line for line in check_lines(open_data(photos)) if "different classes" in line)
+    assert "1 group of copies, such as 'train/ant/z.jpg' and 'train/bee/1.jpg'; keep one copy of each" in conflict
 
 
 def test_each_pair_of_splits_is_looked_at(photos):
@@ -134,7 +143,7 @@ def test_a_small_class_is_named(photos):
     assert kinds(findings) == ["tiny_class", "lopsided"]
     assert findings[0].text == "1 class with fewer than 10 training images, 'bee' 2"
     assert findings[0].items == (("bee", 2),)
-    assert findings[1].text == "lopsided classes: 12 training images of 'ant', 2 of 'bee' (6:1)"
+    assert findings[1].text == "12 training images of 'ant', but 2 of 'bee' (6:1)"
     assert {finding.severity for finding in findings} == {"notice"}
 
 

@@ -164,8 +164,8 @@ def test_the_range_is_stored_with_the_preprocessing():
     assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
     older = {name: value for name, value in preprocessing.to_dict().items() if name != "max_value"}
     assert Preprocessing.from_dict(older).max_value == MAX_VALUE
-    assert preprocessing.summary().endswith("white at 1,023 in 16-bit images")
-    assert "16-bit" not in Preprocessing((16, 16)).summary()
+    assert preprocessing.summary().endswith("white at 1,023 in images of more than 8 bits")
+    assert "8 bits" not in Preprocessing((16, 16)).summary()
     for value in (0, MAX_VALUE + 1, 4095.0, True, None):
         with pytest.raises(InputError, match="max_value"):
             Preprocessing.from_dict(older | {"max_value": value})

@@ -76,7 +76,7 @@ def test_a_heic_is_upright_once():
 def test_a_heic_without_the_extra_names_it(monkeypatch):
     content = encoded(photo(), "HEIF")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    assert reason(content) == "is a HEIC image, which needs pip install 'vitreous[photos]'"
+    assert reason(content) == "is a HEIC image, which needs pip install '.[photos]' in a clone of vitreous"
     with pytest.raises(BadImage, match="HEIC"):
         header_size(content)
 

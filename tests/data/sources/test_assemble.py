@@ -2,9 +2,12 @@
 
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from vitreous.data.sources.assemble import check_classes
+from vitreous.data.sources.assemble import class_notes
+from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
 
 
@@ -12,21 +15,30 @@ def test_many_classes_are_compared_in_linear_time():
     names = [f"class {number}" for number in range(20_000)]
     classes = {name: ["0.png"] for name in names}
     begin = time.perf_counter()
-    assert check_classes("photos", {"train": classes, "validation": classes, "test": classes}, names) == []
+    assert class_notes("photos", {"train": classes, "validation": classes, "test": classes}, names) == []
     assert time.perf_counter() - begin < 5  # some 0.1 s; the square of 20,000 takes minutes
 
 
-def test_classes_that_differ_in_case_or_spaces_are_errors_between_splits_and_notes_in_one():
+def test_classes_that_differ_in_case_or_spaces_between_splits_are_errors():
     with pytest.raises(InputError, match="has ' cat' in test, but 'Cat' in train: they differ only in case or spaces"):
-        check_classes("photos", {"train": {"Cat": ["0"], "dog": ["0"]}, "test": {" cat": ["1"]}}, ["Cat", "dog"])
+        class_notes("photos", {"train": {"Cat": ["0"], "dog": ["0"]}, "test": {" cat": ["1"]}}, ["Cat", "dog"])
     names = ["Cat", "CAT", "dog"]
-    notes = check_classes("photos", {"train": {name: ["0"] for name in names}, "test": {"CAT": ["1"]}}, names)
+    notes = class_notes("photos", {"train": {name: ["0"] for name in names}, "test": {"CAT": ["1"]}}, names)
     assert notes == [
-        "two classes, 'Cat' and 'CAT', differ only in case or spaces",
         "test has no images of 'Cat', 'dog'",
     ]
 
 
 def test_classes_that_train_lacks_are_listed():
     with pytest.raises(InputError, match="has 'fox', 'zebra' in test but not in train"):
-        check_classes("photos", {"train": {"a": ["0"], "b": ["0"]}, "test": {"zebra": ["1"], "fox": ["2"]}}, ["a", "b"])
+        class_notes("photos", {"train": {"a": ["0"], "b": ["0"]}, "test": {"zebra": ["1"], "fox": ["2"]}}, ["a", "b"])
+
+
+@pytest.mark.parametrize(("kind", "most", "words"), [(np.float32, 1, "floating-point"), (np.uint16, 4095, "16-bit")])
+def test_the_range_of_deep_images_is_noted_with_their_kind(tmp_path, kind, most, words):
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pixels = np.linspace(0, most, 64).reshape(8, 8).astype(kind)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.tif")
+    (note,) = open_data(tmp_path).notes
+    assert note.startswith(f"{words} images: values 0..{most} become 0..255 (from 2 training images;")

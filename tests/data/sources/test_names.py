@@ -5,10 +5,12 @@ import time
 import pytest
 
 from vitreous.data.sources.names import (
+    evaluations,
     is_chunk,
     is_generic,
     is_unlabeled,
     normalized,
+    notes_on_evaluation,
     simplified,
     split_of,
     splits_among,
@@ -103,3 +105,14 @@ def test_long_and_strange_names_are_read_at_once():
         split_of(name)
         splits_among([name, "train", "test"])
     assert time.perf_counter() - begin < 1
+
+
+def test_eval_is_test_only_next_to_another_for_validation():
+    assert splits_among(["train", "dev", "Eval"]) == {"train": "train", "dev": "validation", "Eval": "test"}
+    assert splits_among(["flowers_train", "flowers_val", "flowers_evaluation"])["flowers_evaluation"] == "test"
+    assert splits_among(["train", "eval"]) == {"train": "train", "eval": "validation"}
+    for names in (["train", "eval", "evaluation"], ["train", "dev", "eval", "test"]):
+        assert evaluations({name: split_of(name) for name in names}) == {}
+    assert notes_on_evaluation({"eval": "test", "test": "test", "dev": "validation"}) == [
+        "'eval' is used as the test split"
+    ]

@@ -261,7 +261,7 @@ def test_an_empty_class_is_an_error_that_lists_its_files(tmp_path):
     (tmp_path / "c").mkdir()
     assert "is empty" in line(tmp_path)
     (tmp_path / "c" / "photo.psd").touch()
-    assert "1 x psd file" in line(tmp_path)
+    assert "1 × psd file" in line(tmp_path)
 
 
 def test_classes_that_differ_between_splits_are_listed(tmp_path):

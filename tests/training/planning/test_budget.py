@@ -72,6 +72,7 @@ def test_the_largest_choice_that_fits_is_taken(speed, images, variant, side, epo
     assert budget is not None
     assert budget.seconds <= 15 * 60
     assert budget.chosen == (f"{side}×{side} pixels", variant, f"{epochs} epochs")
+    assert budget.chose_all
 
 
 def test_more_minutes_never_choose_less():
@@ -103,12 +104,14 @@ def test_what_is_given_stays_and_the_rest_adapts(given: dict):
     asked = SMALL_DATA.with_settings(given)
     choices = []
     for speed in (1e8, 1e18):
-        recipe, _ = fitted(Machine(speed), data_of(30_000), asked)
+        recipe, budget = fitted(Machine(speed), data_of(30_000), asked)
         for name, value in given.items():
             section = next(s for s in (recipe.model, recipe.schedule) if name in type(s).model_fields)
             assert getattr(section, name) == getattr(asked.model if section is recipe.model else asked.schedule, name)
             assert getattr(section, name) in (value, (value, value), float(value) if name == "minutes" else value)
         choices.append(recipe)
+        assert budget is not None
+        assert budget.chose_all == (given.keys() <= {"patch_size"})
     assert choices[0] != choices[1]
 
 
@@ -152,16 +155,18 @@ def test_a_machine_that_is_too_slow_is_said_to_be():
     assert not budget.fits
     assert recipe.schedule.epochs == math.ceil(LEAST_SEEN / 2_374)
     assert budget_line(budget) == (
-        "warning: 15 minutes are too few: even the smallest choice, 64×64 pixels, mu/2, 9 epochs, takes about 115 min; "
-        "let it run, or set minutes or epochs"
+        "warning: 15 minutes is too short: even the smallest choice, 64×64 pixels, mu/2, 9 epochs, takes "
+        "about 115 min; let it run, or set minutes or epochs"
     )
 
 
 def test_how_it_fits_is_a_line():
+    assert budget_line(Budget(1.0, 50.0, ("9 epochs",))).startswith("chosen for 1 minute: 9 epochs (about 1 min)")
     assert budget_line(Budget(15.0, 840.0, ("64×64 pixels", "mu/2", "120 epochs"))) == (
         "chosen for 15 minutes: 64×64 pixels, mu/2, 120 epochs (about 14 min); for another limit: --set minutes=60"
     )
     assert "(about 3 h)" in budget_line(Budget(240.0, 10_800.0, ("3 epochs",)))
+    assert budget_line(Budget(1.0, 58.0, ("1 epoch",))).startswith("chosen for 1 minute: 1 epoch (about 1 min)")
     assert "(less than a minute)" in budget_line(Budget(0.5, 20.0, ("3 epochs",)))
 
 

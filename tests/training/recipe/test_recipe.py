@@ -66,6 +66,8 @@ def test_a_file_is_read(tmp_path: Path):
         ("[optimizer]\nlr = nan", "the recipe's optimizer.lr is nan; it should be"),
         ("[optimizer]\nlr = inf", "the recipe's optimizer.lr is inf; it should be a finite number"),
         ("[optimizer]\nlr = 'fast'", "the recipe's optimizer.lr is 'fast'; it should be a valid number"),
+        ("[data]\ncache = 'yes'", "the recipe's data.cache is 'yes'; it should be true or false"),
+        ("[data]\ncache = 1", "the recipe's data.cache is 1; it should be true or false"),
         ("[schedule]\nepochs = true", "the recipe's schedule.epochs is True; it should be a valid integer"),
         ("[schedule]\nepochs = 1.0", "the recipe's schedule.epochs is 1.0; it should be a valid integer"),
         ("[data]\nbatch_size = 'big'", "data.batch_size is 'big'; it should be a valid integer or 'auto'"),

@@ -10,10 +10,13 @@ import pytest
 
 from vitreous.data.sources.open import open_data
 from vitreous.evaluation.metrics import Outcome
+from vitreous.model.vit import VisionTransformer
+from vitreous.training.planning.budget import Budget
+from vitreous.training.planning.plan import make_plan
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.records.folder import BadFiles, RunFolder
 from vitreous.training.records.results import Run
-from vitreous.training.records.summary import conclusion
+from vitreous.training.records.summary import conclusion, introduction
 from vitreous.training.run import run_training
 
 
@@ -36,11 +39,18 @@ def test_the_lines_without_a_terminal(photos, tmp_path, quick, capsys):
         "8×8 pixels in 4×4-pixel patches (a grid of 2×2), flipped, batches of 16, 2 epochs on cpu in float32"
         in lines[3]
     )
-    assert lines[4].startswith("from scratch, expect roughly ")
-    assert [line.split()[:2] for line in lines[5:7]] == [["epoch", "1/2"], ["epoch", "2/2"]]
-    assert lines[7].startswith("test accuracy ")
-    assert "95 % interval" in lines[7]
+    assert [line.split()[:2] for line in lines[4:6]] == [["epoch", "1/2"], ["epoch", "2/2"]]
+    assert lines[6].startswith("test accuracy ")
+    assert "95 % interval" in lines[6]
     assert not any("\x1b" in line for line in lines)
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(("64×64 pixels", "mu/2", "9 epochs"), 1), (("9 epochs",), 0)])
+def test_what_to_expect_is_printed_where_size_and_length_were_chosen(chosen, expected, photos):
+    plan = make_plan(photos, "auto", None, {"init": "random", "minutes": 0}, lambda line: None)
+    plan = replace(plan, budget=Budget(15.0, 60.0, chosen))
+    lines = [*introduction(plan, VisionTransformer(plan.config), plan.batch_size)]
+    assert [line.startswith("what to expect: ") for line in lines].count(True) == expected
 
 
 def test_quiet_prints_nothing(photos, tmp_path, quick, capsys):

@@ -90,7 +90,7 @@ def test_a_missing_tensorboard_is_reported_before_anything_is_written(tmp_path, 
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(InputError) as error:
         Board(tmp_path)
-    assert str(error.value) == "tensorboard is not installed; pip install 'vitreous[logging]'"
+    assert str(error.value) == "tensorboard is not installed; pip install '.[logging]' in a clone of vitreous"
     assert [*tmp_path.iterdir()] == []
 
 

@@ -1,30 +1,33 @@
 """Building a cache: what of a split is not yet in the store is decoded in parallel."""
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from vitreous.data.cache.store import DIGEST, Place, Store
+from vitreous.data.cache.store import DIGEST, ROW, Place, Store
 from vitreous.data.decoding.bands import Picture
 from vitreous.data.decoding.images import BadImage
 from vitreous.data.preprocessing import Pixels, Preprocessing
 from vitreous.data.sources.splits import Loader, Split
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
+from vitreous.support.text import size_in_words
+from vitreous.support.threads import in_order
 
+USED = "used"  # an empty file in a cache; its time is that of the last use
+UNUSED_DAYS = 90  # after which a cache is removed when another one is made
 VERSION = 1  # of what is stored; another number starts another cache
 SEGMENT = 2**30  # bytes of pixels, about, after which a segment is complete
-AHEAD = 4  # images a thread may be ahead of the writer
 MEASURED = 64  # images whose headers say how much space all of them need
+UNREADABLE = 0  # the stamp of a file that cannot be looked at
 SHARE = 0.95  # of the free space that a cache may take
 
 
@@ -87,7 +90,7 @@ class CachedLoader(Loader):
         use: what is stored of an image.
         paths: of the files of pixels.
         files: the number of each sample's file; -1 if it is not in the cache.
-        rows: offset, height, width, channels and checksum of each sample.
+        rows: of type ROW, one per sample.
     """
 
     source: Loader
@@ -98,7 +101,7 @@ class CachedLoader(Loader):
 
     def __call__(self, index: int) -> Picture:
         file = int(self.files[index])
-        stored = None if file < 0 else Place(self.paths[file], tuple(self.rows[index].tolist())).read()
+        stored = None if file < 0 else Place(self.paths[file], self.rows[index].item()).read()
         return self.use(self.source(index)) if stored is None else stored
 
     def view(self, index: int, preprocessing: Preprocessing) -> Pixels:
@@ -116,7 +119,21 @@ class CachedLoader(Loader):
         return self.source.stamp(index)
 
 
-def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[int, int], None]) -> Split:
+class Decoded(NamedTuple):
+    """A sample with the digest of its file, empty if it is broken; no image if it is, or is stored already."""
+
+    index: int
+    digest: bytes
+    image: Picture | None
+
+
+def cached(
+    split: Split,
+    use: Whole | Fitted,
+    root: Path,
+    progress: Callable[[int, int], None],
+    notify: Callable[[str], None] = lambda line: None,
+) -> Split:
     """A split whose images come from the cache, into which missing ones are decoded first.
 
     Of several processes that need the same cache, one builds it and the others wait. Broken images are not stored:
@@ -127,28 +144,44 @@ def cached(split: Split, use: Whole | Fitted, root: Path, progress: Callable[[in
         use: what to store of an image.
         root: of all caches.
         progress: called with the number of samples looked at so far, of all.
+        notify: called with a line if another process builds it.
 
     Raises:
         InputError: the disk has too little space, or cannot be written.
     """
     folder = root / blake2b(f"{VERSION} {use!r} {split.load.settings!r}".encode(), digest_size=DIGEST).hexdigest()
+    if not folder.exists():
+        remove_unused(root)
     Store(folder)  # before its lock
-    with _locked(folder):
+    with _locked(folder, notify):
         store = Store.open(folder)
-        digests = _build(split, use, store, progress)
-    places = [None if digest is None else store.places.get(digest) for digest in digests]
-    numbers: dict[str, int] = {}
-    files = np.array([-1 if p is None else numbers.setdefault(p.path, len(numbers)) for p in places], np.int32)
-    rows = np.array([(0, 0, 0, 0, 0) if p is None else p.row for p in places], np.int64).reshape(-1, 5)
-    return replace(split, load=CachedLoader(split.load, use, tuple(numbers), files, rows))
+        places = store.find(_build(split, use, store, progress))
+    files, rows = np.full(len(split), -1, np.int32), np.zeros(len(split), ROW)
+    stored = places >= 0
+    files[stored], rows[stored] = store.files[places[stored]], store.rows[places[stored]]
+    return replace(split, load=CachedLoader(split.load, use, tuple(store.paths), files, rows))
+
+
+def remove_unused(root: Path) -> None:
+    """Removes the caches in a folder that no run has used for a long time, as far as this user may."""
+    oldest = time.time() - UNUSED_DAYS * 24 * 3600
+    for folder in root.glob("[0-9a-f]" * 2 * DIGEST):
+        with suppress(OSError):  # another process removes it too
+            if max(path.stat().st_mtime for path in (folder, *folder.glob(USED))) < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, notify: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock of a cache, once no other process does. Raises InputError if it cannot be written."""
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            notify("another process writes to this cache; waiting until it is done")
+            lock.acquire()
+        (folder / USED).touch()
     except OSError as error:
         cause = f"cannot write the cache {str(folder)!r}: {error.strerror}"
         raise InputError(cause, "set cache=false, or XDG_CACHE_HOME to a folder of your own") from error
@@ -158,19 +191,17 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _build(split: Split, use: Whole | Fitted, store: Store, progress: Callable[[int, int], None]) -> list[bytes | None]:
-    """Decodes what is missing; returns the digest of each sample, None if it cannot be read."""
-    stamps = [_stamp(split, index) for index in range(len(split))]
-    digests = [None if stamp is None else store.stamps.get(stamp) for stamp in stamps]
-    missing = [index for index, digest in enumerate(digests) if digest is None or digest not in store.places]
-    if not missing:
+def _build(split: Split, use: Whole | Fitted, store: Store, progress: Callable[[int, int], None]) -> np.ndarray:
+    """Decodes what is missing; returns the digest of each sample, of type KEY, empty if it cannot be read."""
+    stamps = np.array([_stamp(split, index) for index in range(len(split))], np.uint64)
+    digests = store.known(stamps)
+    missing = np.flatnonzero(store.find(digests) < 0)
+    if not len(missing):
         return digests
     check_space(split, missing, use, store.folder)
-    done = len(split) - len(missing)
-    decoded = _decoded(split, use, store, missing)
-    finished = False
+    done, finished = len(split) - len(missing), False
 
-    def segment() -> Iterator[tuple[bytes, Picture]]:
+    def segment(decoded: Iterator[Decoded]) -> Iterator[tuple[bytes, Picture]]:
         """The next images, up to the size of a segment."""
         nonlocal done, finished
         size, new = 0, set()
@@ -178,10 +209,7 @@ def _build(split: Split, use: Whole | Fitted, store: Store, progress: Callable[[
             done += 1
             progress(done, len(split))
             digests[index] = digest
-            stamp = stamps[index]
-            if digest is not None and stamp is not None:
-                store.stamps[stamp] = digest
-            if image is not None and digest is not None and digest not in new:
+            if image is not None and digest not in new:
                 new.add(digest)
                 size += image.width * image.height * len(image.getbands())
                 yield digest, image
@@ -189,53 +217,44 @@ def _build(split: Split, use: Whole | Fitted, store: Store, progress: Callable[[
                 return
         finished = True
 
-    while not finished:
-        store.append(segment())
-        store.write_stamps()
+    with closing(_decoded(split, use, store, missing)) as decoded:
+        while not finished:
+            store.append(segment(decoded))
+            known = (digests != b"") & (stamps != UNREADABLE)
+            store.remember(stamps[known], digests[known])
+            store.write_stamps()
     return digests
 
 
-def _decoded(
-    split: Split, use: Whole | Fitted, store: Store, missing: list[int]
-) -> Iterator[tuple[int, bytes | None, Picture | None]]:
-    """Index, digest and image to store of each missing sample, in order; no image if it is stored or broken."""
+def _decoded(split: Split, use: Whole | Fitted, store: Store, missing: np.ndarray) -> Generator[Decoded, None, None]:
+    """What is to be stored of each missing sample, in order."""
 
-    def work(index: int) -> tuple[int, bytes | None, Picture | None]:
+    def work(number: np.int64) -> Decoded:
+        index = int(number)
         try:
-            digest = blake2b(split.load.content(index), digest_size=DIGEST).digest()
-            return index, digest, None if digest in store.places else use(split.load(index))
+            content = split.load.content(index)
+            digest = blake2b(content, digest_size=DIGEST).digest()
+            return Decoded(index, digest, None if store.has(digest) else use(split.load.decode(index, content)))
         except BadImage:  # reported when it is loaded
-            return index, None, None
+            return Decoded(index, b"", None)
 
-    threads = usable_cores()
-    pending: deque[Future[tuple[int, bytes | None, Picture | None]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for index in missing:
-                pending.append(pool.submit(work, index))
-                if len(pending) >= AHEAD * threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    return in_order(work, missing, usable_cores())
 
 
-def _stamp(split: Split, index: int) -> int | None:
-    """A number that changes with the name or the file of a sample; None if the file cannot be looked at."""
+def _stamp(split: Split, index: int) -> int:
+    """A number that changes with the name or the file of a sample; UNREADABLE if the file cannot be looked at."""
     try:
         stamp = split.load.stamp(index)
     except BadImage:
-        return None
+        return UNREADABLE
     name = split.names[index].encode("utf-8", "surrogateescape")
     return int.from_bytes(blake2b(stamp + b"\0" + name, digest_size=8).digest(), "little")
 
 
-def check_space(split: Split, missing: list[int], use: Whole | Fitted, folder: Path) -> None:
+def check_space(split: Split, missing: np.ndarray, use: Whole | Fitted, folder: Path) -> None:
     """Raises InputError if the missing images need more space than is free, by the headers of a few."""
     sizes = []
-    for index in missing[:: max(1, len(missing) // MEASURED)]:
+    for index in missing[:: max(1, len(missing) // MEASURED)].tolist():
         try:
             height, width, channels = use.size(*split.load.size(index))
             sizes.append(height * width * channels)
@@ -246,5 +265,5 @@ def check_space(split: Split, missing: list[int], use: Whole | Fitted, folder: P
     needed = sum(sizes) / len(sizes) * len(missing)
     free = shutil.disk_usage(folder).free
     if needed > SHARE * free:
-        cause = f"the cache needs about {needed / 1e9:,.1f} GB, and {str(folder)!r} has {free / 1e9:,.1f} GB"
+        cause = f"the cache needs about {size_in_words(needed)}, and {str(folder)!r} has {size_in_words(free)}"
         raise InputError(cause, "set cache=false, or XDG_CACHE_HOME to a folder with more space")

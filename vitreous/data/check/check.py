@@ -12,14 +12,15 @@ import numpy as np
 from vitreous.data.check.classes import class_findings, counts_of
 from vitreous.data.check.duplicates import copy_findings, equal_groups
 from vitreous.data.check.files import file_findings, mode_counts
-from vitreous.data.check.findings import COLUMNS, Finding, by_severity, plural
+from vitreous.data.check.findings import COLUMNS, Finding, by_severity
 from vitreous.data.check.fingerprints import near_groups
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.scan import Scan, scan
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
-from vitreous.support.text import printable
+from vitreous.support.counts import spread
+from vitreous.support.text import counted, printable
 
 MOST_DECODED = 200_000  # images; of more, this many are decoded, spread evenly
 NEAR_SIDE = 24  # pixels of the shorter side, below which fingerprints say little
@@ -80,7 +81,7 @@ class Check:
                 for split, row in zip(self.data.splits, self.counts.tolist(), strict=True)
             },
             "sizes": self.sizes(),
-            "modes": mode_counts(self.scan),
+            "modes": mode_counts(self.scan, self.data.channels),
             "transparent": int(self.scan.rows["transparent"][readable].sum()),
             "readable": int(readable.sum()),
             "decoded": int(self.scan.rows["decoded"].sum()),
@@ -110,7 +111,7 @@ class Check:
             f"<td style='text-align:left'>{escape(printable(finding.hint))}</td></tr>"
             for finding in self.findings
         )
-        title = f"{escape(printable(self.data.name))}: {plural(len(self.samples), 'image')}"
+        title = f"{escape(printable(self.data.name))}: {counted(len(self.samples), 'image')}"
         return f"<table><caption>{title}</caption>{rows or '<tr><td>nothing found</td></tr>'}</table>"
 
 
@@ -140,7 +141,7 @@ def check(
     samples = Samples(opened)
     decoded = np.zeros(len(samples), bool)
     if not quick:
-        decoded[np.unique(np.linspace(0, len(samples) - 1, min(most_decoded, len(samples))).astype(np.int64))] = True
+        decoded[spread(len(samples), most_decoded)] = True
     seen = scan(samples, decoded, show)
     readable = seen.rows["readable"]
     counts = np.stack(
@@ -151,7 +152,7 @@ def check(
     )
     findings = class_findings(opened, counts) + file_findings(samples, seen, max_bad_fraction)
     findings += duplicate_findings(samples, seen)
-    if not quick and not decoded.all():
+    if not decoded.all():
         findings.append(_not_decoded(int((~decoded).sum()), len(samples)))
     return Check(opened, seen, tuple(by_severity(findings)))
 
@@ -174,6 +175,11 @@ def duplicate_findings(samples: Samples, seen: Scan) -> list[Finding]:
 
 
 def _not_decoded(count: int, total: int) -> Finding:
-    """How many of very many images were not decoded."""
+    """How many images were not decoded, and what may have been missed."""
+    if count == total:
+        text = (
+            "no image was decoded, so files broken after their header, near copies and blank images were not looked for"
+        )
+        return Finding("not_decoded", "notice", text, ((count,),), 0, "check without --quick finds them")
     text = f"{total - count:,} of {total:,} images were decoded, spread evenly; of the others only the header was read"
     return Finding("not_decoded", "notice", text, ((count,),), 0, "--most 0 decodes all of them")

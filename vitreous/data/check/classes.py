@@ -5,11 +5,11 @@ from itertools import groupby
 
 import numpy as np
 
-from vitreous.data.check.findings import Finding, plural
+from vitreous.data.check.findings import Finding
 from vitreous.data.sources.names import skeleton
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.counts import is_lopsided
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
 TINY = 10  # training images, below which a class is hardly learned
 MOST_ITEMS = 1000  # rows of a finding
@@ -35,7 +35,7 @@ def no_images(data: ImageData, counts: np.ndarray) -> list[Finding]:
     classes = [data.class_names[i] for i in np.flatnonzero(counts[0] == 0)]
     if not classes:
         return []
-    text = f"{plural(len(classes), 'class', 'classes')} without a usable training image: {quoted(classes)}"
+    text = f"{counted(len(classes), 'class')} without a usable training image: {quoted(classes)}"
     items = tuple((name, 0) for name in classes[:MOST_ITEMS])
     return [Finding("no_images", "unwise", text, items, len(classes) - len(items), "add images, or remove the class")]
 
@@ -75,7 +75,7 @@ def tiny_classes(data: ImageData, counts: np.ndarray) -> list[Finding]:
     classes = [(data.class_names[i], int(counts[0][i])) for i in places[:MOST_ITEMS].tolist()]
     shown = listed([f"{name!r} {count}" for name, count in classes], 5)
     more = f", {shown}" if len(places) <= len(classes) else ""
-    text = f"{plural(len(places), 'class', 'classes')} with fewer than {TINY} training images{more}"
+    text = f"{counted(len(places), 'class')} with fewer than {TINY} training images{more}"
     return [Finding("tiny_class", "notice", text, tuple(classes), len(places) - len(classes), "add images of them")]
 
 
@@ -90,7 +90,7 @@ def lopsided(data: ImageData, counts: np.ndarray) -> list[Finding]:
         return []
     names = data.class_names
     ratio = f"{many / few:,.1f}".removesuffix(".0")
-    text = f"lopsided classes: {plural(many, 'training image')} of {names[largest]!r}, {few:,} of {names[smallest]!r}"
+    text = f"{counted(many, 'training image')} of {names[largest]!r}, but {few:,} of {names[smallest]!r}"
     hint = "compare balanced accuracy; --set balanced_sampling=true shows small classes as often as large ones"
     return [
         Finding("lopsided", "notice", f"{text} ({ratio}:1)", ((names[largest], many), (names[smallest], few)), 0, hint)

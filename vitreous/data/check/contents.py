@@ -9,11 +9,12 @@ import numpy as np
 
 from vitreous.data.check.duplicates import ALONE, equal_groups
 from vitreous.data.check.samples import Samples
-from vitreous.data.check.threads import in_threads
 from vitreous.data.decoding.images import BadImage
 from vitreous.data.sources.splits import Loader
 from vitreous.data.sources.trees.archives import ArchiveLoader
 from vitreous.data.sources.trees.tree import ImageLoader
+from vitreous.support.host import usable_cores
+from vitreous.support.threads import in_order
 
 CHUNK = 256  # samples of one task
 Key = tuple[int, int]  # two integers per sample
@@ -77,7 +78,8 @@ def _keys(samples: Samples, numbers: np.ndarray, key_of: Callable[[Loader, int],
             for number in numbers[start : start + CHUNK].tolist()
         ]
 
-    rows = [key for keys in in_threads(chunk, range(0, len(numbers), CHUNK)) for key in keys]
+    starts = range(0, len(numbers), CHUNK)
+    rows = [key for keys in in_order(chunk, starts, usable_cores()) for key in keys]
     return np.array(rows, np.int64).reshape(-1, 2)
 
 

@@ -4,8 +4,9 @@ from itertools import combinations
 
 import numpy as np
 
-from vitreous.data.check.findings import Finding, Row, Severity, plural
+from vitreous.data.check.findings import Finding, Row, Severity
 from vitreous.data.check.samples import Samples
+from vitreous.support.text import counted
 
 MOST_GROUPS = 500  # that a finding lists
 MOST_ALIKE = 4  # images of a group that are listed from the same split and class
@@ -92,7 +93,7 @@ def leaks(samples: Samples, exact: np.ndarray, near: np.ndarray | None) -> list[
         if near is not None:
             also = f"{verb} almost identical to {'an image' if total == 1 else 'images'}"
         names = splits[later].name, splits[earlier].name
-        text = f"{total:,} of {plural(size, f'{names[0]} image')} {also} in {names[1]}"
+        text = f"{total:,} of {counted(size, f'{names[0]} image')} {also} in {names[1]}"
         severity: Severity = "unwise" if near is None or total >= NEAR_LEAK * size else "notice"
         items, left_out = group_rows(samples, groups, np.unique(groups[leaking]), (earlier, later))
         hint = f"remove them from one of the two, or the {names[0]} results are too good"
@@ -120,8 +121,8 @@ def conflicts(samples: Samples, exact: np.ndarray, near: np.ndarray | None) -> l
     if not len(chosen):
         return []
     what = "the same image" if near is None else "almost the same image"
-    images = plural(int(mixed[groups].sum()), "image")
-    text = f"{what} in different classes: {images} in {plural(len(chosen), 'group')} of copies"
+    images = counted(int(mixed[groups].sum()), "image")
+    text = f"{what} in different classes: {images} in {counted(len(chosen), 'group')} of copies"
     items, left_out = group_rows(samples, groups, chosen)
     hint = "keep one copy of each, in the right class"
     if near is None:
@@ -139,7 +140,7 @@ def duplicates(samples: Samples, exact: np.ndarray, near: np.ndarray | None) -> 
     extra = int((counts - 1).sum())
     if not extra:
         return []
-    copies = plural(extra, "copy", "copies") if near is None else plural(extra, "near copy", "near copies")
+    copies = counted(extra, "copy") if near is None else counted(extra, "near copy")
     text = f"{copies} of other images of the same split and class"
     items, left_out = group_rows(samples, groups, np.unique(places[counts > 1, 0]))
     hint = "remove them, or they count more than other images"

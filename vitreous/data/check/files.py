@@ -6,11 +6,11 @@ from itertools import pairwise
 import numpy as np
 
 from vitreous.data.check.classes import MOST_ITEMS
-from vitreous.data.check.findings import Finding, Row, Severity, plural
+from vitreous.data.check.findings import Finding, Row, Severity
 from vitreous.data.check.samples import Samples
 from vitreous.data.check.scan import DEEP, GRAY, MODES, Fault, Scan
 from vitreous.support.counts import too_many_broken
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
 TOO_LARGE = ("is too large", "has more than")  # how the reasons of oversized files begin
 SMALL = 4  # times smaller than the median image, by the shorter side
@@ -47,7 +47,7 @@ def unusable(samples: Samples, scan: Scan, max_bad_fraction: float) -> list[Find
     ):
         if faults:
             verb = "" if kind == "broken" else "is " if len(faults) == 1 else "are "
-            text = f"{len(faults):,} of {plural(len(samples), 'image')} {verb}{what}"
+            text = f"{len(faults):,} of {counted(len(samples), 'image')} {verb}{what}"
             findings.append(Finding(kind, severity, text, *_fault_rows(samples, faults), hint))
     return findings
 
@@ -56,7 +56,7 @@ def repaired(samples: Samples, scan: Scan) -> list[Finding]:
     """Files that decoding had to repair."""
     if not scan.repaired:
         return []
-    text = f"{plural(len(scan.repaired), 'image')} repaired or clipped while decoding"
+    text = f"{counted(len(scan.repaired), 'image')} repaired or clipped while decoding"
     rows, left_out = _fault_rows(samples, scan.repaired)
     return [
         Finding("repaired", "notice", text, rows, left_out, "training uses them; open and save them again if you can")
@@ -69,7 +69,7 @@ def flat(samples: Samples, scan: Scan) -> list[Finding]:
     if not len(numbers):
         return []
     has = "has" if len(numbers) == 1 else "have"
-    text = f"{plural(len(numbers), 'image')} {has} a single color"
+    text = f"{counted(len(numbers), 'image')} {has} a single color"
     rows = samples.rows(numbers[:MOST_ITEMS].tolist())
     return [
         Finding("flat", "notice", text, rows, len(numbers) - len(rows), "look at them; remove them if they are blank")
@@ -86,7 +86,7 @@ def small(samples: Samples, scan: Scan) -> list[Finding]:
     numbers = np.flatnonzero(readable & (sides.min(axis=1) * SMALL < median))
     if not len(numbers):
         return []
-    text = f"{plural(len(numbers), 'image')} at least {SMALL} times smaller than most"
+    text = f"{counted(len(numbers), 'image')} at least {SMALL} times smaller than most"
     text += f": a side under {-(-median // SMALL):,} pixels, where the median has {median:,}"
     hint = "enlarged, they are blurred; look at them"
     return [Finding("small", "notice", text, *_size_rows(samples, scan, numbers), hint)]
@@ -99,7 +99,7 @@ def elongated(samples: Samples, scan: Scan) -> list[Finding]:
     numbers = np.flatnonzero(mask)
     if not len(numbers) or 2 * len(numbers) > scan.rows["readable"].sum():
         return []
-    text = f"{plural(len(numbers), 'image')} more than {ELONGATED} times as long as wide"
+    text = f"{counted(len(numbers), 'image')} more than {ELONGATED} times as long as wide"
     hint = "squashed or cropped to a square, they lose much; cut them"
     return [Finding("elongated", "notice", text, *_size_rows(samples, scan, numbers), hint)]
 
@@ -111,7 +111,7 @@ def mixed_depth(samples: Samples, scan: Scan) -> list[Finding]:
     if not deep or len(deep) == len(counts):
         return []
     total = sum(deep.values())
-    text = f"{plural(total, 'image')} with more than 8 bits, {sum(counts.values()) - total:,} with 8"
+    text = f"{counted(total, 'image')} with more than 8 bits, {sum(counts.values()) - total:,} with 8"
     hint = "they are scaled differently; save all of them in the same way, or see --set max_value"
     return [Finding("mixed_depth", "notice", text, tuple(counts.items()), 0, hint)]
 
@@ -150,10 +150,12 @@ def given_away(labels: np.ndarray, values: np.ndarray) -> list[tuple[int, int, i
     return result
 
 
-def mode_counts(scan: Scan) -> dict[str, int]:
-    """How many readable images have each of Pillow's modes, the most frequent first."""
+def mode_counts(scan: Scan, channels: int = 3) -> dict[str, int]:
+    """How many readable images have each of Pillow's modes, the most frequent first; it has none for other channels."""
+    if channels not in (1, 3):
+        return {f"of {channels} channels": int(scan.rows["readable"].sum())}
     counts = np.bincount(scan.rows["mode"][scan.rows["readable"]], minlength=len(MODES))
-    return {MODES[i] or "unknown": int(counts[i]) for i in np.argsort(-counts, kind="stable") if counts[i]}
+    return {MODES[i]: int(counts[i]) for i in np.argsort(-counts, kind="stable") if counts[i] and MODES[i]}
 
 
 def _sides(scan: Scan) -> np.ndarray:

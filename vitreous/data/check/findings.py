@@ -32,7 +32,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "elongated": SIZES,
     "mixed_depth": ("mode", "images"),
     "shortcut": ("class", "property", "images"),  # properties of files that give a class away
-    "not_decoded": ("images",),  # of very many images, how many were not
+    "not_decoded": ("images",),  # how many were not, by --quick or of very many
     "not_compared": ("images",),  # how many were left out of the search for copies
 }
 
@@ -56,11 +56,6 @@ class Finding:
     items: tuple[Row, ...] = ()
     left_out: int = 0
     hint: str = ""
-
-
-def plural(count: int, noun: str, nouns: str = "") -> str:
-    """A count with its noun: 1 image, 1,234 images."""
-    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
 def by_severity(findings: list[Finding]) -> list[Finding]:

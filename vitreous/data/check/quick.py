@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from vitreous.data.check.classes import class_findings, counts_of
 from vitreous.data.check.contents import exact_copies
 from vitreous.data.check.duplicates import copy_findings
-from vitreous.data.check.findings import Finding, by_severity, plural
+from vitreous.data.check.findings import Finding, by_severity
 from vitreous.data.check.samples import Samples
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.trees.archives import ArchiveLoader
+from vitreous.support.text import counted
 
 MOST_FILES = 20_000  # of which copies are looked for; of archives, whose sizes are in memory, any number
 SECONDS = 10.0  # for reading them
@@ -38,17 +39,33 @@ def check_lines(data: ImageData) -> Iterator[str]:
     for finding in quick_check(data):
         if finding.text not in data.notes:
             head = "warning" if finding.severity == "unwise" else "note"
-            yield f"{head}: {finding.text}" + (f"; {finding.hint}" if finding.hint else "")
+            hints = [finding.hint, f"{check_command(data.name)} lists them" if finding.kind == "leak" else ""]
+            yield "; ".join([f"{head}: {finding.text}{example(finding)}", *filter(None, hints)])
+
+
+def example(finding: Finding) -> str:
+    """The first pair of copies in two splits or classes: ", such as 'train/a/1.jpg' and 'val/a/1.jpg'"."""
+    if finding.kind not in ("leak", "conflict"):
+        return ""
+    first, *others = finding.items
+    place = 1 if finding.kind == "leak" else 2  # of the split, or the class
+    other = next(row for row in others if row[0] == first[0] and row[place] != first[place])
+    return f", such as {str(first[-1])!r} and {str(other[-1])!r}"
+
+
+def check_command(name: str) -> str:
+    """The command that looks at all of the data."""
+    return shlex.join(["vitreous", "check", name])
 
 
 def not_compared(count: int, total: int, name: str) -> Finding:
     """How many images the search for copies left out."""
-    text = f"copies were not looked for among {count:,} of {plural(total, 'image')}"
+    text = f"copies were not looked for among {count:,} of {counted(total, 'image')}"
     return Finding(
         "not_compared",
         "notice",
         text,
         ((count,),),
         0,
-        f"{shlex.join(['vitreous', 'check', name])} compares all of them",
+        f"{check_command(name)} compares all of them",
     )

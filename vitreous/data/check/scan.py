@@ -1,7 +1,8 @@
 """One pass over all images: what each file is, its digest, and a fingerprint of its pixels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,13 @@ import numpy as np
 from vitreous.data.check.contents import digest
 from vitreous.data.check.fingerprints import DECODED, Fingerprint, fingerprint
 from vitreous.data.check.samples import Samples
-from vitreous.data.check.threads import in_threads
 from vitreous.data.decoding.bands import shown
 from vitreous.data.decoding.images import BadImage, Header, remarks
-from vitreous.data.decoding.picture import decode_picture, picture_header
+from vitreous.data.decoding.picture import picture_header
 from vitreous.data.sources.splits import Loader
 from vitreous.data.sources.trees.tree import ImageLoader
+from vitreous.support.host import usable_cores
+from vitreous.support.threads import in_order
 
 CHUNK = 64  # images of one task
 MODES = (  # Pillow's, and "" for unknown
@@ -87,9 +89,11 @@ def scan(samples: Samples, decoded: np.ndarray, show: Callable[[int], None]) -> 
             for fault in _fill(rows, samples, number, bool(decoded[number]))
         ]
 
-    for done, more in enumerate(in_threads(chunk, range(0, len(samples), CHUNK)), 1):
-        faults.append(more)
-        show(min(done * CHUNK, len(samples)))
+    starts = range(0, len(samples), CHUNK)
+    with closing(in_order(chunk, starts, usable_cores())) as results:
+        for done, more in enumerate(results, 1):
+            faults.append(more)
+            show(min(done * CHUNK, len(samples)))
     everything = [fault for more in faults for fault in more]
     bad = tuple(fault for fault, is_bad in everything if is_bad)
     return Scan(rows, bad, tuple(fault for fault, is_bad in everything if not is_bad))
@@ -130,7 +134,7 @@ def look(load: Loader, index: int, name: str, decode: bool) -> Look:
     if isinstance(load, ImageLoader):
         header, picture = picture_header(content, name, load.decoding), None
         if decode:
-            picture = decode_picture(content, name, replace(load.decoding, at_least=DECODED))
+            picture = load.at_least(DECODED).decode(index, content)
     elif decode:
         picture = load(index)
         image = shown(picture)

@@ -1,7 +1,6 @@
 """A few images of each class, small, on one sheet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from io import BytesIO
 from typing import NamedTuple
 
@@ -10,13 +9,13 @@ from PIL import Image, ImageOps
 
 from vitreous.data.check.check import Check
 from vitreous.data.check.samples import Samples
-from vitreous.data.check.threads import in_threads
 from vitreous.data.decoding.bands import shown
 from vitreous.data.decoding.images import BadImage
-from vitreous.data.decoding.picture import decode_picture
-from vitreous.data.sources.trees.tree import ImageLoader
+from vitreous.support.counts import spread
 from vitreous.support.fonts import drawable, use_fallback_fonts
+from vitreous.support.host import usable_cores
 from vitreous.support.text import shortened
+from vitreous.support.threads import in_order
 
 MOST_CLASSES = 24  # on a sheet; of more, as many spread evenly
 OF_CLASS = 8  # images
@@ -39,11 +38,11 @@ def rows_of(check: Check) -> list[ClassRow]:
     """Training images of each class, spread evenly; of many classes, some spread evenly."""
     names, train = check.data.class_names, check.data.train
     readable = check.scan.rows["readable"][: len(train)]
-    chosen = np.unique(np.linspace(0, len(names) - 1, min(MOST_CLASSES, len(names))).round().astype(int))
+    chosen = spread(len(names), MOST_CLASSES)
     rows = []
     for label in chosen.tolist():
         numbers = np.flatnonzero((train.labels == label) & readable)
-        places = np.unique(np.linspace(0, len(numbers) - 1, min(OF_CLASS, len(numbers))).round().astype(int))
+        places = spread(len(numbers), OF_CLASS)
         rows.append(ClassRow(label, names[label], len(numbers), numbers[places].tolist()))
     return rows
 
@@ -54,18 +53,13 @@ def thumbnails(samples: Samples, numbers: Sequence[int], side: int) -> dict[int,
     def thumbnail(number: int) -> Image.Image | None:
         load, index = samples.loader(number)
         try:
-            if isinstance(load, ImageLoader):
-                decoding = replace(load.decoding, at_least=side)
-                picture = decode_picture(load.content(index), samples.name(number), decoding)
-            else:
-                picture = load(index)
-            image = shown(picture).convert("RGB")
+            image = shown(load.at_least(side)(index)).convert("RGB")
         except BadImage:
             return None
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         return image
 
-    images = zip(numbers, in_threads(thumbnail, numbers), strict=True)
+    images = zip(numbers, in_order(thumbnail, numbers, usable_cores()), strict=True)
     return {number: image for number, image in images if image is not None}
 
 

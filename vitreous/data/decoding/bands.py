@@ -116,6 +116,13 @@ def picture_of(values: np.ndarray, name: str = "the image", max_value: int = MAX
     return Bands(tuple(Image.fromarray(np.ascontiguousarray(values[:, :, band])) for band in range(channels)))
 
 
+def check_channels(name: str, channels: int, expected: int) -> None:
+    """Raises BadImage if an image has other channels than the model, or the other images."""
+    if channels != expected:
+        hint = f"remove it, or train with channels={channels}"
+        raise BadImage(name, f"has {channels} channel{'s' * (channels > 1)}, not {expected}", hint)
+
+
 def check_color(channels: int, operations: dict[str, object]) -> None:
     """Raises InputError for operations on colors that are on, if the images have other channels than gray or RGB."""
     active = [f"{name}={value}".lower() for name, value in operations.items() if value]

@@ -50,7 +50,7 @@ def eight_bits(image: Image.Image, max_value: int = MAX_VALUE) -> tuple[Image.Im
     that holds them.
 
     Returns:
-        The image in mode "L", and a remark if values above max_value were cut off.
+        The image in mode "L", and a remark if values above max_value were cut off, or some are NaN.
 
     Raises:
         InputError: values are negative, or above 65,535 without a smaller max_value.
@@ -64,8 +64,10 @@ def eight_bits(image: Image.Image, max_value: int = MAX_VALUE) -> tuple[Image.Im
 
 def scaled_to_bytes(values: np.ndarray, max_value: int) -> tuple[np.ndarray, str | None]:
     """Integers or floats of any shape as bytes, as `eight_bits` scales those of an image."""
-    largest, is_float = largest_of(values), values.dtype.kind == "f"
+    largest, is_float, remarks = largest_of(values), values.dtype.kind == "f", []
     if is_float:
+        if np.isnan(values).any():
+            remarks.append("values that are NaN are read as 0")
         values = np.nan_to_num(values, nan=0.0)
         if max_value == MAX_VALUE:
             max_value = next((most for most in (1, 255) if largest <= most), MAX_VALUE)
@@ -77,8 +79,9 @@ def scaled_to_bytes(values: np.ndarray, max_value: int) -> tuple[np.ndarray, str
         scaled = np.rint(values.clip(0, max_value) * (255 / max_value)).astype(np.uint8)
     else:
         scaled = ((values.clip(0, max_value).astype(np.uint32) * 255 + max_value // 2) // max_value).astype(np.uint8)
-    remark = f"values up to {largest:,.6g} are cut off at max_value, {max_value:,}" if largest > max_value else None
-    return scaled, remark
+    if largest > max_value:
+        remarks.append(f"values up to {largest:,.6g} are cut off at max_value, {max_value:,}")
+    return scaled, "; ".join(remarks) or None
 
 
 def own_channels(image: Image.Image) -> Image.Image:

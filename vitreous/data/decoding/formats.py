@@ -2,10 +2,13 @@
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
+from typing import NamedTuple
 
 from PIL import Image, features
+
+from vitreous.support.extras import install_command
 
 # MPO, a JPEG with several pictures from some phones, is read as a JPEG; the first picture counts.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
@@ -28,11 +31,14 @@ MOST_COMMENTS = 1000
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")
 BIG_TIFF = 43
 BYTES_ONLY = (1, 2, 6, 7)  # the types of TIFF tags that are bytes or text
+BITS, SAMPLE_FORMAT, SIGNED = 258, 339, 2  # two tags, and a value of the second
+KINDS = {3: "H", 4: "L"}  # SHORT and LONG, as struct has them
+MOST_TAGS = 2**17  # of a TIFF; a page has at most half of them
 MOST_VALUES = 2**20  # of a TIFF tag; a 200-megapixel image in tiles of 16 x 16 has 800,000
 
 
 class Missing(Exception):
-    """A decoder that is not installed: why, and what to type."""
+    """A kind of image that cannot be read here, such as without its decoder: why, and what to type."""
 
 
 def family_of(content: bytes) -> str | None:
@@ -51,7 +57,7 @@ def check_decoder(family: str | None) -> None:
     if family == "AVIF" and not features.check("avif"):
         raise Missing("is an AVIF image, which this build of Pillow cannot read", "pip install --upgrade pillow")
     if family == "HEIC" and heic_file() is None:
-        needed = "pip install 'vitreous[photos]'"
+        needed = install_command("photos")
         raise Missing(f"is a HEIC image, which needs {needed}", f"{needed}, or save it as JPEG")
 
 
@@ -75,24 +81,67 @@ def check_ppm(content: bytes) -> None:
         raise ValueError(f"it has more than {MOST_COMMENTS:,} comments")
 
 
-def check_tiff(content: bytes) -> None:
-    """Raises ValueError if a tag on the first page of a TIFF claims far more numbers than an image has.
+class Tag(NamedTuple):
+    """A tag of a TIFF: number, type, how many values, and the first of them if they are SHORT or LONG."""
 
-    Pillow makes an object of each: of the places of a million strips, before any limit on pixels.
+    number: int
+    kind: int
+    count: int
+    value: int
+
+
+def check_tiff(content: bytes) -> None:
+    """Checks the first page of a TIFF, of which Pillow makes an object of each number before any limit on pixels.
+
+    Raises:
+        ValueError: a tag claims far more numbers than an image has.
+        Missing: the values are signed bytes, which Pillow reads as unsigned.
     """
-    if not content.startswith(TIFF_STARTS):
-        return
+    if content.startswith(TIFF_STARTS):
+        tags = next(tiff_pages(content), [])
+        check_tags(tags)
+        if {(BITS, 8), (SAMPLE_FORMAT, SIGNED)} <= {(tag.number, tag.value) for tag in tags}:
+            raise Missing("has values of type int8", "save it with 8 or 16 bits, without negative values")
+
+
+def check_tags(tags: Sequence[Tag]) -> None:
+    """Raises ValueError if a tag claims far more numbers than an image has."""
+    for tag in tags:
+        if tag.count > MOST_VALUES and tag.kind not in BYTES_ONLY:
+            raise ValueError(f"tag {tag.number} has {tag.count:,} values, {MOST_VALUES:,} are allowed")
+
+
+def tiff_pages(content: bytes) -> Iterator[list[Tag]]:
+    """The tags of each page of a TIFF, as far as they can be read; the decoder says what is wrong with the rest.
+
+    Raises:
+        ValueError: there are too many tags, as where the pages follow each other in a circle.
+    """
     order = "<" if content[:2] == b"II" else ">"
     big = BIG_TIFF in content[2:4]
-    first, count, entry = ("Q", "Q", "HHQ") if big else ("L", "H", "HHL")
-    start, size = (8, 20) if big else (4, 12)
+    place, count, entry = ("Q", "Q", "HHQ") if big else ("L", "H", "HHL")
+    start, size, inside = (8, 20, 12) if big else (4, 12, 8)
+    left = MOST_TAGS
+
+    def tag(at: int) -> Tag:
+        number, kind, values = struct.unpack_from(order + entry, content, at)
+        value, form = 0, KINDS.get(kind)
+        if form is not None:
+            is_inside = values * struct.calcsize(order + form) <= struct.calcsize(order + place)
+            where = at + inside if is_inside else struct.unpack_from(order + place, content, at + inside)[0]
+            if where + struct.calcsize(order + form) <= len(content):
+                [value] = struct.unpack_from(order + form, content, where)
+        return Tag(number, kind, values, value)
+
     try:
-        [at] = struct.unpack_from(order + first, content, start)
-        [entries] = struct.unpack_from(order + count, content, at)
-        at += struct.calcsize(order + count)
-        for number in range(min(entries, (len(content) - at) // size)):
-            tag, kind, values = struct.unpack_from(order + entry, content, at + number * size)
-            if values > MOST_VALUES and kind not in BYTES_ONLY:
-                raise ValueError(f"tag {tag} has {values:,} values, {MOST_VALUES:,} are allowed")
-    except (struct.error, OverflowError):  # the decoder says what is wrong
+        [at] = struct.unpack_from(order + place, content, start)
+        while at:
+            [entries] = struct.unpack_from(order + count, content, at)
+            at += struct.calcsize(order + count)
+            left -= entries + 1
+            if left < 0:
+                raise ValueError(f"it has more than {MOST_TAGS:,} tags")
+            yield [tag(at + number * size) for number in range(min(entries, (len(content) - at) // size))]
+            [at] = struct.unpack_from(order + place, content, at + entries * size)
+    except (struct.error, OverflowError):
         return

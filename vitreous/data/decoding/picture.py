@@ -1,10 +1,15 @@
 """Image files of any number of channels: photos as Pillow decodes them, others as Bands."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vitreous.data.decoding.bands import Picture
+from PIL import Image
+
+from vitreous.data.decoding.bands import Bands, Picture, check_channels
+from vitreous.data.decoding.formats import NOT_AN_IMAGE
 from vitreous.data.decoding.images import (
     DEFAULT,
     BadImage,
@@ -15,7 +20,7 @@ from vitreous.data.decoding.images import (
     file_bytes,
     read_header,
 )
-from vitreous.data.decoding.tiff import channels_in, is_tiff, tiff_maximum, tiff_picture, tiff_size
+from vitreous.data.decoding.tiff import is_deep_color, is_tiff, outline, tiff_maximum, tiff_picture, tiff_size
 
 MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "PA": 4, "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4}
 MOST_OF_PHOTO = 4
@@ -29,11 +34,13 @@ class Stored(NamedTuple):
         channels: how many.
         is_photo: whether it is a photo unless the user says otherwise: RGB or gray, perhaps with transparency, or CMYK.
         in_tiff: whether it is a TIFF file.
+        pages: of a TIFF file, if each has one channel and the same size.
     """
 
     channels: int
     is_photo: bool
     in_tiff: bool = False
+    pages: int = 1
 
 
 def decode_picture(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Picture:
@@ -50,16 +57,15 @@ def decode_picture(source: str | Path | bytes, name: str = "the image", decoding
     Raises:
         BadImage: as `decode_image`, or it has another number of channels.
     """
-    if decoding.of_photos:
-        try:
-            return decode_image(source, name, decoding)
-        except BadImage as error:
-            raise explained(error, source, decoding) from error
     name, content = named(source, name), file_bytes(source, name, decoding)
-    if is_tiff(content):
-        return tiff_picture(name, content, decoding)
-    picture = decode_image(content, name, decoding)
-    check_channels(name, len(picture.getbands()), decoding.channels)
+    bands = _as_bands(content, decoding)
+    if bands is not None:
+        read = tiff_picture(name, content, bands)
+        return as_photo(read) if decoding.of_photos else read
+    with _explained(content, decoding):
+        picture = decode_image(content, name, decoding)
+    if not decoding.of_photos:
+        check_channels(name, len(picture.getbands()), decoding.channels)
     return picture
 
 
@@ -69,16 +75,14 @@ def picture_header(source: str | Path | bytes, name: str = "the image", decoding
     Raises:
         BadImage: as `decode_picture`.
     """
-    if decoding.of_photos:
-        try:
-            return read_header(source, name, decoding)
-        except BadImage as error:
-            raise explained(error, source, decoding) from error
     name, content = named(source, name), file_bytes(source, name, decoding)
-    if is_tiff(content):
-        return Header(*tiff_size(name, content, decoding), "", False)
-    header = read_header(content, name, decoding)
-    check_channels(name, channels_of(header), decoding.channels)
+    bands = _as_bands(content, decoding)
+    if bands is not None:
+        return Header(*tiff_size(name, content, bands), "RGB" if decoding.of_photos else "", False)
+    with _explained(content, decoding):
+        header = read_header(content, name, decoding)
+    if not decoding.of_photos:
+        check_channels(name, channels_of(header), decoding.channels)
     return header
 
 
@@ -92,11 +96,10 @@ def picture_maximum(
     source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT
 ) -> int | float | None:
     """The largest value of an image with more than 8 bits; None for others. Raises BadImage as `decode_picture`."""
-    if decoding.of_photos:
-        return deep_maximum(source, name, decoding)
     name, content = named(source, name), file_bytes(source, name, decoding)
-    if is_tiff(content):
-        return tiff_maximum(name, content, decoding)
+    bands = _as_bands(content, decoding)
+    if bands is not None:
+        return tiff_maximum(name, content, bands)
     return deep_maximum(content, name, decoding)
 
 
@@ -107,15 +110,17 @@ def stored_channels(source: str | Path | bytes, name: str = "the image", decodin
         BadImage: the header cannot be read.
     """
     name, content = named(source, name), file_bytes(source, name, decoding)
-    in_tiff = channels_in(content)
+    tiff = outline(content)
     try:
         header = read_header(content, name, replace(decoding, channels=3))
     except BadImage:
-        if in_tiff is None or in_tiff < 2:
+        if tiff is None or max(tiff.channels, tiff.pages) < 2:
             raise
-        return Stored(in_tiff, is_photo=False, in_tiff=True)
-    channels = in_tiff or channels_of(header)
-    return Stored(channels, channels <= MOST_OF_PHOTO, in_tiff is not None)  # Pillow drops the fifth channel, or sixth
+        return Stored(tiff.channels, False, True, tiff.pages)
+    if tiff is None:
+        channels = channels_of(header)
+        return Stored(channels, channels <= MOST_OF_PHOTO)
+    return Stored(tiff.channels, tiff.channels <= MOST_OF_PHOTO, True, tiff.pages)  # Pillow drops the fifth channel
 
 
 def channels_of(header: Header) -> int:
@@ -125,22 +130,40 @@ def channels_of(header: Header) -> int:
     return MODES.get(header.mode, 1 if header.mode.startswith(GRAY) else 3)
 
 
-def check_channels(name: str, channels: int, expected: int) -> None:
-    """Raises BadImage if an image has other channels than the others."""
-    if channels != expected:
-        s = "s" * (channels > 1)
-        raise BadImage(name, f"has {channels} channel{s}, not {expected}", "remove it, or set channels")
+def _as_bands(content: bytes, decoding: Decoding) -> Decoding | None:
+    """The decoding of an image that is read as bands: a TIFF, if it is no photo, or if Pillow would cut its values."""
+    if decoding.of_photos:
+        return replace(decoding, channels=3) if is_deep_color(content) else None
+    return decoding if is_tiff(content) else None
 
 
-def explained(error: BadImage, source: str | Path | bytes, decoding: Decoding) -> BadImage:
-    """The error of an image that is not a photo, with its channels if that is why."""
+def as_photo(bands: Bands) -> Image.Image:
+    """Three bands as an RGB image."""
+    photo = Image.merge("RGB", bands.bands)
+    photo.info |= bands.info
+    return photo
+
+
+@contextmanager
+def _explained(content: bytes, decoding: Decoding) -> Generator[None, None, None]:
+    """Replaces the error of an image that is not a photo by one on its channels or pages if they are why."""
     try:
-        channels = channels_in(file_bytes(source, error.name, decoding))
-    except BadImage:
-        return error
-    if channels is None or channels in (1, 3):
-        return error
-    return BadImage(error.name, f"has {channels} channels, not {decoding.channels}", f"set channels={channels}")
+        yield
+    except BadImage as error:
+        tiff = outline(content) if decoding.of_photos else None
+        if tiff is None:
+            raise
+        if max(tiff.channels, tiff.pages) in (1, 3):
+            if error.reason != NOT_AN_IMAGE:
+                raise
+            cause = "is a TIFF image whose type of values or layout is not read"
+            raise BadImage(error.name, cause, "save it with 8 or 16 bits, or as 32-bit floats") from error
+        if tiff.pages > 1:
+            cause = f"cannot be read as a photo, and has {tiff.pages} pages of one channel"
+            hint = f"train with channels={tiff.pages} to read the pages as channels"
+            raise BadImage(error.name, cause, hint) from error
+        cause = f"has {tiff.channels} channels, not {decoding.channels}"
+        raise BadImage(error.name, cause, f"remove it, or train with channels={tiff.channels}") from error
 
 
 def named(source: str | Path | bytes, name: str) -> str:

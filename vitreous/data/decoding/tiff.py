@@ -1,34 +1,33 @@
 """TIFF files with any number of channels, such as those of satellites, read within bounds.
 
-tifffile reads the header. The segments, strips or tiles, are decompressed here, none to more bytes than its size, and
-tifffile puts the bytes of each in order.
+tifffile reads the header and puts the bytes of each segment, a strip or tile, in order; `segments` decompresses them.
+The channels are samples of the first page, or pages of one sample each if `Decoding.channels` is their number.
 """
 
 import logging
 import math
-import struct
 import threading
-import zlib
+from collections.abc import Callable
 from functools import lru_cache
-from importlib import import_module
 from io import BytesIO
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from vitreous.data.decoding.bands import MOST_CHANNELS, Bands
+from vitreous.data.decoding.bands import MOST_CHANNELS, Bands, check_channels
 from vitreous.data.decoding.depth import largest_of, scaled_to_bytes
-from vitreous.data.decoding.formats import BIG_TIFF, TIFF_STARTS, check_tiff
+from vitreous.data.decoding.formats import BITS, TIFF_STARTS, check_tags, tiff_pages
 from vitreous.data.decoding.images import MAKE_SMALLER, MAX_SIDE, REMARKS, SIDEWAYS, UPRIGHT, BadImage, Decoding
+from vitreous.data.decoding.segments import JPEG, NONE, decompressed, jpeg_decompressed, without_float_predictor
 from vitreous.support.errors import InputError
+from vitreous.support.extras import install_command
 
-SAMPLES_PER_PIXEL = 277  # tags
-ORIENTATION = 274
-SHORT = 3  # a type of tags
-NEEDED = "pip install 'vitreous[photos]'"
-NONE, DEFLATE = 1, (8, 32946)  # compressions
-OTHERS = {5: "lzw", 32773: "packbits", 34925: "lzma", 50000: "zstd"}  # by the package imagecodecs
+PHOTOMETRIC, GRAY_OR_RGB = 262, (1, 2)
+WIDTH, HEIGHT, ORIENTATION, SAMPLES_PER_PIXEL = 256, 257, 274, 277  # tags
+NEEDED = install_command("photos")
+FLOAT_PREDICTOR = 3
 TYPES = ("u1", "u2", "u4", "i2", "i4", "f2", "f4", "f8")
 DECODED = 4  # bytes of an image, times those that a file may have
 SLACK = 4096  # bytes that compression may add to a segment, beyond its size
@@ -40,34 +39,53 @@ def is_tiff(content: bytes) -> bool:
     return content.startswith(TIFF_STARTS)
 
 
-def channels_in(content: bytes) -> int | None:
-    """The channels on the first page of a TIFF, from its header; None for other files, and for broken ones."""
+class Outline(NamedTuple):
+    """What the header of a TIFF says of its channels.
+
+    Args:
+        channels: of the first page.
+        pages: how many there are, if all have one channel and one size, and may be channels themselves; otherwise 1.
+        is_deep_color: whether it is red, green and blue of more than 8 bits, of which Pillow keeps the upper 8 at best.
+    """
+
+    channels: int
+    pages: int
+    is_deep_color: bool
+
+
+def outline(content: bytes) -> Outline | None:
+    """The channels and pages of a TIFF; None for other files, and for broken ones."""
     if not is_tiff(content):
         return None
-    order = "<" if content[:2] == b"II" else ">"
-    big = BIG_TIFF in content[2:4]
-    start, first, count, size, value = (8, "Q", "Q", 20, 12) if big else (4, "L", "H", 12, 8)
     try:
-        [at] = struct.unpack_from(order + first, content, start)
-        [entries] = struct.unpack_from(order + count, content, at)
-        at += struct.calcsize(order + count)
-        for number in range(min(entries, (len(content) - at) // size)):
-            tag, kind = struct.unpack_from(order + "HH", content, at + number * size)
-            if tag == SAMPLES_PER_PIXEL and kind == SHORT:
-                return struct.unpack_from(order + "H", content, at + number * size + value)[0]
-    except (struct.error, OverflowError):
+        pages = [{tag.number: tag.value for tag in tags} for tags in islice(tiff_pages(content), MOST_CHANNELS + 1)]
+    except ValueError:
         return None
-    return 1
+    shapes = [(page.get(SAMPLES_PER_PIXEL, 1), page.get(WIDTH), page.get(HEIGHT)) for page in pages]
+    if not shapes:
+        return None
+    channels = shapes[0][0]
+    alike = channels == 1 and len(set(shapes)) == 1 and len(pages) <= MOST_CHANNELS
+    is_deep_color = channels == 3 and pages[0].get(BITS, 1) > 8 and pages[0].get(PHOTOMETRIC) in GRAY_OR_RGB
+    return Outline(channels, len(pages) if alike else 1, is_deep_color)
+
+
+def is_deep_color(content: bytes) -> bool:
+    """Whether a file is a color TIFF of more than 8 bits that can be read here."""
+    if not is_tiff(content):
+        return False
+    seen = outline(content)
+    return seen is not None and seen.is_deep_color and _library() is not None
 
 
 def require_reader() -> None:
     """Raises InputError if the library that reads the header is not installed."""
     if _library() is None:
-        raise InputError(f"TIFF images with so many channels need {NEEDED}", NEEDED)
+        raise InputError("TIFF images with so many channels need the library tifffile", NEEDED)
 
 
 def tiff_picture(name: str, content: bytes, decoding: Decoding) -> Bands:
-    """The upright image on the first page. Raises BadImage: broken, too large, or with other channels."""
+    """The upright image. Raises BadImage: broken, too large, or with other channels."""
     values, orientation = _values(name, content, decoding)
     remark = None
     if values.dtype != np.uint8:
@@ -81,122 +99,126 @@ def tiff_picture(name: str, content: bytes, decoding: Decoding) -> Bands:
 
 
 def tiff_size(name: str, content: bytes, decoding: Decoding) -> tuple[int, int]:
-    """The upright (height, width) of the image on the first page; no pixel is decoded. Raises BadImage."""
-    page = _page(name, content, decoding)
+    """The upright (height, width) of the image; no pixel is decoded. Raises BadImage."""
+    page = _pages(name, content, decoding)[0]
     height, width = page.imagelength, page.imagewidth
     return (width, height) if _orientation(page) in SIDEWAYS else (height, width)
 
 
 def tiff_maximum(name: str, content: bytes, decoding: Decoding) -> int | float | None:
-    """The largest value of the image on the first page; None if it has bytes. Raises BadImage."""
-    if _page(name, content, decoding).dtype == np.uint8:
+    """The largest value of the image; None if it has bytes. Raises BadImage."""
+    if _pages(name, content, decoding)[0].dtype == np.uint8:
         return None
     return largest_of(_values(name, content, decoding)[0])
 
 
-def _page(name: str, content: bytes, decoding: Decoding) -> Any:
-    """The header of the first page, checked."""
-    library = _library()
+def _pages(name: str, content: bytes, decoding: Decoding) -> list[Any]:
+    """The headers of the pages with the channels, checked: the first page, or as many as there are channels."""
+    library, seen = _library(), outline(content)
+    count = decoding.channels if seen is not None and seen.pages == decoding.channels else 1
     if library is None:
-        raise BadImage(name, f"is a TIFF image with {channels_in(content)} channels, which needs {NEEDED}", NEEDED)
+        has = f"is a TIFF image with {decoding.channels} channels" if seen else "is a TIFF image of many channels"
+        raise BadImage(name, f"{has}, which needs {NEEDED}", NEEDED)
     # On hostile bytes it raises errors of many kinds; all of them mean that this image cannot be read.
     _reading.active = True
     try:
-        check_tiff(content)
-        page = library.TiffFile(BytesIO(content)).pages[0]
+        for tags in islice(tiff_pages(content), count):
+            check_tags(tags)
+        file = library.TiffFile(BytesIO(content))
+        pages = [file.pages[number] for number in range(count)]
     except Exception as error:
         raise BadImage(name, _reason(error)) from error
     finally:
         _reading.active = False
-    _check(name, page, decoding)
-    return page
+    for page in pages:
+        _check(name, page, count, decoding)
+    if len({page.dtype for page in pages}) > 1:
+        raise BadImage(name, "has pages with values of several types", "save it with one")
+    return pages
 
 
-def _check(name: str, page: Any, decoding: Decoding) -> None:
-    """Raises BadImage if a header is not that of an image within the limits."""
-    height, width, channels, dtype = page.imagelength, page.imagewidth, page.samplesperpixel, page.dtype
-    numbers = (height, width, channels, page.imagedepth, page.rowsperstrip, page.tilelength, page.tilewidth)
-    if not all(isinstance(number, int) and number >= 0 for number in numbers) or 0 in (height, width, channels):
+def _check(name: str, page: Any, pages: int, decoding: Decoding) -> None:
+    """Raises BadImage if a header is not that of one of the pages of an image within the limits."""
+    height, width, samples, dtype = page.imagelength, page.imagewidth, page.samplesperpixel, page.dtype
+    numbers = (height, width, samples, page.imagedepth, page.rowsperstrip, page.tilelength, page.tilewidth)
+    if not all(isinstance(number, int) and number >= 0 for number in numbers) or 0 in (height, width, samples):
         raise BadImage(name, "is broken: it has no size")
     if height * width > decoding.max_pixels or max(height, width) > MAX_SIDE:
         allowed = f"{decoding.max_pixels:,} pixels and {MAX_SIDE:,} a side are allowed"
         raise BadImage(name, f"is too large: {width} x {height} pixels, {allowed}", MAKE_SMALLER)
-    if channels != decoding.channels or channels > MOST_CHANNELS:
-        raise BadImage(name, f"has {channels} channels, not {decoding.channels}", "remove it")
+    channels = samples * pages
+    check_channels(name, channels, decoding.channels)
     if page.imagedepth != 1 or page.planarconfig not in (1, 2) or page.is_subsampled:
         raise BadImage(name, "is a TIFF image of an unusual kind")
     if dtype is None or dtype.str[1:] not in TYPES:
-        hint = "save it with 8 or 16 bits, or as floats"
-        raise BadImage(name, f"has values of {page.bitspersample} bits in format {page.sampleformat}", hint)
+        values = f"type {dtype}" if dtype is not None else f"{page.bitspersample} bits in format {page.sampleformat}"
+        raise BadImage(name, f"has values of {values}", "save it with 8 or 16 bits, or as floats")
     most = DECODED * decoding.max_bytes
-    if height * width * channels * dtype.itemsize > most or _segment_values(page) * dtype.itemsize > most:
+    if height * width * channels * dtype.itemsize > most or math.prod(_segment(page)) * dtype.itemsize > most:
         raise BadImage(name, f"needs more than {most:,} bytes when it is decoded", MAKE_SMALLER)
 
 
-def _segment_values(page: Any) -> int:
-    """The values of a whole strip or tile."""
-    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+def _segment(page: Any) -> tuple[int, int, int]:
+    """The rows, columns and samples of a whole strip or tile."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-    return rows * columns * samples
+    return rows, columns, page.samplesperpixel if page.planarconfig == 1 else 1
 
 
 def _values(name: str, content: bytes, decoding: Decoding) -> tuple[np.ndarray, int]:
     """The values, "height width channels", and the orientation."""
-    page = _page(name, content, decoding)
+    pages = _pages(name, content, decoding)
     _reading.active = True
     try:
-        return _decoded(page, content), _orientation(page)
-    except BadImage:
-        raise
-    except Missing as error:
-        raise BadImage(name, *error.args) from error
-    except Exception as error:  # see _page
+        values = [_decoded(page, content) for page in pages]
+        return values[0] if len(values) == 1 else np.concatenate(values, axis=2), _orientation(pages[0])
+    except Exception as error:  # see _pages
         raise BadImage(name, _reason(error)) from error
     finally:
         _reading.active = False
-
-
-class Missing(Exception):
-    """A decoder that is not installed: why, and what to type."""
 
 
 def _decoded(page: Any, content: bytes) -> np.ndarray:
     """The values of a page that was checked."""
     height, width, channels = page.imagelength, page.imagewidth, page.samplesperpixel
-    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
-    planes = channels if page.planarconfig == 2 else 1
-    count = planes * math.ceil(height / rows) * math.ceil(width / columns)
+    rows, columns, samples = _segment(page)
+    planes = channels // samples
+    down = math.ceil(height / rows)
+    count = planes * down * math.ceil(width / columns)
     places = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:count]
     if len(places) < count:
         raise ValueError(f"it has {len(places):,} strips or tiles, not {count:,}")
-    size = _segment_values(page) * page.dtype.itemsize
-    compression, page.compression = int(page.compression), NONE  # before tifffile chooses how to decompress
-    values = np.zeros((planes, height, width, channels // planes), page.dtype)
+    size = rows * columns * samples * page.dtype.itemsize
+    decompress = _decompressor(page)
+    values = np.zeros((planes, height, width, samples), page.dtype)
     for number, (at, length) in enumerate(places):
         if length == 0:  # not stored, all zero
             continue
+        inside = rows if page.is_tiled else min(rows, height - number % down * rows)  # the last strip may be shorter
         stored = content[at : at + min(length, 2 * size + SLACK)]
-        segment, (plane, _, top, left, _), _ = page.decode(_decompressed(stored, compression, size), number)
+        segment, (plane, _, top, left, _), _ = page.decode(decompress(stored, inside), number)
         target = values[plane, top : top + rows, left : left + columns]
         target[:] = segment[0, : target.shape[0], : target.shape[1]]
+    if page.nodata:  # GDAL's value for a pixel without data
+        values[values == page.nodata] = 0
     return values[0] if planes == 1 else values[..., 0].transpose(1, 2, 0)
 
 
-def _decompressed(stored: bytes, compression: int, size: int) -> bytes:
-    """A segment of at most `size` bytes, decompressed."""
-    if compression == NONE:
-        return stored[:size]
-    if compression in DEFLATE:
-        return zlib.decompressobj().decompress(stored, size)
-    if compression not in OTHERS:
-        raise ValueError(f"its compression, number {compression}, is not supported with so many channels")
-    codec = OTHERS[compression]
-    try:
-        imagecodecs = import_module("imagecodecs")
-    except ImportError:
-        hint = "pip install imagecodecs, or save it with deflate or without compression"
-        raise Missing(f"is compressed by {codec}, which needs pip install imagecodecs", hint) from None
-    return getattr(imagecodecs, f"{codec}_decode")(stored, out=size)  # fails rather than grow
+def _decompressor(page: Any) -> Callable[[bytes, int], bytes]:
+    """What makes values of the bytes and rows of a segment. To tifffile, the page is uncompressed from now on."""
+    _, columns, samples = _segment(page)
+    dtype, compression, tables = page.dtype.newbyteorder(page.parent.byteorder), int(page.compression), page.jpegtables
+    has_float_predictor = page.predictor == FLOAT_PREDICTOR and dtype.kind == "f"
+    page.compression = NONE
+    if has_float_predictor:
+        page.predictor = NONE
+
+    def decompress(stored: bytes, rows: int) -> bytes:
+        if compression == JPEG and samples == 1 and dtype == np.uint8:
+            return jpeg_decompressed(stored, tables, rows, columns)
+        segment = decompressed(stored, compression, rows, columns * samples * dtype.itemsize)
+        return without_float_predictor(segment, dtype, rows, samples) if has_float_predictor else segment
+
+    return decompress
 
 
 def _orientation(page: Any) -> int:

@@ -248,10 +248,11 @@ class Workers:
         return None
 
 
-def obstacle(loader: Loader) -> str | None:
-    """Why a loader cannot be sent to another process; None if it can."""
+def obstacle(*loaders: Loader) -> str | None:
+    """Why loaders cannot be sent to another process; None if all of them can."""
     try:
-        _pickle(loader, _Nowhere())
+        for loader in loaders:
+            _pickle(loader, _Nowhere())
     except Unavailable as error:
         return str(error)
     return None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from itertools import chain, compress
 from statistics import median_low
 
@@ -15,9 +16,8 @@ from vitreous.data.sources.names import simplified
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed, natural_key
+from vitreous.support.text import counted, listed, natural_key
 
-SAMPLED = 32  # training images that stand for all: their headers for the native size, their values for the range
 Samples = Mapping[str, Mapping[str, Sequence[str]]]
 
 
@@ -55,38 +55,30 @@ def assemble(
         present = ", ".join(samples) or "no images"
         raise InputError(f"{source!r} has {present}, but nothing to train on", "add a train split")
     by_split = {split: {name: list(names) for name, names in classes.items()} for split, classes in samples.items()}
-    notes = list(notes)
     names = sorted(by_split["train"], key=natural_key) if class_names is None else list(class_names)
-    notes += check_classes(source, by_split, names)
+    notes = [*notes, *class_notes(source, by_split, names)]
     if "validation" not in by_split:
-        by_split["validation"] = hold_out_each(by_split["train"], options.validation_fraction, key)
-        if not any(by_split["validation"].values()):
-            hint = "add images, or a val/ folder next to train/"
-            raise InputError(f"every class of {source!r} has one image, so none is left for validation", hint)
+        by_split["validation"] = hold_out_each(source, by_split["train"], options.validation_fraction, key)
+
+    @cache
+    def split(name: str, decoding: Decoding) -> Split:
+        return _split(name, [by_split[name].get(each, []) for each in names], lambda kept: loader(kept, decoding))
+
     decoding = Decoding(options.max_pixels, options.max_value or MAX_VALUE)
-
-    def split(name: str) -> Split:
-        classes = by_split[name]
-        return _split(name, [classes.get(each, []) for each in names], lambda kept: loader(kept, decoding))
-
-    train = split("train")
-    channels, about = choose_channels(source, train, spread(train), channels, options.channels)
+    channels, about = choose_channels(source, split("train", decoding), channels, options.channels)
     notes += about
-    if channels != decoding.channels:
-        decoding = replace(decoding, channels=channels)
-        train = split("train")
+    decoding = replace(decoding, channels=channels)
     if options.max_value is None:
-        max_value, about = value_range(train)
+        max_value, about = value_range(split("train", decoding))
         notes += about
-        if max_value != decoding.max_value:
-            decoding = replace(decoding, max_value=max_value)
-            train = split("train")
+        decoding = replace(decoding, max_value=max_value)
+    train = split("train", decoding)
     return ImageData(
         name=source,
         class_names=tuple(names),
         train=train,
-        validation=split("validation"),
-        test=split("test") if "test" in by_split else None,
+        validation=split("validation", decoding),
+        test=split("test", decoding) if "test" in by_split else None,
         native_size=native_size(source, train),
         channels=channels,
         flip_ok=flip_ok,
@@ -96,7 +88,7 @@ def assemble(
     )
 
 
-def check_classes(source: str, by_split: Mapping[str, Mapping[str, Sequence[str]]], names: Sequence[str]) -> list[str]:
+def class_notes(source: str, by_split: Mapping[str, Mapping[str, Sequence[str]]], names: Sequence[str]) -> list[str]:
     """Notes on classes that a split lacks.
 
     Raises:
@@ -104,11 +96,9 @@ def check_classes(source: str, by_split: Mapping[str, Mapping[str, Sequence[str]
     """
     if len(names) < 2:
         raise InputError(f"{source!r} has one class, {names[0]!r}, but needs at least two classes", "add a class")
-    notes, known = [], set(names)
+    notes: list[str] = []
+    known = set(names)
     alike = {simplified(name): name for name in names}
-    for name in names:
-        if alike[simplified(name)] != name:
-            notes.append(f"two classes, {name!r} and {alike[simplified(name)]!r}, differ only in case or spaces")
     for split, classes in by_split.items():
         more = [name for name in classes if name not in known]
         for name in more:
@@ -124,12 +114,17 @@ def check_classes(source: str, by_split: Mapping[str, Mapping[str, Sequence[str]
     return notes
 
 
-def hold_out_each(train: dict[str, list[str]], fraction: float, key: Callable[[str, str], str]) -> dict[str, list[str]]:
-    """Moves the part to validate on out of each class of train, and returns it."""
+def hold_out_each(
+    source: str, train: dict[str, list[str]], fraction: float, key: Callable[[str, str], str]
+) -> dict[str, list[str]]:
+    """Moves the part to validate on out of each class of train, and returns it. Raises InputError if it is empty."""
     validation = {}
     for class_name, names in train.items():
         mask = hold_out([key(class_name, name) for name in names], fraction)
         train[class_name], validation[class_name] = [*compress(names, ~mask)], [*compress(names, mask)]
+    if not any(validation.values()):
+        hint = "add images, or a val/ folder next to train/"
+        raise InputError(f"every class of {source!r} has one image, so none is left for validation", hint)
     return validation
 
 
@@ -140,22 +135,18 @@ def _split(name: str, classes: Sequence[Sequence[str]], loader: Callable[[tuple[
     return Split(name, names, labels, loader(names))
 
 
-def spread(split: Split) -> list[int]:
-    """The places of a few samples, spread evenly over a split."""
-    return np.unique(np.linspace(0, len(split) - 1, min(SAMPLED, len(split)), dtype=int)).tolist()
-
-
 def value_range(split: Split) -> tuple[int, list[str]]:
     """The largest value that a few images of more than 8 bits have room for, and a note on it if there are any."""
     maxima = []
-    for index in spread(split):
+    for index in split.sampled():
         with suppress(BadImage):  # skipped and listed when it is loaded
             maxima.append(split.load.maximum(index))
     deep = [value for value in maxima if value is not None]
     if not deep:
         return MAX_VALUE, []
-    most, images = range_of(deep), f"{len(deep)} training image" + "s" * (len(deep) > 1)
-    return most, [f"16-bit images: values 0..{most} become 0..255 (from {images}; set max_value to change it)"]
+    most, images = range_of(deep), counted(len(deep), "training image")
+    depth = "floating-point" if any(isinstance(value, float) for value in deep) else "16-bit"
+    return most, [f"{depth} images: values 0..{most} become 0..255 (from {images}; set max_value to change it)"]
 
 
 def native_size(source: str, split: Split) -> tuple[int, int]:
@@ -165,14 +156,14 @@ def native_size(source: str, split: Split) -> tuple[int, int]:
         InputError: none of these images can be read.
     """
     sizes, error = [], None
-    indices = spread(split)
+    indices = split.sampled()
     for index in indices:
         try:
             sizes.append(split.load.size(index))
         except BadImage as bad:  # skipped and listed when it is loaded
             error = bad
     if not sizes:
-        cause = f"none of {len(indices)} images of {source!r} could be read; the last: {error}"
+        cause = f"none of {counted(len(indices), 'image')} of {source!r} could be read; the last: {error}"
         raise InputError(cause, "check the files")
     heights, widths = zip(*sizes, strict=True)
     return median_low(heights), median_low(widths)

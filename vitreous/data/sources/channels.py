@@ -9,19 +9,17 @@ from vitreous.data.decoding.picture import MOST_OF_PHOTO, Stored
 from vitreous.data.decoding.tiff import require_reader
 from vitreous.data.sources.splits import Split
 from vitreous.support.errors import InputError
+from vitreous.support.text import counted
 
 PHOTO = (1, 3)  # channels to which any photo can be converted
 
 
-def choose_channels(
-    source: str, split: Split, indices: Sequence[int], default: int, asked: int | None
-) -> tuple[int, list[str]]:
-    """The channels that a model gets, and a note if the training images decide it.
+def choose_channels(source: str, split: Split, default: int, asked: int | None) -> tuple[int, list[str]]:
+    """The channels that a model gets, and notes if the training images decide it, or have more.
 
     Args:
         source: as the user named it.
         split: to train on.
-        indices: of a few samples that stand for all.
         default: of a source of photos.
         asked: by the user; None to decide here.
 
@@ -29,24 +27,26 @@ def choose_channels(
         InputError: none of the images has the channels that were asked for, or their reader is not installed.
     """
     seen: list[Stored] = []
-    for index in indices:
+    for index in split.sampled():
         with suppress(BadImage):  # skipped and listed when it is loaded
             if (stored := split.load.stored(index)) is not None:
                 seen.append(stored)
     channels = common(seen, default) if asked is None else asked
-    fitting = [stored for stored in seen if fits(stored.channels, channels)]
+    fitting = [stored for stored in seen if fits(stored, channels)]
     if seen and not fitting:
-        counts = " and ".join(str(count) for count in sorted({stored.channels for stored in seen}))
+        counts = " and ".join(str(count) for count in sorted({max(stored.channels, stored.pages) for stored in seen}))
         raise InputError(
             f"the images of {source!r} have {counts} channels, not {channels}", f"set channels={common(seen, default)}"
         )
     if channels in PHOTO:
-        return channels, []
+        return channels, left_out(seen) if asked is None else []
     if any(stored.in_tiff for stored in fitting):
         require_reader()
     if asked is not None or not seen:
         return channels, []
-    return channels, [f"images of {channels} channels (from {len(seen)} training images; set channels to change it)"]
+    return channels, [
+        f"images of {channels} channels (from {counted(len(seen), 'training image')}; set channels to change it)"
+    ]
 
 
 def common(seen: Sequence[Stored], default: int) -> int:
@@ -59,9 +59,25 @@ def common(seen: Sequence[Stored], default: int) -> int:
     return counts.most_common(1)[0][0]
 
 
-def fits(stored: int, channels: int) -> bool:
-    """Whether an image of so many channels can become one of `channels`."""
-    return stored <= MOST_OF_PHOTO if channels in PHOTO else stored == channels
+def fits(stored: Stored, channels: int) -> bool:
+    """Whether an image can become one of `channels`."""
+    return stored.channels <= MOST_OF_PHOTO if channels in PHOTO else channels in (stored.channels, stored.pages)
+
+
+def left_out(seen: Sequence[Stored]) -> list[str]:
+    """Notes on what reading TIFF files as photos leaves out: further pages, or a fourth channel."""
+    notes, count = [], len(seen)
+    pages = Counter(stored.pages for stored in seen if stored.pages > 1)
+    fourth = sum(stored.in_tiff and stored.channels == MOST_OF_PHOTO for stored in seen)
+    for most, images in pages.most_common(1):
+        how = f"set channels={most}" if most not in PHOTO else "save them as one page"
+        notes.append(
+            f"the first of {most} pages is read ({images} of {count} training images); {how} if the pages are channels"
+        )
+    if fourth:
+        images = f"{fourth} of {count} training images"
+        notes.append(f"TIFF images of 4 channels are read as RGB ({images}); set channels=4 to use all")
+    return notes
 
 
 def check_of_photos(source: str, asked: int | None) -> None:

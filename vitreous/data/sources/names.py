@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -48,6 +48,7 @@ OUTPUTS = (
     "trimaps truth"
 )
 BESIDE = "class color ground instance instances object objects truth"  # other words of such names
+EVALUATION = {"eval", "evaluation"}  # the validation split, or the test split next to one called "dev" or "val"
 UNLABELED = "pred predict prediction predictions submission submissions unlabeled"
 
 
@@ -100,9 +101,27 @@ def splits_among(names: Iterable[str]) -> dict[str, str]:
         others: group for others, group in groups.items() if TRAIN in group.values() and len(set(group.values())) > 1
     }
     if complete:  # without other words if there are any; several sets, of several words, are all returned
-        return complete.get((), {name: split for group in complete.values() for name, split in group.items()})
+        every = {name: split for group in complete.values() for name, split in group.items()}
+        found = complete.get((), every)
+        return found | evaluations(found)
     plain = {name: split for name in names if (split := split_of(name))}
     return {name: split for name, split in plain.items() if any(part in STRONG for part in _parts(name))}
+
+
+def evaluations(splits: Mapping[str, str | None]) -> dict[str, str]:
+    """The names such as "eval" that mean test: next to one such as "dev" for validation, and none for test."""
+    names = [name for name, split in splits.items() if split == VALIDATION and EVALUATION.intersection(_parts(name))]
+    others = {split for name, split in splits.items() if name not in names}
+    return dict.fromkeys(names, TEST) if VALIDATION in others and TEST not in others else {}
+
+
+def notes_on_evaluation(splits: Mapping[str, str | None]) -> list[str]:
+    """A note on each name such as "eval" that is used as the test split."""
+    return [
+        f"{name!r} is used as the test split"
+        for name, split in splits.items()
+        if split == TEST and EVALUATION.intersection(_parts(name))
+    ]
 
 
 def suggests_split(name: str) -> bool:
@@ -143,6 +162,11 @@ def role_of(name: str) -> str:
         return "output"
     is_picture = any(part in PICTURE_WORDS or part in FILLER_WORDS for part in parts)
     return "picture" if is_picture else ""
+
+
+def has_output_word(name: str) -> bool:
+    """Whether a word of the name, perhaps among others, is one for masks, boxes or depth."""
+    return any(part in OUTPUT_WORDS for part in _parts(name))
 
 
 def is_unlabeled(name: str) -> bool:

@@ -2,6 +2,20 @@
 
 Opening reads names, not pixels. The splits depend on the file names alone, so they are the same every time and on
 every machine.
+
+One folder around a layout is entered. The layouts are those of `open_data`. Images may be in subfolders of a class
+folder. A folder called train next to class folders is a class if it directly holds images. Class names that only
+differ in how their accents are stored are one class. What is not used is counted by kind, or named in the notes if it
+has images: images next to class folders, hidden folders, folders next to the splits, a test split without labels,
+archives inside folders. Folders that seem to be splits, folds or sessions but are not in these layouts are refused, so
+that none of them becomes a class.
+
+Links to files and folders inside the source are followed, others with the option `follow_links`; a split or class
+folder that is a link out of the source, or to nothing, is named.
+
+An archive gives the same samples as the folder it was made from; it is read in place, and links in it are ignored and
+counted. A compressed tar archive is first decompressed to the user's cache, until the process ends. A folder without
+images in subfolders may instead hold an archive for each split, such as `train.zip`, `val.zip` and `test.zip`.
 """
 
 from collections import Counter
@@ -17,12 +31,12 @@ from vitreous.data.sources.published.opening import open_published
 from vitreous.data.sources.published.torchvision_sets import BY_NAME
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.tabular.objects import open_objects
-from vitreous.data.sources.tabular.tables import is_table, open_table
+from vitreous.data.sources.tabular.tables import FORMATS, is_table, is_unread_table, open_table
 from vitreous.data.sources.trees.archives import SUFFIX, open_archives
 from vitreous.data.sources.trees.folders import FolderTree, leads_to_file_inside
 from vitreous.data.sources.trees.layouts import open_tree
 from vitreous.data.sources.trees.tars import is_tar_name, open_tars, suffix_of
-from vitreous.data.sources.trees.tree import FOLLOW, LAYOUT, Tree, kind_of
+from vitreous.data.sources.trees.tree import FOLLOW, LAYOUT, Tree, is_packed, kind_of
 from vitreous.support.errors import InputError
 
 NAMES = (DIGITS, *BY_NAME)
@@ -42,26 +56,11 @@ def open_data(source: Any, options: DataOptions | None = None) -> ImageData:
       languages (see `names.py`).
     - `FOLDER/CLASS/SPLIT/IMAGE`, with the same splits.
 
-    One folder around all of this is entered. Images may be in subfolders of a class folder. A folder called train next
-    to class folders is a class if it directly holds images. Class names that only differ in how their accents are
-    stored are one class. What is not used is counted by kind, or named in the notes if it has images: images next to
-    class folders, hidden folders, folders next to the splits, a test split without labels, archives inside folders.
-    Folders that seem to be splits, folds or sessions but are not in these layouts are refused, so that none of them
-    becomes a class.
-
-    Links to files and folders inside the source are followed, others with the option `follow_links`; a split or class
-    folder that is a link out of the source, or to nothing, is named.
-
-    An archive gives the same samples as the folder it was made from; it is read in place, and links in it are ignored
-    and counted. A compressed tar archive is first decompressed to the user's cache, until the process ends. A folder
-    without images in subfolders may instead hold an archive for each split, such as `train.zip`, `val.zip` and
-    `test.zip`.
-
     Without a validation split, a fixed part of train is held out: of each class with n images, the
     max(1, round(n * f)) whose names, relative to the class folder, have the smallest hashes. This does not depend on
     other classes, and hardly changes when images are added. The only image of a class stays in train.
 
-    A table, as CSV, TSV, JSON lines or Parquet, has a row for each image; see `open_table`. In Python, a DataFrame of
+    A table, as text, JSON or Parquet, has a row for each image; see `open_table`. In Python, a DataFrame of
     the same columns, a map-style dataset, and a tuple or dict of either by split are sources as well; see
     `open_objects`.
 
@@ -173,6 +172,9 @@ def _real_path(source: str) -> Path:
         exists = root.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a loop of links
         raise InputError(f"{source!r} cannot be opened: {error}", "check the path") from error
+    if root.is_file() and is_packed(source):
+        raise InputError(f"{source!r} is an archive of a kind that is not read", "unpack it, and use the folder")
     if exists:
-        raise InputError(f"{source!r} is not a folder, an archive or a table", LAYOUT)
+        hint = FORMATS if is_unread_table(source) else LAYOUT
+        raise InputError(f"{source!r} is not a folder, an archive or a table", hint)
     raise InputError(f"{source!r} does not exist", hint_for_missing(source))

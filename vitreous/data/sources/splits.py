@@ -12,6 +12,9 @@ from vitreous.data.decoding.bands import Picture
 from vitreous.data.decoding.images import DEFAULT, Decoding
 from vitreous.data.decoding.picture import Stored
 from vitreous.data.preprocessing import Pixels, Preprocessing
+from vitreous.support.counts import spread
+
+SAMPLED = 32  # images that stand for all of a split: in their size, their channels and the range of their values
 
 
 class Loader(ABC):
@@ -36,6 +39,10 @@ class Loader(ABC):
     @abstractmethod
     def content(self, index: int) -> bytes:
         """What identifies a sample: the bytes of its file, or its pixels if it has none."""
+
+    def decode(self, index: int, content: bytes) -> Picture:
+        """The decoded image of a sample whose `content` is at hand, so that no file is read again."""
+        return self(index)
 
     def maximum(self, index: int) -> int | float | None:
         """The largest value of an image with more than 8 bits; None for others.
@@ -84,6 +91,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def sampled(self) -> list[int]:
+        """A few samples that stand for all, spread evenly."""
+        return spread(len(self), SAMPLED).tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,9 @@ from vitreous.data.check.findings import COLUMNS, GROUPS, IMAGES, REASONS, SIZES
 from vitreous.data.check.sheet import ClassRow, thumbnails
 from vitreous.explain.inline import CRISP
 from vitreous.pages.pictures import photo
+from vitreous.support.counts import spread
+from vitreous.support.figures import shown_as
+from vitreous.support.text import tallied
 
 TITLES = {
     "leak": "The same images in two splits",
@@ -78,7 +81,8 @@ def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Imag
         "class_count": len(data.class_names),
         "sizes": sizes,
         "chart": size_chart(check),
-        "modes": mode_counts(check.scan),
+        "modes": mode_counts(check.scan, data.channels),
+        "shown_as": shown_as(data.channels),
         "transparent": int(check.scan.rows["transparent"].sum()),
         "decoded": int(check.scan.rows["decoded"].sum()),
         "total": len(check.samples),
@@ -90,7 +94,7 @@ def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Imag
             }
             for row in rows
         ],
-        "ignored": sorted(data.ignored.items()),
+        "ignored": tallied(data.ignored),
         "notes": data.notes,
         "version": __version__,
     }
@@ -183,7 +187,7 @@ def size_chart(check: Check) -> dict[str, Any] | None:
     if len(sizes) < 2:
         return None
     if len(sizes) > MOST_POINTS:
-        keep = np.unique(np.linspace(0, len(sizes) - 1, MOST_POINTS).astype(int))
+        keep = spread(len(sizes), MOST_POINTS)
         sizes, counts = sizes[keep], counts[keep]
     low, high = math.log2(sizes.min()) - 0.3, math.log2(sizes.max()) + 0.3
     x_scale, y_scale = (WIDTH - LEFT - RIGHT) / (high - low), (HEIGHT - TOP - BOTTOM) / (high - low)
@@ -194,7 +198,7 @@ def size_chart(check: Check) -> dict[str, Any] | None:
     def y_of(height: int | float) -> float:
         return HEIGHT - BOTTOM - (math.log2(height) - low) * y_scale
 
-    step = max(1, round((high - low) / 7))
+    step = math.ceil((high - low) / 7)
     ticks = [2**power for power in range(math.ceil(low), math.floor(high) + 1, step)]
     return {
         "width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM,

@@ -22,6 +22,8 @@ from vitreous.model.config import ViTConfig
 from vitreous.model.cost import nominal_multiply_adds, parameter_count
 from vitreous.pages.pictures import as_image, attention_picture, photo
 from vitreous.pages.report.charts import Chart, Curve, line_chart
+from vitreous.support.counts import spread
+from vitreous.support.figures import shown_as
 from vitreous.support.text import printable
 from vitreous.training.records.display import duration
 from vitreous.training.records.majority import majority_warning
@@ -88,6 +90,7 @@ def result_view(classifier: Classifier, split: Split, outcome: Outcome, weighed:
         "warning": majority_warning(outcome, names, split.name, weighed),
         "mistakes": len(outcome.labels) - outcome.correct,
         "cards": cards(classifier, split, outcome),
+        "shown_as": shown_as(classifier.preprocessing.channels),
         "confused": confused(outcome, names),
         "matrix": matrix(outcome, names) if len(names) <= MOST_COLUMNS else None,
         "counts_file": MATRIX if len(names) <= MOST_ROWS else CONFUSIONS,
@@ -166,8 +169,7 @@ def choose_examples(outcome: Outcome) -> list[int]:
     wrong = wrong[np.argsort(-outcome.probabilities[wrong, 0], kind="stable")]
     wrong = wrong[: max(MOST_WRONG, EXAMPLES - len(right))]
     count = min(len(right), EXAMPLES - len(wrong))
-    spread = np.linspace(0, len(right) - 1, count).round().astype(int)  # samples are sorted by class
-    return [*wrong.tolist(), *right[spread].tolist()]
+    return [*wrong.tolist(), *right[spread(len(right), count)].tolist()]  # samples are sorted by class
 
 
 def map_view(weights: Float[ndarray, "rows columns"]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import torch
-from PIL import Image
 
+from vitreous.data.decoding.bands import Picture
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.model.vit import VisionTransformer
 from vitreous.pages.templates import render
@@ -14,7 +14,7 @@ from vitreous.pages.walk.view import view
 @torch.no_grad()
 def walk_page(
     model: VisionTransformer,
-    image: Image.Image,
+    image: Picture,
     preprocessing: Preprocessing,
     class_names: Sequence[str] | None = None,
     name: str = "a Vision Transformer",
@@ -26,7 +26,7 @@ def walk_page(
 
     Args:
         model: in evaluation mode.
-        image: decoded, in RGB or gray, of any size.
+        image: decoded, of any size.
         preprocessing: that the weights expect.
         class_names: one per logit; None numbers the classes.
         name: of the model, for the heading.

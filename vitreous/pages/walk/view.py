@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image
 from torch import Tensor
 
+from vitreous.data.decoding.bands import Picture, shown
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.explain.attention_maps import readout_name
 from vitreous.explain.embeddings import embedding_filters, pixel_filters
@@ -56,7 +56,7 @@ class Choice(NamedTuple):
 
 def view(
     model: VisionTransformer,
-    image: Image.Image,
+    image: Picture,
     preprocessing: Preprocessing,
     class_names: Sequence[str] | None,
     name: str,
@@ -125,11 +125,11 @@ def token_name(walk: Walk, token: int) -> str:
     return f"patch ({row}, {column})"
 
 
-def image_view(image: Image.Image, preprocessing: Preprocessing, pixels: Pixels) -> dict[str, Any]:
+def image_view(image: Picture, preprocessing: Preprocessing, pixels: Pixels) -> dict[str, Any]:
     """The photo as given and as the model sees it, and what the preprocessing does."""
     p = preprocessing
     return {
-        "original": pictures.photo(image.convert("RGB"), ORIGINAL_SIDE),
+        "original": pictures.photo(shown(image).convert("RGB"), ORIGINAL_SIDE),
         "original_size": (image.height, image.width),
         "input": pictures.model_input(pixels),
         "backdrop": pictures.photo(pictures.backdrop(pixels), BACKDROP_SIDE),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.splits import ImageData
 from vitreous.model.config import ViTConfig
+from vitreous.support.text import counted
 from vitreous.training.planning.defaults import (
     LARGEST_SIDE,
     MOST_EPOCHS,
@@ -62,6 +63,11 @@ class Budget:
     chosen: tuple[str, ...]
 
     @property
+    def chose_all(self) -> bool:
+        """Whether image size, variant and length were all open."""
+        return len(self.chosen) == 3
+
+    @property
     def fits(self) -> bool:
         """Whether the run is expected to end in time."""
         return self.seconds <= self.minutes * 60
@@ -96,7 +102,7 @@ def fit(
     shapes = choices(recipe.model, data) if minutes and start is None else [recipe.model]
     if not minutes or (len(shapes) == 1 and not has_open_length(recipe)):
         return recipe, None
-    notify(f"measuring a few updates, to choose what fits {minutes:g} minutes")
+    notify(f"measuring a few updates, to choose what fits {in_minutes(minutes)}")
     best: tuple[Recipe, Budget] | None = None
     for shape in shapes:
         candidate, budget, enough = try_shape(recipe, shape, minutes, data, start, measure)
@@ -181,8 +187,13 @@ def in_words(recipe: Recipe, config: ViTConfig, resolved: Recipe, epochs: int) -
     if recipe.model.weights is None and recipe.model.variant == "auto":
         words.append(resolved.model.variant)
     if has_open_length(recipe):
-        words.append(f"{epochs} epoch{'' if epochs == 1 else 's'}")
+        words.append(counted(epochs, "epoch"))
     return tuple(words)
+
+
+def in_minutes(minutes: float) -> str:
+    """A limit in words: 0.5 minutes, 1 minute."""
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
 
 
 def budget_line(budget: Budget) -> str:
@@ -192,8 +203,8 @@ def budget_line(budget: Budget) -> str:
     time = time if minutes else "less than a minute"
     chosen = ", ".join(budget.chosen)
     if budget.fits:
-        return f"chosen for {budget.minutes:g} minutes: {chosen} ({time}); for another limit: --set minutes=60"
+        return f"chosen for {in_minutes(budget.minutes)}: {chosen} ({time}); for another limit: --set minutes=60"
     return (
-        f"warning: {budget.minutes:g} minutes are too few: even the smallest choice, {chosen}, takes {time}; "
+        f"warning: {in_minutes(budget.minutes)} is too short: even the smallest choice, {chosen}, takes {time}; "
         f"let it run, or set minutes or epochs"
     )

@@ -20,7 +20,7 @@ def with_cache(plan: Plan, show: Callable[[str, int, int], None], notify: Callab
     Args:
         plan: of the run.
         show: called with what is done, the images done so far and how many there are.
-        notify: called with the cache's folder.
+        notify: called with the cache's folder, and a line if another run builds it.
 
     Raises:
         InputError: the disk has too little space for the cache, or cannot be written.
@@ -37,6 +37,7 @@ def with_cache(plan: Plan, show: Callable[[str, int, int], None], notify: Callab
             whole if split.name == "train" else Fitted(preprocessing),
             root,
             partial(show, f"caching {split.name}"),
+            notify,
         )
         for split in data.splits
     }

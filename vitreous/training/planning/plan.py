@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -167,14 +167,15 @@ def make_plan(
         objective = objective_class(draft.objective)
         names = data.class_names if objective.classifies else ()
         start = load_start(weights, draft.model, names, data.channels, objective.mask_token)
+    obstacle_of = cache(partial(obstacle, *(split.load for split in data.splits)))  # the same for all candidates
     budget = None
     if measure is not None:
 
         def cost_of(resolved: Recipe, config: ViTConfig, preprocessing: Preprocessing) -> Cost:
-            return measure(plan_of(data, resolved, config, preprocessing, start, lambda line: None))
+            return measure(plan_of(data, resolved, config, preprocessing, start, obstacle_of, lambda line: None))
 
         draft, budget = fit(draft, data, start, cost_of, notify)
-    return replace(plan_of(data, *resolve_recipe(draft, data, start), start, notify), budget=budget)
+    return replace(plan_of(data, *resolve_recipe(draft, data, start), start, obstacle_of, notify), budget=budget)
 
 
 def plan_of(
@@ -183,9 +184,13 @@ def plan_of(
     config: ViTConfig,
     preprocessing: Preprocessing,
     start: Start | None,
+    obstacle_of: Callable[[], str | None],
     notify: Callable[[str], None],
 ) -> Plan:
-    """The plan of a resolved recipe, with what is chosen for this machine."""
+    """The plan of a resolved recipe, with what is chosen for this machine.
+
+    `obstacle_of` says why other processes cannot load the images; None if they can.
+    """
     views, run = resolved.augmentation, resolved.run
     assert isinstance(views.flip, bool)  # the recipe is resolved
     augmentation = Augmentation(
@@ -201,7 +206,7 @@ def plan_of(
     workers = run.workers
     if workers == AUTO:  # on a CPU, the model needs all cores
         workers = 0 if device.type == "cpu" else choose_workers(resolved, data, preprocessing)
-    if workers and (reason := next(filter(None, (obstacle(split.load) for split in data.splits)), None)):
+    if workers and (reason := obstacle_of()):
         notify(f"images are loaded in the main process: {reason}")
         workers = 0
     processes = Workers(workers, run.worker_timeout, notify)

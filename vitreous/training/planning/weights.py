@@ -18,7 +18,7 @@ from vitreous.model.cost import on_meta
 from vitreous.model.variants import variant
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed, printable
+from vitreous.support.text import counted, listed, printable
 from vitreous.training.recipe.sections import SHAPE, WITH_WEIGHTS, ModelSection
 
 DEFAULT = "timm:vit_small_patch16_224.augreg_in21k_ft_in1k"
@@ -28,7 +28,7 @@ FALLBACK = (
 )
 RATES = ("dropout", "stochastic_depth", "patch_dropout")
 FIXED = tuple(name for name in ModelSection.model_fields if name not in (*WITH_WEIGHTS, "variant"))  # by the weights
-LASTING = ("source", "license", "family")  # metadata that training does not outdate
+LASTING = ("source", "license", "family", "adapted")  # metadata that training does not outdate
 SHOWN = 5  # class names in a note
 
 
@@ -143,6 +143,8 @@ def load_start(
     source = stored.report.source if stored.report else weights
     source = source if is_remote(source) else Path(source).expanduser().absolute().name
     metadata = {key: stored.metadata[key] for key in LASTING if key in stored.metadata}
+    if model.config.channels != stored.model.config.channels:
+        metadata["adapted"] = f"from {counted(stored.model.config.channels, 'channel')} to {channels}"
     ready = replace(
         stored,
         model=model,

@@ -184,6 +184,8 @@ def in_words(leaf: str, kind: str, message: str) -> str:
     """What a value should be, to follow "it should be"."""
     if kind in ("missing", "too_long"):
         return "a pair of numbers"
+    if kind.startswith("bool_"):
+        return "true or false"
     if kind == "tuple_type":  # TOML has none
         return 'a list of names, such as ["backbone"]' if leaf == "frozen" else "a list of numbers"
     return message.removeprefix("Input should be ")

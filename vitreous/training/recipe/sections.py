@@ -223,7 +223,7 @@ class RunSection(Section):
     precision: Precision | Auto = "auto"  # of activations: bfloat16 on a GPU that has it, float32 elsewhere
     compile: bool = False  # by torch.compile
     checkpoint_activations: bool = False  # less memory for a second forward pass
-    tensorboard: bool = False  # also write for TensorBoard; pip install 'vitreous[logging]'
+    tensorboard: bool = False  # also write for TensorBoard; pip install '.[logging]'
     threads: Count | Auto = "auto"  # of a CPU operation
     workers: Annotated[int, Field(ge=0, le=256)] | Auto = "auto"  # processes that load images
     checkpoint_minutes: Finite | Auto = "auto"  # between two checkpoints; auto: 5 % of the run, 10 minutes at most

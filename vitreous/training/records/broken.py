@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from vitreous.data.precheck import Broken, Estimate, Found, How, checked_count, choose_check, find_broken, without
+from vitreous.data.precheck import Broken, Estimate, Found, How, checked_count, choose_check, find_broken
+from vitreous.data.sources.chosen import without
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted, listed
@@ -19,8 +20,9 @@ WORK = {"all": "decoding all images", "headers": "reading image headers", "sampl
 SHORT = 10.0  # seconds that a check may take without an announcement
 
 
-def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, Broken]:
-    """Checks the images of a run; returns the plan without the broken ones, with the check in its recipe, and these.
+def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, dict[str, list[int]]]:
+    """Checks the images of a run; returns the plan without the broken ones, with the check in its recipe, and
+    the indices of these by split.
 
     Raises:
         InputError: all training images of a class are broken, or all images of a split, or too many. They are listed
@@ -36,13 +38,14 @@ def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, Broken]:
         log.bad_files.record(split, [(split.names[index], reason) for index, reason in broken.get(split.name, [])])
     if log.bad_files.count:
         log.bad_files.write()
-    check_classes(plan.data, broken, log.bad_files)
+    require_readable(plan.data, broken, log.bad_files)
     for split in plan.data.splits:
         log.bad_files.check(split.name)
-    for line in conclusion(how, count, time.perf_counter() - started, log.bad_files, remarked):
+    for line in result_lines(how, count, time.perf_counter() - started, log.bad_files, remarked):
         log.display.print(line)
     recipe = plan.recipe.with_settings({"check_images": how})
-    return replace(plan, data=without(plan.data, broken), recipe=recipe), broken
+    dropped = {name: [index for index, _ in images] for name, images in broken.items()}
+    return replace(plan, data=without(plan.data, dropped), recipe=recipe), dropped
 
 
 def choose(plan: Plan, log: Log) -> How:
@@ -61,12 +64,14 @@ def choose(plan: Plan, log: Log) -> How:
     return estimate.how
 
 
-def check_classes(data: ImageData, broken: Broken, bad_files: BadFiles) -> None:
+def require_readable(data: ImageData, broken: Broken, bad_files: BadFiles) -> None:
     """Raises InputError for a split without readable images, and for classes of which none can be trained on."""
     see = f"see {bad_files.folder.path / BAD_FILES}"
     for split in data.splits:
-        if len(broken.get(split.name, [])) == len(split):
-            raise InputError(f"none of the {len(split)} {split.name} images can be read", f"check the files; {see}")
+        reasons = broken.get(split.name, [])
+        if len(reasons) == len(split):
+            cause = f"none of the {len(split)} {split.name} images can be read; the first {reasons[0][1]}"
+            raise InputError(cause, f"check the files; {see}")
     indices = [index for index, _ in broken.get("train", [])]
     classes = len(data.class_names)
     before = np.bincount(data.train.labels, minlength=classes)
@@ -79,7 +84,7 @@ def check_classes(data: ImageData, broken: Broken, bad_files: BadFiles) -> None:
         )
 
 
-def conclusion(how: How, count: int, seconds: float, bad_files: BadFiles, remarked: int) -> Iterator[str]:
+def result_lines(how: How, count: int, seconds: float, bad_files: BadFiles, remarked: int) -> Iterator[str]:
     """What was checked, and what was found."""
     if not count:
         return

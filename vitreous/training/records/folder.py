@@ -1,9 +1,11 @@
 """A run's folder: its files, and how they are written."""
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,7 +108,12 @@ class RunFolder:
     @property
     def has_work(self) -> bool:
         """Whether it has a model, or a checkpoint to go on from."""
-        return self.model.exists() or any((self.path / CHECKPOINTS).glob("*/SHA256SUMS"))
+        return self.model.exists() or self.has_checkpoint
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a checkpoint was finished."""
+        return any((self.path / CHECKPOINTS).glob("[0-9]*/SHA256SUMS"))
 
     def clear(self) -> None:
         """Removes what a run wrote before it had a model, except the list of broken images, and gives up the claim."""
@@ -135,9 +142,21 @@ class RunFolder:
         write_json(path, content)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Adds a line, a JSON object; numbers that are not finite become null, since JSON has no nan."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json_line(row))
+        """Adds a line, a JSON object; numbers that are not finite become null, since JSON has no nan.
+
+        Raises:
+            InputError: the disk is full; the line is not there then.
+        """
+        path = self.path / METRICS
+        with path.open("ab", buffering=0) as file:
+            end, line = file.tell(), json_line(row).encode()
+            try:
+                if file.write(line) < len(line):  # only a full disk takes a part
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                file.truncate(end)
+                cause = f"cannot write {str(path)!r}: {error.strerror}"
+                raise InputError(cause, "choose a writable folder with free space") from error
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes these lines in place of all that are there."""

@@ -1,8 +1,10 @@
 """The log of a run: what it records, in its folder, on the terminal and for TensorBoard."""
 
 import math
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,12 +69,40 @@ class Log:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.board.close()
         failed = error is not None and not self.folder.has_work
-        if self.bad_files.count or not failed:
-            self.bad_files.write()
+        with self.writing():
+            if self.bad_files.count or not failed:
+                self.bad_files.write()
         if failed:
             self.folder.clear()
         else:
             self.folder.release()
+        if error is not None:
+            for line in self.kept(isinstance(error, KeyboardInterrupt)):
+                self.display.print(line)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """The block writes results: if it fails, the run goes on to those that can be written, and fails in the end."""
+        try:
+            yield
+        except InputError as error:
+            self.fail(error)
+
+    def fail(self, error: InputError) -> None:
+        """Notes what the run fails with in the end; of several errors, the first."""
+        self.failure = self.failure or error
+
+    def kept(self, interrupted: bool) -> Iterator[str]:
+        """What is left of a run that ends early; of an error before there is a model, the error says it all."""
+        if self.folder.model.exists():
+            epoch = "the model"
+            if self.best is not None:
+                epoch += f" of epoch {self.best['epoch']} (val accuracy {self.best['val_accuracy']:.1%})"
+            yield f"{epoch} is kept: {self.folder.model}"
+        elif interrupted:
+            yield "no model is kept: no epoch was validated"
+        if interrupted and self.folder.has_checkpoint:
+            yield f"go on with: {shlex.join(['vitreous', 'train', '--resume', str(self.folder.path)])}"
 
     @property
     def is_stalled(self) -> bool:
@@ -120,17 +150,14 @@ class Log:
         }  # fmt: skip
 
     def add_validation(self, score: Outcome | Score) -> bool:
-        """Adds the validation to the epoch's row; returns whether it is the best so far."""
+        """Adds the validation to the epoch's row; returns whether it is the best so far, to be kept."""
         assert self.row is not None, "the updates have ended"
         row = self.row
         row |= scores_of(score, "val")
         self.worse += 1
         keep_by = self.plan.recipe.schedule.keep_by
         assert keep_by != "auto", "the recipe is resolved"
-        if not is_better(row, self.best, keep_by):
-            return False
-        self.best, self.worse = row, 0
-        return True
+        return is_better(row, self.best, keep_by)
 
     def end_epoch(self) -> None:
         """Records the finished row of the epoch everywhere."""
@@ -146,7 +173,8 @@ class Log:
         """Records the test of the kept model."""
         assert self.best is not None
         row = {key: self.best[key] for key in ("epoch", "step", "val_accuracy")}
-        self._write(row | scores_of(outcome, "test"))
+        with self.writing():
+            self._write(row | scores_of(outcome, "test"))
 
     def _write(self, row: dict[str, Any]) -> None:
         self.folder.append_metrics(row)

@@ -28,8 +28,8 @@ def majority_warning(outcome: Outcome, class_names: Sequence[str], split: str, w
     hint = WEIGH if outcome.is_lopsided and not weighs_classes else LONGER
     if np.count_nonzero(answers) == 1:
         name = shortened(class_names[int(answers.argmax())])
-        return f"this model answers {name!r} for every {split} image: {hint}"
+        return f"this model answers '{name}' for every {split} image: {hint}"
     if outcome.correct > labels.max():
         return None
     name, share = shortened(class_names[int(labels.argmax())]), labels.max() / labels.sum()
-    return f"always answering {name!r} would be right as often as this model, or more ({share:.1%}): {hint}"
+    return f"always answering '{name}' would be right as often as this model, or more ({share:.1%}): {hint}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vitreous.support.figures import missing_glyphs_ignored, visible
+from vitreous.support.figures import missing_glyphs_ignored, shown_as, visible
 from vitreous.support.files import atomic_file
 from vitreous.support.fonts import use_fallback_fonts
 from vitreous.support.text import first_line
@@ -26,7 +26,7 @@ def picture(views: Sequence[View]) -> Figure:
     Args:
         views: at least one; pixels in [0, 1], all of one size; of channels other than three or one, the mean is shown.
     """
-    height, width, _ = views[0][0].shape
+    height, width, channels = views[0][0].shape
     columns = min(COLUMNS, len(views))
     rows = math.ceil(len(views) / columns)
     lines = max(len(caption.splitlines()) for _, caption in views)
@@ -40,6 +40,8 @@ def picture(views: Sequence[View]) -> Figure:
         axes.imshow(shown.transpose(1, 2, 0) if len(shown) == 3 else shown[0], cmap="gray", vmin=0, vmax=1)
         # A class may be called $a$; that is a name, not a formula.
         axes.set_title(caption, fontsize=8, color=TEXT, pad=4, parse_math=False)
+    if caption := shown_as(channels):
+        figure.suptitle(caption, fontsize=8, color=TEXT)
     return figure
 
 

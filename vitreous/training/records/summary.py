@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from vitreous.model.vit import VisionTransformer
@@ -36,20 +37,23 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
         f"{height}×{width} pixels in {'×'.join(map(str, config.token_stride))}-pixel patches "
         f"(a grid of {rows}×{columns}), {flip}batches of {plan.batch_size}{at_once}, "
         f"{length} on {plan.device} in {plan.precision}, {counted(torch.get_num_threads(), 'thread')}, "
-        f"{counted(plan.workers, 'loading process', 'es')}"
+        f"{counted(plan.workers, 'loading process')}"
     )
     if plan.budget is not None:
         yield budget_line(plan.budget)
-    if is_of_photos_from_scratch(plan):
-        yield expectation_line(len(plan.data.train), len(plan.data.class_names))
+    if is_chosen_for_photos(plan):
+        expected = expectation_line(len(plan.data.train), len(plan.data.class_names))
+        yield from [] if expected is None else [expected]
     if rows * columns == 1:
         yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
 
 
-def is_of_photos_from_scratch(plan: Plan) -> bool:
-    """Whether what was measured on photos says something about a run."""
+def is_chosen_for_photos(plan: Plan) -> bool:
+    """Whether what was measured on photos says something about a run: its size and length are not the user's."""
     return (
         plan.start is None
+        and plan.budget is not None
+        and plan.budget.chose_all
         and plan.class_names is not None
         and plan.data.channels == 3
         and plan.data.flip_ok
@@ -76,10 +80,20 @@ def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
         if bad_files.has_too_many(run.split):
             broken, total = len(bad_files.reasons[run.split]), bad_files.totals[run.split]
             yield f"warning: {broken} of the {total} {run.split} images are broken, and not among these"
+        for name in lost_classes(run) if bad_files.reasons.get(run.split) else ():
+            yield f"warning: no {run.split} image of {name!r} could be read"
         warning = majority_warning(run.outcome, run.data.class_names, run.split, run.recipe.weighs_classes)
         if warning is not None:
             yield f"warning: {warning}"
-    yield f"model: {run.folder / 'model.safetensors'}, with curves and tables in the same folder"
+    tables = ", with curves and tables in the same folder" if (run.folder / "results.csv").exists() else ""
+    yield f"model: {run.folder / 'model.safetensors'}{tables}"
+
+
+def lost_classes(run: Run) -> list[str]:
+    """The classes that the tested split had, and of which no image could be read."""
+    assert run.outcome is not None
+    split = next(split for split in run.data.splits if split.name == run.split)
+    return [run.data.class_names[number] for number in np.setdiff1d(split.labels, run.outcome.labels).tolist()]
 
 
 def kept_for(run: Run) -> str:

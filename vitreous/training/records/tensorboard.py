@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vitreous.support.errors import InputError
+from vitreous.support.extras import install_command
 from vitreous.training.records.folder import FIRST_BATCH, TENSORBOARD
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def check_installed() -> type["SummaryWriter"]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise InputError("tensorboard is not installed", "pip install 'vitreous[logging]'") from error
+        raise InputError("tensorboard is not installed", install_command("logging")) from error
     return SummaryWriter
 
 

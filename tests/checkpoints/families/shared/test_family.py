@@ -69,7 +69,7 @@ def test_weights_of_five_channels_report_that_photos_do_not_fit(tmp_path):
     model = small_model("five channels", gelu="exact")
     export_model(StoredModel(model, Preprocessing((32, 32))), "timm", tmp_path / "m.safetensors")
     read = load_checkpoint(tmp_path / "m.safetensors", num_heads=3)
-    assert "photos have 3 channels or 1; this model takes 5" in str(read.report)
+    assert "this model takes images of 5 channels, such as TIFF files" in str(read.report)
 
 
 @pytest.mark.parametrize(

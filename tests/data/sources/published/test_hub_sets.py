@@ -234,7 +234,7 @@ def test_what_cannot_be_opened_is_one_line(hub):
 
 def test_the_library_is_an_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    assert "pip install 'vitreous[data]'" in line("hf:me/photos")
+    assert "pip install '.[data]' in a clone of vitreous" in line("hf:me/photos")
 
 
 def test_a_data_set_is_not_a_model(hub):

@@ -263,3 +263,34 @@ def test_a_folder_with_other_folders_is_not_one_of_shards(tmp_path):
     assert shard_names.find_shards(str(tmp_path / "none")) is None
     write(tmp_path / "plain" / "a.tar", ("notes.txt", "x"))
     assert shard_names.find_shards(str(tmp_path / "plain")) is None
+
+
+@pytest.mark.parametrize("pattern", [False, True])
+def test_keys_with_dots_are_named(tmp_path, pattern):
+    files = [(f"v1.{number}.{suffix}", value) for number in range(4) for suffix, value in (("jpg", None), ("cls", "0"))]
+    shard = write(tmp_path / "s" / "train-0.tar", *files)
+    message = line(str(shard if pattern else tmp_path / "s"))
+    assert "'v1.0.jpg' and 'v1.0.cls' in" in message
+    assert "without dots in keys, as v1_0.jpg" in message
+
+
+@pytest.mark.parametrize("names", [("train/sub/0.tar",), ("part1/0.tar", "part2/0.tar"), ("a/b/0.tar", "a/c/0.tar")])
+def test_shards_deeper_inside_are_named(tmp_path, names):
+    message = line(str(folder_of(tmp_path / "s", *names)))
+    assert f"has shards in folders inside it, such as {names[0]!r}; move them to train/" in message
+
+
+def test_the_only_folder_of_a_split_is_that_split(tmp_path):
+    data = open_data(str(folder_of(tmp_path / "s", "train/0.tar", "extra/0.tar")))
+    assert (data.notes, data.ignored) == ((), {"folder next to the shards: extra": 1})
+    assert "has shards for validation, but none to train on" in line(str(folder_of(tmp_path / "t", "val/0.tar")))
+
+
+def test_eval_next_to_dev_is_test(tmp_path):
+    data = open_data(str(folder_of(tmp_path / "s", "train-0.tar", "dev-0.tar", "eval-0.tar")))
+    assert {split.name: split.names[0].split("-")[0] for split in data.splits} == {
+        "train": "train",
+        "validation": "dev",
+        "test": "eval",
+    }
+    assert data.notes == ("'eval-0' is used as the test split",)

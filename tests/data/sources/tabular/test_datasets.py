@@ -12,63 +12,11 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, Te
 
 import vitreous as vt
 from tests.data.sources.packing import CLASSES, all_names, content_of, tree
+from tests.data.sources.tabular.squares import Squares, check, error, rows_of, tensor_of
 from vitreous.data.decoding.images import decode_image
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.support.errors import InputError
-
-
-class Squares(Dataset):
-    """Squares of random pixels. `form` makes the sample of an image and its label; `decoded` lists what was read."""
-
-    def __init__(self, count=12, classes=2, form=lambda image, label: (image, label), **attributes):
-        self.pixels = np.random.default_rng(count).integers(0, 256, (count, 8, 6, 3), dtype=np.uint8)
-        self.numbers = [number % classes for number in range(count)]
-        self.form = form
-        self.decoded = []
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-    def __len__(self):
-        return len(self.pixels)
-
-    def __getitem__(self, index):
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        self.decoded.append(index)
-        return self.form(Image.fromarray(self.pixels[index]), self.numbers[index])
-
-
-def rows_of(data, source="train"):
-    """The pixels and the class name of each sample, by its number in a split of the source."""
-    return {
-        int(name.rpartition("/")[2]): (np.asarray(split.load(at)), data.class_names[split.labels[at]])
-        for split in data.splits
-        for at, name in enumerate(split.names)
-        if name.startswith(f"{source}/")
-    }
-
-
-def check(data, squares, name_of=str, source="train"):
-    """Asserts that all samples of a split have their own pixels and label."""
-    rows = rows_of(data, source)
-    assert sorted(rows) == list(range(len(squares)))
-    for number, (pixels, class_name) in rows.items():
-        assert np.array_equal(pixels, squares.pixels[number])
-        assert class_name == name_of(squares.numbers[number])
-
-
-def error(source, options=None):
-    with pytest.raises(InputError) as raised:
-        open_data(source, options)
-    assert str(raised.value).isprintable()
-    assert raised.value.hint
-    return str(raised.value)
-
-
-def tensor_of(image):
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
-
 
 FORMS = {
     "pair": lambda image, label: (image, label),
@@ -150,49 +98,22 @@ def test_a_list_that_differs_from_the_samples_is_not_used():
     check(open_data(squares), squares)
 
 
-def test_a_target_transform_is_respected():
-    squares = Squares(200, 4, lambda image, label: (image, label // 2))
-    squares.classes = list("abcd")
-    squares.targets, squares.target_transform = squares.numbers, lambda label: label // 2
-    check(open_data(squares), squares, lambda number: str(number // 2))
-
-
-def test_class_names_of_the_dataset():
-    squares = Squares(classes=2)
-    squares.classes = ["zebra", "ant"]
-    data = open_data(squares)
-    assert data.class_names == ("zebra", "ant")
-    check(data, squares, lambda number: squares.classes[number])
-    squares.class_to_idx = {"ant": 0, "zebra": 1}
-    check(open_data(squares), squares, lambda number: ["ant", "zebra"][number])
-
-
-@pytest.mark.parametrize("names", [["a", "a"], ["a", ""], ["a", " a "]])
-def test_repeated_and_empty_class_names_are_refused(names):
-    squares = Squares()
+@pytest.mark.parametrize("names", [None, ["a", "b"]])
+def test_samples_without_a_label_are_left_out(names):
+    squares = Squares(form=lambda image, label: (image, label - 1), classes=3)
     squares.classes = names
-    assert "a name of its own" in error(squares)
-
-
-def test_too_few_class_names_are_refused():
-    squares = Squares(classes=3)
-    squares.classes = ["a", "b"]
-    assert "label 2, but names for 2 classes" in error(squares)
-
-
-def test_classes_without_samples_are_noted():
-    squares = Squares()
-    squares.classes = ["a", "b", "c"]
     data = open_data(squares)
-    assert data.class_names == ("a", "b")
-    assert data.notes == ("classes without samples are left out: 'c'",)
-
-
-def test_samples_without_a_label_are_left_out():
-    squares = Squares(form=lambda image, label: (image, label - 1 if label else -1), classes=3)
-    data = open_data(squares)
-    assert data.class_names == ("0", "1")
+    assert data.class_names == (("a", "b") if names else ("0", "1"))
     assert data.ignored == {"row without a label": 4}
+    assert data.notes == (() if names else ("the label -1 means no label",))
+
+
+def test_minus_one_and_one_are_two_classes():
+    signs = Squares(form=lambda image, label: (image, 2 * label - 1))
+    check(open_data(signs), signs, lambda number: str(2 * number - 1))
+    tensors = TensorDataset(torch.zeros(8, 3, 8, 6, dtype=torch.uint8), torch.tensor([-1, 1] * 4))
+    assert open_data(tensors).class_names == ("1", "-1")
+    assert "are '0' and -1, and -1 means no label" in error(Squares(form=lambda image, label: (image, -label)))
 
 
 def test_a_sample_that_fails_is_left_out_and_named():
@@ -203,7 +124,8 @@ def test_a_sample_that_fails_is_left_out_and_named():
             return super().__getitem__(index)
 
     data = open_data(Broken())
-    assert "1 samples cannot be read and are left out: 5 (OSError: no such image)" in data.notes[0]
+    assert data.notes == ("train: 1 sample left out as unreadable: 5 (OSError: no such image)",)
+    assert not data.ignored
     assert len(all_names(data)) == 11
 
     class Empty(Squares):
@@ -230,7 +152,7 @@ def test_a_sample_that_fails_is_left_out_and_named():
         (lambda image, label: (image, 0), "one class"),
         (lambda image, label: image, "a sample is (image, label)"),
         (lambda image, label: {"image": image}, "no column of labels"),
-        (lambda image, label: (object(), label), "an image is a object"),
+        (lambda image, label: (object(), label), "an image is of the type object"),
     ],
 )
 def test_samples_that_cannot_be_used(form, words):
@@ -281,7 +203,11 @@ def test_labels_are_matched_by_class_name():
 def test_a_test_split_without_labels_is_left_out():
     data = open_data({"train": Squares(12), "test": Squares(8, form=lambda image, label: (image, -1))})
     assert data.test is None
-    assert "test has no labels" in data.notes[0]
+    assert [note.partition(";")[0] for note in data.notes] == [
+        "the label -1 means no label",
+        "test has no labels and is left out",
+    ]
+    assert not data.ignored
 
 
 def test_parts_of_a_dataset():
@@ -357,6 +283,24 @@ def test_hugging_face_sets(hub_set):
         np.asarray(decode_image(content_of(name))).sum() for name in CLASSES
     )
     assert "no column of labels" in error(hub_set.rename_column("kind", "what").add_column("more", [0] * 16))
+
+
+def test_splits_by_number_have_the_names_of_the_set(hub_set):
+    numbers = [-1, *(number // 10 for number in range(1, len(CLASSES)))]
+    features = hugging_face.Features(hub_set.features | {"split": hugging_face.ClassLabel(names=["train", "test"])})
+    with_splits = hub_set.add_column("split", numbers).cast(features)
+    data = open_data(with_splits, DataOptions(label_column="kind"))
+    assert [len(split) for split in data.splits] == [7, 2, 6]
+    assert "1 row left out, where 'split' is not a split" in data.notes[0]
+
+
+def test_several_images_in_a_sample_are_refused():
+    images = [[Image.new("RGB", (4, 4))] * 2] * 4
+    features = hugging_face.Features(
+        {"images": hugging_face.Sequence(hugging_face.Image()), "label": hugging_face.Value("int64")}
+    )
+    message = error(hugging_face.Dataset.from_dict({"images": images, "label": [0, 1, 0, 1]}, features))
+    assert message.startswith("an image is of the type list; ")
 
 
 def test_hugging_face_labels_are_read_without_images(hub_set, monkeypatch):

@@ -120,7 +120,7 @@ def test_a_missing_file_does_not_search_the_working_folder(tmp_path, monkeypatch
     monkeypatch.chdir(tree(tmp_path))
     frame = pandas.DataFrame({"path": [*CLASSES[:-1], "7.png"], "label": LABELS})
     data = open_data(frame)
-    assert "1 images of the table are missing and count as broken: '7.png'" in data.notes[0]
+    assert data.notes == ("1 image missing, counted as broken: '7.png'",)
     assert "7.png" in all_names(data)
 
 
@@ -133,7 +133,10 @@ def test_frames_that_cannot_be_used(tmp_path, monkeypatch):
     assert "no column 'where'" in error(frame, path_column="where")
     assert "paths and other objects" in error(frame.assign(path=[*CLASSES[:-1], b"x"]))
     floats = pandas.DataFrame({"image": [np.zeros((4, 4, 3))] * 16, "label": LABELS})
-    assert "floats" in error(floats)
+    assert "array of floats; give uint8 pixels from 0 to 255" in error(floats)
+    message = error(frame.assign(path=[f"none/{name}" for name in CLASSES]))
+    assert f"lists 16 images, but none is in {str(tmp_path)!r}" in message
+    assert "paths relative to this working folder" in message
     assert "lists" in error(frame.assign(label=[["a", "b"]] * 16))
 
 

@@ -6,6 +6,8 @@ from tests.data.sources.packing import all_names, content_of, tree
 from tests.data.sources.tabular.writing import error, flat, labels_of, write
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.tabular.lookup import find_files
+from vitreous.support.errors import InputError
 
 
 def test_an_id_is_a_name_without_suffix_in_the_folder_of_the_table(tmp_path):
@@ -24,7 +26,7 @@ def test_files_are_found_in_any_subfolder(tmp_path):
     upper = [(name.upper(), label) for name, label in rows]
     assert labels_of(open_data(write(tmp_path / "all.csv", upper))) == expected
     other = [(f"c/{name}", label) for name, label in rows]
-    assert "none of the 8 images" in error(write(tmp_path / "all.csv", other))
+    assert "lists 8 images, but none is in" in error(write(tmp_path / "all.csv", other))
 
 
 @pytest.mark.parametrize("ids", [False, True])
@@ -51,21 +53,57 @@ def test_forms_of_paths(tmp_path, form):
     assert labels_of(open_data(write(tmp_path / "all.csv", cells))) == dict(rows)
 
 
+def test_paths_of_windows(tmp_path):
+    rows = [(f"train\\cats\\{name}", label) for name, label in flat(tmp_path / "train" / "cats")]
+    data = open_data(write(tmp_path / "all.csv", rows))
+    assert labels_of(data) == {name.replace("\\", "/"): label for name, label in rows}
+
+
+def test_a_backslash_may_be_of_a_name(tmp_path):
+    rows = [(f"a\\{name}", label) for name, label in flat(tmp_path / "a")]
+    tree(tmp_path, [rows[0][0]])
+    names = all_names(open_data(write(tmp_path / "all.csv", rows)))
+    assert names == {rows[0][0], *(name.replace("\\", "/") for name, _ in rows[1:])}
+
+
+@pytest.mark.parametrize("table", ["train", "train_labels"])
+def test_the_folder_of_its_split_is_preferred(tmp_path, table):
+    rows = flat(tmp_path / "train_images")
+    flat(tmp_path / "test_images")
+    data = open_data(write(tmp_path / f"{table}.csv", rows))
+    assert labels_of(data) == {f"train_images/{name}": label for name, label in rows}
+    assert "8 images also in a folder of another split; that of the table's split is used" in data.notes[0]
+    assert "may be 'test_images/000.png'" in error(write(tmp_path / "all.csv", rows))
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [([{"bytes": b"0" * 3000}] * 3, "a list of 3"), (b"0" * 3000, "3,000 bytes"), ({"a": b"0" * 999}, "a dict of 'a'")],
+)
+def test_cells_that_are_not_paths_are_described(tmp_path, cell, words):
+    rows = flat(tmp_path)
+    with pytest.raises(InputError, match=rf"a path in 'x' is {words}; "):
+        find_files("x", str(tmp_path), "", [*(name for name, _ in rows), cell], follow_links=False)
+
+
 def test_missing_files_stay_and_are_named(tmp_path):
     rows = flat(tmp_path)
     (tmp_path / "003.png").unlink()
     data = open_data(write(tmp_path / "all.csv", rows))
     assert len(all_names(data)) == 8
-    assert "1 images of the table are missing and count as broken: '003.png'" in data.notes[0]
+    assert data.notes == ("1 image missing, counted as broken: '003.png'",)
 
 
 def test_no_file_at_all_is_an_error(tmp_path):
     rows = [(f"/kaggle/input/{name}", label) for name, label in flat(tmp_path)]
     message = error(write(tmp_path / "all.csv", rows))
-    assert "none of the 8 images" in message
-    assert "follow_links=true" in message
+    assert "lists 8 images, but none is in" in message
+    assert "paths relative to its folder" in message
     (tmp_path / "sub").mkdir()
-    assert "paths are relative to its folder" in error(write(tmp_path / "sub" / "all.csv", flat(tmp_path)))
+    existing = [(f"../{name}", label) for name, label in flat(tmp_path)]
+    assert "--set follow_links=true" in error(write(tmp_path / "sub" / "all.csv", existing))
+    windows = [(f"C:\\photos\\{name}", label) for name, label in flat(tmp_path)]
+    assert "paths relative to its folder" in error(write(tmp_path / "all.csv", windows))
 
 
 def test_addresses_are_refused(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from tests.data.sources.packing import CLASSES, all_names, content_of, line
+from tests.data.sources.packing import CLASSES, all_names, content_of, line, tree
 from vitreous.data.decoding.images import BadImage, decode_image
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
@@ -126,6 +126,25 @@ def test_paths_in_a_column_are_files(tmp_path):
     assert all_names(open_data(tmp_path / "all.parquet", options)) == set(CLASSES)
 
 
+def test_paths_without_bytes_are_files(tmp_path):
+    tree(tmp_path)
+    images = [None, *({"bytes": None, "path": name} for name in CLASSES[1:])]
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    data = open_data(write(tmp_path / "all.parquet", pyarrow.array(images, kind)))
+    assert all_names(data) == set(CLASSES[1:])
+    assert data.ignored == {"row without an image": 1}
+    elsewhere = [{"bytes": None, "path": f"/home/me/{name}"} for name in CLASSES]
+    assert "write paths relative to its folder" in line(write(tmp_path / "b.parquet", pyarrow.array(elsewhere, kind)))
+
+
+def test_several_images_in_a_row_are_refused(tmp_path):
+    message = line(write(tmp_path / "all.parquet", [[content_of(name)] * 3 for name in CLASSES]))
+    assert "column 'image' of" in message
+    assert "holds lists, not one image or path in each row" in message
+    message = line(write(tmp_path / "all.parquet", structs(), [[content_of(name)] * 3 for name in CLASSES]))
+    assert "are lists, such as a list of 3; " in message
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"x" * 1000])
 def test_a_broken_table_is_one_line(tmp_path, content):
     (tmp_path / "all.parquet").write_bytes(content)
@@ -153,7 +172,7 @@ def test_without_pyarrow(tmp_path, fresh_process):
     )
     csv, parquet = fresh_process(code).stdout.splitlines()
     assert "no rows" in csv
-    assert "needs pyarrow; pip install 'vitreous[data]'" in parquet
+    assert "needs pyarrow; pip install '.[data]' in a clone of vitreous" in parquet
 
 
 def test_what_is_unpacked_is_removed_at_the_end(tmp_path, cache, fresh_process):

@@ -99,7 +99,7 @@ def test_latin_letters_are_read_and_noted(tmp_path):
 def test_find_tables_names_that_of_train_first(tmp_path):
     for name in ("b.csv", "train.CSV", "a.parquet", "notes.txt", ".hidden.csv"):
         (tmp_path / name).touch()
-    assert find_tables(tmp_path) == ["train.CSV", "a.parquet", "b.csv"]
+    assert find_tables(tmp_path) == ["train.CSV", "a.parquet", "b.csv", "notes.txt"]
 
 
 # ---- columns
@@ -183,8 +183,7 @@ def test_rows_of_unknown_splits_are_left_out_and_noted(tmp_path):
     rows = [(*row, "extra" if number in (1, 9) else "train") for number, row in enumerate(ROWS)]
     data = open_data(write(tree(tmp_path) / "all.csv", rows, ("path", "label", "split")))
     assert len(all_names(data)) == 14
-    assert "2 rows are left out" in data.notes[0]
-    assert "'extra'" in data.notes[0]
+    assert data.notes == ("2 rows left out, where 'split' is not a split: 'extra'",)
 
 
 def test_an_image_in_two_splits_is_a_leak(tmp_path):
@@ -230,14 +229,12 @@ def test_numbers_that_pandas_wrote_with_a_fraction(tmp_path):
     assert data.ignored == {"row without a label": 1}
 
 
-def test_leading_zeros_and_case_stay_apart_and_are_noted(tmp_path):
+def test_leading_zeros_stay_apart_and_are_noted(tmp_path):
     rows = [(name, ["1", "01", "Cat", "cat"][number % 4]) for number, (name, _) in enumerate(flat(tmp_path, 16))]
     data = open_data(write(tmp_path / "all.csv", rows))
     assert set(data.class_names) == {"1", "01", "Cat", "cat"}
-    assert [note for note in data.notes if "stay apart" in note or "only in case" in note] == [
-        "classes that differ only in case, spaces or leading zeros stay apart: '01', '1'",
-        "two classes, 'Cat' and 'cat', differ only in case or spaces",
-    ]
+    notes = [note for note in data.notes if "differ" in note]
+    assert notes == ["classes that differ only in leading zeros stay apart: '01', '1'"]
 
 
 @pytest.mark.parametrize("missing", ["", " ", "NaN", "nan", "<NA>", "null"])
@@ -248,7 +245,7 @@ def test_rows_without_a_label_are_left_out(tmp_path, missing):
     assert data.class_names == ("even", "odd")
     assert len(all_names(data)) == 7
     assert data.ignored == {"row without a label": 1}
-    assert "1 rows of train have no label" in data.notes[0]
+    assert not data.notes
 
 
 def test_none_may_be_a_class(tmp_path):
@@ -284,7 +281,7 @@ def test_repeated_rows_count_once(tmp_path):
     rows = flat(tmp_path)
     data = open_data(write(tmp_path / "all.csv", [*rows, rows[0], rows[1]]))
     assert sum(map(len, data.splits)) == 8
-    assert "2 rows repeat" in data.notes[0]
+    assert not data.notes
     assert data.ignored == {"row of an image that an earlier row has": 2}
 
 
@@ -303,19 +300,13 @@ def test_repeated_rows_count_once(tmp_path):
         (b"path,path,label\na,b,c\n", "several columns"),
         (b",".join(b"p%d" % number for number in range(20_000)) + b"\n1\n", "20,000 columns"),
         (b"label,pixel0,pixel1\n3,17,255\n", "no column of images"),
-        (b"path,label\n=cmd|' /C calc'!A0,1\n", "none of the 1 images"),
-        (b"path,label\n\x1b[31m.png,1\n", "none of the 1 images"),
+        (b"path,label\n=cmd|' /C calc'!A0,1\n", "lists 1 image, but none is in"),
+        (b"path,label\n\x1b[31m.png,1\n", "lists 1 image, but none is in"),
     ],
 )
 def test_a_hostile_table_is_one_line(tmp_path, content, words):
     (tmp_path / "all.csv").write_bytes(content)
     assert words in error(tmp_path / "all.csv")
-
-
-@pytest.mark.parametrize("content", [b"{", b"[" * 100_000, b"[1]", b"\xff\xfe\xfd", b"", b'{"path": 1}'])
-def test_hostile_json_lines_are_one_line(tmp_path, content):
-    (tmp_path / "all.jsonl").write_bytes(content)
-    assert error(tmp_path / "all.jsonl")
 
 
 def test_a_short_row_has_no_label(tmp_path):
@@ -379,6 +370,7 @@ def test_the_command_trains_on_a_table(tmp_path, vitreous_process):
         ("photos.tar.gz", "photos"),
         ("photos.tgz", "photos"),
         ("photos/train.csv", "photos"),
+        ("photos/train.txt", "photos"),
         ("photos/train", "train"),
         ("flowers.PARQUET", "flowers"),
         ("v1.2", "v1.2"),

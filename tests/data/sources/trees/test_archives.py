@@ -107,7 +107,7 @@ def test_members_that_cannot_be_decompressed_are_counted(tmp_path):
     assert all_names(open_data(path)) == {*CLASSES} - {"bee/7.png"}
     for number in range(7):
         encrypt(path, f"bee/{number}.png".encode())
-    assert "has no images, but 8 x encrypted image" in line(path)
+    assert "has no images, but 8 × encrypted image" in line(path)
 
 
 def encrypt(path, name):
@@ -154,7 +154,7 @@ def test_each_problem_with_an_archive_is_one_line(tmp_path):
     assert "cannot be read as a zip archive" in line(tmp_path / "half.zip")
     assert "no class folders" in line(pack(tmp_path / "none.zip", []))
     assert "2 images outside class folders" in line(pack(tmp_path / "flat.zip", ["1.png", "2.png"]))
-    assert "is not a folder, an archive or a table" in line(pack(tmp_path / "a.rar"))
+    assert "is an archive of a kind that is not read; unpack it" in line(pack(tmp_path / "a.rar"))
     os.mkfifo(tmp_path / "fifo.zip")
     assert "is not a folder, an archive or a table" in line(tmp_path / "fifo.zip")
     assert "but no 'train'" in line(pack(tmp_path / "b.zip", top="test/"))

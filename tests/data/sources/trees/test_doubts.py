@@ -1,32 +1,35 @@
 """What may be read otherwise than meant is named: copies of classes, folders inside them, masks next to images."""
 
+import time
+
 import pytest
 
-from tests.data.sources.trees.test_layouts import each, make  # noqa: F401 (a fixture)
+from tests.data.sources.packing import line
+from tests.data.sources.trees.naming import each
 from vitreous.data.sources.open import open_data
-from vitreous.data.sources.trees.doubts import doubts
+from vitreous.data.sources.trees.doubts import are_numbered, doubts, paired
 
 
-def test_a_class_that_holds_folders_called_like_classes_is_named(make):  # noqa: F811
+def test_a_class_that_holds_folders_called_like_classes_is_named(make):
     data = open_data(make(each("cat", "dog", "backup/cat", "backup/dog", "backup/old")))
     (note,) = [note for note in data.notes if "backup" in note]
     assert note == ("class 'backup' has folders that are called like classes, 'cat', 'dog': remove it if it is a copy")
 
 
 @pytest.mark.parametrize("name", ["cat - Copy", "cat - Copy (2)", "cat (1)", "Cat copy", "cat_copy", "cat copy 2"])
-def test_a_copy_of_a_class_is_named(make, name):  # noqa: F811
+def test_a_copy_of_a_class_is_named(make, name):
     notes = open_data(make(each("cat", "dog", name))).notes
     assert any(note.startswith(f"class {name!r} is called like a copy of") for note in notes)
 
 
-def test_folders_inside_classes_are_named_together(make):  # noqa: F811
+def test_folders_inside_classes_are_named_together(make):
     data = open_data(make(each("part1/cat", "part1/dog", "part2/fox", "part2/hen", "plain/deep/one")))
     assert data.notes == (
         "classes are read with all folders inside them: 'part1' ('cat', 'dog'), 'part2' ('fox', 'hen')",
     )
 
 
-def test_masks_next_to_images_are_named(make):  # noqa: F811
+def test_masks_next_to_images_are_named(make):
     source = make([f"{name}/{file}.png" for name in ("benign", "normal") for file in ("1", "1_mask", "2", "2_mask_1")])
     assert open_data(source).notes == (
         "4 images called like the mask of another, such as 'benign/1_mask.png': move them out if they are not photos",
@@ -37,3 +40,40 @@ def test_ordinary_classes_raise_no_doubt():
     names = ("with_mask", "without_mask", "depth", "photo copy", "copycat", "type (1)", "type (2)")
     images = {name: [f"{name}/{file}" for file in ("1.png", "gas_mask.png", "x/2.png")] for name in names}
     assert doubts({name: [name] for name in names}, images) == []
+
+
+def paired_files(*folders):
+    """The names of files of an image and, in other folders, of what belongs to it."""
+    return [f"{folder}/2007_{number}.png" for folder in folders for number in (32, 39, 63, 121, 504)]
+
+
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_folders_with_files_of_the_same_names_are_named(make, top):
+    names = paired_files(f"{top}views", f"{top}layers") + (paired_files("val/views", "val/layers") if top else [])
+    assert open_data(make(names)).notes == (
+        "'layers', 'views' hold files of the same names: are they classes, or pictures and their masks?",
+    )
+
+
+def test_folders_with_files_of_the_same_names_are_refused_if_one_is_called_masks(make):
+    message = line(make(paired_files("houses", "house_masks")))
+    assert "is a set for segmentation or depth, not classes: 'house_masks', 'houses' hold files of the" in message
+    assert message.endswith("remove 'house_masks', and arrange the others as CLASS/IMAGE")
+    assert open_data(make(paired_files("with_mask", "without_mask"))).class_names == ("with_mask", "without_mask")
+
+
+def test_names_that_count_files_pair_no_folders():
+    for names in ("1 2 3 4", "img_0001 img_0002 img_0003", "s1_1 s1_2 s2_1 s2_2", "anna1 anna2 bob1 bob2", "a b"):
+        assert are_numbered(names.split()) == (names != "a b")
+        assert paired({name: [f"{name}/{stem}.png" for stem in names.split()] for name in ("cat", "dog")}) == []
+    files = ["anna.png", "bob.png", "carl.png"]
+    assert paired({"cat": files, "dog": files}) == ["cat", "dog"]
+    assert paired({"cat": files, "dog": [*files, "doris.png"]}) == []
+    assert paired({str(number): files for number in range(20)}) == []
+
+
+def test_pairs_of_many_files_are_found_at_once():
+    images = {name: [f"{name}/{7 * number * number}.jpg" for number in range(100_000)] for name in ("a", "b", "c")}
+    begin = time.perf_counter()
+    assert paired(images) == ["a", "b", "c"]
+    assert time.perf_counter() - begin < 10

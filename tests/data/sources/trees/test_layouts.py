@@ -4,56 +4,10 @@ import shutil
 
 import pytest
 
-from tests.data.sources.packing import content_of, line, pack, splits_of, tree
+from tests.data.sources.packing import line, pack, splits_of, tree
+from tests.data.sources.trees.naming import PETS, each, hint, pets, sizes, use
+from vitreous.data.check.quick import check_lines
 from vitreous.data.sources.open import open_data
-
-PETS = ("cat", "dog")
-
-
-def each(*folders, count=4):
-    """The names of some images in each folder."""
-    return [f"{folder}/{number}.png" for folder in folders for number in range(count)]
-
-
-def pets(*folders):
-    """The names of images of two classes in each folder."""
-    return each(*(f"{folder}/{name}" for folder in folders for name in PETS))
-
-
-@pytest.fixture(params=["folder", "archive"])
-def make(request, tmp_path):
-    """Writes images and other files to a new folder or archive, whose path it returns."""
-    made = []
-
-    def write(names, *others):
-        path = tmp_path / f"photos{len(made)}"
-        made.append(path)
-        contents = {name: content_of(name) if name.endswith(("png", "jpg")) else b"x" for name in others}
-        if request.param == "archive":
-            return pack(path.with_suffix(".zip"), names, **contents)
-        tree(path, names)
-        for name, content in contents.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            if name.endswith("/"):
-                (path / name).mkdir(exist_ok=True)
-            else:
-                (path / name).write_bytes(content)
-        return path
-
-    return write
-
-
-def sizes(data):
-    return {split.name: len(split) for split in splits_of(data)}
-
-
-def use(source, folder):
-    return f"use {source}/{folder}" if source.is_dir() else f"unpack it, and use the folder {folder!r}"
-
-
-def hint(source):
-    return line(source).partition("; ")[2]
-
 
 # ---- splits
 
@@ -287,7 +241,7 @@ def test_archives_inside_folders_are_named(make):
 def test_empty_classes_are_listed_at_once(make):
     message = line(make(pets("train"), "train/x/", "train/y/a.psd", "train/y/b.psd", "train/z/n.txt"))
     assert "3 class folders of " in message
-    assert "'train/x' (empty), 'train/y' (2 x psd file), 'train/z' (1 x txt file); remove them, or add" in message
+    assert "'train/x' (empty), 'train/y' (2 × psd file), 'train/z' (1 × txt file); remove them, or add" in message
 
 
 def test_empty_classes_of_other_splits_are_notes(make):
@@ -295,7 +249,7 @@ def test_empty_classes_of_other_splits_are_notes(make):
     assert (data.class_names, sizes(data)) == (("cat", "dog", "x"), {"train": 12, "validation": 8})
     assert data.notes == (
         "the folder 'valid' has no images, and is not used",
-        "no images in 'val/x' (empty), 'val/zz' (1 x txt file)",
+        "no images in 'val/x' (empty), 'val/zz' (1 × txt file)",
         "no images in 'test/cat' (empty)",
         "test has no images, and is not used",
         "validation has no images of 'x'",
@@ -330,7 +284,8 @@ def test_classes_that_differ_in_case_or_spaces_are_named(make):
     assert "has 'cat' in validation, but 'Cat' in train: they differ only in case or spaces" in message
     data = open_data(make(each("Big  cat", "big cat", "dog")))
     assert data.class_names == ("Big  cat", "big cat", "dog")
-    assert data.notes == ("two classes, 'Big  cat' and 'big cat', differ only in case or spaces",)
+    [warning] = [text for text in check_lines(data) if text.startswith("warning")]
+    assert "differ only in case, spaces or marks: 'Big  cat' and 'big cat'" in warning
 
 
 # ---- folders of archives

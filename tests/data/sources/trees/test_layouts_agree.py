@@ -9,8 +9,25 @@ from tests.data.sources.packing import pack, splits_of, tree
 from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
 
-FOLDERS = ["train", "Testing", "val", "cat", "dog", "Cat", "images", "fold1", "2019", ".fox", "caf\u00e9", "cafe\u0301"]
-FILES = ["0.png", "1.png", "2.png", "notes.txt", "labels.csv", "more.zip"]
+FOLDERS = [
+    "train",
+    "Testing",
+    "val",
+    "dev",
+    "eval",
+    "@eaDir",
+    "runs",
+    "cat",
+    "dog",
+    "Cat",
+    "images",
+    "fold1",
+    "2019",
+    ".fox",
+    "caf\u00e9",
+    "cafe\u0301",
+]
+FILES = ["0.png", "1.png", "2.png", "notes.txt", "labels.csv", "more.zip", "more.zip.001", "a.jsonl"]
 PATHS = st.tuples(st.lists(st.sampled_from(FOLDERS), max_size=4), st.sampled_from(FILES)).map(
     lambda parts: "/".join((*parts[0], parts[1]))
 )

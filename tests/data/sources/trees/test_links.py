@@ -8,6 +8,7 @@ import pytest
 from tests.data.sources.packing import add, all_names, line, pack, special, tree
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
+from vitreous.data.sources.trees.folders import real_target
 from vitreous.support.errors import InputError
 
 FOLLOW = DataOptions(follow_links=True)
@@ -128,7 +129,7 @@ def test_a_class_of_links_is_followed_on_request(photos):
     (root / "bird").mkdir()
     for path in sorted((photos.parent / "elsewhere" / "cat").iterdir()):
         (root / "bird" / path.name).symlink_to(path)
-    assert "bird' has no images, but 4 x link out of the folder; add --set follow_links=true" in line(root)
+    assert "bird' has no images, but 4 × link out of the folder; add --set follow_links=true" in line(root)
     data = open_data(root, FOLLOW)
     assert data.class_names == ("bird", "cat", "dog")
     assert data.ignored == {}
@@ -163,3 +164,28 @@ def test_links_in_archives_are_named(tmp_path):
     assert data.notes == (f"the link '{path}/train/fox' is not followed in an archive and is left out",)
     add(path, special("val", stat.S_IFLNK | 0o777), b"train")
     assert f"the folder '{path}/val' is a link that is not followed in an archive; replace it" in line(path)
+
+
+def test_the_real_path_of_a_link_is_that_of_the_system(tmp_path):
+    tree(tmp_path / "a" / "b", ["0.png"])
+    (tmp_path / "into").symlink_to("a/b")
+    targets = ["a", "a/", "a/.", "a/..", ".", "..", "a/b/0.png", "into/0.png", "into", "into/..", "none/0.png", "loop"]
+    (tmp_path / "loop").symlink_to("loop")
+    known = {}
+    for number, target in enumerate([*targets, *(str(tmp_path / target) for target in targets), "/", "//"]):
+        link = tmp_path / f"link{number}"
+        link.symlink_to(target)
+        for path in (link, tmp_path / "into" / "more"):
+            assert real_target(str(path), known) == os.path.realpath(path)
+
+
+def test_links_into_one_folder_look_it_up_once(photos, monkeypatch):
+    for number in range(300):
+        tree(photos.parent / "elsewhere" / f"class {number}", ["0.png", "1.png"])
+        (photos / "train" / f"class {number}").symlink_to(photos.parent / "elsewhere" / f"class {number}")
+        (photos / "train" / "cat" / f"link{number}.png").symlink_to(photos.parent / "elsewhere" / "cat" / "0.png")
+    calls, realpath = [], os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path, **options: (calls.append(path), realpath(path, **options))[1])
+    data = open_data(photos, FOLLOW)
+    assert len(data.class_names) == 302
+    assert len(calls) < 2 * 302 + 50, "one for each class folder that is read, not for each link in it"

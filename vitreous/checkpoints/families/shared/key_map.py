@@ -6,7 +6,6 @@ differences.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from vitreous.checkpoints.files.dtypes import DTYPES, dtype_name, is_finite
 from vitreous.support.errors import InputError
 from vitreous.support.text import first_line, listed
+from vitreous.support.threads import in_order
 
 
 class Layout(NamedTuple):
@@ -148,8 +148,7 @@ def to_ours(
     problems = differing_keys(keys, rules, shapes)
     # The others are already listed.
     usable = [r for r in rules if all(key in keys for key in r.theirs) and all(name in shapes for name in r.ours)]
-    with ThreadPoolExecutor(THREADS) as pool:
-        converted = list(pool.map(lambda r: _convert(source, r, shapes), usable))
+    converted = list(in_order(lambda rule: _convert(source, rule, shapes), usable, THREADS))
     if dtypes is not None:
         dtypes |= {dtype for c in converted for dtype in c.dtypes}
     if problems := problems + [problem for c in converted for problem in c.problems]:

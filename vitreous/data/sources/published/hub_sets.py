@@ -23,6 +23,7 @@ from vitreous.data.sources.published.opening import by_class, distinct
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.errors import InputError
+from vitreous.support.extras import install_command
 from vitreous.support.hub import hub_errors
 from vitreous.support.patience import within
 from vitreous.support.text import first_line, listed, natural_key
@@ -197,7 +198,7 @@ def _library() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise InputError("data sets of the hub need the library datasets", "pip install 'vitreous[data]'") from error
+        raise InputError("data sets of the hub need the library datasets", install_command("data")) from error
     return datasets
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitreous.data.decoding.images import is_image_name
-from vitreous.data.sources.names import split_of
+from vitreous.data.sources.names import evaluations, notes_on_evaluation, split_of
 from vitreous.data.sources.trees.folders import leads_to_file_inside
 from vitreous.data.sources.trees.tar_index import SUFFIX, first_names
 from vitreous.data.sources.trees.tree import FOLLOW, is_clutter, kind_of
@@ -47,14 +47,19 @@ def find_shards(source: str, follow_links: bool = False) -> Shards | None:
     are followed on request.
 
     Raises:
-        InputError: a shard is missing, or the names of some shards alone mean a split.
+        InputError: a shard is missing, the names of some shards alone mean a split, keys have dots, or the shards are
+            in folders inside its folders.
     """
     path = Path(source)
     if not os.path.lexists(source):
         return _by_split(expand_pattern(source)) if is_pattern(source) else None
     if path.is_file():
-        is_shard = source.casefold().endswith(SUFFIX) and has_labeled_keys([source])
-        return _by_split([source]) if is_shard else None
+        if not source.casefold().endswith(SUFFIX):
+            return None
+        if has_labeled_keys([source]):
+            return _by_split([source])
+        refuse_dotted_keys([source])
+        return None
     return _in_folder(path, follow_links) if path.is_dir() else None
 
 
@@ -79,6 +84,19 @@ def has_labeled_keys(paths: Sequence[str]) -> bool:
             if any(suffix in labels for suffix in found) and any(is_image_name(f"x.{suffix}") for suffix in found):
                 return True
     return False
+
+
+def refuse_dotted_keys(paths: Sequence[str]) -> None:
+    """Raises InputError if archives are no shards only because the keys in them have dots: v1.0.jpg and v1.0.cls."""
+    for path in paths:
+        names = dict.fromkeys(first_names(path, LOOKED_AT))
+        for name in names:
+            key, _, suffix = name.rpartition(".")
+            label = next((f"{key}.{kind}" for kind in CLASS_FILES if f"{key}.{kind}" in names), None)
+            if label and is_image_name(f"x.{suffix}"):
+                cause = f"{name!r} and {label!r} in {path!r} are no sample: a key ends at the first dot"
+                example = key.rpartition("/")[2].replace(".", "_")
+                raise InputError(cause, f"write the shards again without dots in keys, as {example}.{suffix}")
 
 
 def key_of(name: str) -> tuple[str, str]:
@@ -176,11 +194,14 @@ def _in_folder(folder: Path, follow_links: bool) -> Shards | None:
     for name in places:
         inside = _listing(folder / name)
         if inside is None or inside[1]:
+            _refuse_deeper(folder, subfolders)
             return None
         files += [str(folder / name / file) for file in inside[0]]
     shards = [path for path in files if path.casefold().endswith(SUFFIX)]
     of_each_kind = {re.sub(r"\d+", "", path): path for path in shards}
-    if not shards or not has_labeled_keys(list(of_each_kind.values())):
+    if not has_labeled_keys(list(of_each_kind.values())):
+        refuse_dotted_keys(list(of_each_kind.values()))
+        _refuse_deeper(folder, subfolders)
         return None
     root = str(folder.resolve())
     outside = [] if follow_links else [path for path in shards if not leads_to_file_inside(path, root)]
@@ -191,6 +212,25 @@ def _in_folder(folder: Path, follow_links: bool) -> Shards | None:
     )
     ignored.update(f"folder next to the shards: {name}" for name in subfolders if name not in places)
     return _by_split(shards, str(folder), ignored)
+
+
+def _refuse_deeper(folder: Path, subfolders: Sequence[str]) -> None:
+    """Raises InputError if shards are in folders that are not splits, or deeper inside, and no images are."""
+    shards = []
+    for name in subfolders:
+        inside = _listing(folder / name)
+        if inside is None:
+            return
+        shards += [f"{name}/{file}" for file in inside[0] if split_of(name) is None]
+        for other in inside[1]:
+            deeper = _listing(folder / name / other)
+            if deeper is None:
+                return
+            shards += [f"{name}/{other}/{file}" for file in deeper[0]]
+    shards = [name for name in shards if name.casefold().endswith(SUFFIX)]
+    if shards and has_labeled_keys([str(folder / shards[0])]):
+        cause = f"{str(folder)!r} has shards in folders inside it, such as {shards[0]!r}"
+        raise InputError(cause, "move them to train/, val/ and test/ directly in it")
 
 
 def _listing(folder: Path) -> tuple[list[str], list[str]] | None:
@@ -214,14 +254,22 @@ def _by_split(paths: list[str], folder: str | None = None, ignored: Counter[str]
     paths = [os.path.abspath(path) for path in paths]  # noqa: PTH100 (a Path would follow links)
     folder = os.path.abspath(folder) if folder else os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH100, PTH120
     parents = {Path(path).parent.name for path in paths}
+    names: dict[str, str] = {}  # the one of a shard's folder or of itself that means its split
+    meaning: dict[str, str | None] = {}
+    for path in paths:
+        parent = Path(path).parent.name
+        by_folder = split_of(parent) if len(parents) > 1 or os.path.dirname(path) != folder else None  # noqa: PTH120
+        names[path] = parent if by_folder else Path(path).stem
+        meaning[names[path]] = by_folder or split_of_shard(path)
+    meaning |= evaluations(meaning)
     splits: dict[str | None, list[str]] = {}
     for path in paths:
-        by_folder = split_of(Path(path).parent.name) if len(parents) > 1 else None
-        splits.setdefault(by_folder or split_of_shard(path), []).append(path)
+        splits.setdefault(meaning[names[path]], []).append(path)
     others = splits.pop(None, [])
     if others and splits:
         cause = f"the name of {others[0]!r} means no split, but that of {next(iter(splits.values()))[0]!r} does"
         raise InputError(cause, RENAME)
-    notes = ("the shards' names mean no split, so all of them are for training",) if others else ()
+    no_split = "the shards' names mean no split, so all of them are for training"
+    notes = (no_split,) if others else tuple(notes_on_evaluation(meaning))
     by_split = {"train": others} if others else {split: found for split, found in splits.items() if split}
     return Shards(folder, by_split, ignored or Counter(), notes)

@@ -54,8 +54,11 @@ def open_shards(source: str, shards: Shards, options: DataOptions) -> ImageData:
     names in classnames.txt or classes.txt next to the shards, if there is one.
 
     Raises:
-        InputError: a shard is broken, no sample has a label, or the .txt files are captions.
+        InputError: a shard is broken, none is for training, no sample has a label, or the .txt files are captions.
     """
+    if "train" not in shards.paths:
+        cause = f"{source!r} has shards for {' and '.join(shards.paths)}, but none to train on"
+        raise InputError(cause, "add those for training, such as train-000.tar, or rename these")
     samples = _Samples(ignored=Counter(shards.ignored))
     for split, paths in shards.paths.items():
         samples.names[split] = {}

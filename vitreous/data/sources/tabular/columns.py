@@ -1,7 +1,7 @@
 """Which columns of a table hold the image, the label and the split."""
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from vitreous.data.sources.options import DataOptions
@@ -19,6 +19,7 @@ IMAGE = (
 LABEL = (
     "labelname classname categoryname classlabel",
     "label labels class classes category target targets species breed diagnosis dx",
+    "choice",  # of Label Studio
     "classid labelid categoryid targetid classidx labelidx classindex",
     "y",
 )
@@ -48,7 +49,7 @@ class Columns(NamedTuple):
         classes: the positions of the columns of the classes, in which a row has one 1.
         flags: of a split column of 0 and 1: the split of 1, and of 0.
         has_boxes: whether there are boxes or masks as well, which are not used.
-        notes: on columns of splits or folds that are not used.
+        notes: on columns of splits, folds or boxes that are not used.
     """
 
     image: int
@@ -82,6 +83,8 @@ def choose_columns(
     found_image = _find(source, names, IMAGE, options.path_column or image, "path_column", "images")
     label = _find(source, names, LABEL, options.label_column, "label_column", "labels")
     split = _find(source, names, SPLIT, options.split_column, "split_column", "splits")
+    if split is not None and options.split_column is None:
+        _refuse_several_flags(source, names, split)
     rest = [at for at in range(len(names)) if at not in (found_image, label, split)]
     if len(names) == 2 + (split is not None) and (found_image is None) != (label is None):
         found_image, label = (found_image, rest[0]) if label is None else (rest[0], label)
@@ -90,51 +93,84 @@ def choose_columns(
         raise InputError(cause, _hint(names, "path_column"))
     classes: tuple[int, ...] = ()
     if label is None:
-        classes = tuple(at for at in rest if at < len(first) and str(first[at]).strip() in (*ZEROS, *ONES))
+        others = [at for at in rest if at < len(first) and _plain(names[at]) not in (*FLAGS, *FOLDS)]
+        classes = tuple(at for at in others if str(first[at]).strip() in (*ZEROS, *ONES))
         if len(classes) < 2:
-            raise InputError(
-                f"{source!r} has no column of labels that is known by its name", _hint(names, "label_column")
-            )
+            raise no_labels(source, names)
     plain = {_plain(name) for name in names}
-    notes = _notes(names, (found_image, label, split, *classes))
+    has_boxes = any(box <= plain for box in BOXES)
+    notes = _notes(names, (found_image, label, split, *classes), has_boxes)
     flags = None if split is None else FLAGS.get(_plain(names[split]))
-    return Columns(found_image, label, split, classes, flags, any(box <= plain for box in BOXES), notes)
+    return Columns(found_image, label, split, classes, flags, has_boxes, notes)
 
 
-def _notes(names: Sequence[str], used: Container[int | None]) -> tuple[str, ...]:
+def _notes(names: Sequence[str], used: Container[int | None], has_boxes: bool) -> tuple[str, ...]:
     """What the user should know of the columns that are not used."""
     rest = [name for at, name in enumerate(names) if at not in used]
     folds = [repr(name) for name in rest if _plain(name) in FOLDS]
     splits = [repr(name) for name in rest if _plain(name) in FLAGS or _plain(name) in SPLIT[0].split()]
-    notes = [f"the folds in {listed(folds)} are not used; to validate on one, write a column split"] if folds else []
-    return (*notes, *([f"columns of splits that are not used: {listed(splits)}"] if splits else []))
+    notes = {
+        f"the folds in {listed(folds)} are not used; to validate on one, write a column split": folds,
+        f"columns of splits that are not used: {listed(splits)}": splits,
+        "the boxes or masks are not used: the label of a row is that of its whole image": has_boxes,
+    }
+    return tuple(note for note, applies in notes.items() if applies)
 
 
-def class_of_row(source: str, names: Mapping[int, str], cells: Sequence[object], number: int) -> str:
-    """The class whose column has the one 1 of a row.
+def no_labels(source: str, names: Sequence[str]) -> InputError:
+    """The error for a table without labels."""
+    return InputError(f"{source!r} has no column of labels that is known by its name", _hint(names, "label_column"))
+
+
+class OneHot:
+    """Reads labels from a column for each class, in which a row has one 1.
 
     Args:
         source: the table as the user named it.
-        names: of the classes, by the positions of their columns.
-        cells: of the row.
-        number: of the row, for messages.
-
-    Raises:
-        InputError: the row has several, none, or something else.
+        names: of all its columns.
+        columns: the positions of those of the classes.
     """
-    ones = []
-    for at, name in names.items():
-        cell = str(cells[at]).strip()
-        if cell in ONES:
-            ones.append(name)
-        elif cell not in ZEROS:
-            raise InputError(f"{source!r} has {cell[:40]!r} in column {name!r} of row {number}", "write 0 or 1")
-    if len(ones) == 1:
-        return ones[0]
-    cause = f"row {number} of {source!r} has {len(ones)} classes" + (f", {listed(ones)}" if ones else "")
-    raise InputError(
-        f"{cause}; an image can have only one", "leave out such rows, or name a column: --set label_column=…"
-    )
+
+    def __init__(self, source: str, names: Sequence[str], columns: Sequence[int]) -> None:
+        self.source, self.names, self.columns = source, names, columns
+        self.error: InputError | None = None
+
+    def label(self, cells: Sequence[object], number: int) -> str | None:
+        """The class of a row; None if it has several or none, which `check` raises once all rows were read.
+
+        Args:
+            cells: of the row in these columns.
+            number: of the row, for messages.
+
+        Raises:
+            InputError: a cell is not 0 or 1, so these are not columns of classes.
+        """
+        values = [str(cell).strip() for cell in cells]
+        if not all(value in ZEROS or value in ONES for value in values):
+            raise no_labels(self.source, self.names)
+        ones = [self.names[at] for at, value in zip(self.columns, values, strict=True) if value in ONES]
+        if len(ones) == 1:
+            return ones[0]
+        if self.error is None:
+            cause = f"row {number} of {self.source!r} has {len(ones)} classes" + (f", {listed(ones)}" if ones else "")
+            hint = "leave out such rows, or name a column: --set label_column=…"
+            self.error = InputError(f"{cause}; an image can have only one", hint)
+        return None
+
+    def check(self) -> None:
+        """Raises InputError if a row had several classes, or none."""
+        if self.error is not None:
+            raise self.error
+
+
+def _refuse_several_flags(source: str, names: Sequence[str], split: int) -> None:
+    """Raises InputError if the splits are in several columns of 0 and 1."""
+    flags = [name for name in names if _plain(name) in FLAGS]
+    if _plain(names[split]) in FLAGS and len(flags) > 1:
+        cause = f"{source!r} has its splits in several columns, {listed([repr(name) for name in flags])}"
+        raise InputError(
+            cause, f"write one column split of train, val and test, or use one: --set split_column={flags[0]}"
+        )
 
 
 def _find(

@@ -10,12 +10,12 @@ from vitreous.data.decoding.images import Decoding
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
-from vitreous.data.sources.tabular.columns import Columns, choose_columns, class_of_row
+from vitreous.data.sources.tabular.columns import Columns, OneHot, choose_columns
 from vitreous.data.sources.tabular.labels import class_labels
 from vitreous.data.sources.tabular.listed import open_listed
 from vitreous.data.sources.tabular.lookup import find_files, is_empty
 from vitreous.data.sources.tabular.pictures import ObjectLoader, as_opened
-from vitreous.data.sources.tabular.samples import NO_IMAGE, group, splits_of_cells
+from vitreous.data.sources.tabular.samples import NO_IMAGE, group, splits_in_column
 from vitreous.support.errors import InputError
 
 
@@ -66,9 +66,11 @@ def open_frames(frames: Mapping[str, Any], options: DataOptions, name: str) -> I
         has_boxes |= columns.has_boxes
         notes += [note for note in columns.notes if note not in notes]
         of_rows: list[str | None] | None = None
-        if columns.split is not None and len(frames) == 1:
-            column, required = str(names[columns.split]), options.split_column is not None
-            of_rows, more = splits_of_cells(name, column, _cells(frame, names[columns.split]), columns.flags, required)
+        if columns.split is not None:
+            column = str(names[columns.split])
+            of_rows, more = splits_in_column(
+                name, column, _cells(frame, names[columns.split]), columns.flags, options, len(frames)
+            )
             notes += more
         splits += of_rows or [split] * len(cells)
     classes, more = class_labels(name, labels)
@@ -106,10 +108,11 @@ def _labels(frame: Any, names: list[Any], columns: Columns, name: str) -> list[A
     """The labels of a DataFrame: those of a column, or the class whose column has the 1."""
     if columns.label is not None:
         return _cells(frame, names[columns.label])
-    classes = [names[at] for at in columns.classes]
-    rows = zip(*(_cells(frame, column) for column in classes), strict=True)
-    numbered = {at: str(column) for at, column in enumerate(classes)}
-    return [class_of_row(name, numbered, row, number) for number, row in enumerate(rows)]
+    one_hot = OneHot(name, [str(column) for column in names], columns.classes)
+    rows = zip(*(_cells(frame, names[at]) for at in columns.classes), strict=True)
+    labels = [one_hot.label(row, number) for number, row in enumerate(rows)]
+    one_hot.check()
+    return labels
 
 
 def _cells(frame: Any, column: Any) -> list[Any]:

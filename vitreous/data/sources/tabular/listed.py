@@ -11,7 +11,7 @@ from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.tabular.lookup import Found
 from vitreous.data.sources.tabular.samples import NO_IMAGE, group
 from vitreous.data.sources.trees.tree import ImageLoader
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +55,14 @@ def open_listed(
     missing = [repr(cell) for files in found for cell in files.missing]
     outside = [repr(cell) for files in found for cell in files.outside]
     notes = [*notes, *samples.notes]
-    if has_boxes:
-        notes.append("the boxes or masks of the table are not used: the label of a row is that of its whole image")
     if missing:
-        notes.append(f"{len(missing):,} images of the table are missing and count as broken: {listed(missing)}")
+        notes.append(f"{counted(len(missing), 'image')} missing, counted as broken: {listed(missing)}")
     if outside:
-        where = "lead out of its folder and are left out; --set follow_links=true reads them"
-        notes.append(f"{len(outside):,} paths of the table {where}: {listed(outside)}")
+        where = "out of the table's folder, not used without --set follow_links=true"
+        notes.append(f"{counted(len(outside), 'path')} {where}: {listed(outside)}")
+    if preferred := [repr(name) for files in found for name in files.preferred]:
+        note = "also in a folder of another split; that of the table's split is used"
+        notes.append(f"{counted(len(preferred), 'image')} {note}: {listed(preferred, 3)}")
     ignored = Counter(samples.ignored)
     ignored.update({"path or link out of the folder": len(outside), NO_IMAGE: sum(files.empty for files in found)})
     return assemble(

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitreous.data.decoding.images import is_image_name
-from vitreous.data.sources.names import normalized
+from vitreous.data.sources.names import normalized, split_of
+from vitreous.data.sources.tabular.labels import described
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
+LONGEST = 100  # characters of a path in a message
 ADDRESS, DRIVE = re.compile(r"[a-z]+://", re.IGNORECASE), re.compile(r"[A-Za-z]:/")
 
 
@@ -24,16 +26,24 @@ class Found:
         missing: the names of files that do not exist; they are in `names` as well.
         outside: the cells that lead out of the folder.
         empty: how many cells are empty.
+        preferred: the names of files that are also in a folder of another split.
     """
 
     names: list[str | None]
     missing: list[str]
     outside: list[str]
     empty: int
+    preferred: list[str] = field(default_factory=list)
 
 
 def find_files(
-    source: str, folder: str, subfolder: str, cells: Sequence[object], follow_links: bool, search: bool = True
+    source: str,
+    folder: str,
+    subfolder: str,
+    cells: Sequence[object],
+    follow_links: bool,
+    search: bool = True,
+    split: str | None = None,
 ) -> Found:
     """Finds the file of each cell.
 
@@ -46,27 +56,41 @@ def find_files(
         subfolder: a folder of it that is tried first.
         cells: of the column of paths.
         follow_links: whether paths and links out of the folder are followed.
-        search: whether all folders below are searched for a file that is not where its cell says.
+        search: whether all folders below are searched for a file that is not where its cell says; a table is, but
+            not the working folder.
+        split: of the table, which chooses between folders such as train_images and test_images.
 
     Raises:
-        InputError: several files fit a cell, no file exists, or cells are addresses on the web.
+        InputError: several files fit a cell, no file exists, or cells are addresses on the web, lists or bytes.
     """
-    files = _Files(source, folder, follow_links, search)
+    files = _Files(source, folder, follow_links, search, split)
     found: dict[str, str | None] = {}
     result = Found([], [], [], sum(is_empty(cell) for cell in cells))
     for cell in cells:
+        if isinstance(cell, bytes | list | tuple | set | dict) or hasattr(cell, "shape"):
+            cause = f"a path in {source!r} is {described(cell)}"
+            raise InputError(cause, "write one path in each row, or name its column: --set path_column=…")
         text = "" if is_empty(cell) else str(cell)
         if text not in found:
             found[text] = _find(files, subfolder, text, result) if text else None
         result.names.append(found[text])
     named = len(found) - ("" in found)
     if named and len(result.missing) + len(result.outside) == named:
-        first = (result.missing or result.outside)[0]
-        cause = f"none of the {named:,} images of {source!r} is in {folder!r}, such as {first!r}"
-        if result.outside and not follow_links:
-            raise InputError(cause, "move the table next to the images, or allow it with --set follow_links=true")
-        raise InputError(cause, "put the table next to the images: paths are relative to its folder")
+        raise _none_found(source, folder, named, result, follow_links, search)
+    result.preferred.extend(files.preferred)
     return result
+
+
+def _none_found(source: str, folder: str, count: int, result: Found, follow_links: bool, search: bool) -> InputError:
+    """The error for a table without any file that may be read."""
+    first = (result.missing or result.outside)[0]
+    cause = f"{source!r} lists {counted(count, 'image')}, but none is in {folder!r}, such as {first[:LONGEST]!r}"
+    exists = bool(result.outside) and os.path.lexists(os.path.join(folder, result.outside[0]))  # noqa: PTH118
+    if exists and not follow_links:
+        return InputError(cause, "move the table next to the images, or allow it with --set follow_links=true")
+    if search:
+        return InputError(cause, "put the table next to the images, and write paths relative to its folder")
+    return InputError(cause, "write absolute paths, or paths relative to this working folder")
 
 
 def is_empty(cell: object) -> bool:
@@ -83,6 +107,8 @@ def _find(files: "_Files", subfolder: str, cell: str, result: Found) -> str | No
         return cell
     if cell in files.direct:
         return files.direct[cell]
+    if "\\" in cell and files.in_folder(parent, base):  # a name with a backslash, not a path of Windows
+        return cell
     path = files.relative(cell.strip())
     if path is None:
         result.outside.append(cell)
@@ -111,6 +137,7 @@ class _Files:
         root: the folder.
         follow_links: whether what is outside counts as well.
         search: whether a file may be anywhere below.
+        split: of the table; None if its name means none.
         listings: the files of the folders that were listed so far, by their names.
         stems: of the same folders, the images by their names without suffix.
         links_out: files that are links out of the folder.
@@ -118,12 +145,14 @@ class _Files:
         below: once it was searched, one image below the root by its folded name without suffix.
         repeated: the other images of the same folded name.
         direct: by the cell, what `anywhere` finds, for names that only one file has.
+        preferred: the files that were chosen from several by their folder's split.
     """
 
     source: str
     root: str
     follow_links: bool
     search: bool
+    split: str | None
     listings: dict[str, frozenset[str]] = field(default_factory=dict)
     stems: dict[str, dict[str, str]] = field(default_factory=dict)
     links_out: set[str] = field(default_factory=set)
@@ -131,6 +160,7 @@ class _Files:
     below: dict[str, str] | None = None
     repeated: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     direct: dict[str, str] = field(default_factory=dict)
+    preferred: list[str] = field(default_factory=list)
 
     def relative(self, cell: str) -> str | None:
         """A cell as a path relative to the root, with "/"; None if it is outside."""
@@ -207,7 +237,11 @@ class _Files:
                 name for name, end in ends if f"/{end if has_suffix else end.rpartition('.')[0]}".endswith(f"/{folded}")
             ]
         if len(fit) > 1:
-            raise self.ambiguous(path, fit)
+            of_split = [name for name in fit if self.split and split_of(name.partition("/")[0]) == self.split]
+            if len(of_split) != 1:
+                raise self.ambiguous(path, fit)
+            fit = of_split
+            self.preferred += fit
         return fit[0] if fit else None
 
     def _all_below(self, path: str) -> dict[str, str]:
@@ -239,7 +273,7 @@ class _Files:
     def ambiguous(self, cell: str, names: Sequence[str]) -> InputError:
         """The error for a cell that several files fit."""
         files = listed([repr(name) for name in sorted(names)])
-        return InputError(f"{cell!r} in {self.source!r} may be {files}", "write the whole path in the table")
+        return InputError(f"{cell!r} in {self.source!r} may be {files}", "write its whole path")
 
 
 def _folded(path: str) -> str:

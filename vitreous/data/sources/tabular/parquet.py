@@ -16,6 +16,7 @@ from vitreous.data.sources.tabular.reading import ImageCells, Table
 from vitreous.data.sources.trees.spool import check_space, new_spool, remove_spool
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.errors import InputError
+from vitreous.support.extras import install_command
 from vitreous.support.text import first_line
 
 ROWS = 256  # read at once of a column of images
@@ -81,7 +82,13 @@ def read_parquet(source: str, options: DataOptions) -> Table:
         name, label = names[columns.image], names[columns.label]
         split = None if columns.split is None else names[columns.split]
         labels = _named(_cells(file, label), schema.metadata, label)
-        images = ImageCells(source, name, file.metadata.num_rows) if name in holders else _cells(file, name)
+        _check_paths(source, name, schema.field(name).type)
+        if name not in holders:
+            images = _cells(file, name)
+        elif paths := _paths_alone(file, name):
+            images = paths
+        else:
+            images = ImageCells(source, name, file.metadata.num_rows)
         splits = None if split is None else _cells(file, split)
     return Table(images, labels, splits, split or "", columns)
 
@@ -141,7 +148,7 @@ class _Parquet:
         try:
             from pyarrow.parquet import ParquetFile
         except ImportError as error:
-            raise InputError("reading a Parquet table needs pyarrow", "pip install 'vitreous[data]'") from error
+            raise InputError("reading a Parquet table needs pyarrow", install_command("data")) from error
         try:
             self.file = ParquetFile(self.source, memory_map=True)
         except Exception as error:
@@ -169,6 +176,28 @@ def _holds_images(kind: Any) -> bool:
             kind.field(at).name == "bytes" and _holds_images(kind.field(at).type) for at in range(kind.num_fields)
         )
     return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _check_paths(source: str, column: str, kind: Any) -> None:
+    """Raises InputError if a column holds several images in each row, which are not read to find out."""
+    from pyarrow import types
+
+    if types.is_nested(kind) and not _holds_images(kind):
+        what = "structs" if types.is_struct(kind) else "lists"
+        cause = f"column {column!r} of {source!r} holds {what}, not one image or path in each row"
+        raise InputError(cause, "write a row for each image, or name another column: --set path_column=…")
+
+
+def _paths_alone(file: Any, column: str) -> list[object]:
+    """The paths in a column of bytes with a path, if the first row that is not empty has a path alone."""
+    for batch in file.iter_batches(batch_size=ROWS, columns=[column]):
+        for cell in batch.column(0):
+            value = cell.as_py()
+            if isinstance(value, dict) and value.get("path") and value.get("bytes") is None:
+                return [row and row.get("path") for row in file.read(columns=[f"{column}.path"]).column(0).to_pylist()]
+            if value is not None:
+                return []
+    return []
 
 
 def _cells(file: Any, column: str) -> list[object]:

@@ -149,7 +149,7 @@ def as_opened(picture: Any, channels: int = 3) -> Image.Image | np.ndarray | str
         return content if content is not None else str(picture.get("path") or "")
     if hasattr(picture, "shape") and hasattr(picture, "dtype"):
         return _pixels(picture, channels)
-    raise InputError(f"an image is a {type(picture).__name__}", f"give {KINDS}")
+    raise InputError(f"an image is of the type {type(picture).__name__}", f"give {KINDS}")
 
 
 def _pixels(picture: Any, channels: int) -> np.ndarray:
@@ -158,7 +158,8 @@ def _pixels(picture: Any, channels: int) -> np.ndarray:
     pixels = np.asarray(picture.detach().cpu() if is_tensor else picture)
     shape = "x".join(map(str, pixels.shape))
     if pixels.dtype.kind == "f":
-        raise InputError(f"an image is a {shape} {'tensor' if is_tensor else 'array'} of floats", UNNORMALIZED)
+        cause = f"an image is a {shape} {'tensor' if is_tensor else 'array'} of floats"
+        raise InputError(cause, UNNORMALIZED if is_tensor else "give uint8 pixels from 0 to 255")
     if pixels.ndim not in (2, 3) or not pixels.size:
         raise InputError(f"an image has the shape {shape}", "give a height, a width and channels")
     if pixels.ndim == 2:

@@ -1,17 +1,18 @@
-"""The columns of tables in files: CSV, TSV and JSON lines, with bounded lines and cells."""
+"""The columns of tables in text files, whatever separates their cells, with bounded lines and cells."""
 
 import csv
-import json
+import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
 from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.tabular.columns import Columns, choose_columns, class_of_row
+from vitreous.data.sources.tabular.columns import Columns, OneHot, choose_columns
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
 
@@ -19,6 +20,7 @@ SEPARATORS = ",;\t|"
 MAX_LINE = 2**20  # characters
 MAX_COLUMNS = 10_000
 HEADERLESS = 3  # columns at most of a table without a header
+PATH_AND_LABEL = re.compile(r"[^\s\"].*\s\S+")  # an image without a header above it; its path may have spaces
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -62,16 +64,16 @@ class Table:
 
 
 def read_csv(source: str, options: DataOptions) -> Table:
-    """Reads a table whose cells are separated by commas, semicolons, tabs or bars; the first row names the columns.
+    """Reads a table whose cells are separated by commas, semicolons, tabs, bars or spaces.
 
-    Two or three columns need no names if the first row has the path of an image.
+    The first row names the columns. Two or three need no names if that row has the path of an image.
 
     Raises:
         InputError: it cannot be read, a row has more cells than the header, or columns are not found.
     """
     for encoding in _encodings(source):
         try:
-            with _opened(source, encoding) as file:
+            with opened(source, encoding) as file:
                 notes = ["the table is not UTF-8 and is read as Windows-1252"] if encoding == "cp1252" else []
                 return _read_rows(source, file, options, notes)
         except UnicodeDecodeError:
@@ -95,28 +97,23 @@ def _read_rows(source: str, file: TextIO, options: DataOptions, notes: list[str]
         raise InputError(f"{source!r} has no rows", "write a row for each image: path,label")
     columns = choose_columns(source, header, options, first[1])
     images: list[str] = []
-    labels: list[str] = []
+    labels: list[str | None] = []
     splits: list[str] = []
-    classes = {at: header[at] for at in columns.classes}
+    one_hot = OneHot(source, header, columns.classes)
     width, image, label, split = len(header), columns.image, columns.label, columns.split
-    for number, row in _chained(first, rows):
+    for number, row in chain([first], rows):
         if len(row) != width:
             if row[0].startswith("#"):
                 continue
             row = _padded(source, number, row, width)
         images.append(row[image])
-        labels.append(class_of_row(source, classes, row, number) if label is None else row[label])
+        labels.append(one_hot.label([row[at] for at in columns.classes], number) if label is None else row[label])
         if split is not None:
             splits.append(row[split])
+    one_hot.check()
     return Table(
         images, labels, None if split is None else splits, "" if split is None else header[split], columns, notes
     )
-
-
-def _chained(first: tuple[int, list[str]], rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
-    """The first row and the others."""
-    yield first
-    yield from rows
 
 
 def _padded(source: str, number: int, row: list[str], width: int) -> list[str]:
@@ -129,17 +126,19 @@ def _padded(source: str, number: int, row: list[str], width: int) -> list[str]:
 
 def _rows(source: str, file: TextIO) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, with the number of their last line; comments above the header are left out."""
-    lines = _lines(source, file)
+    lines: Iterator[str] = lines_of(source, file)
     line = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     separator = max(SEPARATORS, key=line.count)
     if source.casefold().endswith(".tsv"):
         separator = "\t"
-
-    def rest() -> Iterator[str]:
-        yield line
-        yield from lines
-
-    reader = csv.reader(rest(), delimiter=separator)
+    lines = chain([line], lines)
+    if separator not in line and len(line.split()) > 1:
+        if PATH_AND_LABEL.fullmatch(line.strip()) and is_image_name(line.split(None)[-2]):
+            yield from ((number, text.rsplit(None, 1)) for number, text in enumerate(lines, 1) if text.strip())
+            return
+        _check_spaced(source, line)
+        separator, lines = " ", (f"{text.strip()}\n" for text in lines)
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=separator == " ")
     try:
         for row in reader:
             if row and (len(row) > 1 or row[0].strip()):
@@ -149,7 +148,15 @@ def _rows(source: str, file: TextIO) -> Iterator[tuple[int, list[str]]]:
         raise InputError(cause, "save the table again as CSV in UTF-8") from error
 
 
-def _lines(source: str, file: TextIO) -> Iterator[str]:
+def _check_spaced(source: str, line: str) -> None:
+    """Raises InputError if a row of words may be read in several ways: a label of two words after a path."""
+    words = line.split()
+    if len(words) > 2 and any(map(is_image_name, words)) and not any(map(split_of, words)) and '"' not in line:
+        cause = f"the first line of {source!r} has an image and several words: {line.strip()[:80]!r}"
+        raise InputError(cause, "separate the cells with commas, under the names path,label")
+
+
+def lines_of(source: str, file: TextIO) -> Iterator[str]:
     """The lines of a file, none longer than allowed."""
     while line := file.readline(MAX_LINE):
         if len(line) == MAX_LINE:
@@ -174,67 +181,27 @@ def _assumed_names(row: Sequence[str]) -> list[str]:
     return [name or ("label" if at == label else f"column {at + 1}") for at, name in enumerate(names)]
 
 
-def read_json_lines(source: str, options: DataOptions) -> Table:
-    """Reads a table with a JSON object in each line.
-
-    Raises:
-        InputError: it cannot be read, a line is not an object, or columns are not found.
-    """
-    try:
-        with _opened(source, "utf-8-sig") as file:
-            objects = _objects(source, file)
-            first = next(objects, None)
-            if first is None:
-                raise InputError(f"{source!r} has no rows", 'write a line for each image: {"path": …, "label": …}')
-            names = list(first)
-            columns = choose_columns(source, names, options)
-            assert columns.label is not None  # no first row was given to recognize columns of 0 and 1 by
-            kept = [names[at] for at in (columns.image, columns.label, columns.split) if at is not None]
-            cells = [[value] for value in (first.get(name) for name in kept)]
-            for row in objects:
-                for name, column in zip(kept, cells, strict=True):
-                    column.append(row.get(name))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source!r} is not UTF-8", "save it again in UTF-8") from error
-    split = columns.split
-    return Table(cells[0], cells[1], cells[2] if split is not None else None, kept[-1], columns)
-
-
-def _objects(source: str, file: TextIO) -> Iterator[dict[str, object]]:
-    """The objects of a file of JSON lines."""
-    for number, line in enumerate(_lines(source, file), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise InputError(f"line {number} of {source!r} is not JSON: {reason}", "write it again") from error
-        if not isinstance(value, dict):
-            raise InputError(f"line {number} of {source!r} is not a JSON object", 'write {"path": …, "label": …}')
-        yield value
-
-
 def _encodings(source: str) -> tuple[str, ...]:
     """The encodings to try for a file, by its first bytes."""
     try:
         with Path(source).open("rb") as file:
             start = file.read(2)
     except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
+        raise unreadable(source, error) from error
     return ("utf-16",) if start in UTF_16 else ("utf-8-sig", "cp1252", "latin-1")
 
 
 @contextmanager
-def _opened(source: str, encoding: str) -> Generator[TextIO, None, None]:
+def opened(source: str, encoding: str) -> Generator[TextIO, None, None]:
     """An open text file; errors of the disk are the user's."""
     try:
         with Path(source).open(encoding=encoding, newline="") as file:
             yield file
     except OSError as error:
-        raise _unreadable(source, error) from error
+        raise unreadable(source, error) from error
 
 
-def _unreadable(source: str, error: Exception) -> InputError:
+def unreadable(source: str, error: Exception) -> InputError:
+    """The error for a file that the disk does not give."""
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return InputError(f"{source!r} cannot be read: {reason}", "check its name and permissions")

@@ -5,12 +5,14 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
-from vitreous.data.sources.names import split_of
+from vitreous.data.sources.names import evaluations, notes_on_evaluation, split_of
+from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.labels import SEVERAL
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
 UNLABELED, NO_IMAGE = "row without a label", "row without an image"
+REPEATED = "row of an image that an earlier row has"
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,7 @@ def group(
         else:
             by_split[split][label].append(name)
     _check_repeated(source, names, labels, splits, more, has_boxes)
-    if more:
-        samples.ignored["row of an image that an earlier row has"] += len(more)
-        examples = listed([repr(names[row]) for _, row in more])
-        samples.notes.append(f"{len(more):,} rows repeat the image and label of an earlier row: {examples}")
+    samples.ignored.update({REPEATED: len(more)} if more else {})
     _note_unlabeled(samples, unlabeled, by_split)
     if not by_split:
         raise InputError(
@@ -79,13 +78,11 @@ def group(
 
 
 def _note_unlabeled(samples: Samples, unlabeled: Counter[str], labeled: Container[str]) -> None:
-    """Counts the rows without a label, and says of each split what they mean."""
-    if unlabeled:
-        samples.ignored[UNLABELED] += unlabeled.total()
+    """Counts the rows without a label, or notes that a whole split has none."""
     for split, count in unlabeled.items():
-        if split in labeled:
-            samples.notes.append(f"{count:,} rows of {split} have no label and are left out")
-        elif split != "train":
+        if split in labeled or split == "train":
+            samples.ignored[UNLABELED] += count
+        else:
             samples.notes.append(f"{split} has no labels and is left out; use its images with vitreous predict")
 
 
@@ -102,7 +99,7 @@ def _check_repeated(
     if conflicts:
         one, other = conflicts[0]
         cause = f"{names[one]!r} has two labels in {source!r}, {labels[one]!r} and {labels[other]!r}"
-        many = f" ({len(conflicts):,} rows are like this)" if len(conflicts) > 1 else ""
+        many = f" ({counted(len(conflicts), 'row')} like this)" if len(conflicts) > 1 else ""
         if has_boxes:
             raise InputError(f"{cause}{many}; the boxes are for detection", "crop each box to an image of its own")
         raise InputError(f"{cause}{many}; {SEVERAL}", "leave one row for each image")
@@ -111,7 +108,7 @@ def _check_repeated(
         one, other = leaks[0]
         assert splits is not None
         example = f"{names[one]!r} is in {splits[one]} and {splits[other]}"
-        cause = f"{len(leaks):,} images of {source!r} are in two splits: {example}"
+        cause = f"{source!r} has {counted(len(leaks), 'image')} in two splits: {example}"
         raise InputError(cause, "keep each image in one split; otherwise the score is of images seen in training")
 
 
@@ -132,10 +129,14 @@ def splits_of_cells(
     """
     values = Counter(str(cell).strip() for cell in cells)
     if flags:
-        table = {**dict.fromkeys(("1", "1.0", "true"), flags[0]), **dict.fromkeys(("0", "0.0", "false"), flags[1])}
+        table = {
+            **dict.fromkeys(("1", "1.0", "true", "yes"), flags[0]),
+            **dict.fromkeys(("0", "0.0", "false", "no"), flags[1]),
+        }
         meaning = {value: table.get(value.casefold()) for value in values}
     else:
         meaning = {value: split_of(value) for value in values}
+        meaning |= evaluations(meaning)
     unknown = [value for value in values if meaning[value] is None]
     shown = listed([repr(value[:40]) for value in unknown])
     if "train" not in meaning.values():
@@ -146,6 +147,29 @@ def splits_of_cells(
         return None, [f"the column {column!r} is not used: its values are not splits"]
     splits = [meaning[str(cell).strip()] for cell in cells]
     if not unknown:
-        return splits, []
+        return splits, notes_on_evaluation(meaning)
     count = sum(values[value] for value in unknown)
-    return splits, [f"{count:,} rows are left out, because their {column!r} is not a split: {shown}"]
+    return splits, [f"{counted(count, 'row')} left out, where {column!r} is not a split: {shown}"]
+
+
+def splits_in_column(
+    source: str,
+    column: str,
+    cells: Sequence[object],
+    flags: tuple[str, str] | None,
+    options: DataOptions,
+    parts: int,
+) -> tuple[list[str | None] | None, list[str]]:
+    """The same for an object of Python, whose column of splits counts only if it is one of all splits.
+
+    Args:
+        source: the object, for messages.
+        column: the name of the column.
+        cells: of the column.
+        flags: the splits of 1 and of 0, for a column of these.
+        options: may name the column.
+        parts: how many objects there are, one for each split.
+    """
+    if parts == 1:
+        return splits_of_cells(source, column, cells, flags, options.split_column is not None)
+    return None, [f"the column {column!r} is not used: there is an object for each split"]

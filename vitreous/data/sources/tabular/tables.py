@@ -1,4 +1,4 @@
-"""Tables of images on disk: CSV, TSV, JSON lines and Parquet, with a path and a label in each row."""
+"""Tables of images on disk: CSV and other text, JSON and Parquet, with a path and a label in each row."""
 
 import os
 import re
@@ -11,11 +11,12 @@ from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.names import TRAIN, split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.tabular.json_rows import read_json, read_json_lines
 from vitreous.data.sources.tabular.labels import class_labels
 from vitreous.data.sources.tabular.listed import open_listed
 from vitreous.data.sources.tabular.lookup import find_files
 from vitreous.data.sources.tabular.parquet import StoredLoader, read_parquet, store_images
-from vitreous.data.sources.tabular.reading import ImageCells, Table, read_csv, read_json_lines
+from vitreous.data.sources.tabular.reading import ImageCells, Table, read_csv
 from vitreous.data.sources.tabular.samples import NO_IMAGE, group, splits_of_cells
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed
@@ -23,18 +24,31 @@ from vitreous.support.text import listed
 READERS = {
     ".csv": read_csv,
     ".tsv": read_csv,
+    ".txt": read_csv,
+    ".json": read_json,
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".parquet": read_parquet,
 }
 SUFFIXES = tuple(READERS)
+UNREAD = (
+    *(".xlsx", ".xls", ".ods", ".feather", ".arrow", ".pkl", ".pickle"),
+    *(".xml", ".yaml", ".yml", ".html", ".db", ".sqlite", ".lst"),
+)
+FORMATS = f"save it as a table that can be read: {', '.join(SUFFIXES)}"
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})")  # as `datasets` names parts of a table
+BESIDE = re.compile(r"(?<![a-z])(labels?|info|metadata|annotations?|solutions?|list)(?![a-z])", re.IGNORECASE)
 SAME_COLUMNS = "use the same columns in each table"
 
 
 def is_table(source: str | Path) -> bool:
     """Whether a path has the suffix of a table."""
     return str(source).casefold().endswith(SUFFIXES)
+
+
+def is_unread_table(source: str | Path) -> bool:
+    """Whether a path has the suffix of a table in another format."""
+    return str(source).casefold().endswith(UNREAD)
 
 
 def find_tables(folder: str | Path) -> list[str]:
@@ -74,12 +88,15 @@ def open_table(source: str, options: DataOptions) -> ImageData:
         splits += [split for split, _, part in siblings for _ in range(len(part.images))]
         tables += [(path, part) for _, path, part in siblings]
     labels, more = class_labels(source, [cell for _, part in tables for cell in part.labels])
-    notes += more
+    notes = list(dict.fromkeys((*notes, *more)))
     if isinstance(table.images, ImageCells):
         return _open_stored(source, [part.images for _, part in tables], labels, splits, options, notes)
     folder = os.path.realpath(Path(source).parent)
     found = [
-        find_files(path, folder, Path(path).stem, _paths(source, part), options.follow_links) for path, part in tables
+        find_files(
+            path, folder, Path(path).stem, _paths(source, part), options.follow_links, split=_split_of_table(path)
+        )
+        for path, part in tables
     ]
     has_boxes = any(part.columns.has_boxes for _, part in tables)
     return open_listed(source, folder, found, labels, splits, options, notes=notes, has_boxes=has_boxes)
@@ -91,10 +108,16 @@ def _read(source: str, options: DataOptions) -> Table:
 
 
 def _split_of_table(path: str | Path) -> str | None:
-    """The split that the name of a table means, such as train.csv or train-00000-of-00002.parquet."""
+    """The split that a table's name means, such as train.csv, train_labels.csv or train-00000-of-00002.parquet."""
     stem = Path(path).stem
     part = PART.fullmatch(stem)
-    return split_of(part["name"] if part else stem)
+    return split_of(BESIDE.sub("", part["name"] if part else stem))
+
+
+def _beside(path: str | Path) -> str:
+    """The word next to a table's split: "labels" of train_labels.csv, and "" of train.csv."""
+    word = BESIDE.search(Path(path).stem)
+    return word[0].casefold() if word else ""
 
 
 def _parts(source: str) -> list[str]:
@@ -122,7 +145,9 @@ def _siblings(source: str, options: DataOptions) -> tuple[list[tuple[str, str, T
     for name in find_tables(path.parent):
         split = _split_of_table(name)
         part = PART.fullmatch(Path(name).stem)
-        if split in (None, TRAIN) or Path(name).suffix.casefold() != path.suffix.casefold():
+        if split in (None, TRAIN) or _beside(name) != _beside(path):
+            continue
+        if Path(name).suffix.casefold() != path.suffix.casefold():
             continue
         if part is None or not int(part["number"]):
             names.setdefault(split, []).append(name)

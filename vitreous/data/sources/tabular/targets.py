@@ -5,11 +5,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch.utils.data import ConcatDataset, Subset
 
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.tabular.columns import choose_columns
+from vitreous.data.sources.tabular.columns import Columns, choose_columns
+from vitreous.data.sources.tabular.labels import described
+from vitreous.support.counts import spread
 from vitreous.support.errors import InputError
 from vitreous.support.text import first_line, listed
 
@@ -26,6 +27,7 @@ class Parts(NamedTuple):
 
     image: Any
     label: Any
+    split: str | None = None
 
 
 class Targets(NamedTuple):
@@ -34,14 +36,18 @@ class Targets(NamedTuple):
     Args:
         labels: of each sample; None if it has none or cannot be read.
         parts: of a sample.
-        unreadable: the numbers of the samples that cannot be read, and why the first cannot.
+        unreadable: the numbers of the samples that cannot be read.
         reason: why the first of these cannot be read.
+        splits: cells of any kind, if samples have a part for it.
+        columns: the keys of samples that are dicts.
     """
 
     labels: list[Label]
     parts: Parts
     unreadable: list[int]
     reason: str
+    splits: list[Any]
+    columns: Columns | None
 
 
 def read_targets(dataset: Any, name: str, options: DataOptions) -> Targets:
@@ -54,9 +60,9 @@ def read_targets(dataset: Any, name: str, options: DataOptions) -> Targets:
     if not count:
         raise InputError(f"the dataset {name!r} is empty", "give one with samples")
     listed_labels = label_list(dataset)
-    chosen = np.unique(np.linspace(0, count - 1, min(COMPARED, count), dtype=int)).tolist()
+    chosen = spread(count, COMPARED).tolist()
     targets = _from_samples(dataset, name, options, chosen)
-    if listed_labels is not None and len(listed_labels) == count:
+    if listed_labels is not None and len(listed_labels) == count and targets.parts.split is None:
         try:
             labels = [label_of(value) for value in listed_labels]
         except InputError:
@@ -89,7 +95,9 @@ def label_list(dataset: Any) -> Sequence[Any] | None:
 def _from_samples(dataset: Any, name: str, options: DataOptions, indices: Sequence[int]) -> Targets:
     """The labels of these samples, from the samples themselves."""
     labels: list[Label] = []
+    splits: list[Any] = []
     parts: Parts | None = None
+    columns: Columns | None = None
     unreadable: list[int] = []
     reason = ""
     reported = time.monotonic()
@@ -100,26 +108,30 @@ def _from_samples(dataset: Any, name: str, options: DataOptions, indices: Sequen
             unreadable.append(index)
             reason = reason or f"{type(error).__name__}: {first_line(error)}"
             labels.append(None)
+            splits.append(None)
             continue
-        parts = parts or _parts(sample, name, options)
+        if parts is None:
+            parts, columns = _parts(sample, name, options)
         labels.append(label_of(_part(sample, parts.label, name)))
+        splits.append(None if parts.split is None else sample.get(parts.split))
         if time.monotonic() - reported > EVERY:
             reported = time.monotonic()
             print(f"reading labels: {len(labels):,} of {len(indices):,} samples", file=sys.stderr)
     if parts is None:
         raise InputError(f"no sample of {name!r} can be read: {reason}", "check that dataset[0] works")
-    return Targets(labels, parts, unreadable, reason)
+    return Targets(labels, parts, unreadable, reason, splits, columns)
 
 
-def _parts(sample: Any, name: str, options: DataOptions) -> Parts:
-    """Where samples have their image and label."""
+def _parts(sample: Any, name: str, options: DataOptions) -> tuple[Parts, Columns | None]:
+    """Where samples have their image and label, and the keys of those that are dicts."""
     if isinstance(sample, Mapping):
         keys = [str(key) for key in sample]
         columns = choose_columns(name, keys, options)
         assert columns.label is not None  # no first row was given to recognize columns of 0 and 1 by
-        return Parts(keys[columns.image], keys[columns.label])
+        split = None if columns.split is None else keys[columns.split]
+        return Parts(keys[columns.image], keys[columns.label], split), columns
     if isinstance(sample, tuple | list) and len(sample) >= 2:
-        return Parts(0, 1)
+        return Parts(0, 1), None
     raise InputError(f"a sample of {name!r} is a {type(sample).__name__}", SAMPLE)
 
 
@@ -132,7 +144,7 @@ def _part(sample: Any, key: Any, name: str) -> Any:
 
 
 def label_of(value: Any) -> Label:
-    """A label as a number or text; None if it is missing or -1, by which datasets mark what is not labeled.
+    """A label as a number or text; None if it is missing. What -1 means depends on the others; see `class_labels`.
 
     Raises:
         InputError: it is a vector, a fraction, or of another kind.
@@ -150,32 +162,55 @@ def label_of(value: Any) -> Label:
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         if value < -1:
             raise InputError(f"a label is {value}", "number the classes from 0")
-        return None if value == -1 else int(value)
+        return int(value)
     if isinstance(value, str):
         return value.strip() or None
-    raise InputError(f"a label is {str(value)[:60]} ({type(value).__name__})", "give the number or name of its class")
+    raise InputError(f"a label is {described(value)} ({type(value).__name__})", "give the number or name of its class")
 
 
-def names_of_classes(dataset: Any, name: str) -> list[str] | None:
-    """The names that a dataset has for its label numbers; None if it has none, or numbers are transformed.
+def names_of_classes(dataset: Any, name: str) -> tuple[list[str] | None, list[str]]:
+    """The names that a dataset has for its label numbers, or None, and notes on names that are not used.
 
     Raises:
-        InputError: a name is empty, or two are equal.
+        InputError: a name is empty, two are equal, or joined datasets have different names for a number.
     """
     if isinstance(dataset, Subset):
         return names_of_classes(dataset.dataset, name)
     if isinstance(dataset, ConcatDataset):
-        parts = [names_of_classes(part, name) for part in dataset.datasets]
-        return parts[0] if all(part == parts[0] for part in parts) else None
-    if getattr(dataset, "target_transform", None) is not None:
-        return None
-    numbers = getattr(dataset, "class_to_idx", None)
-    classes = getattr(dataset, "classes", None)
+        return _names_of_joined([names_of_classes(part, name) for part in dataset.datasets], name)
+    numbers, classes = getattr(dataset, "class_to_idx", None), getattr(dataset, "classes", None)
+    notes = []
     if isinstance(numbers, Mapping) and numbers and sorted(numbers.values()) == list(range(len(numbers))):
-        classes = sorted(numbers, key=lambda key: numbers[key])
+        by_number = sorted(numbers, key=lambda key: numbers[key])
+        if isinstance(classes, list | tuple) and classes and list(classes) != by_number:
+            notes.append("its classes and class_to_idx differ; class_to_idx is used")
+        classes = by_number
     if not isinstance(classes, list | tuple) or not classes:
-        return None
-    return check_names([", ".join(map(str, c)) if isinstance(c, tuple | list) else str(c) for c in classes], name)
+        return None, []
+    if getattr(dataset, "target_transform", None) is not None:
+        return None, ["its class names are not used, since its target_transform changes the numbers"]
+    return check_names(
+        [", ".join(map(str, c)) if isinstance(c, tuple | list) else str(c) for c in classes], name
+    ), notes
+
+
+def _names_of_joined(
+    parts: Sequence[tuple[list[str] | None, list[str]]], name: str
+) -> tuple[list[str] | None, list[str]]:
+    """The names of joined datasets: the longest ones, if all agree."""
+    notes = list(dict.fromkeys(note for _, more in parts for note in more))
+    named = [names for names, _ in parts if names is not None]
+    if not named:
+        return None, notes
+    if len(named) < len(parts):
+        return None, [*notes, "its class names are not used, since a part of it has none"]
+    longest = max(named, key=len)
+    for names in named:
+        for number, (one, other) in enumerate(zip(names, longest, strict=False)):
+            if one != other:
+                cause = f"parts of {name!r} name the label {number} differently, {one!r} and {other!r}"
+                raise InputError(cause, "number the classes alike in all parts, such as with a target_transform")
+    return longest, notes
 
 
 def check_names(names: list[str], source: str) -> list[str]:

@@ -7,11 +7,11 @@ from itertools import chain, islice
 from pathlib import Path
 
 from vitreous.data.decoding.formats import NAMES
-from vitreous.data.sources.names import is_for_prediction, is_unlabeled, normalized
-from vitreous.data.sources.trees.doubts import doubts
+from vitreous.data.sources.names import has_output_word, is_for_prediction, is_unlabeled, normalized, role_of
+from vitreous.data.sources.trees.doubts import doubts, paired, quoted
 from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is_archive_kind, join
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed, tallied
 
 COUNTED = 10_000  # images that are counted in a folder that is not used
 Classes = Mapping[str, Sequence[str]]  # the folders of each class
@@ -65,8 +65,9 @@ def note_strays(tree: Tree, folder: str, contents: Contents) -> None:
     if contents.images:
         first = [repr(join(folder, name)) for name in contents.first]
         more = f" … and {contents.images - len(first):,} more" if contents.images > len(first) else ""
-        images = "1 image that is" if contents.images == 1 else f"{contents.images:,} images that are"
-        tree.notes.append(f"left out {images} in no class folder: {', '.join(first)}{more}")
+        are = "is" if contents.images == 1 else "are"
+        images = f"{counted(contents.images, 'image')} that {are} in no class folder"
+        tree.notes.append(f"left out {images}: {', '.join(first)}{more}")
 
 
 def note_unused(tree: Tree, folder: str, contents: Contents, class_names: Collection[str]) -> None:
@@ -75,10 +76,9 @@ def note_unused(tree: Tree, folder: str, contents: Contents, class_names: Collec
     if not count:
         tree.ignored[f"folder next to train/: {folder.rpartition('/')[2]}"] += 1
         return
-    shown = f"more than {COUNTED:,}" if count > COUNTED else f"{count:,}"
+    images = f"more than {COUNTED:,} images" if count > COUNTED else counted(count, "image")
     has_classes = any(normalized(name) in class_names for name in contents.folders)
     rename = "; rename it val or test if it is that split" if has_classes else ""
-    images = "1 image" if count == 1 else f"{shown} images"
     tree.notes.append(f"not used: the folder {folder!r} next to train, with {images}{rename}")
 
 
@@ -99,8 +99,8 @@ def read_classes(tree: Tree, split: str, classes: Classes) -> Images:
             tree.ignored.update(others)
         else:
             empty[name] = others
-        if kinds := [f"{count} × {kind}" for kind, count in sorted(others.items()) if is_archive_kind(kind)]:
-            packed.append(f"{folders[0]!r} ({', '.join(kinds)})")
+        if kinds := {kind: count for kind, count in others.items() if is_archive_kind(kind)}:
+            packed.append(f"{folders[0]!r} ({tallied(kinds)})")
     if empty and split == "train":
         raise _empty_classes(tree, classes, empty, images)
     if empty:
@@ -109,8 +109,23 @@ def read_classes(tree: Tree, split: str, classes: Classes) -> Images:
     if packed:
         tree.notes.append(f"not read, unpack them if they have images: the archives in {listed(packed)}")
     if split == "train":
+        _check_pairs(tree, classes, paired(images))
         tree.notes.extend(doubts(classes, images))
     return images
+
+
+def _check_pairs(tree: Tree, classes: Classes, pairs: Sequence[str]) -> None:
+    """Notes classes whose files have the same names; if the name of one speaks of masks, raises InputError."""
+    if not pairs:
+        return
+    outputs = [name for name in pairs if has_output_word(name)]
+    if outputs and len(outputs) < len(pairs):
+        folder = tree.path(classes[pairs[0]][0].rpartition("/")[0])
+        cause = (
+            f"{folder!r} is a set for segmentation or depth, not classes: {quoted(pairs)} hold files of the same names"
+        )
+        raise InputError(cause, f"remove {quoted(outputs)}, and arrange the others as CLASS/IMAGE")
+    tree.notes.append(f"{quoted(pairs)} hold files of the same names: are they classes, or pictures and their masks?")
 
 
 def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str]], images: Images) -> InputError:
@@ -119,10 +134,12 @@ def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str
     kinds = [kind for others in empty.values() for kind in others]
     if kinds and all(kind.startswith("link") for kind in kinds):
         hint = FOLLOW
-    elif len(images) == 1:
-        (only,) = images
-        folder = classes[only][0]
-        if len(tree.contents(folder).folders) > 1:
+    elif kinds and all(map(is_archive_kind, kinds)):
+        hint = "unpack each archive into a folder of its name, next to it"
+    else:
+        pictures = [name for name in images if role_of(name) == "picture"] or [*images]
+        folder = classes[pictures[0]][0] if len(pictures) == 1 else ""
+        if folder and len(tree.contents(folder).folders) > 1:
             hint = f"{tree.use(folder)}, if its folders are the classes"
     if len(empty) == 1:
         ((name, others),) = empty.items()
@@ -134,7 +151,7 @@ def _empty_classes(tree: Tree, classes: Classes, empty: Mapping[str, Counter[str
 
 def _state(others: Mapping[str, int]) -> str:
     """What a folder without images holds."""
-    return ", ".join(f"{count} x {kind}" for kind, count in sorted(others.items())) or "empty"
+    return tallied(others) or "empty"
 
 
 def drop_unlabeled(tree: Tree, images: dict[str, Images], classes: Mapping[str, Classes]) -> None:

@@ -4,6 +4,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +53,13 @@ class FolderTree(Tree):
     follow_links: bool = False
 
     def entries(self, folder: str) -> list[Entry]:
-        found = [self._entry(entry) for entry in _scan(self._full(folder)) if not is_clutter(entry.name)]
+        known: dict[str, str] = {}
+        found = [self._entry(entry, known) for entry in _scan(self._full(folder)) if not is_clutter(entry.name)]
         found.sort()
         return found
 
-    def _entry(self, entry: os.DirEntry[str]) -> Entry:
+    def _entry(self, entry: os.DirEntry[str], known: dict[str, str]) -> Entry:
+        """An entry of a folder; for `known`, see `real_target`."""
         if not entry.is_symlink():
             return Entry(entry.name, entry.is_dir(follow_symlinks=False))
         if is_image_name(entry.name):  # a link to a file, most probably; there may be a million
@@ -64,8 +67,11 @@ class FolderTree(Tree):
         kind = _kind(entry.path)
         if kind != stat.S_IFDIR:
             return Entry(entry.name, False, "" if kind else NOWHERE)
-        target = os.path.realpath(entry.path)
-        if _is_inside(os.path.realpath(Path(entry.path).parent), target):
+        target = real_target(entry.path, known)
+        folder = os.path.dirname(entry.path)  # noqa: PTH120 (faster than a Path)
+        if folder not in known:
+            known[folder] = os.path.realpath(folder)
+        if _is_inside(known[folder], target):
             return Entry(entry.name, False, ABOVE)
         if self.follow_links or _is_inside(target, self.root):
             return Entry(entry.name, True)
@@ -103,7 +109,7 @@ class FolderTree(Tree):
         """The kind a link is ignored as; FOLDER for a folder to read, "" for an image."""
         kind = _kind(link.path)
         if kind == stat.S_IFDIR:
-            target = os.path.realpath(link.path)
+            target = real_target(link.path, read.known)
             if not self.follow_links and not _is_inside(target, self.root):
                 return LINK_OUT
             return FOLDER if read.add(target) else "link to a folder that is read already"
@@ -111,7 +117,7 @@ class FolderTree(Tree):
             return kind_of(link.name)
         if kind != stat.S_IFREG:
             return "device or pipe" if kind else "link to nothing"
-        inside = self.follow_links or _is_inside(os.path.realpath(link.path), self.root)
+        inside = self.follow_links or _is_inside(real_target(link.path, read.known), self.root)
         return "" if inside else LINK_OUT
 
     def target(self, folder: str) -> str:
@@ -138,15 +144,22 @@ class _Read:
     def __init__(self, folder: str) -> None:
         self.folders: set[str] = set()
         self.above: set[str] = set()  # all of them
+        self.known: dict[str, str] = {}  # see `real_target`
         self.add(folder)
 
     def add(self, folder: str) -> bool:
         """Adds a folder to read; false if it, or a folder above or below it, is read already."""
-        above = {str(parent) for parent in Path(folder).parents}
-        if folder in self.folders or folder in self.above or above & self.folders:
+        if folder in self.folders or folder in self.above:
             return False
+        above = []
+        for parent in map(str, Path(folder).parents):
+            if parent in self.folders:
+                return False
+            if parent in self.above:  # and so are those above it, none of which was read
+                break
+            above.append(parent)
         self.folders.add(folder)
-        self.above |= above
+        self.above.update(above)
         return True
 
 
@@ -175,6 +188,18 @@ def _kind(path: str) -> int:
         return stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116 (faster than a Path)
     except (OSError, ValueError):
         return 0
+
+
+def real_target(link: str, known: dict[str, str]) -> str:
+    """The real path of what a link leads to. `known` keeps that of its folder, which many links lead into."""
+    with suppress(OSError):
+        folder, name = os.path.split(os.path.join(os.path.dirname(link), os.readlink(link)))  # noqa: PTH115, PTH118, PTH120 (faster than a Path)
+        if folder not in known:
+            known[folder] = os.path.realpath(folder)
+        target = os.path.join(known[folder], name)  # noqa: PTH118
+        if name not in ("", ".", "..") and not os.path.islink(target):  # noqa: PTH114
+            return target
+    return os.path.realpath(link)
 
 
 def _is_inside(path: str, folder: str) -> bool:

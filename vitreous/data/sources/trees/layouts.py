@@ -12,7 +12,16 @@ from collections.abc import Collection, Mapping
 from itertools import chain, islice
 
 from vitreous.data.sources.assemble import assemble
-from vitreous.data.sources.names import TEST, TRAIN, VALIDATION, is_for_prediction, normalized, split_of, splits_among
+from vitreous.data.sources.names import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    is_for_prediction,
+    normalized,
+    notes_on_evaluation,
+    split_of,
+    splits_among,
+)  # fmt: skip
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.trees.classes import (
@@ -42,6 +51,7 @@ from vitreous.data.sources.trees.refusals import (
     refuse_unrecognized_splits,
 )  # fmt: skip
 from vitreous.data.sources.trees.tree import LINK_OUT, Contents, Tree, join
+from vitreous.support.text import counted
 
 Layout = dict[str, dict[str, list[str]]]  # the folders of each class of each split
 
@@ -58,7 +68,9 @@ def open_tree(tree: Tree, options: DataOptions) -> ImageData:
     images = {split: read_classes(tree, split, classes) for split, classes in layout.items()}
     drop_unlabeled(tree, images, layout)
     if count := tree.ignored[LINK_OUT]:
-        tree.notes.append(f"not followed: {count:,} links out of the folder; --set follow_links=true follows them")
+        tree.notes.append(
+            f"not followed: {counted(count, 'link')} out of the folder; --set follow_links=true follows them"
+        )
 
     def key(class_name: str, name: str) -> str:
         first, *others = layout[TRAIN][class_name]
@@ -81,7 +93,7 @@ def find_layout(tree: Tree) -> Layout:
     with_classes = _splits_with_classes(tree, base, inside, splits)
     if with_classes:
         return _splits_of_classes(tree, base, top, inside, splits, with_classes)
-    refuse_flat_splits(tree, base, top, inside, splits)
+    refuse_flat_splits(tree, base, inside, splits)
     layout = _classes_of_splits(tree, base, inside)
     if not layout:
         refuse_repeated_folders(tree, base, inside)
@@ -209,6 +221,7 @@ def _by_split(tree: Tree, names: Mapping[str, str]) -> dict[str, str]:
         if split in folders:
             refuse_two_of_a_split(tree, split, [other for other, its in names.items() if its == split])
         folders[split] = name
+    tree.notes.extend(note for note in notes_on_evaluation(names) if note not in tree.notes)
     return folders
 
 

@@ -4,13 +4,25 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from vitreous.data.decoding.images import is_image_name
-from vitreous.data.sources.names import TRAIN, are_chunks, is_chunk, is_generic, role_of, split_of, suggests_split
-from vitreous.data.sources.trees.tree import LAYOUT, Contents, Tree, join
+from vitreous.data.sources.names import (
+    TRAIN,
+    are_chunks,
+    is_chunk,
+    is_generic,
+    role_of,
+    split_of,
+    splits_among,
+    suggests_split,
+)  # fmt: skip
+from vitreous.data.sources.trees.archives import SUFFIX
+from vitreous.data.sources.trees.tars import is_tar_name
+from vitreous.data.sources.trees.tree import BOXES, LAYOUT, PART_OF_ARCHIVE, Contents, Tree, join
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
 MAX_WRAPPING = 8  # folders around everything
 MAX_PREFIXES = 1000  # of file names, to be taken for classes
@@ -27,40 +39,57 @@ def refuse_few_classes(tree: Tree, folder: str, top: Contents) -> None:
     """Raises InputError if a folder has fewer than two class folders."""
     if len(top.folders) > 1:
         return
-    outside = f", and {top.images:,} images outside class folders" if top.images else ""
+    outside = f", and {counted(top.images, 'image')} outside class folders" if top.images else ""
     if top.folders:
         (name,) = top.folders
         count = f"one class folder, {name!r}"
         inside = len(tree.contents(join(folder, name)).folders) > 1
         hint = f"{tree.use(join(folder, name))}, if its folders are the classes" if inside else LAYOUT
+        hint = hint if inside or top.images else labels_hint(tree, folder, join(folder, name)) or hint
     else:
         count, hint = "no class folders", LAYOUT
     if top.images or not top.folders:
-        hint = labels_hint(tree, folder, top, folder) or hint
-    if not top.images and not top.folders and len(top.archives) == 1:
-        hint = tree.use(join(folder, top.archives[0]))
+        hint = labels_hint(tree, folder, folder) or hint
+    if not top.images and not top.folders and top.archives:
+        hint = archives_hint(tree, folder, top.archives)
     raise InputError(f"{tree.path(folder)!r} has {count}{outside}, but needs at least two classes", hint)
 
 
-def labels_hint(tree: Tree, folder: str, top: Contents, images: str) -> str:
+def archives_hint(tree: Tree, folder: str, names: Sequence[str]) -> str:
+    """What to do with a folder that has archives alone."""
+    first = next((name for name in names if not PART_OF_ARCHIVE.search(name)), names[0])
+    if not Path(tree.source).is_dir():
+        return f"unpack it, and what is in it, such as {first!r}, and use the folder"
+    if len(names) == 1 and (is_tar_name(first) or first.lower().endswith(SUFFIX)):
+        return tree.use(join(folder, first))
+    if len(names) == 1 or any(map(PART_OF_ARCHIVE.search, names)):
+        return f"unpack {tree.path(join(folder, first))}, and use the folder with its images"
+    stems = [name.partition(".")[0] for name in names]
+    images = "" if splits_among(stems) else ", with the images of that class"
+    return f"unpack each archive into a folder of its name, such as {tree.path(join(folder, stems[0]))}/{images}"
+
+
+def labels_hint(tree: Tree, folder: str, images: str) -> str:
     """What to type if a table next to the images, or their names, seem to have the labels; "" otherwise.
 
     Args:
         tree: of the source.
         folder: that may have a table.
-        top: its contents.
         images: the folder of the images.
     """
-    tables = [name for name in top.tables if "submission" not in name.lower()]
-    if tables:
-        table = max(tables, key=lambda name: (split_of(name.rpartition(".")[0]) == TRAIN, "label" in name.lower()))
-        path = tree.path(join(folder, table))
-        use = (
-            f"use it: vitreous train {shlex.quote(path)}"
-            if Path(path).exists()
-            else "unpack all, and train on the table"
-        )
-        return f"if {table} has the labels, {use}"
+    above = ["", *accumulate(folder.split("/"), join)][::-1]
+    for place in (*above, images):
+        which = " of the images next to it" if place == images != folder else ""
+        tables = [name for name in tree.contents(place).tables if "submission" not in name.lower()]
+        if not tables:
+            continue
+        table = max(tables, key=_may_have_labels)
+        path = tree.path(join(place, table))
+        if table.lower().endswith(BOXES):
+            return f"{table} has boxes, not a class for each image: {ARRANGE}"
+        if not Path(path).exists():
+            return f"if {table} has the labels{which}, unpack all, and train on the table"
+        return f"if {table} has the labels{which}, use it: vitreous train {shlex.quote(path)}"
     prefixes = Counter(
         match[0].casefold()
         for entry in tree.entries(images)
@@ -73,9 +102,14 @@ def labels_hint(tree: Tree, folder: str, top: Contents, images: str) -> str:
     return ""
 
 
-def refuse_flat_splits(
-    tree: Tree, folder: str, top: Contents, inside: Mapping[str, Contents], splits: Mapping[str, str]
-) -> None:
+def _may_have_labels(table: str) -> tuple[bool, ...]:
+    """Which of several tables may have the labels: of two, the larger value."""
+    name = table.lower()
+    is_train = split_of(name.rpartition(".")[0]) == TRAIN
+    return is_train, any(word in name for word in ("label", "class", "truth", "solution")), "metadata" in name
+
+
+def refuse_flat_splits(tree: Tree, folder: str, inside: Mapping[str, Contents], splits: Mapping[str, str]) -> None:
     """Raises InputError if splits hold images without class folders.
 
     One folder with the name of a split, next to others with images, is a class.
@@ -86,12 +120,12 @@ def refuse_flat_splits(
     if flat and ((TRAIN in kinds and len(kinds) > 1) or not others):
         first = next((name for name in flat if splits[name] == TRAIN), flat[0])
         cause = f"{tree.path(folder)!r} has images directly in {quoted(flat)}, without a folder for each class"
-        raise InputError(cause, labels_hint(tree, folder, top, join(folder, first)) or ARRANGE)
+        raise InputError(cause, labels_hint(tree, folder, join(folder, first)) or ARRANGE)
 
 
 def refuse_flat_split(tree: Tree, folder: str, name: str, contents: Contents, hint: str = "") -> None:
     """Raises InputError for a split without class folders, next to one that has them."""
-    found = f"{contents.images:,} images but " if contents.images else ""
+    found = f"{counted(contents.images, 'image')} but " if contents.images else ""
     cause = f"the split {tree.path(join(folder, name))!r} has {found}no class folders"
     raise InputError(cause, hint or f"arrange its images as {name}/CLASS/IMAGE, as in the other split")
 
@@ -114,10 +148,12 @@ def refuse_missing_train(
     candidates = [name for name in top.folders if name not in splits and suggests_split(name)]
     hint = LAYOUT
     if flat:
-        hint = labels_hint(tree, folder, top, join(folder, flat[0]))
+        hint = labels_hint(tree, folder, join(folder, flat[0]))
         refuse_flat_split(tree, folder, flat[0], tree.contents(join(folder, flat[0])), hint)
     if archives:
         hint = f"unpack {archives[0]}; folders and archives are not read together"
+    elif within := set_within(tree, folder, [name for name in top.folders if name not in splits]):
+        hint = within
     elif candidates:
         hint = f"rename {candidates[0]!r} to train, if it is that split"
     raise InputError(f"{tree.source!r} has {quoted(with_classes)} but no 'train' folder of classes", hint)
@@ -158,15 +194,27 @@ def refuse_mixed_splits(tree: Tree, folder: str, having: Collection[str], missin
     raise InputError(f"{cause}, and {quoted(missing)} not", "arrange all classes in one way, CLASS/train/IMAGE")
 
 
-def _entered(tree: Tree, folder: str, contents: Contents) -> Contents:
-    """What the only folder in a folder holds, as deep as there is one; without folders in it, the given contents."""
-    inside = contents
+def _entered(tree: Tree, folder: str, contents: Contents) -> tuple[str, Contents]:
+    """The only folder in a folder, as deep as there is one, and its contents; the given ones if it has no folders."""
+    place, inside = folder, contents
     for _ in range(MAX_WRAPPING):
         if inside.images or len(inside.folders) != 1:
             break
-        folder = join(folder, inside.folders[0])
-        inside = tree.contents(folder)
-    return contents if inside.images or not inside.folders else inside
+        place = join(place, inside.folders[0])
+        inside = tree.contents(place)
+    return (folder, contents) if inside.images or not inside.folders else (place, inside)
+
+
+def set_within(tree: Tree, folder: str, names: Iterable[str]) -> str:
+    """The hint to use one of these folders: with a train split of classes in it, or with classes, called "images"."""
+    for name in names:
+        path = join(folder, name)
+        place, inside = _entered(tree, path, tree.contents(path))
+        train = [join(place, each) for each, split in splits_among(inside.folders).items() if split == TRAIN]
+        is_set = any(tree.contents(each).folders for each in train)
+        if is_set or (not train and role_of(name) == "picture" and len(inside.folders) > 1):
+            return tree.use(path)
+    return ""
 
 
 def refuse_repeated_folders(tree: Tree, folder: str, inside: Mapping[str, Contents]) -> None:
@@ -175,7 +223,7 @@ def refuse_repeated_folders(tree: Tree, folder: str, inside: Mapping[str, Conten
     Class folders with the same folders of numbers, or of words such as "session", are classes.
     """
     holders = {
-        name: _entered(tree, join(folder, name), contents).folders
+        name: _entered(tree, join(folder, name), contents)[1].folders
         for name, contents in inside.items()
         if contents.folders and not contents.images
     }
@@ -189,10 +237,8 @@ def refuse_repeated_folders(tree: Tree, folder: str, inside: Mapping[str, Conten
     if {role_of(name) for name in repeated} == {"picture", "output"}:
         outputs = [name for name in repeated if role_of(name) == "output"]
         raise InputError(cause, f"remove the folders {quoted(outputs)}, which seem to be masks, from each class")
-    first = next(iter(holders))
-    use = (
-        f"if those are the classes, use one part, {tree.path(join(folder, first))}, or name the parts train, val, test"
-    )
+    first = next((name for name in holders if role_of(name) == "picture"), next(iter(holders)))
+    use = f"if those are the classes, {tree.use(join(folder, first))}, or name the parts train, val, test"
     raise InputError(cause, f"{use}; if {first!r} is a class, move the images in its folders up")
 
 
@@ -201,7 +247,7 @@ def refuse_unrecognized_splits(tree: Tree, folder: str, inside: Mapping[str, Con
     names = [name for name, contents in inside.items() if contents.images or contents.folders]
     if len(names) > 1 and (all(map(suggests_split, names)) or all(map(is_chunk, names)) or are_chunks(names)):
         cause = f"the folders of {tree.path(folder)!r} seem to be splits or parts, not classes: {quoted(names)}"
-        hint = labels_hint(tree, folder, tree.contents(folder), join(folder, names[0]))
+        hint = set_within(tree, folder, names) or labels_hint(tree, folder, join(folder, names[0]))
         raise InputError(cause, hint or f"{ARRANGE}; if they are classes, rename them")
 
 
@@ -218,7 +264,8 @@ def refuse_outputs(tree: Tree, folder: str, names: Sequence[str]) -> None:
     if len(inside) > 1 and not any(map(split_of, inside)):
         return
     cause = f"{tree.path(folder)!r} is a set for detection, segmentation or depth, not classes: it has {quoted(names)}"
-    raise InputError(cause, ARRANGE + "; if these are classes, rename them")
+    hint = set_within(tree, folder, [name for name, role in roles.items() if role == "picture"])
+    raise InputError(cause, hint or ARRANGE + "; if these are classes, rename them")
 
 
 def refuse_flat_validation(tree: Tree, folder: str, name: str) -> None:

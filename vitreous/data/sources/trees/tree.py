@@ -1,27 +1,34 @@
 """Trees of folders and image files, on disk or in an archive, that one code reads the layouts of."""
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from vitreous.data.decoding.bands import Picture
 from vitreous.data.decoding.images import Decoding, file_bytes, is_image_name
 from vitreous.data.decoding.picture import Stored, decode_picture, picture_maximum, picture_size, stored_channels
+from vitreous.data.sources.packed import PackedNames
 from vitreous.data.sources.splits import Loader
 
 CLUTTER = frozenset(  # that operating systems leave in folders
-    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
+    (
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "#snapshot"),
+        *("$recycle.bin", "recycler", "system volume information", "lost+found"),
+    )
 )
 HIDDEN_CLUTTER = (  # the starts of hidden folders that programs leave, perhaps with images in them
     *(".appledouble", ".cache", ".comments", ".dropbox", ".dvc", ".fseventsd", ".git", ".hg", ".idea"),
     *(".ipynb_checkpoints", ".local", ".picasaoriginals", ".snapshot", ".spotlight", ".svn", ".temporaryitems"),
     *(".thumb", ".trash", ".venv", ".vscode", ".xvpics", ".zfs", ".@"),
 )
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar")
+PART_OF_ARCHIVE = re.compile(r"\.(?:zip|7z|rar|tar|gz)\.\d{2,4}$|\.[zr]\d\d$|\.part\d+\.rar$", re.IGNORECASE)
+BOXES = ".coco.json"  # ends the table of a set for detection
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", BOXES)
 LAYOUT = (
     "arrange it as FOLDER/CLASS/IMAGE, or as FOLDER/train/CLASS/IMAGE with val/ and test/ next to train/; "
     "a zip of either works, and so do train.zip, val.zip and test.zip in a folder"
@@ -30,7 +37,7 @@ LAYOUT = (
 # Why a link is not followed.
 OUTSIDE, NOWHERE, ABOVE = "leads out of the folder", "leads to nothing", "leads to a folder above itself"
 IN_ARCHIVE = "is not followed in an archive"
-LINK_OUT = "link out of the folder"  # the kind it is counted as
+LINK_OUT, ARCHIVE_PART = "link out of the folder", "part of an archive"  # kinds that files are counted as
 FOLLOW = "add --set follow_links=true to follow links, or replace it with what it leads to"
 
 
@@ -79,11 +86,18 @@ class ImageLoader(Loader):
         decoding: of their files.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] | PackedNames
     decoding: Decoding
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, with the names packed."""
+        return self.__dict__ | {"names": PackedNames(self.names) if isinstance(self.names, tuple) else self.names}
 
     def __call__(self, index: int) -> Picture:
         return decode_picture(self.file(index), self.names[index], self.decoding)
+
+    def decode(self, index: int, content: bytes) -> Picture:
+        return decode_picture(content, self.names[index], self.decoding)
 
     def size(self, index: int) -> tuple[int, int]:
         """The (height, width) in the header; no pixel is decoded."""
@@ -170,7 +184,7 @@ class Tree(ABC):
                     shown.append(entry.name)
             else:
                 others += 1
-                if entry.name.lower().endswith(ARCHIVE_SUFFIXES):
+                if is_packed(entry.name):
                     archives.append(entry.name)
                 elif entry.name.lower().endswith(TABLE_SUFFIXES):
                     tables.append(entry.name)
@@ -194,8 +208,15 @@ def may_be_class(hidden: str) -> bool:
     return hidden.startswith(".") and not hidden.casefold().startswith(HIDDEN_CLUTTER)
 
 
+def is_packed(name: str) -> bool:
+    """Whether a file has the suffix of an archive, or of a part of one."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES) or PART_OF_ARCHIVE.search(name) is not None
+
+
 def kind_of(name: str) -> str:
     """The kind to count a file as that is not an image: "heic file"."""
+    if PART_OF_ARCHIVE.search(name):
+        return ARCHIVE_PART
     _, dot, suffix = name.rpartition(".")
     return f"{suffix.lower()} file" if dot else "file without a suffix"
 
@@ -203,4 +224,4 @@ def kind_of(name: str) -> str:
 def is_archive_kind(kind: str) -> bool:
     """Whether files counted as this kind are archives."""
     suffix, _, rest = kind.partition(" ")
-    return rest == "file" and f".{suffix}" in ARCHIVE_SUFFIXES
+    return kind == ARCHIVE_PART or (rest == "file" and f".{suffix}" in ARCHIVE_SUFFIXES)

@@ -1,0 +1,98 @@
+"""Tables in text and JSON of any usual form are read, and others are named in one line."""
+
+import json
+
+import pytest
+
+from tests.data.sources.packing import splits_of, tree
+from tests.data.sources.tabular.writing import ROWS, error, flat, labels_of, write
+from vitreous.data.sources.open import open_data
+
+OBJECTS = [{"file_name": name, "label": label} for name, label in ROWS]
+
+
+@pytest.mark.parametrize("header", [None, ("path", "label")])
+@pytest.mark.parametrize("separator", [" ", "   ", "\t", ",", ";"])
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+def test_usual_separators(tmp_path, suffix, separator, header):
+    table = write(tree(tmp_path) / f"all.{suffix}", ROWS, header, separator)
+    assert labels_of(open_data(table)) == dict(ROWS)
+
+
+def test_a_list_of_paths_and_numbers(tmp_path):
+    """As the lists of ImageNet: train.txt and val.txt, and some paths with spaces."""
+    for split in ("train", "val"):
+        rows = flat(tmp_path / split / "a b")
+        write(tmp_path / f"{split}.txt", [(f"a b/{name}", len(label)) for name, label in rows], None, " ")
+    data = open_data(tmp_path / "train.txt")
+    assert data.class_names == ("3", "4")
+    assert data.notes == (
+        "the table has no header; its columns are read as path, label",
+        "val.txt is read as the validation split",
+    )
+    assert set(splits_of(data)[1].names) == {f"val/a b/{name}" for name, _ in rows}
+
+
+def test_labels_of_several_words_need_commas(tmp_path):
+    rows = [(name, "golden retriever") for name, _ in flat(tmp_path)]
+    assert "separate the cells with commas" in error(write(tmp_path / "all.txt", rows, None, " "))
+    quoted = [(name, f'"{label} retriever"') for name, label in flat(tmp_path)]
+    data = open_data(write(tmp_path / "all.txt", quoted, ("path", "label"), " "))
+    assert data.class_names == ("even retriever", "odd retriever")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(OBJECTS),
+        json.dumps(dict(ROWS)),
+        json.dumps(OBJECTS, indent=1),
+        "\n".join(map(json.dumps, OBJECTS)),
+    ],
+    ids=["list", "mapping", "indented", "lines"],
+)
+def test_json(tmp_path, text):
+    (tree(tmp_path) / "all.json").write_text(text)
+    assert labels_of(open_data(tmp_path / "all.json")) == dict(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"images": [], "annotations": [], "categories": []}, "in COCO's format, for detection"),
+        ({"path": {"0": "a.png"}, "label": {"0": "a"}}, "not a list of JSON objects"),
+        ([["a.png", 0]], "not a list of JSON objects"),
+        ([], "has no rows"),
+        ({}, "has no rows"),
+        ([{"path": ["a.png"], "label": 1}, {"path": "b.png", "label": 2}], "a path in"),
+        ([{"path": "a.png"}], "no column of labels"),
+    ],
+)
+def test_json_of_other_forms_is_one_line(tmp_path, value, words):
+    (tmp_path / "all.json").write_text(json.dumps(value))
+    assert words in error(tmp_path / "all.json")
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[" * 100_000, b"[1]", b"\xff\xfe\xfd", b"", b'{"path": 1}', b"1 2", b"NaN"]
+)
+def test_hostile_json_is_one_line(tmp_path, content, suffix):
+    (tmp_path / f"all.{suffix}").write_bytes(content)
+    assert error(tmp_path / f"all.{suffix}")
+
+
+@pytest.mark.parametrize("name", ["all.xlsx", "all.FEATHER", "all.xml"])
+def test_tables_of_other_formats_name_those_that_are_read(tmp_path, name):
+    (tmp_path / name).write_bytes(b"content")
+    message = error(tmp_path / name)
+    assert "is not a folder, an archive or a table; save it as a table that can be read: .csv, .tsv, .txt, " in message
+
+
+def test_labels_of_test_are_next_to_those_of_train(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}_labels.csv", flat(tmp_path / f"{split}_images"))
+    write(tmp_path / "test.csv", [("000",)], ("id",))
+    data = open_data(tmp_path / "train_labels.csv")
+    assert set(data.test.names) == {f"test_images/{number:03}.png" for number in range(8)}
+    assert data.notes[0] == "test_labels.csv is read as the test split"
