@@ -21,8 +21,9 @@ SHORT = 10.0  # seconds that a check may take without an announcement
 
 
 def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, dict[str, list[int]]]:
-    """Checks the images of a run; returns the plan without the broken ones, with the check in its recipe, and
-    the indices of these by split.
+    """Checks the images of a run; returns the plan without the broken ones, and their indices by split.
+
+    The plan's recipe has the check that was made.
 
     Raises:
         InputError: all training images of a class are broken, or all images of a split, or too many. They are listed
