@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from vitreous.checkpoints.store import load_model
+from tests.training.same_run import assert_same_run
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
-from vitreous.training.checkpointing.files import Checkpoints
-from vitreous.training.checkpointing.packing import pack
 from vitreous.training.interruption import Stopped
 from vitreous.training.learner import Learner
 from vitreous.training.records.display import Display
@@ -23,7 +21,6 @@ from vitreous.training.records.log import Log
 from vitreous.training.resuming import Finished
 from vitreous.training.run import run_training
 
-TIMES = ("images_per_second", "data_wait", "memory_bytes", "seconds")
 CLASSES = {"dropout": 0.2, "stochastic_depth": 0.2, "depth": 2, "mixup": 0.2, "micro_batch": 4, "epochs": 3}
 WAYS = {
     "classes": (CLASSES, "update", 4),
@@ -61,33 +58,6 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, place: str, count: int, number: int
         return original(*arguments)
 
     monkeypatch.setattr(owner, name, stopping)
-
-
-def numbers(folder: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-
-
-def last_state(folder: Path) -> dict[str, Any]:
-    checkpoint = Checkpoints(folder, pytest.fail).newest()
-    assert checkpoint is not None
-    return checkpoint.state
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Both runs have the same numbers, and the same bits in model, optimizer, random state and everything else."""
-    assert numbers(one) == numbers(other)
-    kept, theirs = (load_model(folder / "model.safetensors") for folder in (one, other))
-    assert kept.metadata == theirs.metadata
-    pairs = zip(kept.model.state_dict().values(), theirs.model.state_dict().values(), strict=True)
-    assert all(torch.equal(*pair) for pair in pairs)
-    states = [last_state(folder)["learner"] for folder in (one, other)]
-    (a, plain_a), (b, plain_b) = (pack(state) for state in states)
-    assert plain_a == plain_b
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    for name in ("bad_files.csv", "recipe.toml"):
-        assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
 @pytest.mark.parametrize("way", WAYS)
