@@ -72,7 +72,7 @@ def run_of(module: str, name: str, number: int, sent: int, settings: tuple[str, 
     ("moment", "settings", "sent", "kept", "files"),
     [
         ("vitreous.data.precheck looked_at 2", ("workers=2",), signal.SIGTERM, "no model is kept", None),
-        ("vitreous.data.cache.store _rows_of 1", ("cache=true",), signal.SIGINT, "no model is kept", None),
+        ("vitreous.data.cache.store np.savez 1", ("cache=true",), signal.SIGINT, "no model is kept", None),
         ("vitreous.training.learner Learner.update 1", ("workers=2",), signal.SIGINT, "no model is kept", None),
         (
             "vitreous.training.validation score 2", ("workers=2",), signal.SIGTERM,
