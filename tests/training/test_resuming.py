@@ -13,6 +13,7 @@ import torch
 from tests.training.same_run import assert_same_run
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
+from vitreous.training.checkpointing.saver import Saver
 from vitreous.training.interruption import Stopped
 from vitreous.training.learner import Learner
 from vitreous.training.records.display import Display
@@ -20,6 +21,7 @@ from vitreous.training.records.folder import RunFolder
 from vitreous.training.records.log import Log
 from vitreous.training.resuming import Finished
 from vitreous.training.run import run_training
+from vitreous.training.safeguard import Safeguard
 
 CLASSES = {"dropout": 0.2, "stochastic_depth": 0.2, "depth": 2, "mixup": 0.2, "micro_batch": 4, "epochs": 3}
 WAYS = {
@@ -199,3 +201,20 @@ def test_resuming_leaves_an_owned_folder_alone(stopped):
         run_training(resume=stopped)
     owner.release()
     run_training(resume=stopped, quiet=True)
+
+
+@pytest.mark.parametrize(("place", "count"), [("micro-batch", 5), ("validation", 1), ("update", 2)])
+def test_a_checkpoint_of_any_moment_goes_on(place, count, photos, tmp_path, quick, monkeypatch):
+    """Those that are written when they are due, from which a killed run goes on."""
+    run_training(photos, "auto", None, tmp_path / "whole", quick | CLASSES, quiet=True)
+    settings = quick | CLASSES | {"checkpoint_minutes": 1e-9}  # always due
+    with monkeypatch.context() as patch:
+        patch.setattr(Saver, "save", lambda saver, state, step: saver.save_now(state, step))
+        patch.setattr(
+            Safeguard, "__exit__", lambda safeguard, *error: safeguard.stack.close()
+        )  # as if the process had been killed
+        stop_at(patch, place, count)
+        with pytest.raises(Stopped):
+            run_training(photos, "auto", None, tmp_path / "killed", settings, quiet=True)
+    run_training(resume=tmp_path / "killed", settings={"checkpoint_minutes": "auto"}, quiet=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")

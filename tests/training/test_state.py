@@ -83,7 +83,7 @@ class Watcher(Safeguard):
         for owner, now in self.all_values().items():
             self.changed[owner] |= {name for name, value in now.items() if value != self.first[owner][name]}
 
-    after_step = after_epoch = pause
+    after_epoch = pause
 
 
 def failing_once(forward: Callable[..., Verdict]) -> Callable[..., Verdict]:

@@ -26,9 +26,6 @@ class Watch:
     def pause(self) -> None:
         """Called often, where a run can stop and go on: after updates and micro-batches, and while validating."""
 
-    def after_step(self) -> None:
-        """Called after each update."""
-
     def after_epoch(self) -> None:
         """Called after each epoch."""
 
@@ -102,7 +99,7 @@ def make_updates(learner: Learner, log: Log, epoch: int, watch: Watch) -> None:
             check_streak(learner, batches)
         if learner.step == plan.total_steps:
             break
-        watch.after_step()
+        watch.pause()
     check_streak(learner, batches)
     log.end_updates(learner.step)
     report_skipped(learner, batches, log)

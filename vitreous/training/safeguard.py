@@ -47,19 +47,15 @@ class Safeguard(Watch):
         return {**self.facts, "learner": self.learner.state_dict(), "log": self.log.state_dict()}
 
     def pause(self) -> None:
-        """Raises Stopped if a signal came."""
-        self.request.raise_if_any()
-
-    def after_step(self) -> None:
-        """Saves the state if it is time, and stops if a signal came."""
+        """Saves the state if it is time, and raises Stopped if a signal came."""
         if self.saver.is_due(self.expected):
             self.saver.save(self.state, self.learner.step)
-        self.pause()
+        self.request.raise_if_any()
 
     def after_epoch(self) -> None:
-        """Saves the state, and stops if a signal came."""
+        """Saves the state, and raises Stopped if a signal came."""
         self.saver.save(self.state, self.learner.step)
-        self.pause()
+        self.request.raise_if_any()
 
     def expected(self) -> float | None:
         """The seconds that the whole run takes, as far as they can be known."""
