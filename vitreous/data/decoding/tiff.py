@@ -69,14 +69,23 @@ def outline(content: bytes) -> Outline | None:
 
 def is_deep_color(content: bytes) -> bool:
     """Whether a file is a color TIFF of more than 8 bits, of which Pillow keeps the upper 8, that can be read here."""
-    if not is_tiff(content):
-        return False
-    try:
-        page = _by_number(next(tiff_pages(content), []))  # other pages, perhaps thousands, do not matter
-    except ValueError:
-        return False
+    page = _first_page(content)
     is_color = page.get(SAMPLES_PER_PIXEL) == 3 and page.get(PHOTOMETRIC) in GRAY_OR_RGB
     return is_color and page.get(BITS, 1) > 8 and _library() is not None
+
+
+def is_cut_tiff(content: bytes) -> bool:
+    """Whether a file is another TIFF with several channels of more than 8 bits: as a photo, it keeps the upper 8."""
+    page = _first_page(content)
+    return page.get(SAMPLES_PER_PIXEL, 1) > 1 and page.get(BITS, 1) > 8 and not is_deep_color(content)
+
+
+def _first_page(content: bytes) -> dict[int, int]:
+    """The values of the tags of a TIFF's first page; others, perhaps thousands, are not looked at."""
+    try:
+        return _by_number(next(tiff_pages(content), [])) if is_tiff(content) else {}
+    except ValueError:
+        return {}
 
 
 def _by_number(tags: Sequence[Tag]) -> dict[int, int]:
