@@ -80,8 +80,9 @@ def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
         if bad_files.has_too_many(run.split):
             broken, total = len(bad_files.reasons[run.split]), bad_files.totals[run.split]
             yield f"warning: {broken} of the {total} {run.split} images are broken, and not among these"
-        split = next(split for split in run.data.splits if split.name == run.split)
-        yield from lost_classes(run.data.class_names, split, run.outcome.labels)
+        if bad_files.reasons.get(run.split):
+            split = next(split for split in run.data.splits if split.name == run.split)
+            yield from lost_classes(run.data.class_names, split, run.outcome.labels)
         warning = majority_warning(run.outcome, run.data.class_names, run.split, run.recipe.weighs_classes)
         if warning is not None:
             yield f"warning: {warning}"
