@@ -3,6 +3,7 @@
 import pickle
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,13 @@ def test_a_run_names_the_first_copies(photos):
     copy(photos, "train/bee/1.jpg", "train/ant/z.jpg")
     (conflict,) = (line for line in check_lines(open_data(photos)) if "different classes" in line)
     assert "1 group of copies, such as 'train/ant/z.jpg' and 'train/bee/1.jpg'; keep one copy of each" in conflict
+
+
+def test_of_objects_no_command_is_named():
+    """Their names, such as "list", mean nothing to a command."""
+    train = [(picture(number), number % 2) for number in range(8)]
+    (leak,) = (line for line in check_lines(open_data((train, [*train[:2], (picture(99), 0)]))) if "also in" in line)
+    assert leak.endswith("; vt.check(…) lists them")
 
 
 def test_each_pair_of_splits_is_looked_at(photos):
@@ -203,4 +211,5 @@ def test_real_photos(data_folder: Path):
 
 
 def test_the_command_for_the_rest_can_be_typed_as_it_is():
-    assert quick.not_compared(3, 5, "my photos").hint == "vitreous check 'my photos' compares all of them"
+    named = replace(open_data("digits"), name="my photos")
+    assert quick.not_compared(3, 5, named).hint == "vitreous check 'my photos' compares all of them"

@@ -1,6 +1,8 @@
 """TIFF files of many channels as other programs write them: compressions, pages, types of values."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -124,6 +126,33 @@ def test_a_fourth_channel_beside_red_green_and_blue_is_named(tmp_path):
     data = open_data(paged_folder(tmp_path, rgb_tiff, (24, 24, 4)))
     assert data.channels == 3
     assert "TIFF images of 4 channels are read as RGB (6 of 6 training images); set channels=4 to use all" in data.notes
+
+
+def deep_png(values):
+    """A PNG of 16 bits "height width colors", which Pillow cannot write."""
+    height, width, colors = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[colors], 0, 0, 0)
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    sums = [struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks]
+    parts = [struct.pack(">I", len(body)) + kind + body + end for (kind, body), end in zip(chunks, sums, strict=True)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("write", "colors", "is_cut"),
+    [(deep_png, 3, True), (deep_png, 4, True), (deep_png, 2, True), (rgb_tiff, 4, True), (rgb_tiff, 3, False)],
+)
+def test_colors_of_16_bits_that_are_cut_off_are_named(tmp_path, write, colors, is_cut):
+    folder = paged_folder(tmp_path, lambda values: write(values.astype("u2")), (24, 24, colors))
+    if write is deep_png:
+        for path in folder.rglob("*.tif"):
+            path.rename(path.with_suffix(".png"))
+    for options in (DataOptions(), DataOptions(channels=3)):
+        data = open_data(folder, options)
+        notes = [note for note in data.notes if "only the upper 8 of 16 bits are read of color images (6 of 6" in note]
+        assert len(notes) == is_cut
+        assert (np.unique(np.asarray(data.train.load(0))).size == 1) == is_cut  # the values are below 256
 
 
 def test_pages_in_a_circle_end():

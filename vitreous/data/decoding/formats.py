@@ -81,6 +81,11 @@ def check_ppm(content: bytes) -> None:
         raise ValueError(f"it has more than {MOST_COMMENTS:,} comments")
 
 
+def is_cut_png(content: bytes) -> bool:
+    """Whether a file is a PNG of 16 bits with colors or transparency, of which Pillow keeps the upper 8."""
+    return content.startswith(b"\x89PNG") and content[24:25] == b"\x10" and content[25:26] in (b"\2", b"\4", b"\6")
+
+
 class Tag(NamedTuple):
     """A tag of a TIFF: number, type, how many values, and the first of them if they are SHORT or LONG."""
 

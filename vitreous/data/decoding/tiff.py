@@ -7,7 +7,7 @@ The channels are samples of the first page, or pages of one sample each if `Deco
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from itertools import islice
@@ -18,7 +18,7 @@ from PIL import Image
 
 from vitreous.data.decoding.bands import MOST_CHANNELS, Bands, check_channels
 from vitreous.data.decoding.depth import largest_of, scaled_to_bytes
-from vitreous.data.decoding.formats import BITS, TIFF_STARTS, check_tags, tiff_pages
+from vitreous.data.decoding.formats import BITS, TIFF_STARTS, Tag, check_tags, tiff_pages
 from vitreous.data.decoding.images import MAKE_SMALLER, MAX_SIDE, REMARKS, SIDEWAYS, UPRIGHT, BadImage, Decoding
 from vitreous.data.decoding.segments import JPEG, NONE, decompressed, jpeg_decompressed, without_float_predictor
 from vitreous.support.errors import InputError
@@ -45,12 +45,10 @@ class Outline(NamedTuple):
     Args:
         channels: of the first page.
         pages: how many there are, if all have one channel and one size, and may be channels themselves; otherwise 1.
-        is_deep_color: whether it is red, green and blue of more than 8 bits, of which Pillow keeps the upper 8 at best.
     """
 
     channels: int
     pages: int
-    is_deep_color: bool
 
 
 def outline(content: bytes) -> Outline | None:
@@ -58,7 +56,7 @@ def outline(content: bytes) -> Outline | None:
     if not is_tiff(content):
         return None
     try:
-        pages = [{tag.number: tag.value for tag in tags} for tags in islice(tiff_pages(content), MOST_CHANNELS + 1)]
+        pages = [_by_number(tags) for tags in islice(tiff_pages(content), MOST_CHANNELS + 1)]
     except ValueError:
         return None
     shapes = [(page.get(SAMPLES_PER_PIXEL, 1), page.get(WIDTH), page.get(HEIGHT)) for page in pages]
@@ -66,16 +64,33 @@ def outline(content: bytes) -> Outline | None:
         return None
     channels = shapes[0][0]
     alike = channels == 1 and len(set(shapes)) == 1 and len(pages) <= MOST_CHANNELS
-    is_deep_color = channels == 3 and pages[0].get(BITS, 1) > 8 and pages[0].get(PHOTOMETRIC) in GRAY_OR_RGB
-    return Outline(channels, len(pages) if alike else 1, is_deep_color)
+    return Outline(channels, len(pages) if alike else 1)
 
 
 def is_deep_color(content: bytes) -> bool:
-    """Whether a file is a color TIFF of more than 8 bits that can be read here."""
-    if not is_tiff(content):
-        return False
-    seen = outline(content)
-    return seen is not None and seen.is_deep_color and _library() is not None
+    """Whether a file is a color TIFF of more than 8 bits, of which Pillow keeps the upper 8, that can be read here."""
+    page = _first_page(content)
+    is_color = page.get(SAMPLES_PER_PIXEL) == 3 and page.get(PHOTOMETRIC) in GRAY_OR_RGB
+    return is_color and page.get(BITS, 1) > 8 and _library() is not None
+
+
+def is_cut_tiff(content: bytes) -> bool:
+    """Whether a file is another TIFF with several channels of more than 8 bits: as a photo, it keeps the upper 8."""
+    page = _first_page(content)
+    return page.get(SAMPLES_PER_PIXEL, 1) > 1 and page.get(BITS, 1) > 8 and not is_deep_color(content)
+
+
+def _first_page(content: bytes) -> dict[int, int]:
+    """The values of the tags of a TIFF's first page; others, perhaps thousands, are not looked at."""
+    try:
+        return _by_number(next(tiff_pages(content), [])) if is_tiff(content) else {}
+    except ValueError:
+        return {}
+
+
+def _by_number(tags: Sequence[Tag]) -> dict[int, int]:
+    """The values of tags by their numbers."""
+    return {tag.number: tag.value for tag in tags}
 
 
 def require_reader() -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from vitreous.data.decoding.images import BadImage
 from vitreous.data.decoding.picture import MOST_OF_PHOTO, Stored
-from vitreous.data.decoding.tiff import require_reader
+from vitreous.data.decoding.tiff import NEEDED, require_reader
 from vitreous.data.sources.splits import Split
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted
@@ -39,7 +39,7 @@ def choose_channels(source: str, split: Split, default: int, asked: int | None) 
             f"the images of {source!r} have {counts} channels, not {channels}", f"set channels={common(seen, default)}"
         )
     if channels in PHOTO:
-        return channels, left_out(seen) if asked is None else []
+        return channels, [*(left_out(seen) if asked is None else []), *cut_off(seen)]
     if any(stored.in_tiff for stored in fitting):
         require_reader()
     if asked is not None or not seen:
@@ -78,6 +78,16 @@ def left_out(seen: Sequence[Stored]) -> list[str]:
         images = f"{fourth} of {count} training images"
         notes.append(f"TIFF images of 4 channels are read as RGB ({images}); set channels=4 to use all")
     return notes
+
+
+def cut_off(seen: Sequence[Stored]) -> list[str]:
+    """A note if images lose the lower of their 16 bits, with which dark ones lose nearly everything."""
+    count = sum(stored.is_cut for stored in seen)
+    if not count:
+        return []
+    images = f"{count} of {counted(len(seen), 'training image')}"
+    how = f"save them as RGB TIFF, which needs {NEEDED}"
+    return [f"only the upper 8 of 16 bits are read of color images ({images}); to keep all values, {how}"]
 
 
 def check_of_photos(source: str, asked: int | None) -> None:

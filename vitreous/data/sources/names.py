@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from vitreous.support.text import listed
+
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 LONGEST_COMPOUND = 40  # letters
 SPLITS = {
@@ -110,18 +112,15 @@ def splits_among(names: Iterable[str]) -> dict[str, str]:
 
 def evaluations(splits: Mapping[str, str | None]) -> dict[str, str]:
     """The names such as "eval" that mean test: next to one such as "dev" for validation, and none for test."""
-    names = [name for name, split in splits.items() if split == VALIDATION and EVALUATION.intersection(_parts(name))]
+    names = {name for name, split in splits.items() if split == VALIDATION and EVALUATION.intersection(_parts(name))}
     others = {split for name, split in splits.items() if name not in names}
     return dict.fromkeys(names, TEST) if VALIDATION in others and TEST not in others else {}
 
 
 def notes_on_evaluation(splits: Mapping[str, str | None]) -> list[str]:
-    """A note on each name such as "eval" that is used as the test split."""
-    return [
-        f"{name!r} is used as the test split"
-        for name, split in splits.items()
-        if split == TEST and EVALUATION.intersection(_parts(name))
-    ]
+    """A note if names such as "eval" are used as the test split: of one folder, or of a thousand shards."""
+    names = [repr(name) for name, split in splits.items() if split == TEST and EVALUATION.intersection(_parts(name))]
+    return [f"{listed(names)} {'is' if len(names) == 1 else 'are'} used as the test split"] if names else []
 
 
 def suggests_split(name: str) -> bool:

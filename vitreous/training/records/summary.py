@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from vitreous.model.vit import VisionTransformer
@@ -10,6 +9,7 @@ from vitreous.support.text import counted
 from vitreous.training.planning.budget import budget_line
 from vitreous.training.planning.expectations import expectation_line
 from vitreous.training.planning.plan import Plan
+from vitreous.training.records.broken import lost_classes
 from vitreous.training.records.display import duration
 from vitreous.training.records.folder import BAD_FILES, BadFiles
 from vitreous.training.records.majority import majority_warning
@@ -80,20 +80,14 @@ def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
         if bad_files.has_too_many(run.split):
             broken, total = len(bad_files.reasons[run.split]), bad_files.totals[run.split]
             yield f"warning: {broken} of the {total} {run.split} images are broken, and not among these"
-        for name in lost_classes(run) if bad_files.reasons.get(run.split) else ():
-            yield f"warning: no {run.split} image of {name!r} could be read"
+        if bad_files.reasons.get(run.split):
+            split = next(split for split in run.data.splits if split.name == run.split)
+            yield from lost_classes(run.data.class_names, split, run.outcome.labels)
         warning = majority_warning(run.outcome, run.data.class_names, run.split, run.recipe.weighs_classes)
         if warning is not None:
             yield f"warning: {warning}"
     tables = ", with curves and tables in the same folder" if (run.folder / "results.csv").exists() else ""
     yield f"model: {run.folder / 'model.safetensors'}{tables}"
-
-
-def lost_classes(run: Run) -> list[str]:
-    """The classes that the tested split had, and of which no image could be read."""
-    assert run.outcome is not None
-    split = next(split for split in run.data.splits if split.name == run.split)
-    return [run.data.class_names[number] for number in np.setdiff1d(split.labels, run.outcome.labels).tolist()]
 
 
 def kept_for(run: Run) -> str:

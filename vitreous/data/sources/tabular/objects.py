@@ -34,10 +34,8 @@ def open_objects(source: Any, options: DataOptions) -> ImageData:
     first = parts.get("train", next(iter(parts.values())))
     name = object_name(first)
     data = open_frames(parts, options, name) if all(frames) else open_datasets(parts, options, name)
-    if not unused:
-        return data
-    note = f"not used, since their names are not splits: {', '.join(map(repr, unused))}"
-    return replace(data, notes=(*data.notes, note))
+    notes = [f"not used, since their names are not splits: {', '.join(map(repr, unused))}"] if unused else []
+    return replace(data, notes=(*data.notes, *notes), in_python=True)
 
 
 def _by_split(source: Any) -> tuple[dict[str, Any], list[str]]:

@@ -52,10 +52,9 @@ def is_unread_table(source: str | Path) -> bool:
 
 
 def find_tables(folder: str | Path) -> list[str]:
-    """The names of the tables directly inside a folder, with that of the training images first."""
+    """The names of the tables directly inside a folder."""
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if is_table(e.name) and not e.name.startswith(".") and e.is_file())
-    return sorted(names, key=lambda name: _split_of_table(name) != TRAIN)
+        return sorted(e.name for e in entries if is_table(e.name) and not e.name.startswith(".") and e.is_file())
 
 
 def open_table(source: str, options: DataOptions) -> ImageData:
