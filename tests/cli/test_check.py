@@ -28,7 +28,7 @@ def test_good_photos(photos, capsys):
         "  height×width: 60×80, all of them",
         "  modes: 72 RGB",
         "",
-        "nothing speaks against training",
+        "nothing to fix before training",
     ]
     assert [path.name for path in Path().iterdir()] == ["photos"]
 

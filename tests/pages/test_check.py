@@ -44,7 +44,7 @@ def page_of(folder, out) -> Page:
 def test_a_good_set_is_ready(photos, tmp_path):
     page = page_of(photos, tmp_path / "out")
     assert "Readyto train" in page.text
-    assert "Nothing speaks against training." in page.text
+    assert "Nothing to fix before training." in page.text
     assert "What to fix" not in page.text
     assert "Every image has 60×80 pixels." in page.text
     assert len(page.all("img")) == 2 * 8

@@ -124,7 +124,7 @@ def lines_of(check: "Check", out: Path | None) -> Iterator[str]:
             yield f"  hint: {finding.hint}"
     yield ""
     unwise = sum(finding.severity == "unwise" for finding in check.findings)
-    yield f"{unwise} to fix before training" if unwise else "nothing speaks against training"
+    yield f"{unwise} to fix before training" if unwise else "nothing to fix before training"
     if out is not None:
         yield f"written to {out}: check.html, contact_sheet.png, check.json, findings.csv"
     elif check.findings:

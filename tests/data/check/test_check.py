@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pillow_heif import from_pillow
 
 import vitreous as vt
 from tests.data.check.faults import copy, encoded, images_of, make_photos, only, picture
@@ -45,6 +47,14 @@ def test_broken_files(photos):
     assert "truncated" in reasons["train/ant/0.jpg"]
     assert reasons["train/bee/2.jpg"] == "is empty"
     assert "is not a" in reasons["train/bee/1.jpg"]
+
+
+def test_files_that_need_an_extra_are_not_to_be_removed_only(photos, monkeypatch):
+    from_pillow(Image.open(photos / "train/ant/0.jpg")).save(photos / "train/ant/0.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    found = only(check(photos), "broken", "notice")
+    assert "pip install" in found.items[0][3]
+    assert found.hint == "install what they need, or replace or remove them"
 
 
 def test_a_few_broken_files_are_a_notice_as_they_do_not_stop_a_run(photos):

@@ -64,8 +64,8 @@ def is_chosen_for_photos(plan: Plan) -> bool:
 def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
     """The lines after training: the accuracy, and where the files are."""
     if bad_files.count:
-        skipped = f"{counted(bad_files.count, 'broken image')} {'was' if bad_files.count == 1 else 'were'} skipped"
-        yield f"{skipped}; see {run.folder / BAD_FILES}"
+        left_out = f"{counted(bad_files.count, 'broken image')} {'was' if bad_files.count == 1 else 'were'} left out"
+        yield f"{left_out}; see {run.folder / BAD_FILES}"
     which = f"by the model of epoch {run.best['epoch']}{kept_for(run)}, after {duration(run.rows[-1]['seconds'])}"
     if run.outcome is None:
         accuracy = f", accuracy {run.best['val_accuracy']:.1%}" if run.best["val_accuracy"] else ""
