@@ -60,7 +60,7 @@ def test_findings_are_shown_with_pictures(faulty, tmp_path):
     assert len(page.all("div", "group")) == 3
     shown = {a["alt"] for a in page.all("img")}
     assert {"train/ant/copy.jpg", "test/ant/0.jpg", "train/bee/copy.jpg", "train/ant/blank.png"} <= shown
-    assert len(page.all("li", "unwise")) == 2
+    assert len(page.all("li", "fix")) == 2
 
 
 def test_it_is_one_file_without_requests(faulty, tmp_path):

@@ -41,7 +41,7 @@ def test_broken_files(photos):
     (photos / "train/ant/0.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "train/bee/1.jpg").write_bytes(b"not an image")
     (photos / "train/bee/2.jpg").write_bytes(b"")
-    found = only(check(photos), "broken", "unwise")
+    found = only(check(photos), "broken", "fix")
     assert found.text == "3 of 72 images cannot be read"
     reasons = {row[2]: row[3] for row in found.items}
     assert "truncated" in reasons["train/ant/0.jpg"]
@@ -60,10 +60,10 @@ def test_files_that_need_an_extra_are_not_to_be_removed_only(photos, monkeypatch
 def test_a_few_broken_files_are_a_notice_as_they_do_not_stop_a_run(photos):
     (photos / "val/bee/1.jpg").write_bytes(b"not an image")
     only(check(photos), "broken", "notice")
-    only(check(photos, max_bad_fraction=0.0), "broken", "unwise")
+    only(check(photos, max_bad_fraction=0.0), "broken", "fix")
     for number in (2, 3):
         (photos / f"val/bee/{number}.jpg").write_bytes(b"not an image")
-    only(check(photos), "broken", "unwise")
+    only(check(photos), "broken", "fix")
     only(check(photos, max_bad_fraction=0.5), "broken", "notice")
 
 
@@ -87,7 +87,7 @@ def test_a_class_whose_images_are_all_broken(photos):
     for path in (photos / "train/bee").iterdir():
         path.write_bytes(b"not an image")
     first, second, *more = check(photos).findings
-    assert (first.kind, first.severity, second.kind, more) == ("no_images", "unwise", "broken", [])
+    assert (first.kind, first.severity, second.kind, more) == ("no_images", "fix", "broken", [])
     assert first.text == "1 class without a usable training image: 'bee'"
     assert first.items == (("bee", 0),)
 
@@ -101,7 +101,7 @@ def test_a_split_whose_images_are_all_broken(photos):
 
 
 def test_class_names_that_are_probably_one_class(tmp_path):
-    only(check(make_photos(tmp_path, classes=("ant", "Ant", "bee"))), "similar_names", "unwise")
+    only(check(make_photos(tmp_path, classes=("ant", "Ant", "bee"))), "similar_names", "fix")
 
 
 def test_small_and_lopsided_classes(photos):
@@ -239,7 +239,7 @@ def test_a_notebook_shows_the_findings_escaped(tmp_path):
     html = check(folder)._repr_html_()
     assert "<b>" not in html
     assert "&lt;b&gt;" in html
-    assert repr(check(folder)) == f"Check({str(folder)!r}, 1 unwise, 0 notices)"
+    assert repr(check(folder)) == f"Check({str(folder)!r}, 1 to fix, 0 notices)"
 
 
 def test_progress_reaches_the_end(photos):

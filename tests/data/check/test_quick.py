@@ -39,7 +39,7 @@ def test_a_leak_from_test_into_train_is_named(photos):
     copy(photos, "test/bee/3.jpg", "train/bee/y.jpg")
     findings = quick_check(open_data(photos))
     leak = only(findings, "leak")
-    assert leak.severity == "unwise"
+    assert leak.severity == "fix"
     assert leak.text == "2 of 24 test images are also in train"
     assert leak.items == (
         (1, "train", "ant", "train/ant/other-name.jpg"),
@@ -92,7 +92,7 @@ def test_a_leak_into_a_held_out_part_is_found(tmp_path):
 def test_one_image_in_two_classes_is_found(photos):
     copy(photos, "train/ant/0.jpg", "train/bee/copy.jpg")
     conflict = only(quick_check(open_data(photos)), "conflict")
-    assert conflict.severity == "unwise"
+    assert conflict.severity == "fix"
     assert conflict.text == "the same image in different classes: 2 images in 1 group of copies"
     assert [row[2:] for row in conflict.items] == [("ant", "train/ant/0.jpg"), ("bee", "train/bee/copy.jpg")]
 
@@ -170,7 +170,7 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path):
 def test_names_that_are_probably_one_class_are_named(other, tmp_path):
     folder = make_photos(tmp_path, classes=("ant", other, "bee"))
     found = only(quick_check(open_data(folder)), "similar_names")
-    assert found.severity == "unwise"
+    assert found.severity == "fix"
     assert sorted(found.items[0]) == sorted(["ant", other])
 
 
@@ -207,7 +207,7 @@ def test_findings_can_be_sent_to_other_processes(photos):
 
 def test_real_photos(data_folder: Path):
     findings = quick_check(open_data(data_folder / "pizza_steak_sushi"))
-    assert not [finding for finding in findings if finding.severity == "unwise"]
+    assert not [finding for finding in findings if finding.severity == "fix"]
 
 
 def test_the_command_for_the_rest_can_be_typed_as_it_is():

@@ -43,7 +43,7 @@ class Check:
     @property
     def wise(self) -> bool:
         """Whether there is nothing to fix before training."""
-        return all(finding.severity != "unwise" for finding in self.findings)
+        return all(finding.severity != "fix" for finding in self.findings)
 
     @cached_property
     def samples(self) -> Samples:
@@ -100,8 +100,8 @@ class Check:
         }
 
     def __repr__(self) -> str:
-        unwise = sum(finding.severity == "unwise" for finding in self.findings)
-        return f"Check({self.data.name!r}, {unwise} unwise, {counted(len(self.findings) - unwise, 'notice')})"
+        to_fix = sum(finding.severity == "fix" for finding in self.findings)
+        return f"Check({self.data.name!r}, {to_fix} to fix, {counted(len(self.findings) - to_fix, 'notice')})"
 
     def _repr_html_(self) -> str:
         """The findings as a table."""

@@ -37,7 +37,7 @@ def unusable(samples: Samples, scan: Scan, max_bad_fraction: float) -> list[Find
         too_many_broken(int(np.sum(~scan.rows["readable"][start:end])), end - start, max_bad_fraction)
         for start, end in pairwise(samples.starts.tolist())
     )
-    severity: Severity = "unwise" if too_many else "notice"
+    severity: Severity = "fix" if too_many else "notice"
     oversized = [fault for fault in scan.bad if fault.reason.startswith(TOO_LARGE)]
     broken = [fault for fault in scan.bad if not fault.reason.startswith(TOO_LARGE)]
     missing = any("pip install" in fault.reason for fault in broken)

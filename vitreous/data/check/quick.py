@@ -38,7 +38,7 @@ def check_lines(data: ImageData) -> Iterator[str]:
     """What `quick_check` finds, in lines for a run to print; without what the source's notes already say."""
     for finding in quick_check(data):
         if finding.text not in data.notes:
-            head = "warning" if finding.severity == "unwise" else "note"
+            head = "warning" if finding.severity == "fix" else "note"
             hints = [finding.hint, f"{check_command(data)} lists them" if finding.kind == "leak" else ""]
             yield "; ".join([f"{head}: {finding.text}{example(finding)}", *filter(None, hints)])
 

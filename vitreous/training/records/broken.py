@@ -107,7 +107,7 @@ def result_lines(how: How, count: int, seconds: float, bad_files: BadFiles, rema
     if remarked:
         yield f"{counted(remarked, 'image')} can be read after a repair, or with a loss: vitreous check lists them"
     if not bad_files.count:
-        yield f"{checked}; none is broken"
+        yield f"{checked}; none broken"
         return
     parts = [f"{len(reasons):,} of {bad_files.totals[split]:,} {split}" for split, reasons in bad_files.reasons.items()]
     found = ", ".join(part for part in parts if not part.startswith("0 "))

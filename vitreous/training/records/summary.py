@@ -15,6 +15,7 @@ from vitreous.training.records.folder import BAD_FILES, BadFiles
 from vitreous.training.records.majority import majority_warning
 from vitreous.training.records.results import Run
 
+FEW_TO_VALIDATE = 10  # images
 KEPT_BY = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "loss": "loss"}
 
 
@@ -44,6 +45,12 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
     if is_chosen_for_photos(plan):
         expected = expectation_line(len(plan.data.train), len(plan.data.class_names))
         yield from [] if expected is None else [expected]
+    count = len(plan.data.validation)
+    if count < FEW_TO_VALIDATE and plan.class_names is not None:
+        yield (
+            f"warning: only {counted(count, 'validation image')}, so which epoch is kept is partly chance; "
+            f"add more, or set validation_fraction=0.3 if there is no validation split"
+        )
     if rows * columns == 1:
         yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
 
