@@ -20,7 +20,7 @@ from vitreous.data.decoding.images import (
     file_bytes,
     read_header,
 )
-from vitreous.data.decoding.tiff import is_deep_color, is_tiff, outline, tiff_maximum, tiff_picture, tiff_size
+from vitreous.data.decoding.tiff import is_cut_color, is_tiff, outline, tiff_maximum, tiff_picture, tiff_size
 
 MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "PA": 4, "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4}
 MOST_OF_PHOTO = 4
@@ -120,7 +120,9 @@ def stored_channels(source: str | Path | bytes, name: str = "the image", decodin
     if tiff is None:
         channels = channels_of(header)
         return Stored(channels, channels <= MOST_OF_PHOTO)
-    return Stored(tiff.channels, tiff.channels <= MOST_OF_PHOTO, True, tiff.pages)  # Pillow drops the fifth channel
+    # Pillow drops a fifth channel, and a second one that is not transparency.
+    is_photo = tiff.channels <= MOST_OF_PHOTO and (tiff.channels != 2 or tiff.alpha > 0)
+    return Stored(tiff.channels, is_photo, True, tiff.pages)
 
 
 def channels_of(header: Header) -> int:
@@ -131,9 +133,9 @@ def channels_of(header: Header) -> int:
 
 
 def _as_bands(content: bytes, decoding: Decoding) -> Decoding | None:
-    """The decoding of an image that is read as bands: a TIFF, if it is no photo, or if Pillow would cut its values."""
+    """The decoding of an image that is read as bands: a TIFF, if it is no photo, or if Pillow would cut it."""
     if decoding.of_photos:
-        return replace(decoding, channels=3) if is_deep_color(content) else None
+        return replace(decoding, channels=3) if is_cut_color(content) else None
     return decoding if is_tiff(content) else None
 
 
