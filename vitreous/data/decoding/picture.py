@@ -35,12 +35,14 @@ class Stored(NamedTuple):
         is_photo: whether it is a photo unless the user says otherwise: RGB or gray, perhaps with transparency, or CMYK.
         in_tiff: whether it is a TIFF file.
         pages: of a TIFF file, if each has one channel and the same size.
+        in_array: whether it is an array or tensor.
     """
 
     channels: int
     is_photo: bool
     in_tiff: bool = False
     pages: int = 1
+    in_array: bool = False
 
 
 def decode_picture(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Picture:
