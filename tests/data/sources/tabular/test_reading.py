@@ -8,6 +8,7 @@ from tests.data.sources.packing import splits_of, tree
 from tests.data.sources.tabular.writing import ROWS, error, flat, labels_of, write
 from vitreous.data.sources.open import open_data
 
+SPLIT = ("path", "label", "split")
 OBJECTS = [{"file_name": name, "label": label} for name, label in ROWS]
 
 
@@ -121,3 +122,11 @@ def test_a_path_with_two_labels_in_json_is_refused(tmp_path):
     assert f"has {name!r} twice, with different values" in error(tmp_path / "all.json")
     (tmp_path / "all.json").write_text(f'{text}, "{name}": "{label}"}}')
     assert labels_of(open_data(tmp_path / "all.json")) == dict(ROWS)
+
+
+def test_a_table_called_test_that_is_trained_on_is_named(tmp_path):
+    table = write(tree(tmp_path) / "test.csv")
+    assert "test.csv is called test, but all its rows are for training" in open_data(table).notes
+    write(tmp_path / "train.csv", [(*row, "train" if at % 4 else "val") for at, row in enumerate(ROWS)], SPLIT)
+    assert "not used, since train.csv has a column of splits: test.csv" in open_data(tmp_path / "train.csv").notes
+    assert not open_data(write(tmp_path / "all.csv")).notes
