@@ -1,8 +1,10 @@
 """Images of five bands from every kind of source that stores files or arrays."""
 
 import csv
+import struct
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -118,3 +120,21 @@ def test_a_fourth_channel_of_arrays_is_named():
     assert data.channels == 4
     assert note not in data.notes
     assert len(data.train.load(0).getbands()) == 4
+
+
+def test_deep_png_in_color_is_named(tmp_path):
+    for name in CLASSES:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            values = np.random.default_rng(number).integers(0, 4096, (8, 8, 3)).astype(">u2")
+            rows = b"".join(b"\0" + row.tobytes() for row in values)
+            chunks = ((b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)))
+            content = b"\x89PNG\r\n\x1a\n" + b"".join(
+                struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                for kind, data in (*chunks, (b"IEND", b""))
+            )
+            (tmp_path / "photos" / name / f"{number}.png").write_bytes(content)
+    assert (
+        "16-bit PNG in color keeps only its upper 8 bits (6 of 6 training images); save dark images as TIFF"
+        in open_data(tmp_path / "photos").notes
+    )

@@ -24,6 +24,7 @@ from vitreous.data.decoding.tiff import is_cut_color, is_tiff, outline, tiff_max
 
 MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "PA": 4, "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4}
 MOST_OF_PHOTO = 4
+PNG, DEEP_PNG = b"\x89PNG", (b"\x10\2", b"\x10\4", b"\x10\6")  # its start; 16 bits, color or with transparency
 GRAY = ("I", "F")  # the starts of modes with one channel
 
 
@@ -36,6 +37,7 @@ class Stored(NamedTuple):
         in_tiff: whether it is a TIFF file.
         pages: of a TIFF file, if each has one channel and the same size.
         in_array: whether it is an array or tensor.
+        is_cut: whether it is a PNG of 16 bits in color or with transparency, of which Pillow keeps the upper 8.
     """
 
     channels: int
@@ -43,6 +45,7 @@ class Stored(NamedTuple):
     in_tiff: bool = False
     pages: int = 1
     in_array: bool = False
+    is_cut: bool = False
 
 
 def decode_picture(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Picture:
@@ -121,7 +124,8 @@ def stored_channels(source: str | Path | bytes, name: str = "the image", decodin
         return Stored(tiff.channels, False, True, tiff.pages)
     if tiff is None:
         channels = channels_of(header)
-        return Stored(channels, channels <= MOST_OF_PHOTO)
+        is_cut = content.startswith(PNG) and content[24:26] in DEEP_PNG
+        return Stored(channels, channels <= MOST_OF_PHOTO, is_cut=is_cut)
     # Pillow drops a fifth channel, and a second one that is not transparency.
     is_photo = tiff.channels <= MOST_OF_PHOTO and (tiff.channels != 2 or tiff.alpha > 0)
     return Stored(tiff.channels, is_photo, True, tiff.pages)

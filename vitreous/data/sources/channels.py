@@ -83,6 +83,9 @@ def left_out(seen: Sequence[Stored]) -> list[str]:
         for how, images in kinds.items()
         if images
     ]
+    if cut := sum(stored.is_cut for stored in seen):
+        images = f"{cut} of {count} training images"
+        notes.append(f"16-bit PNG in color keeps only its upper 8 bits ({images}); save dark images as TIFF")
     return notes
 
 
