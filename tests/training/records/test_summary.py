@@ -39,6 +39,7 @@ def test_the_lines_without_a_terminal(photos, tmp_path, quick, capsys):
         "8×8 pixels in 4×4-pixel patches (a grid of 2×2), flipped, batches of 16, 2 epochs on cpu in float32"
         in lines[3]
     )
+    assert lines.pop(4).startswith("warning: only 3 validation images, so ")
     assert [line.split()[:2] for line in lines[4:6]] == [["epoch", "1/2"], ["epoch", "2/2"]]
     assert lines[6].startswith("test accuracy ")
     assert "95 % interval" in lines[6]

@@ -264,6 +264,7 @@ def _open(name: str, content: bytes, decoding: Decoding) -> Image.Image:
     """Reads the header and checks the size in it."""
     try:
         image = _header(content, decoding.max_pixels)
+        formats.correct_palette(image)
         width, height = image.size
     except formats.Missing as error:
         raise BadImage(name, *error.args) from error

@@ -24,8 +24,10 @@ from vitreous.data.decoding.segments import JPEG, NONE, decompressed, jpeg_decom
 from vitreous.support.errors import InputError
 from vitreous.support.extras import install_command
 
-PHOTOMETRIC, GRAY_OR_RGB = 262, (1, 2)
+PHOTOMETRIC, GRAY, RGB = 262, 1, 2
+EXTRA_SAMPLES, ALPHA, UNPREMULTIPLIED = 338, (1, 2), 2
 WIDTH, HEIGHT, ORIENTATION, SAMPLES_PER_PIXEL = 256, 257, 274, 277  # tags
+PHOTO = 3  # channels
 NEEDED = install_command("photos")
 FLOAT_PREDICTOR = 3
 TYPES = ("u1", "u2", "u4", "i2", "i4", "f2", "f4", "f8")
@@ -45,10 +47,12 @@ class Outline(NamedTuple):
     Args:
         channels: of the first page.
         pages: how many there are, if all have one channel and one size, and may be channels themselves; otherwise 1.
+        alpha: what the first channel after gray or color is, if it is transparency; otherwise 0.
     """
 
     channels: int
     pages: int
+    alpha: int
 
 
 def outline(content: bytes) -> Outline | None:
@@ -64,20 +68,27 @@ def outline(content: bytes) -> Outline | None:
         return None
     channels = shapes[0][0]
     alike = channels == 1 and len(set(shapes)) == 1 and len(pages) <= MOST_CHANNELS
-    return Outline(channels, len(pages) if alike else 1)
+    return Outline(channels, len(pages) if alike else 1, _alpha(pages[0]))
 
 
-def is_deep_color(content: bytes) -> bool:
-    """Whether a file is a color TIFF of more than 8 bits, of which Pillow keeps the upper 8, that can be read here."""
+def is_cut_color(content: bytes) -> bool:
+    """Whether a file is a color TIFF that can be read here, and that Pillow would cut to 8 bits or not read."""
     page = _first_page(content)
-    is_color = page.get(SAMPLES_PER_PIXEL) == 3 and page.get(PHOTOMETRIC) in GRAY_OR_RGB
-    return is_color and page.get(BITS, 1) > 8 and _library() is not None
+    channels, bits, kind = page.get(SAMPLES_PER_PIXEL, 1), page.get(BITS, 1), page.get(PHOTOMETRIC)
+    is_cut = (channels in (PHOTO, PHOTO + 1) and kind == RGB and bits > 8) or (channels == PHOTO and kind == GRAY)
+    return is_cut and _library() is not None
 
 
 def is_cut_tiff(content: bytes) -> bool:
     """Whether a file is another TIFF with several channels of more than 8 bits: as a photo, it keeps the upper 8."""
     page = _first_page(content)
-    return page.get(SAMPLES_PER_PIXEL, 1) > 1 and page.get(BITS, 1) > 8 and not is_deep_color(content)
+    return page.get(SAMPLES_PER_PIXEL, 1) > 1 and page.get(BITS, 1) > 8 and not is_cut_color(content)
+
+
+def _alpha(page: dict[int, int]) -> int:
+    """What the first channel after gray or color is, if it is transparency; otherwise 0."""
+    extra = page.get(EXTRA_SAMPLES, 0)
+    return extra if page.get(SAMPLES_PER_PIXEL, 1) in (2, PHOTO + 1) and extra in ALPHA else 0
 
 
 def _first_page(content: bytes) -> dict[int, int]:
@@ -102,15 +113,26 @@ def require_reader() -> None:
 def tiff_picture(name: str, content: bytes, decoding: Decoding) -> Bands:
     """The upright image. Raises BadImage: broken, too large, or with other channels."""
     values, orientation = _values(name, content, decoding)
+    values, extra = values[:, :, : decoding.channels], values[:, :, decoding.channels :]
     remark = None
     if values.dtype != np.uint8:
         try:
             values, remark = scaled_to_bytes(values, decoding.max_value)
         except InputError as error:
             raise BadImage(name, error.cause, error.hint) from error
+    if extra.size and (alpha := _alpha(_first_page(content))):
+        values = _on_white(values, extra, alpha)
     bands = tuple(Image.fromarray(np.ascontiguousarray(values[:, :, band])) for band in range(values.shape[2]))
     picture = Bands(bands, {} if remark is None else {REMARKS: (remark,)})
     return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+
+
+def _on_white(color: np.ndarray, opacity: np.ndarray, alpha: int) -> np.ndarray:
+    """Color in bytes on white, as far as it is transparent; its values may be multiplied by the opacity already."""
+    most = 1 if opacity.dtype.kind == "f" else np.iinfo(opacity.dtype).max
+    opaque = opacity.clip(0, most).astype(np.float32) / most
+    shown = color * (opaque if alpha == UNPREMULTIPLIED else 1)
+    return np.rint((shown + 255 * (1 - opaque)).clip(0, 255)).astype(np.uint8)
 
 
 def tiff_size(name: str, content: bytes, decoding: Decoding) -> tuple[int, int]:
@@ -124,7 +146,7 @@ def tiff_maximum(name: str, content: bytes, decoding: Decoding) -> int | float |
     """The largest value of the image; None if it has bytes. Raises BadImage."""
     if _pages(name, content, decoding)[0].dtype == np.uint8:
         return None
-    return largest_of(_values(name, content, decoding)[0])
+    return largest_of(_values(name, content, decoding)[0][:, :, : decoding.channels])
 
 
 def _pages(name: str, content: bytes, decoding: Decoding) -> list[Any]:
@@ -162,7 +184,8 @@ def _check(name: str, page: Any, pages: int, decoding: Decoding) -> None:
         allowed = f"{decoding.max_pixels:,} pixels and {MAX_SIDE:,} a side are allowed"
         raise BadImage(name, f"is too large: {width} x {height} pixels, {allowed}", MAKE_SMALLER)
     channels = samples * pages
-    check_channels(name, channels, decoding.channels)
+    if (channels, decoding.channels) != (PHOTO + 1, PHOTO):  # the fourth is transparency, or left out
+        check_channels(name, channels, decoding.channels)
     if page.imagedepth != 1 or page.planarconfig not in (1, 2) or page.is_subsampled:
         raise BadImage(name, "is a TIFF image of an unusual kind")
     if dtype is None or dtype.str[1:] not in TYPES:
@@ -180,7 +203,7 @@ def _segment(page: Any) -> tuple[int, int, int]:
 
 
 def _values(name: str, content: bytes, decoding: Decoding) -> tuple[np.ndarray, int]:
-    """The values, "height width channels", and the orientation."""
+    """The values, "height width channels", of which a photo may have a fourth, and the orientation."""
     pages = _pages(name, content, decoding)
     _reading.active = True
     try:

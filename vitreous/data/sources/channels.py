@@ -65,18 +65,24 @@ def fits(stored: Stored, channels: int) -> bool:
 
 
 def left_out(seen: Sequence[Stored]) -> list[str]:
-    """Notes on what reading TIFF files as photos leaves out: further pages, or a fourth channel."""
+    """Notes on what reading TIFF files and arrays as photos leaves out: further pages, or a fourth channel."""
     notes, count = [], len(seen)
     pages = Counter(stored.pages for stored in seen if stored.pages > 1)
-    fourth = sum(stored.in_tiff and stored.channels == MOST_OF_PHOTO for stored in seen)
+    fourth = [stored for stored in seen if stored.channels == MOST_OF_PHOTO]
+    kinds = {
+        "TIFF images of 4 channels are read as RGB": sum(stored.in_tiff for stored in fourth),
+        "arrays of 4 channels are read as RGB and transparency": sum(stored.in_array for stored in fourth),
+    }
     for most, images in pages.most_common(1):
         how = f"set channels={most}" if most not in PHOTO else "save them as one page"
         notes.append(
             f"the first of {most} pages is read ({images} of {count} training images); {how} if the pages are channels"
         )
-    if fourth:
-        images = f"{fourth} of {count} training images"
-        notes.append(f"TIFF images of 4 channels are read as RGB ({images}); set channels=4 to use all")
+    notes += [
+        f"{how} ({images} of {count} training images); set channels=4 to use all"
+        for how, images in kinds.items()
+        if images
+    ]
     return notes
 
 

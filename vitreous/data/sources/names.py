@@ -2,8 +2,8 @@
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from vitreous.support.text import listed
@@ -178,6 +178,21 @@ def is_unlabeled(name: str) -> bool:
 def normalized(name: str) -> str:
     """A class name with accents composed (NFC), so that é is the same however a file system wrote it."""
     return unicodedata.normalize("NFC", name)
+
+
+def distinct(classes: Iterable[str | Sequence[str]]) -> list[str]:
+    """One name per class: the first of its synonyms, all of them where two classes share it, and then a number."""
+    synonyms = [(names,) if isinstance(names, str) else tuple(names) for names in classes]
+    for choose in (lambda names: names[0], ", ".join):
+        names = [choose(each) for each in synonyms]
+        counts = Counter(names)
+        synonyms = [each if counts[name] > 1 else (name,) for name, each in zip(names, synonyms, strict=True)]
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(f"{name} ({seen[name]})" if counts[name] > 1 else name)
+    return result
 
 
 def skeleton(name: str) -> str:

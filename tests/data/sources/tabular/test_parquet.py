@@ -1,6 +1,7 @@
 """Images inside Parquet tables are read in place of files, whatever wrote them."""
 
 import io
+import json
 import pickle
 
 import numpy as np
@@ -69,6 +70,29 @@ def test_a_table_that_datasets_wrote(tmp_path):
             row = int(name.split("/")[1])
             assert data.class_names[split.labels[at]] == LABELS[row]
             assert split.load(at).tobytes() == decode_image(content_of(CLASSES[row])).tobytes()
+
+
+def named(path, numbers, names):
+    """Writes a table with names of label numbers in its schema, as `datasets` does."""
+    table = pyarrow.table({"image": structs(), "label": numbers})
+    label = {"names": names, "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
+    parquet.write_table(table.replace_schema_metadata(metadata), path)
+    return path
+
+
+def test_classes_of_the_same_name_stay_apart(tmp_path):
+    """As the two cranes of ImageNet, a bird and a machine."""
+    numbers = [number % 3 for number in range(len(CLASSES))]
+    data = open_data(named(tmp_path / "all.parquet", numbers, ["crane", "dog", "crane"]))
+    assert data.class_names == ("crane (1)", "crane (2)", "dog")
+
+
+def test_a_number_without_a_name_is_refused(tmp_path):
+    numbers = [-1, 2, *([0, 1] * len(CLASSES))][: len(CLASSES)]
+    message = line(named(tmp_path / "all.parquet", numbers, ["ant", "bee"]))
+    assert "column 'label' of" in message
+    assert "has the label 2, but 2 class names" in message
 
 
 def test_a_column_of_splits_and_empty_cells(tmp_path):

@@ -155,7 +155,7 @@ SETS = (
         "fgvc-aircraft-2013b.tar.gz", f"{OXFORD}/fgvc-aircraft/", note="no checksum of its archive is published",
     ),
     PublishedSet(
-        "stanford_cars", "StanfordCars", NAMED, "8,144 + 8,041 photos of cars, 196 classes; download the files yourself",
+        "stanford_cars", "StanfordCars", NAMED, "8,144 + 8,041 cars, 196 classes; download the files yourself",
         "stanford_cars/ with devkit/, cars_train/, cars_test/ and cars_test_annos_withlabels.mat",
         "https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset", downloads=False,
     ),
