@@ -26,7 +26,7 @@ from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
 from vitreous.support.host import best_device
-from vitreous.support.text import html_text
+from vitreous.support.text import counted, html_text
 
 if TYPE_CHECKING:
     from vitreous.explain.explanation import Explanation
@@ -328,7 +328,7 @@ class Classifier:
         c = self.model.config
         size = "×".join(map(str, self.preprocessing.image_size))
         classes = "no head" if not c.num_classes else f"{c.num_classes} classes"
-        return f"Classifier({c.depth} blocks of width {c.width}, {size} pixels, {classes})"
+        return f"Classifier({counted(c.depth, 'block')} of width {c.width}, {size} pixels, {classes})"
 
     def _repr_html_(self) -> str:
         return f"<code>{html_text(repr(self))}</code><br>{html_text(', '.join(self.class_names or ()))}"

@@ -28,7 +28,7 @@ def test_good_photos(photos, capsys):
         "  height×width: 60×80, all of them",
         "  modes: 72 RGB",
         "",
-        "nothing speaks against training",
+        "nothing to fix before training",
     ]
     assert [path.name for path in Path().iterdir()] == ["photos"]
 
@@ -37,7 +37,7 @@ def test_a_leak_exits_1_and_is_named(photos, capsys):
     copy(photos, "test/ant/0.jpg", "train/ant/copy.jpg")
     assert run(["check", "photos"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    begin = lines.index("unwise: 1 of 24 test images is also in train")
+    begin = lines.index("fix: 1 of 24 test images is also in train")
     assert lines[begin + 1] == "  train/ant/copy.jpg = test/ant/0.jpg"
     assert lines[begin + 2].startswith("  hint: ")
     assert lines[-2:] == ["1 to fix before training", "all of it, with pictures: vitreous check photos --out check"]
@@ -86,7 +86,7 @@ def test_json(photos, capsys):
     ]  # fmt: skip
     [finding] = result["findings"]
     assert list(finding) == ["kind", "severity", "text", "hint", "items", "left_out"]
-    assert (result["wise"], finding["kind"], finding["severity"]) == (False, "leak", "unwise")
+    assert (result["wise"], finding["kind"], finding["severity"]) == (False, "leak", "fix")
 
 
 def test_the_folder_of_a_check(photos, capsys):
@@ -100,7 +100,7 @@ def test_the_folder_of_a_check(photos, capsys):
     }  # fmt: skip
     rows = list(csv.DictReader(Path("look/findings.csv").read_text(encoding="utf-8").splitlines()))
     assert rows[0] == {
-        "kind": "leak", "severity": "unwise", "group": "1", "split": "train", "class": "ant",
+        "kind": "leak", "severity": "fix", "group": "1", "split": "train", "class": "ant",
         "image": "train/ant/=copy.jpg",
     }  # fmt: skip
     assert json.loads(Path("look/check.json").read_text(encoding="utf-8"))["wise"] is False
@@ -131,7 +131,7 @@ def test_settings_of_the_data(photos, capsys):
     for number in range(3):
         (photos / f"train/ant/large{number}.png").write_bytes(encoded(picture(1000 + number, (120, 90)), "PNG"))
     assert run(["check", "photos", "--set", "max_pixels=10_000"]) == 1
-    assert "unwise: 3 of 75 images are too large" in capsys.readouterr().out
+    assert "fix: 3 of 75 images are too large" in capsys.readouterr().out
     assert run(["check", "photos", "--set", "max_pixels=10_000", "--set", "max_bad_fraction=0.2"]) == 0
 
 

@@ -153,7 +153,7 @@ def test_files_that_are_passed_over_are_counted_by_kind(here, capsys):
     assert lines[1:] == ["hint: cr2, svg pictures are not read; save them as JPEG or PNG"]
 
 
-@pytest.mark.parametrize("name", ["new.zip", "NEW.tar.gz"])
+@pytest.mark.parametrize("name", ["new.zip", "NEW.tar.gz", "new.zip.001", "new.part1.rar"])
 def test_an_archive_has_to_be_unpacked(name, here, capsys):
     (here / name).write_bytes(b"PK")
     assert run(["predict", "run", name]) == 2

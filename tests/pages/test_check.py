@@ -44,7 +44,7 @@ def page_of(folder, out) -> Page:
 def test_a_good_set_is_ready(photos, tmp_path):
     page = page_of(photos, tmp_path / "out")
     assert "Readyto train" in page.text
-    assert "Nothing speaks against training." in page.text
+    assert "Nothing to fix before training." in page.text
     assert "What to fix" not in page.text
     assert "Every image has 60×80 pixels." in page.text
     assert len(page.all("img")) == 2 * 8
@@ -60,7 +60,7 @@ def test_findings_are_shown_with_pictures(faulty, tmp_path):
     assert len(page.all("div", "group")) == 3
     shown = {a["alt"] for a in page.all("img")}
     assert {"train/ant/copy.jpg", "test/ant/0.jpg", "train/bee/copy.jpg", "train/ant/blank.png"} <= shown
-    assert len(page.all("li", "unwise")) == 2
+    assert len(page.all("li", "fix")) == 2
 
 
 def test_it_is_one_file_without_requests(faulty, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from vitreous.checkpoints.store import load_model
 from vitreous.data.sampling import epoch_order
@@ -29,13 +30,13 @@ def test_broken_images_are_skipped_and_listed(photos, tmp_path, quick, capsys):
     assert len(run.outcome.labels) == 11
     out = capsys.readouterr().out
     assert "broken and left out: 1 of 33 train, 1 of 12 test images; see " in out
-    assert "2 broken images were skipped" in out
+    assert "2 broken images were left out" in out
 
 
 def test_one_broken_image_of_few_stops_nothing(photos, tmp_path, quick, capsys):
     (photos / "train/red/0.png").write_bytes(b"no image")
     run_training(photos, out=tmp_path / "out", settings=quick)
-    assert "1 broken image was skipped" in capsys.readouterr().out
+    assert "1 broken image was left out" in capsys.readouterr().out
 
 
 def test_too_many_broken_images_stop_the_run(photos, tmp_path, quick):
@@ -106,6 +107,11 @@ def test_a_used_folder_is_refused_before_any_work(photos, tmp_path, quick, monke
         run_training("photos", settings=quick)
     with pytest.raises(InputError, match=r"'runs/photos' already has a trained model"):
         run_training("elsewhere", out="runs/photos", settings=quick)
+    (tmp_path / "runs/photos").rename("runs/list")
+    images = [(Image.new("RGB", (8, 8)), number % 2) for number in range(4)]
+    for source in (images, (images, images), {"train": images, "val": images}):
+        with pytest.raises(InputError, match=r"'runs/list' already has a trained model"):
+            run_training(source, settings=quick)
 
 
 def test_an_interrupt_leaves_whole_files(photos, tmp_path, quick, monkeypatch):

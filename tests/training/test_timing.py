@@ -115,6 +115,7 @@ def test_free_cores_load_images_where_that_takes_time(plan, monkeypatch):
     assert choose_loading(is_open, threads=1, load=0.01, update=1.0) == 0
     assert choose_loading(with_run(plan, workers=2), threads=1, load=0.01, update=1.0) == 2
     assert choose_loading(dataclasses.replace(is_open, device=torch.device("mps")), 1, 0.2, 1.0) == 0
+    assert choose_loading(dataclasses.replace(is_open, obstacle_of=lambda: "defined in the script"), 1, 0.2, 1.0) == 0
 
 
 def test_a_run_of_a_few_minutes_is_fitted_recorded_and_repeated(photos, tmp_path, capsys, monkeypatch):
@@ -126,7 +127,7 @@ def test_a_run_of_a_few_minutes_is_fitted_recorded_and_repeated(photos, tmp_path
     assert "measuring a few updates, to choose what fits 0.02 minutes" in lines
     chosen = next(line for line in lines if "minutes" in line and "×" in line)
     assert f"{len(first.rows)} epochs" in chosen
-    assert any(line.startswith("from scratch") for line in lines)
+    assert any(line.startswith("what to expect") for line in lines)
     recipe = Recipe.load(tmp_path / "first" / "recipe.toml")
     assert recipe.schedule.minutes == 0.02
     assert recipe.schedule.epochs == len(first.rows)

@@ -123,8 +123,8 @@ def lines_of(check: "Check", out: Path | None) -> Iterator[str]:
         if finding.hint:
             yield f"  hint: {finding.hint}"
     yield ""
-    unwise = sum(finding.severity == "unwise" for finding in check.findings)
-    yield f"{unwise} to fix before training" if unwise else "nothing speaks against training"
+    to_fix = sum(finding.severity == "fix" for finding in check.findings)
+    yield f"{to_fix} to fix before training" if to_fix else "nothing to fix before training"
     if out is not None:
         yield f"written to {out}: check.html, contact_sheet.png, check.json, findings.csv"
     elif check.findings:

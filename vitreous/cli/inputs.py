@@ -73,10 +73,10 @@ def images_at(path: str, passed: Counter[str], named: bool = True) -> Iterator[s
         InputError: the file is an archive that the user `named`.
     """
     from vitreous.data.decoding.images import is_image_name
-    from vitreous.data.sources.trees.tree import ARCHIVE_SUFFIXES, is_clutter, kind_of
+    from vitreous.data.sources.trees.tree import is_clutter, is_packed, kind_of
 
     if not Path(path).is_dir():
-        if named and path.lower().endswith(ARCHIVE_SUFFIXES):
+        if named and is_packed(path):
             raise InputError(f"{path!r} is an archive, not an image", "unpack it, and give the folder")
         if named or is_image_name(path):
             yield path

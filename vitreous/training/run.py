@@ -14,6 +14,7 @@ import torch
 
 from vitreous import __version__
 from vitreous.data.sources.names import split_of
+from vitreous.data.sources.tabular.objects import source_name
 from vitreous.data.summary import class_counts
 from vitreous.support.counts import is_lopsided
 from vitreous.support.errors import InputError
@@ -78,10 +79,11 @@ def run_training(
     if resume is not None:
         return resume_training(Path(resume), data, settings or {}, quiet)
     settings = {**({} if init is None else {"init": init}), **(settings or {})}
-    if isinstance(data, str | Path):  # before weights are downloaded
-        if not is_digits(data):
-            check_is_outside(folder_of(str(data), out), Path(data))
-        check_unused(folder_of(str(data), out))
+    by_name = isinstance(data, str | Path)
+    folder = folder_of(str(data) if by_name else source_name(data), out)
+    if by_name and not is_digits(data):
+        check_is_outside(folder, Path(data))
+    check_unused(folder)  # before weights are downloaded
     with Display(quiet) as display:
         plan = make_plan(data, model, recipe, settings, display.print, measured)
         log = Log(folder_of(plan.data.name, out), plan, display)

@@ -88,9 +88,10 @@ def choose_loading(plan: Plan, threads: int, load: float, update: float) -> int:
     """
     if plan.recipe.run.workers != "auto" or plan.device.type != "cpu":
         return plan.workers
-    if load < WORTH * update:
+    free = usable_cores() - threads
+    if not free or load < WORTH * update or plan.obstacle_of():
         return 0
-    return min(usable_cores() - threads, choose_workers(plan.recipe, plan.data, plan.preprocessing))
+    return min(free, choose_workers(plan.recipe, plan.data, plan.preprocessing))
 
 
 def first_images(batch: Batch) -> Batch:

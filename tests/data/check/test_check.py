@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pillow_heif import from_pillow
 
 import vitreous as vt
 from tests.data.check.faults import copy, encoded, images_of, make_photos, only, picture
@@ -39,7 +41,7 @@ def test_broken_files(photos):
     (photos / "train/ant/0.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "train/bee/1.jpg").write_bytes(b"not an image")
     (photos / "train/bee/2.jpg").write_bytes(b"")
-    found = only(check(photos), "broken", "unwise")
+    found = only(check(photos), "broken", "fix")
     assert found.text == "3 of 72 images cannot be read"
     reasons = {row[2]: row[3] for row in found.items}
     assert "truncated" in reasons["train/ant/0.jpg"]
@@ -47,13 +49,21 @@ def test_broken_files(photos):
     assert "is not a" in reasons["train/bee/1.jpg"]
 
 
+def test_files_that_need_an_extra_are_not_to_be_removed_only(photos, monkeypatch):
+    from_pillow(Image.open(photos / "train/ant/0.jpg")).save(photos / "train/ant/0.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    found = only(check(photos), "broken", "notice")
+    assert "pip install" in found.items[0][3]
+    assert found.hint == "install what they need, or replace or remove them"
+
+
 def test_a_few_broken_files_are_a_notice_as_they_do_not_stop_a_run(photos):
     (photos / "val/bee/1.jpg").write_bytes(b"not an image")
     only(check(photos), "broken", "notice")
-    only(check(photos, max_bad_fraction=0.0), "broken", "unwise")
+    only(check(photos, max_bad_fraction=0.0), "broken", "fix")
     for number in (2, 3):
         (photos / f"val/bee/{number}.jpg").write_bytes(b"not an image")
-    only(check(photos), "broken", "unwise")
+    only(check(photos), "broken", "fix")
     only(check(photos, max_bad_fraction=0.5), "broken", "notice")
 
 
@@ -77,7 +87,7 @@ def test_a_class_whose_images_are_all_broken(photos):
     for path in (photos / "train/bee").iterdir():
         path.write_bytes(b"not an image")
     first, second, *more = check(photos).findings
-    assert (first.kind, first.severity, second.kind, more) == ("no_images", "unwise", "broken", [])
+    assert (first.kind, first.severity, second.kind, more) == ("no_images", "fix", "broken", [])
     assert first.text == "1 class without a usable training image: 'bee'"
     assert first.items == (("bee", 0),)
 
@@ -91,7 +101,7 @@ def test_a_split_whose_images_are_all_broken(photos):
 
 
 def test_class_names_that_are_probably_one_class(tmp_path):
-    only(check(make_photos(tmp_path, classes=("ant", "Ant", "bee"))), "similar_names", "unwise")
+    only(check(make_photos(tmp_path, classes=("ant", "Ant", "bee"))), "similar_names", "fix")
 
 
 def test_small_and_lopsided_classes(photos):
@@ -229,7 +239,7 @@ def test_a_notebook_shows_the_findings_escaped(tmp_path):
     html = check(folder)._repr_html_()
     assert "<b>" not in html
     assert "&lt;b&gt;" in html
-    assert repr(check(folder)) == f"Check({str(folder)!r}, 1 unwise, 0 notices)"
+    assert repr(check(folder)) == f"Check({str(folder)!r}, 1 to fix, 0 notices)"
 
 
 def test_progress_reaches_the_end(photos):

@@ -9,7 +9,7 @@ from vitreous.data.check.check import check
 
 def test_an_exact_leak(photos):
     copy(photos, "test/ant/0.jpg", "train/ant/other.jpg")
-    found = only(check(photos), "leak", "unwise")
+    found = only(check(photos), "leak", "fix")
     assert found.text == "1 of 24 test images is also in train"
     assert images_of(found) == ["train/ant/other.jpg", "test/ant/0.jpg"]
 
@@ -28,7 +28,7 @@ def test_an_exact_leak(photos):
 def test_a_leak_of_a_changed_image(change, photos):
     image = Image.open(photos / "test/ant/5.jpg").convert("RGB")
     (photos / "train/ant/changed").with_suffix(".jpg").write_bytes(change(image))
-    found = only(check(photos), "near_leak", "unwise")
+    found = only(check(photos), "near_leak", "fix")
     assert found.text == "1 of 24 test images is almost identical to an image in train"
     assert images_of(found) == ["train/ant/changed.jpg", "test/ant/5.jpg"]
 
@@ -40,7 +40,7 @@ def test_a_turned_copy_is_found_by_its_exif(photos):
     exif[0x0112] = 6
     (photos / "train/ant/turned.jpg").write_bytes(encoded(image.rotate(90, expand=True), quality=90, exif=exif))
     result = check(photos)
-    assert images_of(only(result, "near_leak", "unwise")) == ["train/ant/turned.jpg", "test/ant/5.jpg"]
+    assert images_of(only(result, "near_leak", "fix")) == ["train/ant/turned.jpg", "test/ant/5.jpg"]
     assert {(row["height"], row["width"]) for row in result.scan.rows} == {(60, 80)}
 
 
@@ -74,7 +74,7 @@ def test_a_few_near_leaks_in_a_large_split_are_a_notice(photos, monkeypatch):
 
 def test_one_image_with_two_labels(photos):
     copy(photos, "train/ant/0.jpg", "train/bee/copy.jpg")
-    found = only(check(photos), "conflict", "unwise")
+    found = only(check(photos), "conflict", "fix")
     assert [row[2:] for row in found.items] == [("ant", "train/ant/0.jpg"), ("bee", "train/bee/copy.jpg")]
 
 

@@ -3,6 +3,7 @@
 import pickle
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_a_leak_from_test_into_train_is_named(photos):
     copy(photos, "test/bee/3.jpg", "train/bee/y.jpg")
     findings = quick_check(open_data(photos))
     leak = only(findings, "leak")
-    assert leak.severity == "unwise"
+    assert leak.severity == "fix"
     assert leak.text == "2 of 24 test images are also in train"
     assert leak.items == (
         (1, "train", "ant", "train/ant/other-name.jpg"),
@@ -64,6 +65,13 @@ def test_a_run_names_the_first_copies(photos):
     assert "1 group of copies, such as 'train/ant/z.jpg' and 'train/bee/1.jpg'; keep one copy of each" in conflict
 
 
+def test_of_objects_no_command_is_named():
+    """Their names, such as "list", mean nothing to a command."""
+    train = [(picture(number), number % 2) for number in range(8)]
+    (leak,) = (line for line in check_lines(open_data((train, [*train[:2], (picture(99), 0)]))) if "also in" in line)
+    assert leak.endswith("; vt.check(…) lists them")
+
+
 def test_each_pair_of_splits_is_looked_at(photos):
     copy(photos, "val/ant/0.jpg", "train/ant/a.jpg")
     copy(photos, "test/ant/0.jpg", "val/ant/b.jpg")
@@ -84,7 +92,7 @@ def test_a_leak_into_a_held_out_part_is_found(tmp_path):
 def test_one_image_in_two_classes_is_found(photos):
     copy(photos, "train/ant/0.jpg", "train/bee/copy.jpg")
     conflict = only(quick_check(open_data(photos)), "conflict")
-    assert conflict.severity == "unwise"
+    assert conflict.severity == "fix"
     assert conflict.text == "the same image in different classes: 2 images in 1 group of copies"
     assert [row[2:] for row in conflict.items] == [("ant", "train/ant/0.jpg"), ("bee", "train/bee/copy.jpg")]
 
@@ -162,7 +170,7 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path):
 def test_names_that_are_probably_one_class_are_named(other, tmp_path):
     folder = make_photos(tmp_path, classes=("ant", other, "bee"))
     found = only(quick_check(open_data(folder)), "similar_names")
-    assert found.severity == "unwise"
+    assert found.severity == "fix"
     assert sorted(found.items[0]) == sorted(["ant", other])
 
 
@@ -199,8 +207,9 @@ def test_findings_can_be_sent_to_other_processes(photos):
 
 def test_real_photos(data_folder: Path):
     findings = quick_check(open_data(data_folder / "pizza_steak_sushi"))
-    assert not [finding for finding in findings if finding.severity == "unwise"]
+    assert not [finding for finding in findings if finding.severity == "fix"]
 
 
 def test_the_command_for_the_rest_can_be_typed_as_it_is():
-    assert quick.not_compared(3, 5, "my photos").hint == "vitreous check 'my photos' compares all of them"
+    named = replace(open_data("digits"), name="my photos")
+    assert quick.not_compared(3, 5, named).hint == "vitreous check 'my photos' compares all of them"

@@ -10,7 +10,8 @@ from PIL import Image
 from tests.data.encoding import encoded, photo, values
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.decoding import formats, images
-from vitreous.data.decoding.images import BadImage, Decoding, decode_image, header_size, is_image_name
+from vitreous.data.decoding.images import BadImage, Decoding, decode_image, is_image_name
+from vitreous.data.decoding.picture import picture_size
 from vitreous.data.preprocessing import Preprocessing
 
 COMPRESSIONS = ("tiff_lzw", "tiff_adobe_deflate", "packbits", "tiff_deflate", "zstd")
@@ -27,7 +28,7 @@ def reason(content, decoding=images.DEFAULT):
 def test_compressed_tiffs_keep_every_pixel(compression):
     content = encoded(photo(40, 30), "TIFF", compression=compression)
     assert np.array_equal(values(decode_image(content)), values(photo(40, 30)))
-    assert header_size(content) == (40, 30)
+    assert picture_size(content) == (40, 30)
 
 
 def test_a_tiff_gives_its_first_page_and_an_avif_its_first_frame():
@@ -68,7 +69,7 @@ def test_a_heic_is_upright_once():
     exif[0x0112] = 6  # as phones write it, next to a rotation in the container that says the same
     content = encoded(photo(12, 16), "HEIF", exif=exif.tobytes(), quality=95)
     decoded = decode_image(content)
-    assert header_size(content) == (decoded.height, decoded.width) == (16, 12)
+    assert picture_size(content) == (decoded.height, decoded.width) == (16, 12)
     turned = photo(12, 16).transpose(Image.Transpose.ROTATE_270)
     assert np.abs(values(decoded) - values(turned)).mean() < 25
 
@@ -78,7 +79,7 @@ def test_a_heic_without_the_extra_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     assert reason(content) == "is a HEIC image, which needs pip install '.[photos]' in a clone of vitreous"
     with pytest.raises(BadImage, match="HEIC"):
-        header_size(content)
+        picture_size(content)
 
 
 def test_an_avif_without_its_decoder_names_it(monkeypatch):
@@ -168,7 +169,7 @@ def test_a_photo_of_two_hundred_megapixels_is_a_setting():
         decode_image(content)
     assert "--set max_pixels=2e8" in error.value.hint
     large = Decoding(2 * 10**8)
-    assert header_size(content, decoding=large) == (10_000, 20_000)
+    assert picture_size(content, decoding=large) == (10_000, 20_000)
     image = decode_image(content, decoding=large)
     assert image.size == (20_000, 10_000)
     view = Augmentation(crop_scale=(1.0, 1.0)).pixels(image, Preprocessing((8, 8)), np.random.default_rng(0))
@@ -198,7 +199,7 @@ def test_a_jpeg_is_decoded_at_the_smallest_scale_that_is_large_enough(orientatio
         assert (small.width < small.height) == (orientation == 6)
         difference = values(small.resize((64, 64))) - values(full.resize((64, 64)))
         assert np.abs(difference).mean() < 2.5
-    assert header_size(content, decoding=Decoding(at_least=1)) == (full.height, full.width)
+    assert picture_size(content, decoding=Decoding(at_least=1)) == (full.height, full.width)
 
 
 def test_a_small_scale_is_for_jpegs_alone():

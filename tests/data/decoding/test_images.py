@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 from tests.data.encoding import FORMATS, LOSSLESS, encoded, photo, values
 from vitreous.data.decoding import images
 from vitreous.data.decoding.depth import to_rgb
-from vitreous.data.decoding.images import BadImage, Decoding, decode_image, header_size, is_image_name
+from vitreous.data.decoding.images import BadImage, Decoding, decode_image, is_image_name
+from vitreous.data.decoding.picture import picture_size
 
 
 def reason(content):
@@ -38,7 +39,7 @@ def test_each_format_is_decoded_from_bytes_and_from_a_file(format, tmp_path):
     assert np.abs(values(decoded) - values(image)).mean() < (0.5 if format in LOSSLESS else 25)
     assert values(decode_image(tmp_path / "a.jpg")).tolist() == values(decoded).tolist()
     assert values(decode_image(str(tmp_path / "a.jpg"))).tolist() == values(decoded).tolist()
-    assert header_size(content) == (12, 16)
+    assert picture_size(content) == (12, 16)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
@@ -49,7 +50,7 @@ def test_an_image_is_turned_upright_once(format, orientation):
     content = encoded(photo(), format, exif=exif)
     decoded = decode_image(content)
     assert values(decoded).tolist() == values(ImageOps.exif_transpose(Image.open(io.BytesIO(content)))).tolist()
-    assert header_size(content) == (decoded.height, decoded.width)
+    assert picture_size(content) == (decoded.height, decoded.width)
     assert values(ImageOps.exif_transpose(decoded)).tolist() == values(decoded).tolist()
 
 
@@ -59,7 +60,7 @@ def test_an_image_is_turned_upright_once(format, orientation):
 def test_broken_exif_does_not_make_the_picture_bad(junk):
     content = encoded(photo(), "JPEG", exif=b"Exif\0\0" + junk)
     assert decode_image(content).size == (16, 12)
-    assert header_size(content) == (12, 16)
+    assert picture_size(content) == (12, 16)
 
 
 def test_odd_metadata_raises_no_warning_and_leaves_the_filters_unchanged():
@@ -153,7 +154,7 @@ def test_an_animation_gives_its_first_frame(format):
     content = encoded(frames[0], format, save_all=True, append_images=frames[1:])
     assert getattr(Image.open(io.BytesIO(content)), "n_frames", 1) == 3
     assert np.abs(values(decode_image(content))[4, 4] - [200, 0, 0]).max() < 8
-    assert header_size(content) == (8, 8)
+    assert picture_size(content) == (8, 8)
 
 
 def png_header(width, height):
@@ -173,7 +174,7 @@ def test_the_size_in_the_header_is_checked_before_decoding(size, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     assert "pixels" in reason(png_header(*size))
     with pytest.raises(BadImage, match="pixels"):
-        header_size(png_header(*size))
+        picture_size(png_header(*size))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_the_most_pixels_are_a_setting():
     with pytest.raises(BadImage, match="16 x 12 pixels, 191 pixels and"):
         decode_image(content, decoding=Decoding(12 * 16 - 1))
     with pytest.raises(BadImage, match="16 x 12 pixels, 191 pixels and"):
-        header_size(content, decoding=Decoding(12 * 16 - 1))
+        picture_size(content, decoding=Decoding(12 * 16 - 1))
 
 
 def test_special_files_are_refused(tmp_path):

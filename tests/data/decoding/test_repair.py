@@ -9,7 +9,8 @@ from PIL import Image, PngImagePlugin
 
 from tests.data.encoding import encoded, photo, values
 from vitreous.data.decoding import repair
-from vitreous.data.decoding.images import BadImage, Decoding, decode_image, header_size, remarks
+from vitreous.data.decoding.images import BadImage, Decoding, decode_image, remarks
+from vitreous.data.decoding.picture import picture_size
 
 JPEGS = (
     {"quality": 90},
@@ -42,7 +43,7 @@ def test_a_jpeg_without_its_end_marker_has_all_its_pixels(options, mode):
     for cut in (1, 2):
         decoded = decode_image(content[:-cut])
         assert decoded.tobytes() == expected.tobytes()
-        assert header_size(content[:-cut]) == (45, 60)
+        assert picture_size(content[:-cut]) == (45, 60)
 
 
 def test_a_repaired_jpeg_says_so_and_is_turned_upright():
@@ -110,7 +111,7 @@ def test_a_png_with_a_bad_optional_chunk_has_all_its_pixels(bad):
     content = png_with(bad)
     decoded = decode_image(content)
     assert decoded.tobytes() == photo().tobytes()
-    assert header_size(content) == (12, 16)
+    assert picture_size(content) == (12, 16)
 
 
 def test_a_repaired_png_says_so():
@@ -130,7 +131,7 @@ def test_a_sound_orientation_and_transparency_survive_a_repair():
     decoded = decode_image(content)
     assert remarks(decoded)
     assert decoded.size == (12, 16)
-    assert header_size(content) == (16, 12)
+    assert picture_size(content) == (16, 12)
     assert values(decoded)[0, -1].tolist() == [255, 255, 255]
 
 

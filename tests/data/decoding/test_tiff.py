@@ -1,6 +1,8 @@
 """TIFF files of many channels as other programs write them: compressions, pages, types of values."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -126,6 +128,33 @@ def test_a_fourth_channel_beside_red_green_and_blue_is_named(tmp_path):
     assert "TIFF images of 4 channels are read as RGB (6 of 6 training images); set channels=4 to use all" in data.notes
 
 
+def deep_png(values):
+    """A PNG of 16 bits "height width colors", which Pillow cannot write."""
+    height, width, colors = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[colors], 0, 0, 0)
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    sums = [struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks]
+    parts = [struct.pack(">I", len(body)) + kind + body + end for (kind, body), end in zip(chunks, sums, strict=True)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("write", "colors", "is_cut"),
+    [(deep_png, 3, True), (deep_png, 4, True), (deep_png, 2, True), (rgb_tiff, 4, False), (rgb_tiff, 3, False)],
+)
+def test_colors_of_16_bits_that_are_cut_off_are_named(tmp_path, write, colors, is_cut):
+    folder = paged_folder(tmp_path, lambda values: write(values.astype("u2")), (24, 24, colors))
+    if write is deep_png:
+        for path in folder.rglob("*.tif"):
+            path.rename(path.with_suffix(".png"))
+    for options in (DataOptions(), DataOptions(channels=3)):
+        data = open_data(folder, options)
+        notes = [note for note in data.notes if "only the upper 8 of 16 bits are read of color images (6 of 6" in note]
+        assert len(notes) == is_cut
+        assert (np.unique(np.asarray(data.train.load(0))).size == 1) == is_cut  # the values are below 256
+
+
 def test_pages_in_a_circle_end():
     content = bytearray(paged_tiff(values_of("u1")))
     [first] = np.frombuffer(content[4:8], "<u4")
@@ -204,6 +233,55 @@ def test_color_of_more_than_8_bits_keeps_its_range(dtype, planar, tmp_path):
         assert np.abs(np.asarray(picture) - values * 255 / 4095).max() <= 0.5 + 1e-3
         assert picture_size(source, "x", white) == (24, 20)
         assert picture_maximum(source, "x", white) == stored.max()
+
+
+@pytest.mark.parametrize("extra", ["unspecified", "unassalpha", "assocalpha"])
+def test_a_fourth_channel_does_not_cut_the_others(extra):
+    """Near infrared is left out, and transparency is white, whatever its values."""
+    generator = np.random.default_rng(0)
+    values, opaque = generator.integers(0, 2048, (24, 20, 3)).astype(np.uint16), generator.random((24, 20, 1))
+    if extra == "assocalpha":
+        values = (values * opaque).astype(np.uint16)
+    fourth = np.rint(opaque * 65535).astype(np.uint16)
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.concatenate([values, fourth], 2), photometric="rgb", extrasamples=[extra])
+    content, white = file.getvalue(), Decoding(max_value=2047)
+    expected = values / 2047 * 255
+    if extra != "unspecified":
+        expected = expected * (opaque if extra == "unassalpha" else 1) + 255 * (1 - opaque)
+    picture = decode_picture(content, "x", white)
+    assert picture.mode == "RGB"
+    assert not remarks(picture)
+    assert np.abs(np.asarray(picture) - expected).max() <= 1 + 1e-3
+    assert picture_size(content, "x", white) == (24, 20)
+    assert picture_maximum(content, "x", white) == values.max()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_two_channels_are_two_unless_one_is_transparency(dtype):
+    for extra, is_photo in (("unspecified", False), ("unassalpha", dtype == "u1")):
+        file = io.BytesIO()
+        tifffile.imwrite(
+            file, values_of(dtype, shape=(24, 24, 2)), photometric="minisblack", planarconfig="contig",
+            extrasamples=[extra],
+        )  # fmt: skip
+        assert stored_channels(file.getvalue())[:2] == (2, is_photo)
+
+
+def test_three_bands_called_gray_are_color():
+    values = values_of("u1", shape=(24, 24, 3))
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, photometric="minisblack", planarconfig="contig")
+    assert (np.asarray(decode_picture(file.getvalue())) == values).all()
+
+
+@pytest.mark.parametrize("scale", [1, 257])
+def test_colors_of_a_palette_have_8_or_16_bits(scale):
+    indices = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    colors = np.random.default_rng(0).integers(0, 256, (3, 256))
+    file = io.BytesIO()
+    tifffile.imwrite(file, indices, photometric="palette", colormap=(colors * scale).astype(np.uint16))
+    assert (np.asarray(decode_picture(file.getvalue())) == colors.T[indices]).all()
 
 
 def test_a_set_of_floats_is_called_so(tmp_path):

@@ -1,11 +1,13 @@
 """The classes of the splits are compared: what differs is an error or a note, for any number of classes."""
 
+import sys
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.encoding import encoded, photo
 from vitreous.data.sources.assemble import class_notes
 from vitreous.data.sources.open import open_data
 from vitreous.support.errors import InputError
@@ -27,6 +29,17 @@ def test_classes_that_differ_in_case_or_spaces_between_splits_are_errors():
     assert notes == [
         "test has no images of 'Cat', 'dog'",
     ]
+
+
+def test_a_folder_of_heic_names_the_extra_once(tmp_path, monkeypatch):
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.heic").write_bytes(encoded(photo(), "HEIF"))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InputError, match=r"none of 2 images .* is a HEIC image") as error:
+        open_data(tmp_path)
+    assert error.value.cause.count("pip install") == 1
+    assert error.value.hint == "pip install '.[photos]' in a clone of vitreous, or save it as JPEG"
 
 
 def test_classes_that_train_lacks_are_listed():

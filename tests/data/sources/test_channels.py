@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from tests.data.satellites import satellite_folder, tiff
 from vitreous.data.sources.open import open_data
+from vitreous.data.sources.options import DataOptions
 
 SPLITS = {"train": 8, "val": 4}
 CLASSES = ("field", "water")
@@ -105,3 +106,15 @@ def test_an_image_of_three_bands_among_others_of_five_is_bad(tmp_path):
     [(name, reason)] = bad
     assert name.endswith("train/field/0.tif")
     assert "has 3 channels, not 5" in reason
+
+
+def test_a_fourth_channel_of_arrays_is_named():
+    """It may be near infrared, which as transparency would turn bright where it is low."""
+    generator = np.random.default_rng(0)
+    arrays = [(generator.integers(0, 256, (8, 8, 4), dtype=np.uint8), number % 2) for number in range(12)]
+    note = "arrays of 4 channels are read as RGB and transparency (10 of 10 training images); set channels=4 to use all"
+    assert note in open_data(arrays).notes
+    data = open_data(arrays, DataOptions(channels=4))
+    assert data.channels == 4
+    assert note not in data.notes
+    assert len(data.train.load(0).getbands()) == 4

@@ -116,3 +116,6 @@ def test_eval_is_test_only_next_to_another_for_validation():
     assert notes_on_evaluation({"eval": "test", "test": "test", "dev": "validation"}) == [
         "'eval' is used as the test split"
     ]
+    many = notes_on_evaluation({f"eval-{number}": "test" for number in range(1000)})
+    assert len(many) == 1
+    assert many[0].endswith("'eval-7' … and 992 more are used as the test split")

@@ -133,7 +133,7 @@ def test_bad_files_are_listed_once(folder):
 def test_too_many_bad_files_stop_the_run(folder):
     bad = BadFiles(folder, max_fraction=0.01)
     bad.add(split(200), [("a.png", "is empty"), ("b.png", "is empty")])
-    with pytest.raises(InputError, match="3 of the 200 train images are broken"):
+    with pytest.raises(InputError, match=r"3 of the 200 train images are broken, .*; the first: 'a.png' is empty;"):
         bad.add(split(200), [("c.png", "is empty")])
 
 

@@ -34,11 +34,12 @@ def test_the_lines_without_a_terminal(photos, tmp_path, quick, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("3 classes, 33 images to train, 3 to validate, 12 to test")
     assert lines[1] == "classes (train+val+test): blue 11+1+4, green 11+1+4, red 11+1+4"
-    assert re.fullmatch(r"decoded all 48 images in \d+ s; none is broken", lines[2])
+    assert re.fullmatch(r"decoded all 48 images in \d+ s; none broken", lines[2])
     assert (
         "8×8 pixels in 4×4-pixel patches (a grid of 2×2), flipped, batches of 16, 2 epochs on cpu in float32"
         in lines[3]
     )
+    assert lines.pop(4).startswith("warning: only 3 validation images, so ")
     assert [line.split()[:2] for line in lines[4:6]] == [["epoch", "1/2"], ["epoch", "2/2"]]
     assert lines[6].startswith("test accuracy ")
     assert "95 % interval" in lines[6]
@@ -128,3 +129,14 @@ def test_a_model_that_knows_the_majority_alone_is_named(confusion, settings, exp
     assert len(warnings) == (expected is not None)
     if expected is not None:
         assert warnings[0].startswith(f"warning: {expected}")
+
+
+@pytest.mark.parametrize(("count", "warned"), [(1, True), (9, True), (10, False)])
+def test_few_images_to_validate_are_named(count, warned, photos, quick):
+    plan = make_plan(photos, "auto", None, quick, lambda line: None)
+    validation = plan.data.validation
+    names, labels = (validation.names * 10)[:count], np.resize(validation.labels, count)
+    plan = replace(plan, data=replace(plan.data, validation=replace(validation, names=names, labels=labels)))
+    lines = [*introduction(plan, VisionTransformer(plan.config), 16)]
+    word = "image" if count == 1 else "images"
+    assert any(line.startswith(f"warning: only {count} validation {word}, so") for line in lines) == warned

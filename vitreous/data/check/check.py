@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,8 +42,8 @@ class Check:
 
     @property
     def wise(self) -> bool:
-        """Whether nothing speaks against training on the data."""
-        return all(finding.severity != "unwise" for finding in self.findings)
+        """Whether there is nothing to fix before training."""
+        return all(finding.severity != "fix" for finding in self.findings)
 
     @cached_property
     def samples(self) -> Samples:
@@ -101,8 +100,8 @@ class Check:
         }
 
     def __repr__(self) -> str:
-        unwise = sum(finding.severity == "unwise" for finding in self.findings)
-        return f"Check({self.data.name!r}, {unwise} unwise, {len(self.findings) - unwise} notices)"
+        to_fix = sum(finding.severity == "fix" for finding in self.findings)
+        return f"Check({self.data.name!r}, {to_fix} to fix, {counted(len(self.findings) - to_fix, 'notice')})"
 
     def _repr_html_(self) -> str:
         """The findings as a table."""
@@ -116,7 +115,7 @@ class Check:
 
 
 def check(
-    data: str | Path | ImageData,
+    data: Any,
     *,
     options: DataOptions | None = None,
     quick: bool = False,
@@ -127,7 +126,7 @@ def check(
     """Looks at a data set before it is trained on: broken files, copies, leaks between splits, odd classes and sizes.
 
     Args:
-        data: a source as `vitreous train` takes it, or an opened one.
+        data: a source as `vitreous.train` takes it, or an opened one.
         options: how to read a source that is not open.
         quick: read headers and contents, but decode nothing; near copies and files broken inside are not found.
         most_decoded: of more images, this many are decoded, spread evenly over the splits.

@@ -37,7 +37,7 @@ def no_images(data: ImageData, counts: np.ndarray) -> list[Finding]:
         return []
     text = f"{counted(len(classes), 'class')} without a usable training image: {quoted(classes)}"
     items = tuple((name, 0) for name in classes[:MOST_ITEMS])
-    return [Finding("no_images", "unwise", text, items, len(classes) - len(items), "add images, or remove the class")]
+    return [Finding("no_images", "fix", text, items, len(classes) - len(items), "add images, or remove the class")]
 
 
 def similar_names(data: ImageData, counts: np.ndarray) -> list[Finding]:
@@ -50,7 +50,7 @@ def similar_names(data: ImageData, counts: np.ndarray) -> list[Finding]:
     shown = listed([f"{a!r} and {b!r}" for a, b in pairs])
     text = f"class names that differ only in case, spaces or marks: {shown}"
     items = tuple(pairs[:MOST_ITEMS])
-    return [Finding("similar_names", "unwise", text, items, len(pairs) - len(items), "merge them, or rename one")]
+    return [Finding("similar_names", "fix", text, items, len(pairs) - len(items), "merge them, or rename one")]
 
 
 def missing_classes(data: ImageData, counts: np.ndarray) -> list[Finding]:

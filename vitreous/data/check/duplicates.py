@@ -94,7 +94,7 @@ def leaks(samples: Samples, exact: np.ndarray, near: np.ndarray | None) -> list[
             also = f"{verb} almost identical to {'an image' if total == 1 else 'images'}"
         names = splits[later].name, splits[earlier].name
         text = f"{total:,} of {counted(size, f'{names[0]} image')} {also} in {names[1]}"
-        severity: Severity = "unwise" if near is None or total >= NEAR_LEAK * size else "notice"
+        severity: Severity = "fix" if near is None or total >= NEAR_LEAK * size else "notice"
         items, left_out = group_rows(samples, groups, np.unique(groups[leaking]), (earlier, later))
         hint = f"remove them from one of the two, or the {names[0]} results are too good"
         findings.append(Finding("leak" if near is None else "near_leak", severity, text, items, left_out, hint))
@@ -126,7 +126,7 @@ def conflicts(samples: Samples, exact: np.ndarray, near: np.ndarray | None) -> l
     items, left_out = group_rows(samples, groups, chosen)
     hint = "keep one copy of each, in the right class"
     if near is None:
-        return [Finding("conflict", "unwise", text, items, left_out, hint)]
+        return [Finding("conflict", "fix", text, items, left_out, hint)]
     return [Finding("near_conflict", "notice", text, items, left_out, f"look at them; {hint}")]
 
 

@@ -37,12 +37,18 @@ def unusable(samples: Samples, scan: Scan, max_bad_fraction: float) -> list[Find
         too_many_broken(int(np.sum(~scan.rows["readable"][start:end])), end - start, max_bad_fraction)
         for start, end in pairwise(samples.starts.tolist())
     )
-    severity: Severity = "unwise" if too_many else "notice"
+    severity: Severity = "fix" if too_many else "notice"
     oversized = [fault for fault in scan.bad if fault.reason.startswith(TOO_LARGE)]
     broken = [fault for fault in scan.bad if not fault.reason.startswith(TOO_LARGE)]
+    missing = any("pip install" in fault.reason for fault in broken)
     findings = []
     for kind, faults, what, hint in (
-        ("broken", broken, "cannot be read", "replace or remove them"),
+        (
+            "broken",
+            broken,
+            "cannot be read",
+            f"{'install what they need, or ' if missing else ''}replace or remove them",
+        ),
         ("oversized", oversized, "too large", "make them smaller, or raise the limit with --set max_pixels=NUMBER"),
     ):
         if faults:

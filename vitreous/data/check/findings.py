@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Severity = Literal["unwise", "notice"]  # unwise: training on it would mislead
+Severity = Literal["fix", "notice"]  # fix: training on it would mislead
 Row = tuple[str | int, ...]
 
 GROUPS = ("group", "split", "class", "image")  # images of one group are copies of each other
@@ -43,7 +43,7 @@ class Finding:
 
     Args:
         kind: a key of COLUMNS.
-        severity: "unwise" if training would mislead, otherwise "notice".
+        severity: "fix" if training would mislead, otherwise "notice".
         text: a sentence without its period.
         items: what it is about, as rows with the columns of its kind; of very many, the first.
         left_out: rows that `items` leaves out.
@@ -60,4 +60,4 @@ class Finding:
 
 def by_severity(findings: list[Finding]) -> list[Finding]:
     """The findings with the serious ones first, otherwise in their order."""
-    return sorted(findings, key=lambda finding: finding.severity != "unwise")
+    return sorted(findings, key=lambda finding: finding.severity != "fix")

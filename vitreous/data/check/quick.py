@@ -30,7 +30,7 @@ def quick_check(data: ImageData, seconds: float = SECONDS) -> list[Finding]:
         groups, late = exact_copies(samples, seconds)
         findings += copy_findings(samples, groups)
     if late:
-        findings.append(not_compared(late, len(samples), data.name))
+        findings.append(not_compared(late, len(samples), data))
     return by_severity(findings)
 
 
@@ -38,8 +38,8 @@ def check_lines(data: ImageData) -> Iterator[str]:
     """What `quick_check` finds, in lines for a run to print; without what the source's notes already say."""
     for finding in quick_check(data):
         if finding.text not in data.notes:
-            head = "warning" if finding.severity == "unwise" else "note"
-            hints = [finding.hint, f"{check_command(data.name)} lists them" if finding.kind == "leak" else ""]
+            head = "warning" if finding.severity == "fix" else "note"
+            hints = [finding.hint, f"{check_command(data)} lists them" if finding.kind == "leak" else ""]
             yield "; ".join([f"{head}: {finding.text}{example(finding)}", *filter(None, hints)])
 
 
@@ -53,12 +53,12 @@ def example(finding: Finding) -> str:
     return f", such as {str(first[-1])!r} and {str(other[-1])!r}"
 
 
-def check_command(name: str) -> str:
-    """The command that looks at all of the data."""
-    return shlex.join(["vitreous", "check", name])
+def check_command(data: ImageData) -> str:
+    """What looks at all of the data: a command, or a function if no command can name it."""
+    return "vt.check(…)" if data.in_python else shlex.join(["vitreous", "check", data.name])
 
 
-def not_compared(count: int, total: int, name: str) -> Finding:
+def not_compared(count: int, total: int, data: ImageData) -> Finding:
     """How many images the search for copies left out."""
     text = f"copies were not looked for among {count:,} of {counted(total, 'image')}"
     return Finding(
@@ -67,5 +67,5 @@ def not_compared(count: int, total: int, name: str) -> Finding:
         text,
         ((count,),),
         0,
-        f"{check_command(name)} compares all of them",
+        f"{check_command(data)} compares all of them",
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import NamedTuple
 
-from PIL import Image, features
+from PIL import Image, ImagePalette, features
 
 from vitreous.support.extras import install_command
 
@@ -31,7 +31,7 @@ MOST_COMMENTS = 1000
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")
 BIG_TIFF = 43
 BYTES_ONLY = (1, 2, 6, 7)  # the types of TIFF tags that are bytes or text
-BITS, SAMPLE_FORMAT, SIGNED = 258, 339, 2  # two tags, and a value of the second
+BITS, COLORS, SAMPLE_FORMAT, SIGNED = 258, 320, 339, 2  # three tags, and a value of the last
 KINDS = {3: "H", 4: "L"}  # SHORT and LONG, as struct has them
 MOST_TAGS = 2**17  # of a TIFF; a page has at most half of them
 MOST_VALUES = 2**20  # of a TIFF tag; a 200-megapixel image in tiles of 16 x 16 has 800,000
@@ -81,6 +81,11 @@ def check_ppm(content: bytes) -> None:
         raise ValueError(f"it has more than {MOST_COMMENTS:,} comments")
 
 
+def is_cut_png(content: bytes) -> bool:
+    """Whether a file is a PNG of 16 bits with colors or transparency, of which Pillow keeps the upper 8."""
+    return content.startswith(b"\x89PNG") and content[24:25] == b"\x10" and content[25:26] in (b"\2", b"\4", b"\6")
+
+
 class Tag(NamedTuple):
     """A tag of a TIFF: number, type, how many values, and the first of them if they are SHORT or LONG."""
 
@@ -102,6 +107,14 @@ def check_tiff(content: bytes) -> None:
         check_tags(tags)
         if {(BITS, 8), (SAMPLE_FORMAT, SIGNED)} <= {(tag.number, tag.value) for tag in tags}:
             raise Missing("has values of type int8", "save it with 8 or 16 bits, without negative values")
+
+
+def correct_palette(image: Image.Image) -> None:
+    """Corrects the colors of a TIFF that stores them in 8 bits, not in 16, of which Pillow takes the upper 8."""
+    if image.format == "TIFF" and image.mode == "P":
+        colors = getattr(image, "tag_v2", {}).get(COLORS, ())
+        if colors and max(colors) < 256:
+            image.palette = ImagePalette.raw("RGB;L", bytes(colors))
 
 
 def check_tags(tags: Sequence[Tag]) -> None:

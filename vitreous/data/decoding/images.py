@@ -168,12 +168,6 @@ def remarks(image: HasInfo) -> tuple[str, ...]:
     return image.info.get(REMARKS, ())
 
 
-def header_size(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> tuple[int, int]:
-    """The upright (height, width) in the header; no pixel is decoded. Raises BadImage as `decode_image` does."""
-    header = read_header(source, name, decoding)
-    return header.height, header.width
-
-
 def read_header(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Header:
     """What the header says; no pixel is decoded. Raises BadImage as `decode_image` does."""
     name, content = _content(source, name, decoding)
@@ -270,6 +264,7 @@ def _open(name: str, content: bytes, decoding: Decoding) -> Image.Image:
     """Reads the header and checks the size in it."""
     try:
         image = _header(content, decoding.max_pixels)
+        formats.correct_palette(image)
         width, height = image.size
     except formats.Missing as error:
         raise BadImage(name, *error.args) from error

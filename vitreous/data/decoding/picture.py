@@ -9,7 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vitreous.data.decoding.bands import Bands, Picture, check_channels
-from vitreous.data.decoding.formats import NOT_AN_IMAGE
+from vitreous.data.decoding.formats import NOT_AN_IMAGE, is_cut_png
 from vitreous.data.decoding.images import (
     DEFAULT,
     BadImage,
@@ -20,7 +20,15 @@ from vitreous.data.decoding.images import (
     file_bytes,
     read_header,
 )
-from vitreous.data.decoding.tiff import is_deep_color, is_tiff, outline, tiff_maximum, tiff_picture, tiff_size
+from vitreous.data.decoding.tiff import (
+    is_cut_color,
+    is_cut_tiff,
+    is_tiff,
+    outline,
+    tiff_maximum,
+    tiff_picture,
+    tiff_size,
+)
 
 MODES = {"1": 1, "L": 1, "LA": 2, "La": 2, "P": 3, "PA": 4, "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4}
 MOST_OF_PHOTO = 4
@@ -35,12 +43,16 @@ class Stored(NamedTuple):
         is_photo: whether it is a photo unless the user says otherwise: RGB or gray, perhaps with transparency, or CMYK.
         in_tiff: whether it is a TIFF file.
         pages: of a TIFF file, if each has one channel and the same size.
+        in_array: whether it is an array or tensor.
+        is_cut: whether a photo of it has only the upper 8 of its 16 bits.
     """
 
     channels: int
     is_photo: bool
     in_tiff: bool = False
     pages: int = 1
+    in_array: bool = False
+    is_cut: bool = False
 
 
 def decode_picture(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Picture:
@@ -119,8 +131,10 @@ def stored_channels(source: str | Path | bytes, name: str = "the image", decodin
         return Stored(tiff.channels, False, True, tiff.pages)
     if tiff is None:
         channels = channels_of(header)
-        return Stored(channels, channels <= MOST_OF_PHOTO)
-    return Stored(tiff.channels, tiff.channels <= MOST_OF_PHOTO, True, tiff.pages)  # Pillow drops the fifth channel
+        return Stored(channels, channels <= MOST_OF_PHOTO, is_cut=is_cut_png(content))
+    # Pillow drops a fifth channel, and a second one that is not transparency.
+    is_photo = tiff.channels <= MOST_OF_PHOTO and (tiff.channels != 2 or tiff.alpha > 0)
+    return Stored(tiff.channels, is_photo, True, tiff.pages, is_cut=is_cut_tiff(content))
 
 
 def channels_of(header: Header) -> int:
@@ -131,9 +145,9 @@ def channels_of(header: Header) -> int:
 
 
 def _as_bands(content: bytes, decoding: Decoding) -> Decoding | None:
-    """The decoding of an image that is read as bands: a TIFF, if it is no photo, or if Pillow would cut its values."""
+    """The decoding of an image that is read as bands: a TIFF, if it is no photo, or if Pillow would cut it."""
     if decoding.of_photos:
-        return replace(decoding, channels=3) if is_deep_color(content) else None
+        return replace(decoding, channels=3) if is_cut_color(content) else None
     return decoding if is_tiff(content) else None
 
 

@@ -7,7 +7,7 @@ The channels are samples of the first page, or pages of one sample each if `Deco
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from itertools import islice
@@ -18,14 +18,16 @@ from PIL import Image
 
 from vitreous.data.decoding.bands import MOST_CHANNELS, Bands, check_channels
 from vitreous.data.decoding.depth import largest_of, scaled_to_bytes
-from vitreous.data.decoding.formats import BITS, TIFF_STARTS, check_tags, tiff_pages
+from vitreous.data.decoding.formats import BITS, TIFF_STARTS, Tag, check_tags, tiff_pages
 from vitreous.data.decoding.images import MAKE_SMALLER, MAX_SIDE, REMARKS, SIDEWAYS, UPRIGHT, BadImage, Decoding
 from vitreous.data.decoding.segments import JPEG, NONE, decompressed, jpeg_decompressed, without_float_predictor
 from vitreous.support.errors import InputError
 from vitreous.support.extras import install_command
 
-PHOTOMETRIC, GRAY_OR_RGB = 262, (1, 2)
+PHOTOMETRIC, GRAY, RGB = 262, 1, 2
+EXTRA_SAMPLES, ALPHA, UNPREMULTIPLIED = 338, (1, 2), 2
 WIDTH, HEIGHT, ORIENTATION, SAMPLES_PER_PIXEL = 256, 257, 274, 277  # tags
+PHOTO = 3  # channels
 NEEDED = install_command("photos")
 FLOAT_PREDICTOR = 3
 TYPES = ("u1", "u2", "u4", "i2", "i4", "f2", "f4", "f8")
@@ -45,12 +47,12 @@ class Outline(NamedTuple):
     Args:
         channels: of the first page.
         pages: how many there are, if all have one channel and one size, and may be channels themselves; otherwise 1.
-        is_deep_color: whether it is red, green and blue of more than 8 bits, of which Pillow keeps the upper 8 at best.
+        alpha: what the first channel after gray or color is, if it is transparency; otherwise 0.
     """
 
     channels: int
     pages: int
-    is_deep_color: bool
+    alpha: int
 
 
 def outline(content: bytes) -> Outline | None:
@@ -58,7 +60,7 @@ def outline(content: bytes) -> Outline | None:
     if not is_tiff(content):
         return None
     try:
-        pages = [{tag.number: tag.value for tag in tags} for tags in islice(tiff_pages(content), MOST_CHANNELS + 1)]
+        pages = [_by_number(tags) for tags in islice(tiff_pages(content), MOST_CHANNELS + 1)]
     except ValueError:
         return None
     shapes = [(page.get(SAMPLES_PER_PIXEL, 1), page.get(WIDTH), page.get(HEIGHT)) for page in pages]
@@ -66,16 +68,40 @@ def outline(content: bytes) -> Outline | None:
         return None
     channels = shapes[0][0]
     alike = channels == 1 and len(set(shapes)) == 1 and len(pages) <= MOST_CHANNELS
-    is_deep_color = channels == 3 and pages[0].get(BITS, 1) > 8 and pages[0].get(PHOTOMETRIC) in GRAY_OR_RGB
-    return Outline(channels, len(pages) if alike else 1, is_deep_color)
+    return Outline(channels, len(pages) if alike else 1, _alpha(pages[0]))
 
 
-def is_deep_color(content: bytes) -> bool:
-    """Whether a file is a color TIFF of more than 8 bits that can be read here."""
-    if not is_tiff(content):
-        return False
-    seen = outline(content)
-    return seen is not None and seen.is_deep_color and _library() is not None
+def is_cut_color(content: bytes) -> bool:
+    """Whether a file is a color TIFF that can be read here, and that Pillow would cut to 8 bits or not read."""
+    page = _first_page(content)
+    channels, bits, kind = page.get(SAMPLES_PER_PIXEL, 1), page.get(BITS, 1), page.get(PHOTOMETRIC)
+    is_cut = (channels in (PHOTO, PHOTO + 1) and kind == RGB and bits > 8) or (channels == PHOTO and kind == GRAY)
+    return is_cut and _library() is not None
+
+
+def is_cut_tiff(content: bytes) -> bool:
+    """Whether a file is another TIFF with several channels of more than 8 bits: as a photo, it keeps the upper 8."""
+    page = _first_page(content)
+    return page.get(SAMPLES_PER_PIXEL, 1) > 1 and page.get(BITS, 1) > 8 and not is_cut_color(content)
+
+
+def _alpha(page: dict[int, int]) -> int:
+    """What the first channel after gray or color is, if it is transparency; otherwise 0."""
+    extra = page.get(EXTRA_SAMPLES, 0)
+    return extra if page.get(SAMPLES_PER_PIXEL, 1) in (2, PHOTO + 1) and extra in ALPHA else 0
+
+
+def _first_page(content: bytes) -> dict[int, int]:
+    """The values of the tags of a TIFF's first page; others, perhaps thousands, are not looked at."""
+    try:
+        return _by_number(next(tiff_pages(content), [])) if is_tiff(content) else {}
+    except ValueError:
+        return {}
+
+
+def _by_number(tags: Sequence[Tag]) -> dict[int, int]:
+    """The values of tags by their numbers."""
+    return {tag.number: tag.value for tag in tags}
 
 
 def require_reader() -> None:
@@ -87,15 +113,26 @@ def require_reader() -> None:
 def tiff_picture(name: str, content: bytes, decoding: Decoding) -> Bands:
     """The upright image. Raises BadImage: broken, too large, or with other channels."""
     values, orientation = _values(name, content, decoding)
+    values, extra = values[:, :, : decoding.channels], values[:, :, decoding.channels :]
     remark = None
     if values.dtype != np.uint8:
         try:
             values, remark = scaled_to_bytes(values, decoding.max_value)
         except InputError as error:
             raise BadImage(name, error.cause, error.hint) from error
+    if extra.size and (alpha := _alpha(_first_page(content))):
+        values = _on_white(values, extra, alpha)
     bands = tuple(Image.fromarray(np.ascontiguousarray(values[:, :, band])) for band in range(values.shape[2]))
     picture = Bands(bands, {} if remark is None else {REMARKS: (remark,)})
     return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+
+
+def _on_white(color: np.ndarray, opacity: np.ndarray, alpha: int) -> np.ndarray:
+    """Color in bytes on white, as far as it is transparent; its values may be multiplied by the opacity already."""
+    most = 1 if opacity.dtype.kind == "f" else np.iinfo(opacity.dtype).max
+    opaque = opacity.clip(0, most).astype(np.float32) / most
+    shown = color * (opaque if alpha == UNPREMULTIPLIED else 1)
+    return np.rint((shown + 255 * (1 - opaque)).clip(0, 255)).astype(np.uint8)
 
 
 def tiff_size(name: str, content: bytes, decoding: Decoding) -> tuple[int, int]:
@@ -109,7 +146,7 @@ def tiff_maximum(name: str, content: bytes, decoding: Decoding) -> int | float |
     """The largest value of the image; None if it has bytes. Raises BadImage."""
     if _pages(name, content, decoding)[0].dtype == np.uint8:
         return None
-    return largest_of(_values(name, content, decoding)[0])
+    return largest_of(_values(name, content, decoding)[0][:, :, : decoding.channels])
 
 
 def _pages(name: str, content: bytes, decoding: Decoding) -> list[Any]:
@@ -147,7 +184,8 @@ def _check(name: str, page: Any, pages: int, decoding: Decoding) -> None:
         allowed = f"{decoding.max_pixels:,} pixels and {MAX_SIDE:,} a side are allowed"
         raise BadImage(name, f"is too large: {width} x {height} pixels, {allowed}", MAKE_SMALLER)
     channels = samples * pages
-    check_channels(name, channels, decoding.channels)
+    if (channels, decoding.channels) != (PHOTO + 1, PHOTO):  # the fourth is transparency, or left out
+        check_channels(name, channels, decoding.channels)
     if page.imagedepth != 1 or page.planarconfig not in (1, 2) or page.is_subsampled:
         raise BadImage(name, "is a TIFF image of an unusual kind")
     if dtype is None or dtype.str[1:] not in TYPES:
@@ -165,7 +203,7 @@ def _segment(page: Any) -> tuple[int, int, int]:
 
 
 def _values(name: str, content: bytes, decoding: Decoding) -> tuple[np.ndarray, int]:
-    """The values, "height width channels", and the orientation."""
+    """The values, "height width channels", of which a photo may have a fourth, and the orientation."""
     pages = _pages(name, content, decoding)
     _reading.active = True
     try:

@@ -163,7 +163,8 @@ def native_size(source: str, split: Split) -> tuple[int, int]:
         except BadImage as bad:  # skipped and listed when it is loaded
             error = bad
     if not sizes:
-        cause = f"none of {counted(len(indices), 'image')} of {source!r} could be read; the last: {error}"
-        raise InputError(cause, "check the files")
+        assert error is not None, "a split has images"
+        cause = f"none of {counted(len(indices), 'image')} of {source!r} could be read; the last: {error.cause}"
+        raise InputError(cause, error.hint)
     heights, widths = zip(*sizes, strict=True)
     return median_low(heights), median_low(widths)

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from vitreous.data.decoding.images import BadImage
 from vitreous.data.decoding.picture import MOST_OF_PHOTO, Stored
-from vitreous.data.decoding.tiff import require_reader
+from vitreous.data.decoding.tiff import NEEDED, require_reader
 from vitreous.data.sources.splits import Split
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted
@@ -39,7 +39,7 @@ def choose_channels(source: str, split: Split, default: int, asked: int | None) 
             f"the images of {source!r} have {counts} channels, not {channels}", f"set channels={common(seen, default)}"
         )
     if channels in PHOTO:
-        return channels, left_out(seen) if asked is None else []
+        return channels, [*(left_out(seen) if asked is None else []), *cut_off(seen)]
     if any(stored.in_tiff for stored in fitting):
         require_reader()
     if asked is not None or not seen:
@@ -65,19 +65,35 @@ def fits(stored: Stored, channels: int) -> bool:
 
 
 def left_out(seen: Sequence[Stored]) -> list[str]:
-    """Notes on what reading TIFF files as photos leaves out: further pages, or a fourth channel."""
+    """Notes on what reading TIFF files and arrays as photos leaves out: further pages, or a fourth channel."""
     notes, count = [], len(seen)
     pages = Counter(stored.pages for stored in seen if stored.pages > 1)
-    fourth = sum(stored.in_tiff and stored.channels == MOST_OF_PHOTO for stored in seen)
+    fourth = [stored for stored in seen if stored.channels == MOST_OF_PHOTO]
+    kinds = {
+        "TIFF images of 4 channels are read as RGB": sum(stored.in_tiff for stored in fourth),
+        "arrays of 4 channels are read as RGB and transparency": sum(stored.in_array for stored in fourth),
+    }
     for most, images in pages.most_common(1):
         how = f"set channels={most}" if most not in PHOTO else "save them as one page"
         notes.append(
             f"the first of {most} pages is read ({images} of {count} training images); {how} if the pages are channels"
         )
-    if fourth:
-        images = f"{fourth} of {count} training images"
-        notes.append(f"TIFF images of 4 channels are read as RGB ({images}); set channels=4 to use all")
+    notes += [
+        f"{how} ({images} of {count} training images); set channels=4 to use all"
+        for how, images in kinds.items()
+        if images
+    ]
     return notes
+
+
+def cut_off(seen: Sequence[Stored]) -> list[str]:
+    """A note if images lose the lower of their 16 bits, with which dark ones lose nearly everything."""
+    count = sum(stored.is_cut for stored in seen)
+    if not count:
+        return []
+    images = f"{count} of {counted(len(seen), 'training image')}"
+    how = f"save them as RGB TIFF, which needs {NEEDED}"
+    return [f"only the upper 8 of 16 bits are read of color images ({images}); to keep all values, {how}"]
 
 
 def check_of_photos(source: str, asked: int | None) -> None:

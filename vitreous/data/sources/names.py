@@ -2,9 +2,11 @@
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+
+from vitreous.support.text import listed
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 LONGEST_COMPOUND = 40  # letters
@@ -110,18 +112,15 @@ def splits_among(names: Iterable[str]) -> dict[str, str]:
 
 def evaluations(splits: Mapping[str, str | None]) -> dict[str, str]:
     """The names such as "eval" that mean test: next to one such as "dev" for validation, and none for test."""
-    names = [name for name, split in splits.items() if split == VALIDATION and EVALUATION.intersection(_parts(name))]
+    names = {name for name, split in splits.items() if split == VALIDATION and EVALUATION.intersection(_parts(name))}
     others = {split for name, split in splits.items() if name not in names}
     return dict.fromkeys(names, TEST) if VALIDATION in others and TEST not in others else {}
 
 
 def notes_on_evaluation(splits: Mapping[str, str | None]) -> list[str]:
-    """A note on each name such as "eval" that is used as the test split."""
-    return [
-        f"{name!r} is used as the test split"
-        for name, split in splits.items()
-        if split == TEST and EVALUATION.intersection(_parts(name))
-    ]
+    """A note if names such as "eval" are used as the test split: of one folder, or of a thousand shards."""
+    names = [repr(name) for name, split in splits.items() if split == TEST and EVALUATION.intersection(_parts(name))]
+    return [f"{listed(names)} {'is' if len(names) == 1 else 'are'} used as the test split"] if names else []
 
 
 def suggests_split(name: str) -> bool:
@@ -179,6 +178,21 @@ def is_unlabeled(name: str) -> bool:
 def normalized(name: str) -> str:
     """A class name with accents composed (NFC), so that é is the same however a file system wrote it."""
     return unicodedata.normalize("NFC", name)
+
+
+def distinct(classes: Iterable[str | Sequence[str]]) -> list[str]:
+    """One name per class: the first of its synonyms, all of them where two classes share it, and then a number."""
+    synonyms = [(names,) if isinstance(names, str) else tuple(names) for names in classes]
+    for choose in (lambda names: names[0], ", ".join):
+        names = [choose(each) for each in synonyms]
+        counts = Counter(names)
+        synonyms = [each if counts[name] > 1 else (name,) for name, each in zip(names, synonyms, strict=True)]
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(f"{name} ({seen[name]})" if counts[name] > 1 else name)
+    return result
 
 
 def skeleton(name: str) -> str:

@@ -173,7 +173,7 @@ def _real_path(source: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a loop of links
         raise InputError(f"{source!r} cannot be opened: {error}", "check the path") from error
     if root.is_file() and is_packed(source):
-        raise InputError(f"{source!r} is an archive of a kind that is not read", "unpack it, and use the folder")
+        raise InputError(f"{source!r} is an archive of a kind that is not read", "unpack it, and use what is in it")
     if exists:
         hint = FORMATS if is_unread_table(source) else LAYOUT
         raise InputError(f"{source!r} is not a folder, an archive or a table", hint)

@@ -113,6 +113,7 @@ class ImageData:
         ignored: how many other files and folders there are, by kind; without clutter such as .DS_Store.
         notes: what the user should know of how the source was read, a sentence each.
         decoding: of its images.
+        in_python: whether the source is an object of a program, which no command line can name.
     """
 
     name: str
@@ -126,6 +127,7 @@ class ImageData:
     ignored: dict[str, int]
     notes: tuple[str, ...] = ()
     decoding: Decoding = DEFAULT
+    in_python: bool = False
 
     @property
     def splits(self) -> tuple[Split, ...]:

@@ -68,7 +68,7 @@ def check_view(check: Check, rows: Sequence[ClassRow], images: Mapping[int, Imag
     return {
         "title": f"{name}, before training",
         "name": name,
-        "unwise": sum(finding.severity == "unwise" for finding in check.findings),
+        "to_fix": sum(finding.severity == "fix" for finding in check.findings),
         "facts": {
             "Images": f"{len(check.samples):,}",
             "Classes": f"{len(data.class_names):,}",

@@ -58,6 +58,7 @@ class Plan:
         precision: of the activations.
         workers: processes that load images.
         processes: those, in a `with` statement around the run; otherwise each epoch starts its own.
+        obstacle_of: says why other processes cannot load the images; None if they can.
         start: the weights to start from, adapted; None for fresh ones.
         budget: how the run was fitted into its minutes; None if nothing was measured.
     """
@@ -72,6 +73,7 @@ class Plan:
     precision: Precision
     workers: int
     processes: Workers
+    obstacle_of: Callable[[], str | None]
     start: Start | None
     budget: Budget | None = None
 
@@ -187,10 +189,7 @@ def plan_of(
     obstacle_of: Callable[[], str | None],
     notify: Callable[[str], None],
 ) -> Plan:
-    """The plan of a resolved recipe, with what is chosen for this machine.
-
-    `obstacle_of` says why other processes cannot load the images; None if they can.
-    """
+    """The plan of a resolved recipe, with what is chosen for this machine."""
     views, run = resolved.augmentation, resolved.run
     assert isinstance(views.flip, bool)  # the recipe is resolved
     augmentation = Augmentation(
@@ -212,8 +211,9 @@ def plan_of(
     processes = Workers(workers, run.worker_timeout, notify)
     precision = choose_precision(run.precision, device)
     return Plan(
-        data, resolved, config, preprocessing, augmentation, mixing, device, precision, workers, processes, start
-    )
+        data, resolved, config, preprocessing, augmentation, mixing, device, precision, workers, processes, obstacle_of,
+        start,
+    )  # fmt: skip
 
 
 # ---- the recipe

@@ -1,14 +1,14 @@
 """The check of all images before training: broken ones are listed and left out."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from vitreous.data.precheck import Broken, Estimate, Found, How, checked_count, choose_check, find_broken
 from vitreous.data.sources.chosen import without
-from vitreous.data.sources.splits import ImageData
+from vitreous.data.sources.splits import ImageData, Split
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted, listed
 from vitreous.training.planning.plan import Plan
@@ -46,7 +46,18 @@ def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, dict[str, list[int]]]:
         log.display.print(line)
     recipe = plan.recipe.with_settings({"check_images": how})
     dropped = {name: [index for index, _ in images] for name, images in broken.items()}
-    return replace(plan, data=without(plan.data, dropped), recipe=recipe), dropped
+    kept = without(plan.data, dropped)
+    for before, after in zip(plan.data.splits, kept.splits, strict=True):
+        for line in lost_classes(plan.data.class_names, before, after.labels):
+            log.display.print(line)
+    return replace(plan, data=kept, recipe=recipe), dropped
+
+
+def lost_classes(class_names: Sequence[str], split: Split, labels: np.ndarray) -> Iterator[str]:
+    """A warning if some classes of a split have no readable image: none of them is among these labels."""
+    lost = [repr(class_names[number]) for number in np.setdiff1d(split.labels, labels).tolist()]
+    if lost:
+        yield f"warning: no {split.name} image of {listed(lost)} could be read"
 
 
 def choose(plan: Plan, log: Log) -> How:
@@ -98,7 +109,7 @@ def result_lines(how: How, count: int, seconds: float, bad_files: BadFiles, rema
     if remarked:
         yield f"{counted(remarked, 'image')} can be read after a repair, or with a loss: vitreous check lists them"
     if not bad_files.count:
-        yield f"{checked}; none is broken"
+        yield f"{checked}; none broken"
         return
     parts = [f"{len(reasons):,} of {bad_files.totals[split]:,} {split}" for split, reasons in bad_files.reasons.items()]
     found = ", ".join(part for part in parts if not part.startswith("0 "))

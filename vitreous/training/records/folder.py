@@ -207,9 +207,10 @@ class BadFiles:
     def check(self, split: str) -> None:
         """Raises InputError if too many images of a split are broken."""
         if self.has_too_many(split):
+            name, reason = next(iter(self.reasons[split].items()))
             raise InputError(
                 f"{len(self.reasons[split])} of the {self.totals[split]} {split} images are broken, "
-                f"more than max_bad_fraction = {self.max_fraction:g} allows",
+                f"more than max_bad_fraction = {self.max_fraction:g} allows; the first: {name!r} {reason}",
                 f"see {self.folder.path / BAD_FILES}; remove them, or set a higher max_bad_fraction",
             )
 

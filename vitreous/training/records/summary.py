@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from vitreous.model.vit import VisionTransformer
@@ -10,11 +9,13 @@ from vitreous.support.text import counted
 from vitreous.training.planning.budget import budget_line
 from vitreous.training.planning.expectations import expectation_line
 from vitreous.training.planning.plan import Plan
+from vitreous.training.records.broken import lost_classes
 from vitreous.training.records.display import duration
 from vitreous.training.records.folder import BAD_FILES, BadFiles
 from vitreous.training.records.majority import majority_warning
 from vitreous.training.records.results import Run
 
+FEW_TO_VALIDATE = 10  # images
 KEPT_BY = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "loss": "loss"}
 
 
@@ -44,6 +45,12 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
     if is_chosen_for_photos(plan):
         expected = expectation_line(len(plan.data.train), len(plan.data.class_names))
         yield from [] if expected is None else [expected]
+    count = len(plan.data.validation)
+    if count < FEW_TO_VALIDATE and plan.class_names is not None:
+        yield (
+            f"warning: only {counted(count, 'validation image')}, so which epoch is kept is partly chance; "
+            f"add more, or set validation_fraction=0.3 if there is no validation split"
+        )
     if rows * columns == 1:
         yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
 
@@ -64,8 +71,8 @@ def is_chosen_for_photos(plan: Plan) -> bool:
 def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
     """The lines after training: the accuracy, and where the files are."""
     if bad_files.count:
-        skipped = f"{counted(bad_files.count, 'broken image')} {'was' if bad_files.count == 1 else 'were'} skipped"
-        yield f"{skipped}; see {run.folder / BAD_FILES}"
+        left_out = f"{counted(bad_files.count, 'broken image')} {'was' if bad_files.count == 1 else 'were'} left out"
+        yield f"{left_out}; see {run.folder / BAD_FILES}"
     which = f"by the model of epoch {run.best['epoch']}{kept_for(run)}, after {duration(run.rows[-1]['seconds'])}"
     if run.outcome is None:
         accuracy = f", accuracy {run.best['val_accuracy']:.1%}" if run.best["val_accuracy"] else ""
@@ -80,20 +87,14 @@ def conclusion(run: Run, bad_files: BadFiles) -> Iterator[str]:
         if bad_files.has_too_many(run.split):
             broken, total = len(bad_files.reasons[run.split]), bad_files.totals[run.split]
             yield f"warning: {broken} of the {total} {run.split} images are broken, and not among these"
-        for name in lost_classes(run) if bad_files.reasons.get(run.split) else ():
-            yield f"warning: no {run.split} image of {name!r} could be read"
+        if bad_files.reasons.get(run.split):
+            split = next(split for split in run.data.splits if split.name == run.split)
+            yield from lost_classes(run.data.class_names, split, run.outcome.labels)
         warning = majority_warning(run.outcome, run.data.class_names, run.split, run.recipe.weighs_classes)
         if warning is not None:
             yield f"warning: {warning}"
     tables = ", with curves and tables in the same folder" if (run.folder / "results.csv").exists() else ""
     yield f"model: {run.folder / 'model.safetensors'}{tables}"
-
-
-def lost_classes(run: Run) -> list[str]:
-    """The classes that the tested split had, and of which no image could be read."""
-    assert run.outcome is not None
-    split = next(split for split in run.data.splits if split.name == run.split)
-    return [run.data.class_names[number] for number in np.setdiff1d(split.labels, run.outcome.labels).tolist()]
 
 
 def kept_for(run: Run) -> str:

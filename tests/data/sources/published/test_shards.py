@@ -168,6 +168,18 @@ def test_numbers_get_the_names_next_to_the_shards(tmp_path):
     assert data.ignored == {"txt file next to the shards": 1}
     (folder / "classnames.txt").write_text("zebra\nb\n")
     assert "has 2 class names, but there are labels up to 10" in line(str(folder))
+    (folder / "classnames.txt").write_text("zebra\nb\n\n" + "\n".join("cdefghij") + "\n")
+    assert "classnames.txt' is empty, so label 2 has no name" in line(str(folder))
+
+
+def test_a_shard_that_is_cut_off_between_samples_is_noted(tmp_path):
+    folder = folder_of(tmp_path, "train-0.tar", "train-1.tar")
+    assert not open_data(str(folder)).notes
+    shard = folder / "train-1.tar"
+    with tarfile.open(shard) as archive:
+        end = archive.getmembers()[12].offset
+    shard.write_bytes(shard.read_bytes()[:end])
+    assert open_data(str(folder)).notes == ("train-1.tar has no mark at its end, so it may be cut off",)
 
 
 def test_the_plain_image_of_a_sample_is_used(tmp_path):

@@ -15,10 +15,10 @@ from tests.data.sources.packing import tree
 from tests.data.sources.published.making_sets import COUNTS, LEVELS, MAKERS, cifar10, emnist, write_idx
 from tests.hub_server import hub_server
 from vitreous.data.sources.digits import ArrayLoader
+from vitreous.data.sources.names import distinct
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.published.fetching import data_folder
-from vitreous.data.sources.published.opening import distinct
 from vitreous.data.sources.published.torchvision_sets import ALIASES, BY_NAME, SETS, suggested
 from vitreous.support.errors import InputError
 from vitreous.training.planning.plan import is_digits

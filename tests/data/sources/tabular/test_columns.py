@@ -85,6 +85,7 @@ def test_a_column_of_splits_is_not_used_where_each_split_is_given(tmp_path, monk
     data = open_data((held(kind, tmp_path, rows[::2], header), held(kind, tmp_path, rows[1::2], header)))
     assert [len(split) for split in data.splits] == [8, 8]
     assert "the column 'split' is not used" in data.notes[0]
+    assert len(data.notes) == len(set(data.notes))
 
 
 def test_columns_of_numbers_are_not_classes(tmp_path):

@@ -37,11 +37,15 @@ def error(source, **options):
     return str(raised.value)
 
 
-@pytest.mark.parametrize("kind", [str, "Path", "absolute", "arrow"])
+@pytest.mark.parametrize("kind", ["str", "numpy", "Path", "absolute", "arrow"])
 def test_paths_in_a_frame(tmp_path, monkeypatch, kind):
     folder = tree(tmp_path)
     monkeypatch.chdir(folder)
-    paths = {"Path": [folder / name for name in CLASSES], "absolute": [str(folder / name) for name in CLASSES]}
+    paths = {
+        "numpy": pandas.Series([np.str_(name) for name in CLASSES], dtype=object),
+        "Path": [folder / name for name in CLASSES],
+        "absolute": [str(folder / name) for name in CLASSES],
+    }
     columns = {"Image Path": paths.get(kind, CLASSES), "label": LABELS}
     data = open_data(pyarrow.table(columns) if kind == "arrow" else pandas.DataFrame(columns))
     found = samples(data)

@@ -1,6 +1,7 @@
 """Images inside Parquet tables are read in place of files, whatever wrote them."""
 
 import io
+import json
 import pickle
 
 import numpy as np
@@ -71,6 +72,29 @@ def test_a_table_that_datasets_wrote(tmp_path):
             assert split.load(at).tobytes() == decode_image(content_of(CLASSES[row])).tobytes()
 
 
+def named(path, numbers, names):
+    """Writes a table with names of label numbers in its schema, as `datasets` does."""
+    table = pyarrow.table({"image": structs(), "label": numbers})
+    label = {"names": names, "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
+    parquet.write_table(table.replace_schema_metadata(metadata), path)
+    return path
+
+
+def test_classes_of_the_same_name_stay_apart(tmp_path):
+    """As the two cranes of ImageNet, a bird and a machine."""
+    numbers = [number % 3 for number in range(len(CLASSES))]
+    data = open_data(named(tmp_path / "all.parquet", numbers, ["crane", "dog", "crane"]))
+    assert data.class_names == ("crane (1)", "crane (2)", "dog")
+
+
+def test_a_number_without_a_name_is_refused(tmp_path):
+    numbers = [-1, 2, *([0, 1] * len(CLASSES))][: len(CLASSES)]
+    message = line(named(tmp_path / "all.parquet", numbers, ["ant", "bee"]))
+    assert "column 'label' of" in message
+    assert "has the label 2, but 2 class names" in message
+
+
 def test_a_column_of_splits_and_empty_cells(tmp_path):
     images = [None, *structs()[1:]]
     parts = ["test" if number % 4 == 0 else "train" for number in range(len(images))]
@@ -133,7 +157,7 @@ def test_paths_without_bytes_are_files(tmp_path):
     data = open_data(write(tmp_path / "all.parquet", pyarrow.array(images, kind)))
     assert all_names(data) == set(CLASSES[1:])
     assert data.ignored == {"row without an image": 1}
-    elsewhere = [{"bytes": None, "path": f"/home/me/{name}"} for name in CLASSES]
+    elsewhere = [{"bytes": None, "path": f"/photos/me/{name}"} for name in CLASSES]
     assert "write paths relative to its folder" in line(write(tmp_path / "b.parquet", pyarrow.array(elsewhere, kind)))
 
 

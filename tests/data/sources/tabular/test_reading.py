@@ -8,6 +8,7 @@ from tests.data.sources.packing import splits_of, tree
 from tests.data.sources.tabular.writing import ROWS, error, flat, labels_of, write
 from vitreous.data.sources.open import open_data
 
+SPLIT = ("path", "label", "split")
 OBJECTS = [{"file_name": name, "label": label} for name, label in ROWS]
 
 
@@ -96,3 +97,36 @@ def test_labels_of_test_are_next_to_those_of_train(tmp_path):
     data = open_data(tmp_path / "train_labels.csv")
     assert set(data.test.names) == {f"test_images/{number:03}.png" for number in range(8)}
     assert data.notes[0] == "test_labels.csv is read as the test split"
+
+
+def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path):
+    rows = [*ROWS[:3], (ROWS[3][0], f'"{ROWS[3][1]}'), *ROWS[4:]]
+    message = error(write(tree(tmp_path) / "all.csv", rows))
+    assert f"ends a cell of {len(ROWS) - 3} lines that begins with {ROWS[3][1]!r}" in message
+    rows = [(name, label, f'"a\nnote, on {name}"') for name, label in ROWS]  # in a column that is not read
+    assert labels_of(open_data(write(tmp_path / "all.csv", rows, ("path", "label", "note")))) == dict(ROWS)
+
+
+def test_names_of_columns_in_the_middle_are_no_row(tmp_path):
+    """As of tables that were joined with cat."""
+    rows = [*ROWS[:3], ("path", " label"), *ROWS[3:], ("path", "label")]
+    data = open_data(write(tree(tmp_path) / "all.csv", rows))
+    assert labels_of(data) == dict(ROWS)
+    assert "left out 2 rows that only repeat the names of the columns" in data.notes
+
+
+def test_a_path_with_two_labels_in_json_is_refused(tmp_path):
+    text = json.dumps(dict(ROWS))[:-1]
+    name, label = ROWS[0]
+    (tree(tmp_path) / "all.json").write_text(f'{text}, "{name}": "other"}}')
+    assert f"has {name!r} twice, with different values" in error(tmp_path / "all.json")
+    (tmp_path / "all.json").write_text(f'{text}, "{name}": "{label}"}}')
+    assert labels_of(open_data(tmp_path / "all.json")) == dict(ROWS)
+
+
+def test_a_table_called_test_that_is_trained_on_is_named(tmp_path):
+    table = write(tree(tmp_path) / "test.csv")
+    assert "test.csv is called test, but all its rows are for training" in open_data(table).notes
+    write(tmp_path / "train.csv", [(*row, "train" if at % 4 else "val") for at, row in enumerate(ROWS)], SPLIT)
+    assert "not used, since train.csv has a column of splits: test.csv" in open_data(tmp_path / "train.csv").notes
+    assert not open_data(write(tmp_path / "all.csv")).notes

@@ -96,10 +96,10 @@ def test_latin_letters_are_read_and_noted(tmp_path):
     assert "Windows-1252" in data.notes[0]
 
 
-def test_find_tables_names_that_of_train_first(tmp_path):
+def test_tables_are_found_in_order(tmp_path):
     for name in ("b.csv", "train.CSV", "a.parquet", "notes.txt", ".hidden.csv"):
         (tmp_path / name).touch()
-    assert find_tables(tmp_path) == ["train.CSV", "a.parquet", "b.csv", "notes.txt"]
+    assert find_tables(tmp_path) == ["a.parquet", "b.csv", "notes.txt", "train.CSV"]
 
 
 # ---- columns

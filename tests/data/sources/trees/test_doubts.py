@@ -16,7 +16,9 @@ def test_a_class_that_holds_folders_called_like_classes_is_named(make):
     assert note == ("class 'backup' has folders that are called like classes, 'cat', 'dog': remove it if it is a copy")
 
 
-@pytest.mark.parametrize("name", ["cat - Copy", "cat - Copy (2)", "cat (1)", "Cat copy", "cat_copy", "cat copy 2"])
+@pytest.mark.parametrize(
+    "name", ["cat - Copy", "cat - Copy (2)", "cat (1)", "Cat copy", "cat_copy", "cat_aug", "cat-backup"]
+)
 def test_a_copy_of_a_class_is_named(make, name):
     notes = open_data(make(each("cat", "dog", name))).notes
     assert any(note.startswith(f"class {name!r} is called like a copy of") for note in notes)
@@ -27,6 +29,14 @@ def test_folders_inside_classes_are_named_together(make):
     assert data.notes == (
         "classes are read with all folders inside them: 'part1' ('cat', 'dog'), 'part2' ('fox', 'hen')",
     )
+
+
+def test_one_folder_inside_each_class_is_named_if_they_differ(make):
+    data = open_data(make(each("p1/benign", "p2/malignant", "p3/benign")))
+    assert data.notes == (
+        "classes are read with all folders inside them: 'p1' ('benign'), 'p2' ('malignant'), 'p3' ('benign')",
+    )
+    assert open_data(make(each("plain/p1/images", "plain/p2/images"))).notes[1:] == ()
 
 
 def test_masks_next_to_images_are_named(make):

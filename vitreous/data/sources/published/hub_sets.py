@@ -17,9 +17,9 @@ import numpy as np
 
 from vitreous.data.decoding.images import BadImage, Decoding
 from vitreous.data.sources.assemble import assemble
-from vitreous.data.sources.names import normalized, split_of
+from vitreous.data.sources.names import distinct, normalized, split_of
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.published.opening import by_class, distinct
+from vitreous.data.sources.published.opening import by_class
 from vitreous.data.sources.splits import ImageData
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.errors import InputError

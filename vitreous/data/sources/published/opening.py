@@ -1,7 +1,6 @@
 """A set of torchvision as labeled images; labels are read without decoding an image."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from vitreous.data.decoding.images import Decoding
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.digits import ArrayLoader
+from vitreous.data.sources.names import distinct
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.published.fetching import by_hand, data_folder, splits_of_set
 from vitreous.data.sources.published.torchvision_sets import BY_NAME
@@ -72,21 +72,6 @@ def by_class(names: Iterable[str], labels: np.ndarray, classes: Sequence[str]) -
     for name, label in zip(names, labels.tolist(), strict=True):
         lists[label].append(name)
     return {name: sorted(members) for name, members in zip(classes, lists, strict=True) if members}
-
-
-def distinct(classes: Iterable[str | Sequence[str]]) -> list[str]:
-    """One name per class: the first of its synonyms, all of them where two classes share it, and then a number."""
-    synonyms = [(names,) if isinstance(names, str) else tuple(names) for names in classes]
-    for choose in (lambda names: names[0], ", ".join):
-        names = [choose(each) for each in synonyms]
-        counts = Counter(names)
-        synonyms = [each if counts[name] > 1 else (name,) for name, each in zip(names, synonyms, strict=True)]
-    seen: Counter[str] = Counter()
-    result = []
-    for name in names:
-        seen[name] += 1
-        result.append(f"{name} ({seen[name]})" if counts[name] > 1 else name)
-    return result
 
 
 def array_loader(arrays: dict[str, np.ndarray]) -> Callable[[tuple[str, ...], Decoding], Loader]:

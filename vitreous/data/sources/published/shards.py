@@ -16,18 +16,18 @@ import numpy as np
 
 from vitreous.data.decoding.images import Decoding, is_image_name
 from vitreous.data.sources.assemble import assemble
-from vitreous.data.sources.names import normalized
+from vitreous.data.sources.names import distinct, normalized
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.published.opening import distinct
 from vitreous.data.sources.published.shard_names import LABEL_FILES, Shards, key_of
 from vitreous.data.sources.splits import ImageData
-from vitreous.data.sources.trees.tar_index import MEMBER, TarIndex, TarLoader, index_tar
+from vitreous.data.sources.trees.tar_index import MEMBER, TarIndex, TarLoader, index_tar, note_on_end
 from vitreous.support.errors import InputError
 from vitreous.support.text import natural_key
 
 MAX_LABEL = 2**20  # bytes of a file with a label
 JSON_KEYS = ("label", "cls", "class", "class_id", "target", "category", "class_name", "label_name")
 NAME_FILES = ("classnames.txt", "class_names.txt", "classes.txt", "labels.txt")
+LINES = "write one name a line, that of label 0 first; or remove the file"
 Members = dict[str, int]  # the number of a file in its archive, by suffix
 
 
@@ -38,6 +38,7 @@ class _Samples:
     archives: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     rows: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     names: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
 
@@ -80,7 +81,12 @@ def open_shards(source: str, shards: Shards, options: DataOptions) -> ImageData:
         samples.loader,
         options,
         ignored=samples.ignored,
-        notes=[*shards.notes, *note, *(f"{split} has no labels, so it is not used" for split in unlabeled)],
+        notes=[
+            *shards.notes,
+            *samples.notes,
+            *note,
+            *(f"{split} has no labels, so it is not used" for split in unlabeled),
+        ],
         class_names=order,
     )
 
@@ -90,6 +96,7 @@ def _read_shard(samples: _Samples, split: str, path: str, shard: str) -> None:
     index = index_tar(path)
     number = len(samples.archives)
     samples.archives.append((path, index.stamp))
+    samples.notes.extend(note_on_end(path, shard))
     samples.ignored.update(index.ignored)
     groups, kind = _grouped(index, samples.ignored)
     labels = _labels(index, [members.get(kind) for members in groups]) if kind else iter([None] * len(groups))
@@ -180,7 +187,7 @@ def _class_names(
     """The name of each label if a file has them, the classes of train in order, and a note.
 
     Raises:
-        InputError: the file has too few names.
+        InputError: the file has too few names, or a line without one.
     """
     if not all(label.isdigit() for label in train):
         return {}, None, ()
@@ -193,7 +200,9 @@ def _class_names(
     largest = max(map(int, train))
     if largest >= len(lines):
         cause = f"{str(file)!r} has {len(lines):,} class names, but there are labels up to {largest:,}"
-        raise InputError(cause, "write one name a line, that of label 0 first; or remove the file")
+        raise InputError(cause, LINES)
+    if unnamed := [label for label in map(int, train) if not lines[label]]:
+        raise InputError(f"line {unnamed[0] + 1} of {str(file)!r} is empty, so label {unnamed[0]} has no name", LINES)
     names = {str(number): name for number, name in enumerate(distinct(map(normalized, lines)))}
     order = [names[label] for label in sorted(train, key=natural_key)]
     return names, order, (f"class names are from {file.name}",)

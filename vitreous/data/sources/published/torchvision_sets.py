@@ -133,7 +133,7 @@ SETS = (
     ),
     PublishedSet(
         "imagenet", "ImageNet", _named(train="train", validation="val"),
-        "1,281,167 + 50,000 photos, 1,000 classes; the files must be there",
+        "1,281,167 + 50,000 photos, 1,000 classes; download the files yourself",
         "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz",
         "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php", downloads=False,
     ),
@@ -155,7 +155,7 @@ SETS = (
         "fgvc-aircraft-2013b.tar.gz", f"{OXFORD}/fgvc-aircraft/", note="no checksum of its archive is published",
     ),
     PublishedSet(
-        "stanford_cars", "StanfordCars", NAMED, "8,144 + 8,041 photos of cars, 196 classes; the files must be there",
+        "stanford_cars", "StanfordCars", NAMED, "8,144 + 8,041 cars, 196 classes; download the files yourself",
         "stanford_cars/ with devkit/, cars_train/, cars_test/ and cars_test_annos_withlabels.mat",
         "https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset", downloads=False,
     ),

@@ -71,7 +71,7 @@ def open_frames(frames: Mapping[str, Any], options: DataOptions, name: str) -> I
             of_rows, more = splits_in_column(
                 name, column, _cells(frame, names[columns.split]), columns.flags, options, len(frames)
             )
-            notes += more
+            notes += [note for note in more if note not in notes]
         splits += of_rows or [split] * len(cells)
     classes, more = class_labels(name, labels)
     notes += more

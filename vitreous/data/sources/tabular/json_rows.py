@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -38,7 +39,9 @@ def read_json(source: str, options: DataOptions) -> Table:
         try:
             if Path(source).stat().st_size > MOST_BYTES:
                 raise InputError(f"{source!r} is too large to read at once", "write it as JSON lines or CSV")
-            value = json.loads(file.read())
+            value = json.loads(file.read(), object_pairs_hook=partial(_object, source))
+        except InputError:
+            raise
         except UnicodeDecodeError as error:
             raise InputError(f"{source!r} is not UTF-8", "save it again in UTF-8") from error
         except json.JSONDecodeError as error:
@@ -55,6 +58,14 @@ def read_json(source: str, options: DataOptions) -> Table:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise InputError(f"{source!r} is not a list of JSON objects", ROW)
     return _table(source, value, options)
+
+
+def _object(source: str, pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON. Raises InputError if a key occurs twice with different values, as an image with two labels."""
+    found = dict(pairs)
+    if len(found) < len(pairs) and (twice := next((key for key, value in pairs if found[key] != value), None)):
+        raise InputError(f"{source!r} has {twice!r} twice, with different values", "keep one of them")
+    return found
 
 
 def _table(source: str, objects: Iterable[dict[str, object]], options: DataOptions) -> Table:

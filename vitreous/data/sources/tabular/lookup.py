@@ -67,7 +67,7 @@ def find_files(
     found: dict[str, str | None] = {}
     result = Found([], [], [], sum(is_empty(cell) for cell in cells))
     for cell in cells:
-        if isinstance(cell, bytes | list | tuple | set | dict) or hasattr(cell, "shape"):
+        if isinstance(cell, bytes | list | tuple | set | dict) or getattr(cell, "shape", ()):  # NumPy's text has none
             cause = f"a path in {source!r} is {described(cell)}"
             raise InputError(cause, "write one path in each row, or name its column: --set path_column=…")
         text = "" if is_empty(cell) else str(cell)

@@ -31,13 +31,16 @@ def open_objects(source: Any, options: DataOptions) -> ImageData:
     frames = [is_frame(part) for part in parts.values()]
     if any(frames) and not all(frames):
         raise InputError("some splits are DataFrames and others are not", "give the same kind for each split")
-    first = parts.get("train", next(iter(parts.values())))
-    name = object_name(first)
+    name = source_name(source)
     data = open_frames(parts, options, name) if all(frames) else open_datasets(parts, options, name)
-    if not unused:
-        return data
-    note = f"not used, since their names are not splits: {', '.join(map(repr, unused))}"
-    return replace(data, notes=(*data.notes, note))
+    notes = [f"not used, since their names are not splits: {', '.join(map(repr, unused))}"] if unused else []
+    return replace(data, notes=(*data.notes, *notes), in_python=True)
+
+
+def source_name(source: Any) -> str:
+    """The name that `open_objects` gives a source, before it is opened."""
+    parts, _ = _by_split(source)
+    return object_name(parts.get("train", next(iter(parts.values()))))
 
 
 def _by_split(source: Any) -> tuple[dict[str, Any], list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vitreous.data.decoding.images import MAX_BYTES, BadImage, check_bytes
+from vitreous.data.sources.names import distinct, normalized
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.columns import choose_columns
 from vitreous.data.sources.tabular.reading import ImageCells, Table
@@ -17,7 +18,7 @@ from vitreous.data.sources.trees.spool import check_space, new_spool, remove_spo
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.errors import InputError
 from vitreous.support.extras import install_command
-from vitreous.support.text import first_line
+from vitreous.support.text import counted, first_line
 
 ROWS = 256  # read at once of a column of images
 CHUNK = 64 * 2**20  # bytes written between two checks of the free space
@@ -81,7 +82,7 @@ def read_parquet(source: str, options: DataOptions) -> Table:
         assert columns.label is not None  # no first row was given to recognize columns of 0 and 1 by
         name, label = names[columns.image], names[columns.label]
         split = None if columns.split is None else names[columns.split]
-        labels = _named(_cells(file, label), schema.metadata, label)
+        labels = _named(source, _cells(file, label), schema.metadata, label)
         _check_paths(source, name, schema.field(name).type)
         if name not in holders:
             images = _cells(file, name)
@@ -205,15 +206,21 @@ def _cells(file: Any, column: str) -> list[object]:
     return file.read(columns=[column]).column(0).to_pylist()
 
 
-def _named(cells: list[object], metadata: dict[bytes, bytes] | None, column: str) -> list[object]:
-    """Label numbers by the names that `datasets` records in the schema; -1 means that there is no label."""
+def _named(source: str, cells: list[object], metadata: dict[bytes, bytes] | None, column: str) -> list[object]:
+    """Label numbers by the names that `datasets` records in the schema; -1 means that there is no label.
+
+    Raises:
+        InputError: a number has no name.
+    """
     try:
         names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return cells
     numbers = [cell if isinstance(cell, int) else -1 if cell is None else None for cell in cells]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or None in numbers:
         return cells
-    if not all(number is not None and -1 <= number < len(names) for number in numbers):
-        return cells
-    return [None if number in (None, -1) else names[number] for number in numbers]
+    known = dict(enumerate(distinct(map(normalized, names)))) | {-1: None}
+    if unknown := [number for number in numbers if number not in known]:
+        cause = f"column {column!r} of {source!r} has the label {unknown[0]}, but {counted(len(names), 'class name')}"
+        raise InputError(cause, "number the classes from 0, or write the table again with a name for each")
+    return [known[number] for number in numbers if number is not None]

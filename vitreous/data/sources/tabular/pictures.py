@@ -115,7 +115,7 @@ class ObjectLoader(Loader):
         if isinstance(opened, Image.Image):
             return Stored(len(opened.getbands()), is_photo=True)
         if isinstance(opened, np.ndarray):
-            return Stored(opened.shape[2], is_photo=opened.shape[2] == 4)
+            return Stored(opened.shape[2], is_photo=opened.shape[2] == 4, in_array=True)
         return stored_channels(opened, self.names[index], self.decoding)
 
     @property

@@ -14,7 +14,7 @@ from vitreous.data.sources.names import split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.columns import Columns, OneHot, choose_columns
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
 SEPARATORS = ",;\t|"
 MAX_LINE = 2**20  # characters
@@ -101,19 +101,37 @@ def _read_rows(source: str, file: TextIO, options: DataOptions, notes: list[str]
     splits: list[str] = []
     one_hot = OneHot(source, header, columns.classes)
     width, image, label, split = len(header), columns.image, columns.label, columns.split
+    read = [at for at in (image, label, split) if at is not None]
+    repeated, last = 0, first[0]
     for number, row in chain([first], rows):
         if len(row) != width:
             if row[0].startswith("#"):
                 continue
             row = _padded(source, number, row, width)
+        if number > last + 1:
+            _check_lines(source, number, [row[at] for at in read])
+        last = number
+        if all(row[at].strip() == header[at] for at in read):
+            repeated += 1
+            continue
         images.append(row[image])
         labels.append(one_hot.label([row[at] for at in columns.classes], number) if label is None else row[label])
         if split is not None:
             splits.append(row[split])
     one_hot.check()
+    if repeated:
+        notes.append(f"left out {counted(repeated, 'row')} that only repeat the names of the columns")
     return Table(
         images, labels, None if split is None else splits, "" if split is None else header[split], columns, notes
     )
+
+
+def _check_lines(source: str, number: int, cells: Sequence[str]) -> None:
+    """Raises InputError if a path, a label or a split goes over several lines, and so may have swallowed rows."""
+    for cell in cells:
+        if len(lines := cell.strip().splitlines()) > 1:
+            cause = f"line {number} of {source!r} ends a cell of {len(lines)} lines that begins with {lines[0][:40]!r}"
+            raise InputError(cause, "a quote is not closed: correct it, or write each cell on one line")
 
 
 def _padded(source: str, number: int, row: list[str], width: int) -> list[str]:

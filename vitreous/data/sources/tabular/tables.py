@@ -52,10 +52,9 @@ def is_unread_table(source: str | Path) -> bool:
 
 
 def find_tables(folder: str | Path) -> list[str]:
-    """The names of the tables directly inside a folder, with that of the training images first."""
+    """The names of the tables directly inside a folder."""
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if is_table(e.name) and not e.name.startswith(".") and e.is_file())
-    return sorted(names, key=lambda name: _split_of_table(name) != TRAIN)
+        return sorted(e.name for e in entries if is_table(e.name) and not e.name.startswith(".") and e.is_file())
 
 
 def open_table(source: str, options: DataOptions) -> ImageData:
@@ -80,6 +79,7 @@ def open_table(source: str, options: DataOptions) -> ImageData:
         required = options.split_column is not None
         splits, more = splits_of_cells(source, table.split_column, cells, table.columns.flags, required)
         notes += more
+    notes += _notes_on_splits(source, splits is not None)
     if splits is None and _split_of_table(source) == TRAIN:
         siblings, more = _siblings(source, options)
         notes += more
@@ -164,6 +164,18 @@ def _siblings(source: str, options: DataOptions) -> tuple[list[tuple[str, str, T
         notes.append(f"{several[0]} is read as the {split} split")
         notes += [note for _, _, table in tables for note in table.notes]
     return found, notes
+
+
+def _notes_on_splits(source: str, has_splits: bool) -> list[str]:
+    """Notes on a table of another split that is trained on, and on tables that a column of splits replaces."""
+    split, name = _split_of_table(source), Path(source).name
+    if split not in (None, TRAIN):
+        return [] if has_splits else [f"{name} is called {split}, but all its rows are for training"]
+    if not has_splits or split is None:
+        return []
+    others = [other for other in find_tables(Path(source).parent) if _split_of_table(other) not in (None, TRAIN)]
+    unused = listed([other for other in others if _beside(other) == _beside(source)])
+    return [f"not used, since {name} has a column of splits: {unused}"] if unused else []
 
 
 def _paths(source: str, table: Table) -> Sequence[object]:

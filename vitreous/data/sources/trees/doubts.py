@@ -13,8 +13,8 @@ from vitreous.support.text import counted, listed
 # After the name of another file: its mask, such as "1_mask.png" or "1_mask_2.png" next to "1.png".
 MASK = re.compile(r"[_\- ](?:masks?|seg|segmentation|gt|labels?|annotations?|depth)(?:[_\- ]?\d+)?$", re.IGNORECASE)
 NUMBER = re.compile(r"[0-9]+")
-# After the name of another folder: its copy, as file managers name it.
-COPY = re.compile(r"(?: - copy(?: \(\d+\))?|[ _]copy(?: \d+)?| ?\(\d+\))$", re.IGNORECASE)
+# After the name of another folder: its copy, as file managers and people name it.
+COPY = re.compile(r"(?: - copy(?: \(\d+\))?|[ _]copy(?: \d+)?|[ _-](?:aug|augmented|backup)| ?\(\d+\))$", re.IGNORECASE)
 LEFTOVERS = frozenset(  # names of folders that programs and people leave next to classes
     (
         *("backup", "backups", "checkpoints", "duplicates", "logs", "mlruns", "new folder", "output", "outputs"),
@@ -37,7 +37,9 @@ def doubts(classes: Mapping[str, Sequence[str]], images: Mapping[str, Sequence[s
     names = {simplified(name) for name in images}
     inner = {name: inner_folders(classes[name], images[name]) for name in images}
     copied = {name: [folder for folder in inner[name] if simplified(folder) in names] for name in images}
-    several = {name: folders for name, folders in inner.items() if len(folders) > 1 and not copied[name]}
+    single = {folders[0] for name, folders in inner.items() if len(folders) == 1 and not copied[name]}
+    least = 1 if len(single) > 1 else 2  # patient1/benign and patient2/malignant, rather than CLASS/images
+    several = {name: folders for name, folders in inner.items() if len(folders) >= least and not copied[name]}
     notes = [
         f"class {name!r} has folders that are called like classes, {quoted(folders)}: remove it if it is a copy"
         for name, folders in copied.items()

@@ -126,6 +126,14 @@ def index_tar(path: str) -> TarIndex:
     return TarIndex(path, names, table[:, 0].copy(), table[:, 1].copy(), folders, ignored, stamp)
 
 
+def note_on_end(path: str, name: str) -> list[str]:
+    """A note on an archive that does not end with a block of zeros, as it should; `name` is that for the user."""
+    with Path(path).open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - BLOCK))
+        is_whole = not any(file.read(BLOCK))
+    return [] if is_whole else [f"{name} has no mark at its end, so it may be cut off"]
+
+
 def read_member(name: str, path: str, stamp: tuple[int, int], offset: int, size: int) -> bytes:
     """The bytes of one member.
 

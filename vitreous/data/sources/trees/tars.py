@@ -21,7 +21,7 @@ import numpy as np
 from vitreous.data.decoding.images import Decoding, is_image_name
 from vitreous.data.sources.trees.archives import ArchiveTree, Row
 from vitreous.data.sources.trees.spool import check_space, new_spool, remove_spool
-from vitreous.data.sources.trees.tar_index import BLOCK, MEMBER, TarIndex, TarLoader, index_tar
+from vitreous.data.sources.trees.tar_index import MEMBER, TarIndex, TarLoader, index_tar, note_on_end
 from vitreous.data.sources.trees.tree import kind_of
 from vitreous.support.errors import InputError
 
@@ -84,8 +84,7 @@ def open_tars(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[st
         index = _index(path)
         indices.append(index)
         prefix = f"{folder}/" if folder else ""
-        if not _has_end(index.path):
-            notes.append(f"{Path(path).name} has no mark at its end, so it may be cut off")
+        notes += note_on_end(index.path, Path(path).name)
         ignored.update(index.ignored)
         if not index.names and any("absolute" in kind for kind in index.ignored):
             cause = f"all files of {path!r} have absolute paths, or '..' in them, which are not read"
@@ -107,13 +106,6 @@ def open_tars(source: str, paths: Sequence[tuple[str, str]], ignored: Counter[st
         ignored=ignored,
         notes=notes,
     )
-
-
-def _has_end(path: str) -> bool:
-    """Whether an archive ends with a block of zeros, as it should."""
-    with Path(path).open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - BLOCK))
-        return not any(file.read(BLOCK))
 
 
 def _index(path: str) -> TarIndex:

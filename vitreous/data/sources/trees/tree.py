@@ -38,6 +38,7 @@ LAYOUT = (
 OUTSIDE, NOWHERE, ABOVE = "leads out of the folder", "leads to nothing", "leads to a folder above itself"
 IN_ARCHIVE = "is not followed in an archive"
 LINK_OUT, ARCHIVE_PART = "link out of the folder", "part of an archive"  # kinds that files are counted as
+SHOWN = 5  # names of images in a message
 FOLLOW = "add --set follow_links=true to follow links, or replace it with what it leads to"
 
 
@@ -169,7 +170,7 @@ class Tree(ABC):
         """The names of the hidden folders directly inside a folder that hold images; empty if none are known."""
         return []
 
-    def contents(self, folder: str, first: int = 5) -> Contents:
+    def contents(self, folder: str) -> Contents:
         """What a folder directly holds, with the names of the first few images."""
         folders, links, archives, tables, others = [], [], [], [], 0
         images, shown = 0, []
@@ -180,7 +181,7 @@ class Tree(ABC):
                 links.append(entry)
             elif is_image_name(entry.name):
                 images += 1
-                if images <= first:
+                if images <= SHOWN:
                     shown.append(entry.name)
             else:
                 others += 1
