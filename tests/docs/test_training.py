@@ -125,7 +125,7 @@ def test_the_tables_of_a_run_are_what_it_writes(tmp_path, monkeypatch):
     quick = ("epochs=1", "batch_size=512", "depth=1", "threads=1")
     assert app.run(["train", "digits", *(word for setting in quick for word in ("--set", setting))]) == 0
     folder = tmp_path / "runs/digits"
-    assert first_cells("folder") - ELSEWHERE["folder"] == {path.name for path in folder.iterdir()}
+    assert first_cells("folder") - ELSEWHERE["folder"] == {path.name + "/" * path.is_dir() for path in folder.iterdir()}
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert first_cells("metrics") - ELSEWHERE["metrics"] == {key for line in lines for key in json.loads(line)}
 

@@ -38,7 +38,7 @@ def test_the_first_model_cannot_be_written(photos, tmp_path, quick, monkeypatch,
     """The error is about the disk, and nothing is left."""
     at_save(monkeypatch, 1, lambda: limit(1000))
     with pytest.raises(InputError, match=r"cannot write '.*model\.safetensors'.*; choose a folder with free space"):
-        run_training(photos, out=tmp_path / "out", settings=quick, quiet=True)
+        run_training(photos, out=tmp_path / "out", settings=quick | {"checkpoint_minutes": 60}, quiet=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -61,7 +61,7 @@ def test_a_later_model_cannot_be_written(size, tables, photos, tmp_path, quick, 
         run_training(photos, out=tmp_path / "out", settings=quick | {"epochs": 3}, quiet=True)
     limit(resource.RLIM_INFINITY)
     assert {path.name for path in (tmp_path / "out").iterdir()} == tables | {
-        *("model.safetensors", "recipe.toml", "environment.json", "metrics.jsonl", "train_batch.png")
+        *("model.safetensors", "recipe.toml", "environment.json", "metrics.jsonl", "train_batch.png", "checkpoints")
     }
     (result,) = finished
     assert result.best["epoch"] == 1

@@ -51,7 +51,7 @@ def test_broken_images_of_every_split_are_met_once(photos, tmp_path, quick, monk
     asked, load = [], FileLoader.__call__
     monkeypatch.setattr(FileLoader, "__call__", lambda self, i: asked.append(self.names[i]) or load(self, i))
     began, begin = [], run.begin
-    monkeypatch.setattr(run, "begin", lambda learner, log: began.append(len(asked)) or begin(learner, log))
+    monkeypatch.setattr(run, "begin", lambda *run: began.append(len(asked)) or begin(*run))
     result = run_training(photos, out=tmp_path / "out", settings=quick)
     assert [row[1] for row in bad_files(result.folder)] == ["test/blue/1.png", "train/red/3.png", "val/blue/1.png"]
     later = set(asked[began[0] :])
@@ -67,8 +67,8 @@ def test_broken_images_of_every_split_are_met_once(photos, tmp_path, quick, monk
 def test_the_list_is_written_before_training(photos, tmp_path, quick, monkeypatch):
     (photos / "train/red/3.png").write_bytes(b"")
     listed = []
-    monkeypatch.setattr(run, "begin", lambda learner, log: listed.extend(bad_files(log.folder.path)))
-    monkeypatch.setattr(run, "fit", lambda learner, log: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(run, "begin", lambda learner, log, source: listed.extend(bad_files(log.folder.path)))
+    monkeypatch.setattr(run, "fit", lambda *run: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run_training(photos, out=tmp_path / "out", settings=quick, quiet=True)
     assert listed == [["train", "train/red/3.png", "is empty"]]

@@ -14,7 +14,7 @@ from vitreous.training.run import run_training
 
 FILES = {
     "recipe.toml", "environment.json", "metrics.jsonl", "results.csv", "results.png", "confusion_matrix.csv",
-    "confusion_matrix.png", "per_class.csv", "bad_files.csv", "model.safetensors", "train_batch.png",
+    "confusion_matrix.png", "per_class.csv", "bad_files.csv", "model.safetensors", "train_batch.png", "checkpoints",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, printable
 from vitreous.training.learner import Learner
-from vitreous.training.records.log import Log
+from vitreous.training.records.log import Log, NotFinite
 from vitreous.training.records.results import Run
 from vitreous.training.validation import NoneReadable, evaluate
 
@@ -56,9 +56,9 @@ def fit(learner: Learner, log: Log, watch: Watch | None = None) -> None:
             raise
         log.fail(error)
     if not any(math.isfinite(row["train_loss"]) for row in log.rows):
-        raise InputError("no update had a finite loss and gradient", LOWER_LR)
+        raise NotFinite("no update had a finite loss and gradient", LOWER_LR)
     if log.best is None:
-        raise InputError("no epoch had a finite loss on validation", LOWER_LR)
+        raise NotFinite("no epoch had a finite loss on validation", LOWER_LR)
     if learner.step < learner.plan.total_steps and log.failure is None:
         log.display.print(f"stopping early: no better epoch in the last {log.worse} validations")
 
@@ -144,7 +144,7 @@ def check_streak(learner: Learner, batches: Batches) -> None:
     """Raises InputError if too many steps in a row had no finite loss and gradient."""
     step = learner.streak.read()
     if step is not None:
-        raise InputError(
+        raise NotFinite(
             f"no finite loss or gradient in {learner.streak.most} steps in a row; the last, step {step + 1}, had "
             f"{names_of(batches, step % learner.plan.steps_per_epoch)}",
             f"{LOWER_LR}, or a higher max_skipped",

@@ -106,11 +106,6 @@ class RunFolder:
         return self.path / MODEL_FILE
 
     @property
-    def has_work(self) -> bool:
-        """Whether it has a model, or a checkpoint to go on from."""
-        return self.model.exists() or self.has_checkpoint
-
-    @property
     def has_checkpoint(self) -> bool:
         """Whether a checkpoint was finished."""
         return any((self.path / CHECKPOINTS).glob("[0-9]*/SHA256SUMS"))

@@ -23,11 +23,15 @@ from vitreous.training.records.tensorboard import Board
 CLASS_SCORES = ("balanced_accuracy", "macro_f1")  # that only an Outcome has
 
 
+class NotFinite(InputError):
+    """The loss is not finite: no state of the run is worth to go on from."""
+
+
 class Log:
     """What a run records. Use it as a context, around the epochs.
 
     When the context ends, the broken images are listed; if it ends with an error before a model or a checkpoint was
-    saved, everything else that the run wrote is removed.
+    saved, or before any loss was finite, everything else that the run wrote is removed.
 
     Args:
         folder: of the run, claimed by this process; or the path of a new or empty one.
@@ -68,7 +72,8 @@ class Log:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.board.close()
-        failed = error is not None and not self.folder.has_work
+        going_on = self.folder.has_checkpoint and not isinstance(error, NotFinite)
+        failed = error is not None and not self.folder.model.exists() and not going_on
         with self.writing():
             if self.bad_files.count or not failed:
                 self.bad_files.write()
@@ -101,7 +106,7 @@ class Log:
             yield f"{epoch} is kept: {self.folder.model}"
         elif interrupted:
             yield "no model is kept: no epoch was validated"
-        if interrupted and self.folder.has_checkpoint:
+        if self.folder.has_checkpoint:
             yield f"go on with: {shlex.join(['vitreous', 'train', '--resume', str(self.folder.path)])}"
 
     @property
