@@ -3,8 +3,8 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vitreous.data.decoding.images import is_image_name
@@ -27,6 +27,7 @@ class Found:
         outside: the cells that lead out of the folder.
         empty: how many cells are empty.
         preferred: the names of files that are also in a folder of another split.
+        listings: of a table, the files of the folders that were looked into.
     """
 
     names: list[str | None]
@@ -34,6 +35,7 @@ class Found:
     outside: list[str]
     empty: int
     preferred: list[str] = field(default_factory=list)
+    listings: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def find_files(
@@ -78,7 +80,7 @@ def find_files(
     if named and len(result.missing) + len(result.outside) == named:
         raise _none_found(source, folder, named, result, follow_links, search)
     result.preferred.extend(files.preferred)
-    return result
+    return replace(result, listings=files.listings) if search else result
 
 
 def _none_found(source: str, folder: str, count: int, result: Found, follow_links: bool, search: bool) -> InputError:
