@@ -165,3 +165,9 @@ def test_images_that_another_table_lists_are_not_counted(tmp_path):
         "val.csv is read as the validation split",
         "1 image in the folders of the table's images is not in the table, such as 'images/039.png'",
     )
+
+
+@pytest.mark.parametrize("name", ["images.zip", "images.tar.gz"])
+def test_a_table_next_to_an_archive_of_its_images_says_to_unpack_it(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    assert error(write(tmp_path / "all.csv")).endswith(f"unpack {name!r} next to the table")

@@ -10,6 +10,7 @@ from pathlib import Path
 from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.names import normalized, split_of
 from vitreous.data.sources.tabular.labels import described
+from vitreous.data.sources.trees.tree import is_packed
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted, listed
 
@@ -90,6 +91,8 @@ def _none_found(source: str, folder: str, count: int, result: Found, follow_link
     exists = bool(result.outside) and os.path.lexists(os.path.join(folder, result.outside[0]))  # noqa: PTH118
     if exists and not follow_links:
         return InputError(cause, "move the table next to the images, or allow it with --set follow_links=true")
+    if search and (packed := sorted(filter(is_packed, os.listdir(folder)))):  # noqa: PTH208 (names alone)
+        return InputError(cause, f"unpack {listed([repr(name) for name in packed], 3)} next to the table")
     if search:
         return InputError(cause, "put the table next to the images, and write paths relative to its folder")
     return InputError(cause, "write absolute paths, or paths relative to this working folder")
