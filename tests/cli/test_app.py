@@ -151,3 +151,15 @@ def test_a_closed_pipe_exits_141_in_silence():
     os.close(write_end)
     assert process.communicate(timeout=60)[1] == b""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["list", "recipes"]])
+def test_a_full_disk_behind_the_output_is_one_line(arguments):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "vitreous", *arguments]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr == (
+        "error: cannot write the output: No space left on device\nhint: free some space, or write it to another disk\n"
+    )

@@ -94,11 +94,14 @@ def test_a_split_without_a_readable_image_is_named(split, photos, tmp_path, quic
         run_training(photos, out=tmp_path / "out", settings=quick | {"max_bad_fraction": 1.0}, quiet=True)
 
 
-def test_a_held_out_class_without_a_readable_image_is_named(photos, tmp_path, quick, capsys):
-    for path in (photos / "test/red").iterdir():
+@pytest.mark.parametrize(("folder", "split"), [("test", "test"), ("val", "validation")])
+def test_a_held_out_class_without_a_readable_image_is_named(photos, tmp_path, quick, capsys, folder, split):
+    if folder == "val":
+        shutil.copytree(photos / "test", photos / "val")
+    for path in (photos / folder / "red").iterdir():
         path.write_bytes(b"")
     run_training(photos, out=tmp_path / "out", settings=quick | {"max_bad_fraction": 0.5})
-    assert capsys.readouterr().out.count("warning: no test image of 'red' could be read") == 1
+    assert capsys.readouterr().out.count(f"warning: no {split} image of 'red' could be read") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The command `vitreous`: its commands, the options they share, and how errors are printed."""
 
+import errno
 import os
 import signal
 import sys
@@ -166,17 +167,17 @@ def run(arguments: Sequence[str]) -> int:
         The exit code: 0, 1 if `check` advises against training, 2 for bad input, 130 when interrupted, 143 when
         terminated, 141 when the output pipe was closed.
     """
-    traceback = False
+    traceback, code = False, 0
     try:
-        with typer.main.get_command(app).make_context("vitreous", list(arguments) or ["--help"]) as context:
-            traceback = context.params["traceback"]
-            context.command.invoke(context)
-        sys.stdout.flush()  # here, where a closed pipe can still be handled
-    except typer.Exit as end:
-        return end.exit_code
+        try:
+            with typer.main.get_command(app).make_context("vitreous", list(arguments) or ["--help"]) as context:
+                traceback = context.params["traceback"]
+                context.command.invoke(context)
+        except typer.Exit as end:
+            code = end.exit_code
+        sys.stdout.flush()  # here, where a closed pipe or a full disk can still be handled
     except BrokenPipeError:
-        # Python would complain when it flushes the buffer on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return BROKEN_PIPE
     except KeyboardInterrupt as error:
         print("stopped", file=sys.stderr)
@@ -184,12 +185,21 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.TyperException, ValueError, OSError) as error:
         if traceback:
             raise
+        try:
+            sys.stdout.flush()
+        except OSError:
+            discard_output()
         cause, hint = cause_and_hint(error)
         print(f"error: {printable(cause)}", file=sys.stderr)
         if hint:
             print(f"hint: {printable(hint)}", file=sys.stderr)
         return BAD_INPUT
-    return 0
+    return code
+
+
+def discard_output() -> None:
+    """Sends what is left for stdout nowhere; Python would complain when it flushes the buffer on exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def cause_and_hint(error: Exception) -> tuple[str, str]:
@@ -202,6 +212,8 @@ def cause_and_hint(error: Exception) -> tuple[str, str]:
         return message[:1].lower() + message[1:], f"see {context.command_path} --help" if context else ""
     if isinstance(error, OSError) and error.filename is not None:
         return f"cannot use {str(error.filename)!r}: {error.strerror}", "check its name and permissions"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"cannot write the output: {error.strerror}", "free some space, or write it to another disk"
     return str(error) or type(error).__name__, ""
 
 

@@ -21,6 +21,7 @@ from vitreous.data.sources.names import skeleton
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.trees.folders import FileLoader
+from vitreous.support.errors import InputError
 
 
 def test_a_sign_is_not_a_hyphen():
@@ -81,6 +82,40 @@ def test_oversized_files(photos):
     found = only(check(photos, options=DataOptions(max_pixels=10_000)), "oversized", "notice")
     assert found.text == "1 of 73 images is too large"
     assert "90 x 120 pixels, 10,000 pixels" in str(found.items[0][3])
+
+
+def test_settings_are_named_as_on_the_command_line(photos):
+    (photos / "train/ant/large.png").write_bytes(encoded(picture(1000, (120, 90)), "PNG"))
+    for settings in ({"max_pixels": 1e4}, {"data.max_pixels": 10_000, "max_value": "auto"}):
+        assert only(check(photos, settings=settings), "oversized", "notice").text == "1 of 73 images is too large"
+    assert check(photos, settings={"channels": 1}, options=DataOptions(max_pixels=10_000)).data.channels == 1
+    for path in sorted((photos / "train/ant").iterdir())[:8]:
+        path.write_bytes(b"not an image")
+    assert not check(photos).wise
+    assert check(photos, settings={"max_bad_fraction": 0.9}).wise
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"chanels": 1}, "there is no data setting 'chanels'; did you mean 'channels'"),
+        ({"channels": "4"}, "channels is '4'"),
+        ({"follow_links": 1}, "follow_links is 1"),
+        ({"max_pixels": True}, "max_pixels is True"),
+        ({"validation_fraction": 2.0}, "validation_fraction is 2"),
+        ({"validation_fraction": 1.5}, "the validation fraction is 1.5"),
+    ],
+)
+def test_settings_that_are_not_valid(photos, settings, cause):
+    with pytest.raises(InputError) as error:
+        check(photos, settings=settings)
+    assert str(error.value).startswith(cause)
+    assert error.value.hint
+
+
+def test_settings_of_open_data_are_refused(photos):
+    with pytest.raises(InputError, match="open already"):
+        check(open_data(photos), settings={"channels": 1})
 
 
 def test_a_class_whose_images_are_all_broken(photos):

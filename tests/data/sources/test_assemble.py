@@ -55,3 +55,17 @@ def test_the_range_of_deep_images_is_noted_with_their_kind(tmp_path, kind, most,
         Image.fromarray(pixels).save(tmp_path / f"{name}.tif")
     (note,) = open_data(tmp_path).notes
     assert note.startswith(f"{words} images: values 0..{most} become 0..255 (from 2 training images;")
+
+
+@pytest.mark.parametrize(("most", "named"), [(255.0, True), (1.0, False), (20.0, False)])
+def test_floats_of_two_ranges_are_noted(tmp_path, most, named):
+    for kind, scale in (("ant", 1.0), ("bee", most)):
+        (tmp_path / kind).mkdir()
+        for number in range(4):
+            pixels = np.full((8, 8), scale * (1 - number / 10), np.float32)
+            Image.fromarray(pixels).save(tmp_path / kind / f"{number}.tif")
+    notes = [note for note in open_data(tmp_path).notes if "largest value" in note]
+    assert len(notes) == named
+    if named:
+        assert "in 'ant/" in notes[0]
+        assert "but 255 in 'bee/" in notes[0]

@@ -118,3 +118,18 @@ def test_a_fourth_channel_of_arrays_is_named():
     assert data.channels == 4
     assert note not in data.notes
     assert len(data.train.load(0).getbands()) == 4
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+def test_tiff_files_that_begin_with_a_thumbnail_are_noted(tmp_path, channels):
+    for kind in CLASSES:
+        (tmp_path / kind).mkdir()
+        for number in range(4):
+            pixels = np.full((64, 64, channels), 40 * number + 9, np.uint8)
+            with tifffile.TiffWriter(tmp_path / kind / f"{number}.tif") as file:
+                options = {"photometric": "rgb" if channels == 3 else "minisblack", "planarconfig": "contig"}
+                small = number == 0
+                file.write(pixels[::8, ::8] if small else pixels, subfiletype=int(small), **options)
+                file.write(pixels if small else pixels[::8, ::8], subfiletype=int(not small), **options)
+    (note,) = [note for note in open_data(tmp_path).notes if "thumbnail" in note]
+    assert note.startswith("only a thumbnail is read, the first page of TIFF files (2 of ")

@@ -185,3 +185,10 @@ def test_a_new_limit_replaces_a_length_and_a_new_length_a_limit():
     assert long.with_settings({"minutes": 0}).schedule.epochs == 50
     steps = Recipe.load("masked-patch").with_settings({"minutes": 5})
     assert (steps.schedule.steps, steps.schedule.warmup_steps, steps.schedule.epochs) == (None, None, "auto")
+
+
+def test_a_given_shape_is_not_said_to_be_chosen():
+    _, budget = fitted(Machine(1e10), data_of(), SMALL_DATA.with_settings({"width": 96, "depth": 3, "num_heads": 3}))
+    assert budget is not None
+    assert budget.chosen[1] == "mu/2 with the given width, depth, num_heads"
+    assert not budget.chose_all

@@ -1,6 +1,6 @@
 """`vt.check`: a look at a data set before it is trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -19,6 +19,7 @@ from vitreous.data.sources.open import open_data
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
 from vitreous.support.counts import spread
+from vitreous.support.errors import InputError
 from vitreous.support.text import counted, printable
 
 MOST_DECODED = 200_000  # images; of more, this many are decoded, spread evenly
@@ -117,6 +118,7 @@ class Check:
 def check(
     data: Any,
     *,
+    settings: Mapping[str, Any] | None = None,
     options: DataOptions | None = None,
     quick: bool = False,
     most_decoded: int = MOST_DECODED,
@@ -127,15 +129,22 @@ def check(
 
     Args:
         data: a source as `vitreous.train` takes it, or an opened one.
-        options: how to read a source that is not open.
+        settings: of how to read a source that is not open, as `--set` names them, such as {"channels": 4}.
+        options: the same as an object, which the settings override.
         quick: read headers and contents, but decode nothing; near copies and files broken inside are not found.
         most_decoded: of more images, this many are decoded, spread evenly over the splits.
         max_bad_fraction: of a split that may be unusable.
         show: called with the number of images done.
 
     Raises:
-        InputError: the source cannot be opened, as `open_data` says.
+        InputError: the source cannot be opened, as `open_data` says; or a setting is not valid, or is of no use.
     """
+    settings = dict(settings or {})
+    for name in ("max_bad_fraction", "data.max_bad_fraction"):
+        max_bad_fraction = settings.pop(name, max_bad_fraction)
+    if settings and isinstance(data, ImageData):
+        raise InputError("the data is open already, so settings change nothing", "give the source itself")
+    options = (options or DataOptions()).with_settings(settings)
     opened = data if isinstance(data, ImageData) else open_data(data, options)
     samples = Samples(opened)
     decoded = np.zeros(len(samples), bool)

@@ -45,6 +45,7 @@ class Stored(NamedTuple):
         pages: of a TIFF file, if each has one channel and the same size.
         in_array: whether it is an array or tensor.
         is_cut: whether a photo of it has only the upper 8 of its 16 bits.
+        is_reduced: whether what is read of it is a smaller version of a later page.
     """
 
     channels: int
@@ -53,6 +54,7 @@ class Stored(NamedTuple):
     pages: int = 1
     in_array: bool = False
     is_cut: bool = False
+    is_reduced: bool = False
 
 
 def decode_picture(source: str | Path | bytes, name: str = "the image", decoding: Decoding = DEFAULT) -> Picture:
@@ -128,13 +130,14 @@ def stored_channels(source: str | Path | bytes, name: str = "the image", decodin
     except BadImage:
         if tiff is None or max(tiff.channels, tiff.pages) < 2:
             raise
-        return Stored(tiff.channels, False, True, tiff.pages)
+        return Stored(tiff.channels, False, True, tiff.pages, is_reduced=tiff.is_reduced)
     if tiff is None:
         channels = channels_of(header)
         return Stored(channels, channels <= MOST_OF_PHOTO, is_cut=is_cut_png(content))
     # Pillow drops a fifth channel, and a second one that is not transparency.
     is_photo = tiff.channels <= MOST_OF_PHOTO and (tiff.channels != 2 or tiff.alpha > 0)
-    return Stored(tiff.channels, is_photo, True, tiff.pages, is_cut=is_cut_tiff(content))
+    cut, reduced = is_cut_tiff(content), tiff.is_reduced
+    return Stored(tiff.channels, is_photo, True, tiff.pages, is_cut=cut, is_reduced=reduced)
 
 
 def channels_of(header: Header) -> int:

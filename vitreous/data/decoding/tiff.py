@@ -24,6 +24,7 @@ from vitreous.data.decoding.segments import JPEG, NONE, decompressed, jpeg_decom
 from vitreous.support.errors import InputError
 from vitreous.support.extras import install_command
 
+KIND_OF_PAGE = 254  # a tag, whose lowest bit means a smaller version of another page
 PHOTOMETRIC, GRAY, RGB = 262, 1, 2
 EXTRA_SAMPLES, ALPHA, UNPREMULTIPLIED = 338, (1, 2), 2
 WIDTH, HEIGHT, ORIENTATION, SAMPLES_PER_PIXEL = 256, 257, 274, 277  # tags
@@ -48,11 +49,13 @@ class Outline(NamedTuple):
         channels: of the first page.
         pages: how many there are, if all have one channel and one size, and may be channels themselves; otherwise 1.
         alpha: what the first channel after gray or color is, if it is transparency; otherwise 0.
+        is_reduced: whether the first page is a smaller version of a later one.
     """
 
     channels: int
     pages: int
     alpha: int
+    is_reduced: bool
 
 
 def outline(content: bytes) -> Outline | None:
@@ -68,7 +71,14 @@ def outline(content: bytes) -> Outline | None:
         return None
     channels = shapes[0][0]
     alike = channels == 1 and len(set(shapes)) == 1 and len(pages) <= MOST_CHANNELS
-    return Outline(channels, len(pages) if alike else 1, _alpha(pages[0]))
+    first, *others = pages
+    is_reduced = first.get(KIND_OF_PAGE, 0) & 1 == 1 and any(_area(page) > _area(first) for page in others)
+    return Outline(channels, len(pages) if alike else 1, _alpha(first), is_reduced)
+
+
+def _area(page: dict[int, int]) -> int:
+    """The pixels of a page."""
+    return page.get(WIDTH, 0) * page.get(HEIGHT, 0)
 
 
 def is_cut_color(content: bytes) -> bool:

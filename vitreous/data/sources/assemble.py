@@ -18,6 +18,7 @@ from vitreous.data.sources.splits import ImageData, Loader, Split, hold_out
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted, listed, natural_key
 
+MIXED = 50  # times the largest value of one image is that of another, if they are scaled differently
 Samples = Mapping[str, Mapping[str, Sequence[str]]]
 
 
@@ -137,16 +138,32 @@ def _split(name: str, classes: Sequence[Sequence[str]], loader: Callable[[tuple[
 
 def value_range(split: Split) -> tuple[int, list[str]]:
     """The largest value that a few images of more than 8 bits have room for, and a note on it if there are any."""
-    maxima = []
+    maxima = {}
     for index in split.sampled():
         with suppress(BadImage):  # skipped and listed when it is loaded
-            maxima.append(split.load.maximum(index))
-    deep = [value for value in maxima if value is not None]
+            maxima[index] = split.load.maximum(index)
+    deep = [value for value in maxima.values() if value is not None]
     if not deep:
         return MAX_VALUE, []
     most, images = range_of(deep), counted(len(deep), "training image")
     depth = "floating-point" if any(isinstance(value, float) for value in deep) else "16-bit"
-    return most, [f"{depth} images: values 0..{most} become 0..255 (from {images}; set max_value to change it)"]
+    note = f"{depth} images: values 0..{most} become 0..255 (from {images}; set max_value to change it)"
+    return most, [note, *mixed_ranges(split, maxima)]
+
+
+def mixed_ranges(split: Split, maxima: Mapping[int, int | float | None]) -> list[str]:
+    """A note if some images have floats up to 1 and others far larger ones, such as up to 255.
+
+    Args:
+        split: of the images.
+        maxima: the largest value of some of them, by index.
+    """
+    floats = {index: value for index, value in maxima.items() if isinstance(value, float) and value > 0}
+    least, most = min(floats, key=floats.__getitem__, default=None), max(floats, key=floats.__getitem__, default=None)
+    if least is None or most is None or floats[most] <= max(1, MIXED * floats[least]):
+        return []
+    parts = [f"{floats[index]:,.4g} in {split.names[index]!r}" for index in (least, most)]
+    return [f"the largest value is {' but '.join(parts)}: scale all images alike, or the dark ones are nearly black"]
 
 
 def native_size(source: str, split: Split) -> tuple[int, int]:

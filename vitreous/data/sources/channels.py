@@ -39,13 +39,14 @@ def choose_channels(source: str, split: Split, default: int, asked: int | None) 
             f"the images of {source!r} have {counts} channels, not {channels}", f"set channels={common(seen, default)}"
         )
     if channels in PHOTO:
-        return channels, [*(left_out(seen) if asked is None else []), *cut_off(seen)]
+        return channels, [*(left_out(seen) if asked is None else []), *cut_off(seen), *reduced(seen)]
     if any(stored.in_tiff for stored in fitting):
         require_reader()
     if asked is not None or not seen:
-        return channels, []
+        return channels, reduced(seen)
     return channels, [
-        f"images of {channels} channels (from {counted(len(seen), 'training image')}; set channels to change it)"
+        f"images of {channels} channels (from {counted(len(seen), 'training image')}; set channels to change it)",
+        *reduced(seen),
     ]
 
 
@@ -94,6 +95,14 @@ def cut_off(seen: Sequence[Stored]) -> list[str]:
     images = f"{count} of {counted(len(seen), 'training image')}"
     how = f"save them as RGB TIFF, which needs {NEEDED}"
     return [f"only the upper 8 of 16 bits are read of color images ({images}); to keep all values, {how}"]
+
+
+def reduced(seen: Sequence[Stored]) -> list[str]:
+    """A note if the first page of TIFF files, which is read, is a thumbnail of a later one."""
+    count = sum(stored.is_reduced for stored in seen)
+    images = f"{count} of {counted(len(seen), 'training image')}"
+    how = "to use all pixels, save the full page alone"
+    return [f"only a thumbnail is read, the first page of TIFF files ({images}); {how}"] if count else []
 
 
 def check_of_photos(source: str, asked: int | None) -> None:

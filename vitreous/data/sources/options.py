@@ -1,10 +1,24 @@
 """How a source of labeled images is read: the settings that every kind of source follows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from vitreous.data.decoding.bands import MOST_CHANNELS
 from vitreous.data.decoding.images import MAX_PIXELS, MAX_VALUE
-from vitreous.support.errors import InputError
+from vitreous.support.errors import InputError, unknown
+
+NAME, COUNT = str | None, int | None
+KINDS = {  # of value of each option
+    "validation_fraction": float,
+    "max_pixels": int,
+    "max_value": COUNT,
+    "follow_links": bool,
+    "path_column": NAME,
+    "label_column": NAME,
+    "split_column": NAME,
+    "channels": COUNT,
+}
 
 
 @dataclass(frozen=True)
@@ -48,3 +62,19 @@ class DataOptions:
     def names_columns(self) -> bool:
         """Whether a column of a table is named."""
         return any(name is not None for name in (self.path_column, self.label_column, self.split_column))
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Self:
+        """These options, with values as `--set` names them: {"channels": 4} or {"data.channels": 4}.
+
+        Raises:
+            InputError: a name is not one of the options, or its value is not valid.
+        """
+        values = {name.removeprefix("data."): None if value == "auto" else value for name, value in settings.items()}
+        for name, value in values.items():
+            if name not in KINDS:
+                raise unknown("data setting", name, KINDS)
+            if isinstance(value, float) and value.is_integer():
+                values[name] = value = int(value)
+            if not isinstance(value, KINDS[name]) or (isinstance(value, bool) and KINDS[name] is not bool):
+                raise InputError(f"{name} is {value!r}", "give it a value as in docs/data.md")
+        return replace(self, **values)

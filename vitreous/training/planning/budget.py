@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.splits import ImageData
 from vitreous.model.config import ViTConfig
-from vitreous.support.text import counted
+from vitreous.support.text import counted, listed
 from vitreous.training.planning.defaults import (
     LARGEST_SIDE,
     MOST_EPOCHS,
@@ -56,16 +56,13 @@ class Budget:
         minutes: at most.
         seconds: that the run is expected to take.
         chosen: what was not given, in words.
+        chose_all: whether image size, the model's shape and the length were all open.
     """
 
     minutes: float
     seconds: float
     chosen: tuple[str, ...]
-
-    @property
-    def chose_all(self) -> bool:
-        """Whether image size, variant and length were all open."""
-        return len(self.chosen) == 3
+    chose_all: bool = False
 
     @property
     def fits(self) -> bool:
@@ -134,7 +131,9 @@ def try_shape(
         assert isinstance(resolved.schedule.epochs, int), "the recipe is resolved"
         epochs = resolved.schedule.epochs
         enough = epochs * epoch <= available
-    budget = Budget(minutes, epochs * epoch / SHARE, in_words(recipe, config, resolved, epochs))
+    chosen = in_words(recipe, config, resolved, epochs)
+    chose_all = len(chosen) == 3 and not given_shape(recipe.model)
+    budget = Budget(minutes, epochs * epoch / SHARE, chosen, chose_all)
     measured = {"threads": cost.threads, "workers": cost.workers}
     machine = {name: value for name, value in measured.items() if getattr(recipe.run, name) == "auto"}
     candidate = candidate.model_copy(update={"run": recipe.run.model_copy(update=machine)})
@@ -185,10 +184,16 @@ def in_words(recipe: Recipe, config: ViTConfig, resolved: Recipe, epochs: int) -
         height, width = config.image_size
         words.append(f"{height}×{width} pixels")
     if recipe.model.weights is None and recipe.model.variant == "auto":
-        words.append(resolved.model.variant)
+        given = given_shape(recipe.model)
+        words.append(resolved.model.variant + (f" with the given {listed(given)}" if given else ""))
     if has_open_length(recipe):
         words.append(counted(epochs, "epoch"))
     return tuple(words)
+
+
+def given_shape(model: ModelSection) -> list[str]:
+    """The fields of a variant's size that were given."""
+    return [name for name in ("width", "depth", "mlp_dim", "num_heads") if getattr(model, name) is not None]
 
 
 def in_minutes(minutes: float) -> str:

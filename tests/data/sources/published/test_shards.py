@@ -248,7 +248,12 @@ def test_shards_elsewhere_are_to_be_downloaded_first(source):
 
 
 def test_labels_in_files_nobody_vouches_for():
-    assert label_in_text(b"\xff\x00") is not None
+    assert [label_in_text(content) for content in (b"\xff\x00", b"\x80\x04K\x01.", b"\x89PNG\r\n\x1a\n")] == [None] * 3
+    assert [label_in_text(text.encode("utf-8")) for text in ("1.0", "01", "1.", "1.5", "-1.0")] == [
+        *("1", "1", "1", "1.5", None)
+    ]
+    assert label_in_text("crème".encode("cp1252")) == label_in_text("crème".encode()) == "crème"
+    assert label_in_json(b'{"label": 2.0}') == "2"
     assert label_in_text(b"9" * 400) == "9" * 400
     assert label_in_text(b"  two   words\n") == "two words"
     assert label_in_text(b"") is None
@@ -306,3 +311,23 @@ def test_eval_next_to_dev_is_test(tmp_path):
         "test": "eval",
     }
     assert data.notes == ("'eval-0' is used as the test split",)
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (("train-000", "train-002", "val-0"), "1 shard seems to be missing: 'train-001.tar'"),
+        (("train-1", "train-2", "train-3"), ""),
+        (("train-0-of-3", "val-0-of-1", "train-1-of-3"), "1 shard seems to be missing: 'train-2-of-3.tar'"),
+        (("train-20240101", "train-20250101"), ""),
+        (
+            ("train-0", "train-3", "train-4", "train-6"),
+            "3 shards seem to be missing: 'train-1.tar', 'train-2.tar', 'train",
+        ),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["", "/*.tar"])
+def test_a_gap_in_the_numbers_of_shards_is_noted(tmp_path, names, note, pattern):
+    folder = folder_of(tmp_path, *(f"{name}.tar" for name in names))
+    notes = open_data(f"{folder}{pattern}").notes
+    assert any(each.startswith(note) for each in notes) if note else notes == ()

@@ -1,8 +1,12 @@
 """Columns of splits, folds and boxes, and labels that are not classes."""
 
+import json
+
 import datasets as hugging_face
 import pandas
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from tests.data.sources.packing import tree
 from tests.data.sources.tabular.writing import ROWS, error, flat, write
@@ -177,3 +181,22 @@ def test_names_of_several_words_are_classes(tmp_path, labels, noted):
     data = open_data(write(tmp_path / "all.csv", rows))
     assert set(data.class_names) == set(labels)
     assert ["each of these is one class" in note for note in data.notes] == [True] * noted
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])
+def test_two_numbers_of_one_class_name_are_noted(tmp_path, suffix):
+    rows = [(name, "crane" if at % 3 else "hen", (at % 3) + 133) for at, (name, _) in enumerate(flat(tmp_path))]
+    header = ("file", "class_name", "class_id")
+    path = tmp_path / f"all.{suffix}"
+    if suffix == "csv":
+        write(path, rows, header)
+    elif suffix == "json":
+        path.write_text(json.dumps([dict(zip(header, row, strict=True)) for row in rows]))
+    else:
+        columns = zip(*rows, strict=True)
+        parquet.write_table(pyarrow.table({k: list(v) for k, v in zip(header, columns, strict=True)}), path)
+    assert open_data(path).notes == (
+        "several numbers in 'class_id' are one class: 'crane' (134, 135); "
+        "to keep them apart: --set label_column=class_id",
+    )
+    assert open_data(path, DataOptions(label_column="class_id")).class_names == ("133", "134", "135")

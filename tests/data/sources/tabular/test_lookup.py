@@ -145,3 +145,29 @@ def test_links_inside_the_folder_are_files(tmp_path):
     rows = flat(tmp_path)
     (tmp_path / "link.png").symlink_to("000.png")
     assert "link.png" in all_names(open_data(write(tmp_path / "all.csv", [*rows, ("link.png", "odd")])))
+
+
+def test_images_that_the_table_does_not_list_are_counted(tmp_path):
+    rows = flat(tmp_path / "images", 40)
+    (tmp_path / "images" / "notes.txt").write_text("x")
+    tree(tmp_path / "other", ["1.png"])
+    assert open_data(write(tmp_path / "some.csv", rows[:6])).notes == (
+        "34 images in the folders of the table's images are not in the table, such as 'images/006.png'",
+    )
+    assert open_data(write(tmp_path / "all.csv", rows)).notes == ()
+
+
+def test_images_that_another_table_lists_are_not_counted(tmp_path):
+    rows = flat(tmp_path / "images", 40)
+    write(tmp_path / "train.csv", rows[:30])
+    write(tmp_path / "val.csv", rows[30:39])
+    assert open_data(tmp_path / "train.csv").notes == (
+        "val.csv is read as the validation split",
+        "1 image in the folders of the table's images is not in the table, such as 'images/039.png'",
+    )
+
+
+@pytest.mark.parametrize("name", ["images.zip", "images.tar.gz"])
+def test_a_table_next_to_an_archive_of_its_images_says_to_unpack_it(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    assert error(write(tmp_path / "all.csv")).endswith(f"unpack {name!r} next to the table")

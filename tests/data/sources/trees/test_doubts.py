@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.data.sources.packing import line
+from tests.data.sources.packing import content_of, line, pack, tree
 from tests.data.sources.trees.naming import each
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.trees.doubts import are_numbered, doubts, paired
@@ -87,3 +87,43 @@ def test_pairs_of_many_files_are_found_at_once():
     begin = time.perf_counter()
     assert paired(images) == ["a", "b", "c"]
     assert time.perf_counter() - begin < 10
+
+
+def with_tables(tmp_path, **tables):
+    """The notes on tables next to class folders."""
+    source = tree(tmp_path / "photos")
+    for name, text in tables.items():
+        (source / f"{name}.csv").write_text(text)
+    return open_data(source).notes
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("path,label\nant/1.png,bee\n", True),
+        ('"name";"label"\n"x.png";"a"\n"3.png";"bee"\n', True),
+        ("epoch,loss\n1,0.5\n2,0.25\n", False),
+        ("class,count\nant,8\nbee,8\n", False),
+        ("path,label\nx.png,ant\n", False),
+    ],
+)
+def test_a_table_with_labels_next_to_class_folders_is_named(tmp_path, text, named):
+    path = tmp_path / "photos" / "labels.csv"
+    note = f"labels.csv next to the class folders is not read; to use its labels: vitreous train {path}"
+    assert with_tables(tmp_path, labels=text) == ((note,) if named else ())
+
+
+def test_a_table_of_ids_next_to_splits_is_named(tmp_path):
+    source = tree(tmp_path / "photos", each("train/cat", "train/dog", "val/cat", "val/dog"))
+    (source / "val" / "cat" / "ISIC_1.png").write_bytes(content_of("ISIC_1"))
+    (source / "truth.csv").write_text("id,label\nISIC_1,dog\n")
+    (note,) = open_data(source).notes
+    assert note.startswith("truth.csv next to the class folders is not read")
+
+
+def test_a_table_that_is_called_labels_in_an_archive_is_named(tmp_path):
+    source = pack(tmp_path / "photos.zip", **{"train_labels.csv": b"x", "sizes.csv": b"x"})
+    (note,) = open_data(source).notes
+    assert note == (
+        "train_labels.csv next to the class folders is not read; if it has the labels, unpack all, and train on it"
+    )

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,13 @@ from vitreous.data.sources.trees.folders import leads_to_file_inside
 from vitreous.data.sources.trees.tar_index import SUFFIX, first_names
 from vitreous.data.sources.trees.tree import FOLLOW, is_clutter, kind_of
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import counted, listed
 
 MAX_SHARDS = 100_000
 LOOKED_AT = 64  # files of an archive, to see whether it is a shard
 CLASS_FILES = ("cls", "label", "class", "cls.txt", "label.txt", "class.txt")  # with a number or a name alone
 LABEL_FILES = (*CLASS_FILES, "json", "txt")  # in this order
+NUMBERED = re.compile(r"(?P<start>.*?)(?P<number>\d{1,9})(?P<end>(?:-of-(?P<count>\d{1,9}))?\.tar)", re.DOTALL | re.I)
 RENAME = "name shards like train-000.tar, val-000.tar and test-000.tar"
 
 
@@ -52,7 +53,10 @@ def find_shards(source: str, follow_links: bool = False) -> Shards | None:
     """
     path = Path(source)
     if not os.path.lexists(source):
-        return _by_split(expand_pattern(source)) if is_pattern(source) else None
+        if not is_pattern(source):
+            return None
+        paths = expand_pattern(source)
+        return _by_split(paths, notes=gaps(paths))
     if path.is_file():
         if not source.casefold().endswith(SUFFIX):
             return None
@@ -211,7 +215,7 @@ def _in_folder(folder: Path, follow_links: bool) -> Shards | None:
         f"{kind_of(Path(path).name)} next to the shards" for path in files if not path.casefold().endswith(SUFFIX)
     )
     ignored.update(f"folder next to the shards: {name}" for name in subfolders if name not in places)
-    return _by_split(shards, str(folder), ignored)
+    return _by_split(shards, str(folder), ignored, gaps(shards))
 
 
 def _refuse_deeper(folder: Path, subfolders: Sequence[str]) -> None:
@@ -249,7 +253,29 @@ def _listing(folder: Path) -> tuple[list[str], list[str]] | None:
     return sorted(files), sorted(folders)
 
 
-def _by_split(paths: list[str], folder: str | None = None, ignored: Counter[str] | None = None) -> Shards:
+def gaps(paths: Sequence[str]) -> list[str]:
+    """A note on shards that are missing by their numbers, as train-001.tar between train-000.tar and train-002.tar."""
+    groups: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    for path in paths:
+        if match := NUMBERED.fullmatch(path):
+            groups[match["start"], match["end"]][int(match["number"])] = path
+    missing = []
+    for (start, end), numbers in groups.items():
+        match = NUMBERED.fullmatch(numbers[min(numbers)])
+        assert match is not None, "it was one before"
+        first, last = (0, int(match["count"]) - 1) if match["count"] else (min(numbers), max(numbers))
+        if last - first + 1 <= 2 * len(numbers):  # otherwise these are times, or a choice
+            width = len(match["number"])
+            missing += [f"{start}{at:0{width}}{end}" for at in range(first, last + 1) if at not in numbers]
+    names = listed([repr(Path(path).name) for path in missing], 3)
+    return (
+        [f"{counted(len(missing), 'shard')} seem{'s' * (len(missing) == 1)} to be missing: {names}"] if missing else []
+    )
+
+
+def _by_split(
+    paths: list[str], folder: str | None = None, ignored: Counter[str] | None = None, notes: Sequence[str] = ()
+) -> Shards:
     """The shards by split; all are for training if no name means one."""
     paths = [os.path.abspath(path) for path in paths]  # noqa: PTH100 (a Path would follow links)
     folder = os.path.abspath(folder) if folder else os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH100, PTH120
@@ -270,6 +296,6 @@ def _by_split(paths: list[str], folder: str | None = None, ignored: Counter[str]
         cause = f"the name of {others[0]!r} means no split, but that of {next(iter(splits.values()))[0]!r} does"
         raise InputError(cause, RENAME)
     no_split = "the shards' names mean no split, so all of them are for training"
-    notes = (no_split,) if others else tuple(notes_on_evaluation(meaning))
+    notes = (*notes, *([no_split] if others else notes_on_evaluation(meaning)))
     by_split = {"train": others} if others else {split: found for split, found in splits.items() if split}
     return Shards(folder, by_split, ignored or Counter(), notes)

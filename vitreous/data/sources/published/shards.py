@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,12 +152,17 @@ def _labels(index: TarIndex, numbers: list[int | None]) -> Iterator[str | None]:
 
 
 def label_in_text(content: bytes) -> str | None:
-    """A class number without leading zeros, or a class name; None for none, such as -1."""
-    text = content.decode("utf-8", "replace").strip()
-    if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-        number = int(text)
+    """A class number without leading zeros or a fraction of 0, or a class name; None for none, such as -1 or bytes."""
+    text = ""
+    for encoding in ("cp1252", "utf-8-sig"):  # as in tables, the first only if it is not UTF-8
+        with suppress(UnicodeDecodeError):
+            text = " ".join(content.decode(encoding).split())
+    if any(character < " " for character in text):
+        return None
+    if number_text := re.fullmatch(r"([+-]?[0-9]{1,18})(\.0*)?", text):
+        number = int(number_text[1])
         return str(number) if number >= 0 else None
-    return normalized(" ".join(text.split())) or None
+    return normalized(text) or None
 
 
 def label_in_json(content: bytes) -> str | None:
@@ -168,6 +174,8 @@ def label_in_json(content: bytes) -> str | None:
     if not isinstance(value, dict):
         return None
     label = next((value[key] for key in JSON_KEYS if key in value), None)
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
     if isinstance(label, bool) or not isinstance(label, int | str):
         return None
     return label_in_text(str(label).encode("utf-8", "replace"))

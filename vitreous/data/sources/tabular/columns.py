@@ -1,12 +1,12 @@
 """Which columns of a table hold the image, the label and the split."""
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from vitreous.data.sources.options import DataOptions
 from vitreous.support.errors import InputError
-from vitreous.support.text import listed
+from vitreous.support.text import listed, natural_key
 
 # Usual names, without case, spaces and signs. A name of an earlier row is preferred; two of one row are ambiguous.
 IMAGE = (
@@ -16,11 +16,12 @@ IMAGE = (
     "imageid imgid photoid pictureid",
     "id uuid",
 )
+NUMBERS = "classid labelid categoryid targetid classidx labelidx classindex"
 LABEL = (
     "labelname classname categoryname classlabel",
     "label labels class classes category target targets species breed diagnosis dx",
     "choice",  # of Label Studio
-    "classid labelid categoryid targetid classidx labelidx classindex",
+    NUMBERS,
     "y",
 )
 SPLIT = (
@@ -50,6 +51,7 @@ class Columns(NamedTuple):
         flags: of a split column of 0 and 1: the split of 1, and of 0.
         has_boxes: whether there are boxes or masks as well, which are not used.
         notes: on columns of splits, folds or boxes that are not used.
+        number: the position of a column of label numbers next to that of names, which is not used.
     """
 
     image: int
@@ -59,6 +61,7 @@ class Columns(NamedTuple):
     flags: tuple[str, str] | None
     has_boxes: bool
     notes: tuple[str, ...] = ()
+    number: int | None = None
 
 
 def choose_columns(
@@ -101,7 +104,31 @@ def choose_columns(
     has_boxes = any(box <= plain for box in BOXES)
     notes = _notes(names, (found_image, label, split, *classes), has_boxes)
     flags = None if split is None else FLAGS.get(_plain(names[split]))
-    return Columns(found_image, label, split, classes, flags, has_boxes, notes)
+    numbers = [at for at in rest if at != label and _plain(names[at]) in NUMBERS.split()]
+    number = numbers[0] if label is not None and options.label_column is None and len(numbers) == 1 else None
+    return Columns(found_image, label, split, classes, flags, has_boxes, notes, number)
+
+
+def shared_names(names: Sequence[str], columns: Columns, pairs: Iterable[tuple[object, object]]) -> list[str]:
+    """A note on classes of one name and several numbers.
+
+    Args:
+        names: of the columns.
+        columns: of which there is one of numbers next to that of labels.
+        pairs: the label and the number of rows.
+    """
+    if columns.number is None:
+        return []
+    numbers: dict[str, set[str]] = {}
+    for label, number in pairs:
+        if label is not None and number is not None and (text := str(number).strip()):
+            numbers.setdefault(str(label).strip(), set()).add(text)
+    shared = [
+        f"{label!r} ({listed(sorted(each, key=natural_key))})" for label, each in numbers.items() if len(each) > 1
+    ]
+    column = names[columns.number]
+    how = f"to keep them apart: --set label_column={column}"
+    return [f"several numbers in {column!r} are one class: {listed(sorted(shared), 3)}; {how}"] if shared else []
 
 
 def _notes(names: Sequence[str], used: Container[int | None], has_boxes: bool) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.tabular.columns import choose_columns
+from vitreous.data.sources.tabular.columns import choose_columns, shared_names
 from vitreous.data.sources.tabular.reading import Table, lines_of, opened
 from vitreous.support.errors import InputError
 
@@ -77,12 +77,14 @@ def _table(source: str, objects: Iterable[dict[str, object]], options: DataOptio
     names = list(first)
     columns = choose_columns(source, names, options)
     assert columns.label is not None  # no first row was given to recognize columns of 0 and 1 by
-    kept = [names[at] for at in (columns.image, columns.label, columns.split) if at is not None]
+    split = None if columns.split is None else names[columns.split]
+    kept = [names[at] for at in (columns.image, columns.label, columns.split, columns.number) if at is not None]
     cells = [[first.get(name)] for name in kept]
     for row in rows:
         for name, column in zip(kept, cells, strict=True):
             column.append(row.get(name))
-    return Table(cells[0], cells[1], cells[2] if columns.split is not None else None, kept[-1], columns)
+    notes = shared_names(names, columns, zip(cells[1], cells[-1], strict=True))
+    return Table(cells[0], cells[1], None if split is None else cells[2], split or "", columns, notes)
 
 
 def _objects(source: str, file: TextIO) -> Iterator[dict[str, object]]:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
@@ -63,6 +64,7 @@ def open_listed(
     if preferred := [repr(name) for files in found for name in files.preferred]:
         note = "also in a folder of another split; that of the table's split is used"
         notes.append(f"{counted(len(preferred), 'image')} {note}: {listed(preferred, 3)}")
+    notes += not_listed(found)
     ignored = Counter(samples.ignored)
     ignored.update({"path or link out of the folder": len(outside), NO_IMAGE: sum(files.empty for files in found)})
     return assemble(
@@ -73,3 +75,19 @@ def open_listed(
         ignored=+ignored,
         notes=notes,
     )
+
+
+def not_listed(found: Sequence[Found]) -> list[str]:
+    """A note on the images that no table lists, in folders of which it lists others."""
+    names = {name for files in found for name in files.names if name is not None}
+    count, first = 0, ""
+    for folder in sorted({name.rpartition("/")[0] for name in names}):
+        listing = next((files.listings[folder] for files in found if folder in files.listings), ())
+        start = f"{folder}/" if folder else ""
+        rest = [name for name in listing if is_image_name(name) and start + name not in names]
+        count += len(rest)
+        first = first or (start + min(rest) if rest else "")
+    are = "is" if count == 1 else "are"
+    if not count:
+        return []
+    return [f"{counted(count, 'image')} in the folders of the table's images {are} not in the table, such as {first!r}"]

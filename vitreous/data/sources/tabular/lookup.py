@@ -3,13 +3,14 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.names import normalized, split_of
 from vitreous.data.sources.tabular.labels import described
+from vitreous.data.sources.trees.tree import is_packed
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted, listed
 
@@ -27,6 +28,7 @@ class Found:
         outside: the cells that lead out of the folder.
         empty: how many cells are empty.
         preferred: the names of files that are also in a folder of another split.
+        listings: of a table, the files of the folders that were looked into.
     """
 
     names: list[str | None]
@@ -34,6 +36,7 @@ class Found:
     outside: list[str]
     empty: int
     preferred: list[str] = field(default_factory=list)
+    listings: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def find_files(
@@ -78,7 +81,7 @@ def find_files(
     if named and len(result.missing) + len(result.outside) == named:
         raise _none_found(source, folder, named, result, follow_links, search)
     result.preferred.extend(files.preferred)
-    return result
+    return replace(result, listings=files.listings) if search else result
 
 
 def _none_found(source: str, folder: str, count: int, result: Found, follow_links: bool, search: bool) -> InputError:
@@ -88,6 +91,8 @@ def _none_found(source: str, folder: str, count: int, result: Found, follow_link
     exists = bool(result.outside) and os.path.lexists(os.path.join(folder, result.outside[0]))  # noqa: PTH118
     if exists and not follow_links:
         return InputError(cause, "move the table next to the images, or allow it with --set follow_links=true")
+    if search and (packed := sorted(filter(is_packed, os.listdir(folder)))):  # noqa: PTH208 (names alone)
+        return InputError(cause, f"unpack {listed([repr(name) for name in packed], 3)} next to the table")
     if search:
         return InputError(cause, "put the table next to the images, and write paths relative to its folder")
     return InputError(cause, "write absolute paths, or paths relative to this working folder")

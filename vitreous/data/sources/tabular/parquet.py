@@ -12,7 +12,7 @@ import numpy as np
 from vitreous.data.decoding.images import MAX_BYTES, BadImage, check_bytes
 from vitreous.data.sources.names import distinct, normalized
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.tabular.columns import choose_columns
+from vitreous.data.sources.tabular.columns import choose_columns, shared_names
 from vitreous.data.sources.tabular.reading import ImageCells, Table
 from vitreous.data.sources.trees.spool import check_space, new_spool, remove_spool
 from vitreous.data.sources.trees.tree import ImageLoader
@@ -91,7 +91,9 @@ def read_parquet(source: str, options: DataOptions) -> Table:
         else:
             images = ImageCells(source, name, file.metadata.num_rows)
         splits = None if split is None else _cells(file, split)
-    return Table(images, labels, splits, split or "", columns)
+        numbers = labels if columns.number is None else _cells(file, names[columns.number])
+    notes = shared_names(names, columns, zip(labels, numbers, strict=True))
+    return Table(images, labels, splits, split or "", columns, notes)
 
 
 def store_images(source: str, columns: Sequence[ImageCells]) -> Stored:

@@ -12,7 +12,7 @@ from typing import TextIO
 from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.options import DataOptions
-from vitreous.data.sources.tabular.columns import Columns, OneHot, choose_columns
+from vitreous.data.sources.tabular.columns import Columns, OneHot, choose_columns, shared_names
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted, listed
 
@@ -102,6 +102,7 @@ def _read_rows(source: str, file: TextIO, options: DataOptions, notes: list[str]
     one_hot = OneHot(source, header, columns.classes)
     width, image, label, split = len(header), columns.image, columns.label, columns.split
     read = [at for at in (image, label, split) if at is not None]
+    pairs: set[tuple[object, object]] = set()  # of a label and its number
     repeated, last = 0, first[0]
     for number, row in chain([first], rows):
         if len(row) != width:
@@ -118,7 +119,10 @@ def _read_rows(source: str, file: TextIO, options: DataOptions, notes: list[str]
         labels.append(one_hot.label([row[at] for at in columns.classes], number) if label is None else row[label])
         if split is not None:
             splits.append(row[split])
+        if columns.number is not None:
+            pairs.add((labels[-1], row[columns.number]))
     one_hot.check()
+    notes += shared_names(header, columns, pairs)
     if repeated:
         notes.append(f"left out {counted(repeated, 'row')} that only repeat the names of the columns")
     return Table(

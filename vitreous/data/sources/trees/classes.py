@@ -1,5 +1,6 @@
 """The class folders of a split, and the images in them."""
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +14,7 @@ from vitreous.data.sources.trees.tree import FOLLOW, OUTSIDE, Contents, Tree, is
 from vitreous.support.errors import InputError
 from vitreous.support.text import counted, listed, tallied
 
+LABELS = re.compile(r"label|annotation|truth|solution", re.IGNORECASE)  # in the name of a table
 COUNTED = 10_000  # images that are counted in a folder that is not used
 Classes = Mapping[str, Sequence[str]]  # the folders of each class
 Images = dict[str, list[str]]  # the images of each class
@@ -49,6 +51,31 @@ def note_rest(tree: Tree, folder: str, contents: Contents) -> None:
     if contents.archives:
         named = listed([repr(join(folder, name)) for name in contents.archives])
         tree.notes.append(f"not read: {named}; unpack what has images to use")
+    tree.tables.extend(join(folder, name) for name in contents.tables)
+
+
+def note_tables(tree: Tree, images: Mapping[str, Images]) -> None:
+    """Notes the tables next to class folders that have labels of these images, by their first rows or their names."""
+    for table in dict.fromkeys(tree.tables):
+        name = f"{table.rpartition('/')[2]} next to the class folders is not read"
+        path = tree.path(table)
+        start = tree.start_of(table)
+        if start is None and LABELS.search(table):
+            tree.notes.append(f"{name}; if it has the labels, unpack all, and train on it")
+        elif start is not None and _names_any(start, images):
+            tree.notes.append(f"{name}; to use its labels: vitreous train {shlex.quote(path)}")
+
+
+def _names_any(start: bytes, images: Mapping[str, Images]) -> bool:
+    """Whether a table that begins like this names one of these images, with or without its suffix."""
+    words = {word.rpartition("/")[2] for word in re.split(r"[\s,;|\"']+", start.decode("utf-8", "replace"))}
+    words -= {"", *images["train"]}
+    for image in chain.from_iterable(found for classes in images.values() for found in classes.values()):
+        base = image.rpartition("/")[2]
+        stem = base.rpartition(".")[0]
+        if base in words or (stem in words and not stem.isdigit()):
+            return True
+    return False
 
 
 def check_link(tree: Tree, folder: str, name: str, reason: str, needed: bool) -> None:

@@ -24,6 +24,8 @@ from vitreous.data.sources.trees.tree import (
 )  # fmt: skip
 from vitreous.support.errors import InputError
 
+START = 2**16  # bytes of a table that are looked at
+
 
 @dataclass(frozen=True, eq=False)
 class FileLoader(ImageLoader):
@@ -127,6 +129,13 @@ class FolderTree(Tree):
     def _full(self, folder: str) -> str:
         """The path of a folder on disk."""
         return f"{self.root}/{folder}" if folder else self.root
+
+    def start_of(self, file: str) -> bytes | None:
+        try:
+            with Path(self._full(file)).open("rb") as opened:
+                return opened.read(START)
+        except OSError:  # a note less
+            return None
 
     def hidden(self, folder: str) -> list[str]:
         return sorted(entry.name for entry in _scan(self._full(folder)) if _hidden_images(entry))

@@ -30,6 +30,7 @@ from vitreous.data.sources.trees.classes import (
     drop_unlabeled,
     note_rest,
     note_strays,
+    note_tables,
     note_unlabeled,
     note_unused,
     read_classes,
@@ -67,6 +68,7 @@ def open_tree(tree: Tree, options: DataOptions) -> ImageData:
     refuse_one_folder_twice(tree, layout)
     images = {split: read_classes(tree, split, classes) for split, classes in layout.items()}
     drop_unlabeled(tree, images, layout)
+    note_tables(tree, images)
     if count := tree.ignored[LINK_OUT]:
         tree.notes.append(
             f"not followed: {counted(count, 'link')} out of the folder; --set follow_links=true follows them"

@@ -135,11 +135,13 @@ class Tree(ABC):
         source: as the user named it.
         ignored: how many files and folders were ignored, by kind; everyone who ignores one counts it here.
         notes: what the user should know of how the tree was read, a sentence each.
+        tables: next to class folders or splits.
     """
 
     source: str
     ignored: Counter[str]
     notes: list[str] = field(default_factory=list, kw_only=True)
+    tables: list[str] = field(default_factory=list, kw_only=True)
 
     def path(self, folder: str) -> str:
         """The path of a folder, for messages."""
@@ -165,6 +167,10 @@ class Tree(ABC):
     def target(self, folder: str) -> str:
         """What is the same for two folders if they are one, by a link."""
         return folder
+
+    def start_of(self, file: str) -> bytes | None:
+        """The first bytes of a file on disk; None if it cannot be read, or is in an archive."""
+        return None
 
     def hidden(self, folder: str) -> list[str]:
         """The names of the hidden folders directly inside a folder that hold images; empty if none are known."""
