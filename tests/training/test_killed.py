@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, or told twice to stop, goes on as if nothing had happened."""
+"""A run that is killed at any moment, or interrupted twice, goes on as if nothing had happened."""
 
 import os
 import random

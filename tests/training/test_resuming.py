@@ -162,6 +162,19 @@ def test_a_run_may_become_longer(stopped, photos, tmp_path, quick):
     assert len(again.rows) == 5
 
 
+def test_a_folder_with_a_stopped_run_says_how_to_go_on(stopped, photos, quick):
+    with pytest.raises(
+        InputError, match=r"has a run that has not finished; go on with it: vitreous train --resume \S*/run; or --out"
+    ):
+        run_training(photos, "auto", None, stopped, quick)
+    (stopped / "environment.json").write_text("{")
+    with pytest.raises(InputError, match=r"does not say where the images are"):
+        run_training(resume=stopped)
+    run_training(photos, resume=stopped, quiet=True)
+    with pytest.raises(InputError, match="already has a trained model"):
+        run_training(photos, "auto", None, stopped, quick)
+
+
 def test_a_finished_run_says_so(stopped):
     run_training(resume=stopped, quiet=True)
     with pytest.raises(Finished, match="is finished; predict with it, or set more epochs"):

@@ -1,7 +1,6 @@
 """Going on with a run, from its folder alone."""
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
 from vitreous.training.planning.plan import Plan, plan_of
 from vitreous.training.planning.weights import Start
 from vitreous.training.recipe.recipe import Recipe, find_leaf
-from vitreous.training.records.folder import ENVIRONMENT, RECIPE, RunFolder
+from vitreous.training.records.folder import RECIPE, RunFolder
 
 FORMAT = 1  # of a checkpoint's state
 MOVING = ("device", "threads", "workers", "worker_timeout", "checkpoint_minutes")  # settings that change no result
@@ -91,7 +90,7 @@ def take_up(folder: RunFolder, source: Any, settings: Mapping[str, Any], notify:
         Finished: the run has ended, and no more epochs are asked for.
         InputError: settings differ, or the data came from Python and is not given.
     """
-    environment = json.loads((folder.path / ENVIRONMENT).read_bytes())
+    environment = folder.environment()
     checkpoint = Checkpoints(folder.path, notify).newest()
     recorded = folder.path / RECIPE if checkpoint is None else checkpoint.state["recipe"]
     recipe = Recipe.load(recorded) if isinstance(recorded, Path) else Recipe.from_dict(recorded)
@@ -101,8 +100,8 @@ def take_up(folder: RunFolder, source: Any, settings: Mapping[str, Any], notify:
     if source is None:
         source = environment.get("source")
     if source is None:
-        cause = "the images of this run came from Python, so its folder does not say where they are"
-        raise InputError(cause, "give them again: vitreous.train(data, resume=folder)")
+        cause = f"{str(folder.path)!r} does not say where the images are, perhaps since they came from Python"
+        raise InputError(cause, "give them again: vitreous train DATA --resume …, or vitreous.train(data, resume=…)")
     if checkpoint is None:
         notify("no checkpoint was finished yet: the run starts afresh")
         return Resumption(folder, source, changed, None)

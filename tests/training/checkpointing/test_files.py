@@ -18,7 +18,7 @@ OPERATIONS = ("mkdir", "open", "fsync", "rename", "rmdir", "unlink")
 
 
 def state(number: int) -> dict:
-    """A state that tells its number in a tensor and in a value."""
+    """A state with its number in a tensor and in a value."""
     return {"number": number, "tensor": torch.full((64,), float(number))}
 
 

@@ -127,14 +127,21 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
 
+    def environment(self) -> dict[str, Any]:
+        """What environment.json says; if it is missing or damaged, only that the run has not finished."""
+        with suppress(OSError, ValueError):
+            content = json.loads((self.path / ENVIRONMENT).read_bytes())
+            if isinstance(content, dict):
+                return content
+        return {"finished": None}
+
     def update_environment(self, resumed: Mapping[str, Any] | None = None, finished: str | None = None) -> None:
         """Records in environment.json that the run goes on, or has finished."""
-        path = self.path / ENVIRONMENT
-        content = json.loads(path.read_bytes())
+        content = self.environment()
         content["finished"] = finished
         if resumed is not None:
-            content["resumed"].append(resumed)
-        write_json(path, content)
+            content["resumed"] = [*content.get("resumed", []), resumed]
+        write_json(self.path / ENVIRONMENT, content)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds a line, a JSON object; numbers that are not finite become null, since JSON has no nan.
@@ -255,11 +262,22 @@ def is_used(path: Path) -> bool:
 def used_folder(path: Path) -> InputError:
     """The error for a folder that has files: what it can be used for, and where to write instead."""
     other = f"--out {shlex.quote(str(free_name(path)))}"
+    if is_unfinished(path):
+        resume = shlex.join(["vitreous", "train", "--resume", str(path)])
+        return InputError(
+            f"the folder {str(path)!r} has a run that has not finished", f"go on with it: {resume}; or {other}"
+        )
     if (path / MODEL_FILE).is_file():
         predict = shlex.join(["vitreous", "predict", str(path), "IMAGES"])
         cause = f"the folder {str(path)!r} already has a trained model"
         return InputError(cause, f"predict with it: {predict}; or train another model: {other}")
     return InputError(f"the folder {str(path)!r} is not empty", f"choose a new one, such as {other}, or remove it")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a folder has a run that can go on."""
+    folder = RunFolder(path)
+    return folder.has_checkpoint and folder.environment().get("finished", True) is None  # True: older than checkpoints
 
 
 def free_name(path: Path) -> Path:
