@@ -146,7 +146,7 @@ class Learner:
         height, width = plan.preprocessing.image_size
         pixels = torch.zeros(PROBE, plan.preprocessing.channels, height, width, dtype=torch.uint8)
         labels = torch.zeros(PROBE, dtype=torch.int64)
-        images, targets = self.objective.prepare(Batch(pixels, labels, labels), plan.setup, VALIDATION, 0)
+        images, targets = self.objective.prepare(Batch.whole(pixels, labels, labels), plan.setup, VALIDATION, 0)
         self.train()
         per_image = saved_bytes(self.model, self.objective, images, targets, plan.precision)
         weights = parameter_bytes(self.model, self.objective)
