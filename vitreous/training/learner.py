@@ -99,7 +99,7 @@ class Learner:
         return self.objective.prepare(batch, self.plan.setup, epoch + 1, number)
 
     def update(self, batch: Batch) -> StepResult | None:
-        """Moves the weights once, along the batch's gradient; None if all of its images are broken.
+        """Moves the weights once, along the batch's gradient; None if it has no image that can be read.
 
         Raises:
             InputError: not even one image fits into memory, or torch.compile failed.

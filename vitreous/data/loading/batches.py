@@ -1,6 +1,6 @@
 """Batches of a split: the same bits for any number of workers and ranks, and every skipped image reported."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -189,24 +189,30 @@ def batches(
         raise ValueError(f"batch_size is {batch_size} and must be at least 1")
     if balanced and not shuffle:
         raise ValueError("balanced needs shuffle=True")
-    count = len(split)
     if balanced:
         order = balanced_order(seed, epoch, split.labels)
     else:
-        order = epoch_order(seed, epoch, count) if shuffle else np.arange(count)
-    visits = earlier_visits(order)
-
-    def partners(number: int, size: int) -> np.ndarray:
-        assert mixing is not None
-        return mixing.partners(size, batch_generator(seed, epoch, number))
-
-    parts = parts_of(share, count, batch_size, partners if mixing is not None and mixing.is_on else None)
-    places = [number * batch_size + part.loaded for number, part in enumerate(parts)]
+        order = epoch_order(seed, epoch, len(split)) if shuffle else np.arange(len(split))
+    parts = parts_of(share, len(split), batch_size, _partners(mixing, seed, epoch))
     return Batches(
         split,
         Views(split.load, preprocessing, augmentation),
         parts,
-        [Request(seed, epoch, order[place], visits[place]) for place in places],
+        _requests(parts, batch_size, order, seed, epoch),
         Workers(workers) if isinstance(workers, int) else workers,
         done,
     )
+
+
+def _partners(mixing: Mixing | None, seed: int, epoch: int) -> Callable[[int, int], np.ndarray] | None:
+    """The position of each image's partner, by the number and the size of a batch; None if images are not mixed."""
+    if mixing is None or not mixing.is_on:
+        return None
+    return lambda number, size: mixing.partners(size, batch_generator(seed, epoch, number))
+
+
+def _requests(parts: list[Part], batch_size: int, order: np.ndarray, seed: int, epoch: int) -> list[Request]:
+    """The samples of each part of an epoch in this order."""
+    visits = earlier_visits(order)
+    places = [number * batch_size + part.loaded for number, part in enumerate(parts)]
+    return [Request(seed, epoch, order[place], visits[place]) for place in places]
