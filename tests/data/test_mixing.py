@@ -150,6 +150,15 @@ def test_a_batch_without_partners_is_unchanged(mixing, count):
     torch.testing.assert_close(labels, targets)
 
 
+def test_the_draws_are_frozen():
+    """Resumed runs and the results of every recipe depend on them."""
+    draws = Mixing(0.8, 1.0, True).draw(6, 8, 10, batch_generator(1, 2, 3))
+    assert draws.partners.tolist() == [2, 3, 1, 5, 4, 0]
+    assert Mixing(0.8, 1.0, True).partners(6, batch_generator(1, 2, 3)).tolist() == [2, 3, 1, 5, 4, 0]
+    assert draws.uncut.tolist() == [False, True, False, True, False, False]
+    assert draws.boxes[:3].tolist() == [[4, 0, 8, 4], [1, 0, 1, 1], [0, 2, 3, 8]]
+
+
 def test_off_it_draws_nothing():
     images, targets = data()
     untouched = generator()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vitreous.data.loading.batches import Batches
+from vitreous.data.loading.shares import Share
 from vitreous.support.files import write_text
 from vitreous.training import run as runs
 from vitreous.training import timing
@@ -134,6 +135,12 @@ def test_a_run_of_a_few_minutes_is_fitted_recorded_and_repeated(photos, tmp_path
     monkeypatch.setattr(runs, "measure", lambda plan: pytest.fail("measured again"))
     again = run_training(photos, "auto", tmp_path / "first" / "recipe.toml", tmp_path / "again", quiet=True)
     assert [row["train_loss"] for row in again.rows] == [row["train_loss"] for row in first.rows]
+
+
+def test_a_rank_measures_its_part(photos, quick):
+    """Its images are mixed with each other, though their partners are another batch's."""
+    plan = make_plan(photos, "auto", "small-data", {**quick, "mixup": 0.8, "cutmix": 1.0}, print)
+    assert measure(dataclasses.replace(plan, share=Share(1, 3))).training > 0
 
 
 def test_images_that_cannot_be_read_cost_nothing(plan, photos):

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from vitreous.data.loading.shares import Part
 from vitreous.support.errors import InputError
 
 MAX_ALPHA = 100.0
@@ -18,7 +19,9 @@ class Mixing:
     """MixUp (Zhang et al., arXiv 1710.09412) and CutMix (Yun et al., arXiv 1905.04899) of a batch with itself.
 
     The partner of each image is drawn by a permutation of the batch, so it may be the image itself. MixUp blends all
-    pixels, CutMix pastes a box of the partner into the image; each label is weighted by its share of the pixels.
+    pixels, CutMix pastes a box of the partner into the image; each label is weighted by its share of the pixels. An
+    image whose partner is broken stays as it is. Broken images take part in the draws, and all draws are for the whole
+    batch, so that the number of ranks changes nothing.
 
     Args:
         mixup: MixUp's alpha; the share of an image is drawn from Beta(alpha, alpha). 0 turns MixUp off.
@@ -39,29 +42,52 @@ class Mixing:
             if not 0 <= value <= MAX_ALPHA:
                 raise InputError(f"{name} is {value}", f"set it from 0 (off) to {MAX_ALPHA:g}")
 
+    @property
+    def is_on(self) -> bool:
+        """Whether images are mixed at all."""
+        return bool(self.mixup or self.cutmix)
+
     def __call__(
         self,
         images: Float[Tensor, "batch channels height width"],
         targets: Float[Tensor, "batch classes"],
         generator: np.random.Generator,
+        part: Part | None = None,
+        borrowed: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch classes"]]:
-        """The mixed images and targets, on their devices; does not synchronize if it is one device."""
-        if not self.mixup and not self.cutmix:
+        """The mixed images and targets, on their devices; does not synchronize if it is one device.
+
+        Args:
+            images: of a whole batch, or of a part.
+            targets: of these images.
+            generator: of the whole batch.
+            part: which images of the whole batch these are; None for all of them.
+            borrowed: images and targets of the part's borrowed positions, if it has any.
+        """
+        if not self.is_on:
             return images, targets
         count, _, height, width = images.shape
-        draws = self.draw(count, height, width, generator)
-        partners, uncut, shares, boxes = (_moved(values, images.device) for values in draws)
+        part = part or Part.whole(count)
+        draws = self.draw(part.size, height, width, generator)
+        rows = part.rows_of(draws.partners)
+        drawn = (part.cut(values) if self.per_sample else values for values in draws[1:])
+        uncut, shares, boxes = (_moved(values, images.device) for values in drawn)
         shares = shares.to(images.dtype).view(-1, 1, 1)
         # With a box, the weight of the image is 0 inside and 1 outside; without one, it is the share everywhere.
         weights = torch.where(uncut.view(-1, 1, 1), shares, (~_inside(boxes, height, width)).to(images.dtype))
-        mixed = torch.lerp(images[partners], images, weights.unsqueeze(1))
-        partners, shares = partners.to(targets.device), shares.to(targets.device, targets.dtype)
-        return mixed, torch.lerp(targets[partners], targets, shares.view(-1, 1))
+        lent_images, lent_targets = borrowed or (images[:0], targets[:0])
+        mixed = torch.lerp(_gathered(images, lent_images, rows), images, weights.unsqueeze(1))
+        shares = shares.to(targets.device, targets.dtype).view(-1, 1)
+        return mixed, torch.lerp(_gathered(targets, lent_targets, rows), targets, shares)
+
+    def partners(self, count: int, generator: np.random.Generator) -> Int64[np.ndarray, " batch"]:
+        """Draws the partners of a batch of `count` images, which `draw` does first."""
+        return generator.permutation(count)
 
     def draw(self, count: int, height: int, width: int, generator: np.random.Generator) -> "Draws":
         """Draws the mixing of a batch of `count` images of height x width."""
         rows = count if self.per_sample else 1
-        partners = generator.permutation(count)
+        partners = self.partners(count, generator)
         choice, centers = generator.random(rows), generator.random((rows, 2))
         blended = generator.beta(self.mixup, self.mixup, rows) if self.mixup else np.ones(rows)
         outside = generator.beta(self.cutmix, self.cutmix, rows) if self.cutmix else np.ones(rows)
@@ -96,6 +122,15 @@ def _inside(boxes: Int64[Tensor, "rows 4"], height: int, width: int) -> Bool[Ten
     down = torch.arange(height, device=boxes.device).view(1, -1, 1)
     along = torch.arange(width, device=boxes.device).view(1, 1, -1)
     return (down >= top) & (down < bottom) & (along >= left) & (along < right)
+
+
+def _gathered(x: Tensor, borrowed: Tensor, rows: np.ndarray) -> Tensor:
+    """The rows of a part and, after them, of what it borrows; a copy."""
+    lent = np.flatnonzero(rows >= len(x))
+    if not len(lent):
+        return x[_moved(rows, x.device)]
+    gathered = x[_moved(np.where(rows < len(x), rows, 0), x.device)]
+    return gathered.index_copy_(0, _moved(lent, x.device), borrowed[_moved(rows[lent] - len(x), x.device)])
 
 
 def _moved(values: np.ndarray, device: torch.device) -> Tensor:

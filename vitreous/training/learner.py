@@ -99,7 +99,7 @@ class Learner:
         return self.objective.prepare(batch, self.plan.setup, epoch + 1, number)
 
     def update(self, batch: Batch) -> StepResult | None:
-        """Moves the weights once, along the batch's gradient; None if all of its images are broken.
+        """Moves the weights once, along the batch's gradient; None if it has no image that can be read.
 
         Raises:
             InputError: not even one image fits into memory, or torch.compile failed.
@@ -146,7 +146,7 @@ class Learner:
         height, width = plan.preprocessing.image_size
         pixels = torch.zeros(PROBE, plan.preprocessing.channels, height, width, dtype=torch.uint8)
         labels = torch.zeros(PROBE, dtype=torch.int64)
-        images, targets = self.objective.prepare(Batch(pixels, labels, labels), plan.setup, VALIDATION, 0)
+        images, targets = self.objective.prepare(Batch.whole(pixels, labels, labels), plan.setup, VALIDATION, 0)
         self.train()
         per_image = saved_bytes(self.model, self.objective, images, targets, plan.precision)
         weights = parameter_bytes(self.model, self.objective)

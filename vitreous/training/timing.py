@@ -94,9 +94,9 @@ def choose_loading(plan: Plan, threads: int, load: float, update: float) -> int:
     return min(free, choose_workers(plan.recipe, plan.data, plan.preprocessing))
 
 
-def first_images(batch: Batch) -> Batch:
-    """A few images of a batch."""
-    return Batch(batch.images[:FEW], batch.labels[:FEW], batch.indices[:FEW], batch.bad)
+def first_images(batch: Batch, count: int = FEW) -> Batch:
+    """A few images of a batch, as a whole batch."""
+    return Batch.whole(batch.images[:count], batch.labels[:count], batch.indices[:count])
 
 
 def combined(load: float, compute: float, workers: int) -> float:
@@ -120,7 +120,7 @@ def load_batches(plan: Plan) -> tuple[list[Batch], float]:
         batch = epoch[number]
         images += len(batch) + len(batch.bad)
         if len(batch):
-            batches.append(batch)
+            batches.append(first_images(batch, len(batch)))  # mixed with each other, by the draws of any batch
         if batches and time.perf_counter() - started > LOADING:
             break
     return batches, (time.perf_counter() - started) / max(1, images)

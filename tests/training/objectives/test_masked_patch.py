@@ -110,6 +110,14 @@ def test_gray_has_eight_colors():
     assert color_codes(pixels, (8, 8), 1)[0, :, 0].tolist() == [0, 0, 1, 3, 7]
 
 
+def test_the_masks_are_frozen():
+    """Resumed runs and the results of every recipe depend on them."""
+    corrupted, swapped, hidden = draw_masks(2, 8, 0.5, masking_generator(1, 2, 3))
+    assert corrupted.astype(int).tolist() == [[1, 1, 0, 0, 0, 0, 1, 1], [1, 1, 0, 0, 1, 1, 0, 0]]
+    assert swapped.tolist() == [[0, 2, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]]
+    assert hidden.astype(int).tolist() == [[1, 0, 0, 0, 0, 0, 0, 1], [1, 1, 0, 0, 1, 1, 0, 0]]
+
+
 @pytest.mark.parametrize(("patches", "fraction"), [(16, 0.5), (196, 0.5), (197, 0.15), (9, 0.5), (4, 0.01), (3, 0.9)])
 def test_what_is_corrupted_against_a_slow_check(patches, fraction):
     corrupted, swapped, hidden = draw_masks(50, patches, fraction, np.random.default_rng(0))

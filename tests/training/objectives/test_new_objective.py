@@ -36,7 +36,8 @@ class RotationPrediction(Objective):
 
     def prepare(self, batch: Batch, setup: Setup, epoch: int, number: int) -> tuple[Images, Targets]:
         images = setup.normalized(batch)
-        turns = torch.from_numpy(batch_generator(setup.seed, epoch, number).integers(0, 4, len(images)))
+        drawn = batch_generator(setup.seed, epoch, number).integers(0, 4, batch.part.size)
+        turns = torch.from_numpy(batch.part.cut(drawn))
         turned = torch.stack([image.rot90(int(turn), (1, 2)) for image, turn in zip(images, turns, strict=True)])
         return turned, turns.to(setup.device)
 

@@ -72,6 +72,8 @@ class CrossEntropy:
 class Classification(Objective):
     """Learns the classes from labels."""
 
+    mixes = True
+
     def __init__(self, loss: CrossEntropy) -> None:
         super().__init__()
         self.loss = loss
@@ -83,11 +85,11 @@ class Classification(Objective):
 
     def prepare(self, batch: Batch, setup: Setup, epoch: int, number: int) -> tuple[Images, Targets]:
         """Training images may be mixed with each other, and so are their labels: shares of every class."""
-        images, labels = setup.normalized(batch), batch.labels.to(setup.device, non_blocking=True)
-        if epoch == VALIDATION or not (setup.mixing.mixup or setup.mixing.cutmix):
-            return images, labels
-        shares = F.one_hot(labels, len(setup.class_names)).float()
-        return setup.mixing(images, shares, batch_generator(setup.seed, epoch, number))
+        if epoch == VALIDATION or not setup.mixing.is_on:
+            return super().prepare(batch, setup, epoch, number)
+        images, shares = with_shares(batch, setup)
+        borrowed = None if batch.borrowed is None else with_shares(batch.borrowed, setup)
+        return setup.mixing(images, shares, batch_generator(setup.seed, epoch, number), batch.part, borrowed)
 
     def forward(self, model: VisionTransformer, images: Images, targets: Targets) -> Verdict:
         """Targets are class numbers, or shares of every class, of which the largest counts as correct."""
@@ -119,6 +121,12 @@ class Classification(Objective):
         assert isinstance(targets, Tensor), "class targets must be a tensor"
         captions = [caption(target, setup.class_names) for target in targets[:MOST_VIEWS].cpu()]
         return list(zip(setup.pixels(images[:MOST_VIEWS]), captions, strict=True))
+
+
+def with_shares(batch: Batch, setup: Setup) -> tuple[Images, Shares]:
+    """The images, and their labels as shares of every class."""
+    labels = batch.labels.to(setup.device, non_blocking=True)
+    return setup.normalized(batch), F.one_hot(labels, len(setup.class_names)).float()
 
 
 def make_loss(setup: Setup) -> CrossEntropy:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitreous.data.loading.batches import Batch
+from vitreous.data.loading.shares import Part
 from vitreous.data.sampling import masking_generator
 from vitreous.model import initialization
 from vitreous.model.config import ViTConfig, grid_of
@@ -109,23 +110,27 @@ class MaskedPatchPrediction(Objective):
         """Draws the masks of a batch; validation has the same ones each time."""
         pixels = batch.images.to(setup.device, non_blocking=True)
         images = setup.preprocessing.normalize(pixels)
-        return images, self.targets(pixels, images, masking_generator(setup.seed, epoch, number))
+        return images, self.targets(pixels, images, masking_generator(setup.seed, epoch, number), batch.part)
 
     def targets(
         self,
         pixels: UInt8[Tensor, "batch channels image_height image_width"],
         images: Images,
         generator: np.random.Generator,
+        part: Part | None = None,
     ) -> MaskedPatches:
         """Draws which patches of a batch are corrupted, and computes what to predict, on the device of the images.
 
         Args:
             pixels: of the batch, on the device; colors are computed from them.
             images: the same, normalized; pixel targets are theirs.
-            generator: of this batch, see `masking_generator`.
+            generator: of the whole batch, see `masking_generator`.
+            part: which images of the whole batch these are, so that their masks do not depend on the number of ranks;
+                None for all of them.
         """
         grid = grid_of((images.shape[2], images.shape[3]), self.patch)
-        masks = draw_masks(len(images), math.prod(grid), self.fraction, generator)
+        part = part or Part.whole(len(images))
+        masks = (part.cut(drawn) for drawn in draw_masks(part.size, math.prod(grid), self.fraction, generator))
         corrupted, swapped, hidden = (torch.from_numpy(m).to(images.device, non_blocking=True) for m in masks)
         match self.target:
             case "mean_color":

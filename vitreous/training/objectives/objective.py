@@ -110,12 +110,14 @@ class Objective(nn.Module):
     Attributes:
         classifies: whether the model has a classifier of the data's classes, and validation gives an `Outcome`.
         mask_token: whether the model has a mask token.
+        mixes: whether the images of a training batch are mixed with each other, if the recipe says so.
         one_pass: whether a step is one forward and backward pass of the model, and no other model runs.
         unused: options in the recipe's [objective] that do nothing here, so that setting one is an error.
     """
 
     classifies: ClassVar[bool] = True
     mask_token: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     one_pass: ClassVar[bool] = True
     unused: ClassVar[tuple[str, ...]] = ()
 
@@ -127,10 +129,11 @@ class Objective(nn.Module):
     def prepare(self, batch: Batch, setup: Setup, epoch: int, number: int) -> tuple[Images, Targets]:
         """The images as the model sees them, and their targets: by default unchanged, with their labels.
 
-        Anything random is drawn from (seed, epoch, number), so that every worker count and every restart agree.
+        Anything random is drawn from (seed, epoch, number) for the whole batch, `batch.part.size` images, of which
+        `batch.part.cut` has the rows of this batch: so every number of ranks or workers agrees, and every restart.
 
         Args:
-            batch: with at least one image.
+            batch: one rank's part of a whole batch; usually all of it.
             setup: of the run.
             epoch: from 1 in training, or VALIDATION.
             number: of the batch in its epoch.

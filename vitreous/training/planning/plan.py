@@ -16,6 +16,7 @@ from vitreous.checkpoints.sources.hub import is_remote
 from vitreous.data.augmentation import Augmentation
 from vitreous.data.check.quick import check_lines
 from vitreous.data.loading.batches import Batches, batches
+from vitreous.data.loading.shares import ALONE, Share
 from vitreous.data.loading.workers import AHEAD, Workers, obstacle
 from vitreous.data.mixing import Mixing
 from vitreous.data.preprocessing import Preprocessing
@@ -61,6 +62,7 @@ class Plan:
         obstacle_of: says why other processes cannot load the images; None if they can.
         start: the weights to start from, adapted; None for fresh ones.
         budget: how the run was fitted into its minutes; None if nothing was measured.
+        share: of this process, if several train the model.
     """
 
     data: ImageData
@@ -76,10 +78,11 @@ class Plan:
     obstacle_of: Callable[[], str | None]
     start: Start | None
     budget: Budget | None = None
+    share: Share = ALONE
 
     @property
     def batch_size(self) -> int:
-        """Images of an update."""
+        """Images of an update, over all ranks."""
         assert isinstance(self.recipe.data.batch_size, int), "the recipe is not resolved"
         return self.recipe.data.batch_size
 
@@ -113,16 +116,21 @@ class Plan:
         )  # fmt: skip
 
     def training_batches(self, epoch: int, done: int = 0) -> Batches:
-        """The random views of one epoch, in its order, but for so many batches that are done."""
+        """The random views of one epoch, in its order, but for so many batches that are done; this rank's share."""
+        mixes = objective_class(self.recipe.objective).mixes
         return batches(
             self.data.train, self.preprocessing, batch_size=self.batch_size, workers=self.processes,
             augmentation=self.augmentation, shuffle=True, seed=self.recipe.run.seed, epoch=epoch,
-            balanced=self.recipe.data.balanced_sampling, done=done,
+            balanced=self.recipe.data.balanced_sampling, done=done, share=self.share,
+            mixing=self.mixing if mixes else None,
         )  # fmt: skip
 
     def plain_batches(self, split: Split) -> Batches:
-        """The images of a split without augmentation, each once."""
-        return batches(split, self.preprocessing, batch_size=self.batch_size, workers=self.processes, shuffle=False)
+        """The images of a split without augmentation, each once over all ranks, whose shares differ by at most one."""
+        return batches(
+            split, self.preprocessing, batch_size=self.batch_size, workers=self.processes, shuffle=False,
+            share=self.share,
+        )  # fmt: skip
 
     def with_machine(self, micro_batch: int, threads: int) -> Self:
         """A copy whose recipe records what was chosen for this machine, so that the run can be repeated bit for bit."""
