@@ -1,0 +1,33 @@
+"""The experiments, by the line of the fault."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from benchmarks.reliability import damage, kills, places
+from benchmarks.reliability.outcome import Lab, Outcome
+
+
+class Experiment(NamedTuple):
+    """One fault.
+
+    Args:
+        line: its number.
+        fault: what is injected, in a few words.
+        passes: what must hold after each.
+        run: injects it.
+    """
+
+    line: int
+    fault: str
+    passes: str
+    run: Callable[[Lab], Outcome]
+
+
+EXPERIMENTS = (
+    Experiment(1, "SIGKILL at random moments of a run", "the resumed run ends with the same bits", kills.killed_runs),
+    Experiment(2, "SIGKILL before each system call of a save", "the old or the new state loads", kills.killed_saves),
+    Experiment(3, "newest checkpoint cut at many lengths", "noticed; the previous one loads", damage.truncated),
+    Experiment(4, "newest checkpoint with one bit flipped", "noticed; the previous one loads", damage.flipped),
+    Experiment(5, "stop at an epoch's end, mid-epoch, mid-accumulation", "the same bits at the end", places.resumed),
+    Experiment(6, "0, 1, 2, 4 workers", "identical batches", places.batches_by_workers),
+)
