@@ -52,7 +52,7 @@ def fit(learner: Learner, log: Log, watch: Watch | None = None) -> None:
         while (learner.step < learner.plan.total_steps and not log.is_stalled) or log.row is not None:
             train_epoch(learner, log, watch)
     except InputError as error:
-        if log.best is None:
+        if log.best is None or not log.folder.model.is_file():  # the folder may be gone
             raise
         log.fail(error)
     if not any(math.isfinite(row["train_loss"]) for row in log.rows):

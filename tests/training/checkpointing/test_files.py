@@ -171,6 +171,17 @@ def test_a_failed_write_leaves_the_others(name, checkpoints, monkeypatch):
     assert len([*checkpoints.path.iterdir()]) == 1
 
 
+def test_a_folder_that_is_gone_does_not_come_back(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    checkpoints = Checkpoints(folder, print)
+    checkpoints.write(state(1), step=1)
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match=r"cannot write .*: No such file or directory"):
+        checkpoints.write(state(2), step=2)
+    assert not folder.exists()
+
+
 def test_another_format_is_no_checkpoint(checkpoints):
     (checkpoints.path / "notes").mkdir(parents=True)
     (checkpoints.path / "000009-step-1").mkdir()

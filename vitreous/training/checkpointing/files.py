@@ -68,7 +68,8 @@ class Checkpoints:
         number = max((number for number, _ in self._numbered()), default=0) + 1
         unfinished = self.path / f"{UNFINISHED}{secrets.token_hex(8)}"
         try:
-            unfinished.mkdir(parents=True)
+            self.path.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone does not come back in part
+            unfinished.mkdir()
             write_tensors(unfinished / TENSORS, tensors)
             _write(unfinished / VALUES, json.dumps(values, allow_nan=False).encode())
             with suppress(FileNotFoundError):  # no epoch was validated yet
