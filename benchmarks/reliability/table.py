@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.reliability import damage, kills, places
+from benchmarks.reliability import damage, disks, kills, places, signals
 from benchmarks.reliability.outcome import Lab, Outcome
 
 
@@ -30,4 +30,6 @@ EXPERIMENTS = (
     Experiment(4, "newest checkpoint with one bit flipped", "noticed; the previous one loads", damage.flipped),
     Experiment(5, "stop at an epoch's end, mid-epoch, mid-accumulation", "the same bits at the end", places.resumed),
     Experiment(6, "0, 1, 2, 4 workers", "identical batches", places.batches_by_workers),
+    Experiment(8, "SIGTERM and SIGINT, once and twice", "a checkpoint of that step, ended in 5 s", signals.stopped),
+    Experiment(10, "full, read-only and vanished disks", "the old state stays; one clear line", disks.disks),
 )
