@@ -11,6 +11,7 @@ from benchmarks.reliability.outcome import Lab, Outcome, Tally
 from benchmarks.reliability.runs import SETTINGS, make_photos, newest, size_of, start, words
 
 LIMIT = 5.0  # seconds until the process has ended, the micro-batch in flight included
+MISSED, TRIES = "the signal did not come in the validation", 3
 SOON = 180.0  # seconds until a run begins
 # Ti/16 at 224 pixels, image by image: a micro-batch takes a fraction of a second on one core.
 TINY: Mapping[str, Any] = {
@@ -79,11 +80,14 @@ def stopped(lab: Lab) -> Outcome:
     """Signals to runs of Ti/16, once and twice; afterwards each run goes on from the step of its checkpoint."""
     tally, slowest = Tally(), 0.0
     make_photos(lab.folder / "photos", train=8, test=4, size=(64, 64))
-    make_photos(lab.folder / "more", train=4, test=40, size=(64, 64))
+    make_photos(lab.folder / "more", train=2, test=40, size=(64, 64))  # an epoch is mostly validation
     chosen = cases()[: lab.count(99, 1)]
     for number, case in enumerate(chosen):
         out = lab.folder / f"run{number}"
         seconds, problem = one_case(lab, case, out)
+        while problem == MISSED and out.name.count("-") < TRIES:
+            out = out.with_name(f"{out.name}-again")
+            seconds, problem = one_case(lab, case, out)
         slowest = max(slowest, seconds)
         name = f"{signal.Signals(case.signals[0]).name} in {case.name}"
         lab.log(f"{name}: {seconds:.1f} s{'' if problem is None else ': ' + problem}")
@@ -103,7 +107,7 @@ def one_case(lab: Lab, case: Case, out: Path) -> tuple[float, str | None]:
     process = start(lab.folder, [data, "--out", out.name, *words(settings)])
     if not wait(process, lambda: case.reached(out)):
         return 0.0, f"the run ended before: {process.communicate()[1].strip()}"
-    time.sleep(lab.draw.uniform(0, case.delay) + (7.0 if case.name == "validation" else 0.0))
+    time.sleep(lab.draw.uniform(0, case.delay) + (4.0 if case.name == "validation" else 0.0))
     seconds = send(process, case.signals)
     output, error = process.communicate()
     if seconds > LIMIT:
@@ -149,7 +153,7 @@ def after_signals(lab: Lab, case: Case, out: Path) -> str | None:
         return None if len(case.signals) > 1 else "no checkpoint"
     step = found.state["learner"]["step"]
     if case.name == "validation" and found.state["log"]["row"] is None:
-        return "the signal did not come in the validation"
+        return MISSED
     process = start(lab.folder, ["--resume", out.name])
     assert process.stdout is not None
     line = next((line for line in process.stdout if line.startswith("going on after step")), "")
