@@ -8,12 +8,13 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.reliability import document
 from benchmarks.reliability.document import Row
-from benchmarks.reliability.outcome import Lab, LeftOut
+from benchmarks.reliability.outcome import Lab, LeftOut, Outcome
 from benchmarks.reliability.table import EXPERIMENTS, Experiment
 
 
@@ -54,9 +55,15 @@ def measured(experiment: Experiment, seed: int, short: bool) -> Row:
             outcome = experiment.run(Lab(Path(folder), draw, short, log))
         except LeftOut as reason:
             return Row(experiment, None, 0.0, str(reason))
+        except Exception:  # the other faults are still of interest
+            traceback.print_exc()
+            outcome = Outcome(1, 0, 0, "not reached", False, ("the experiment itself failed; see above",))
         seconds = time.monotonic() - began
     state = "passed" if outcome.passed else "FAILED"
-    print(f"line {experiment.line}: {experiment.fault}: {outcome.survived} of {outcome.injected}, {state}", flush=True)
+    print(
+        f"line {experiment.line}: {experiment.fault}: {outcome.survived} of {outcome.injected}, {state} in {seconds:.0f} s",
+        flush=True,
+    )
     return Row(experiment, outcome, seconds)
 
 

@@ -21,7 +21,7 @@ WRITES = 12  # in a trial of what is kept
 def two_runs(lab: Lab) -> Outcome:
     """Two processes train into one folder, started together or one a little later."""
     tally, photos = Tally(), make_photos(lab.folder / "photos")
-    for trial in range(lab.count(8, 1)):
+    for trial in range(lab.count(6, 1)):
         arguments = [photos.name, "--out", f"run{trial}", *words({**SETTINGS, "epochs": 60})]
         first = start(lab.folder, arguments)
         time.sleep(lab.draw.choice([0.0, lab.draw.uniform(0, 4)]))

@@ -14,7 +14,7 @@ from benchmarks.reliability.runs import SETTINGS, make_photos, newest, rows, run
 from benchmarks.reliability.tracing import killed_before
 from vitreous.training.checkpointing.files import NAME, Checkpoints
 
-LONG = {**SETTINGS, "epochs": 40, "batch_size": 4, "micro_batch": 2}
+LONG = {**SETTINGS, "batch_size": 4, "micro_batch": 2}
 STEPS_PER_EPOCH = 9
 AT_MOST = 2 * STEPS_PER_EPOCH  # steps that a kill may cost: the epoch in flight, and the one whose save is in flight
 NUMBERS = 50_000  # of the state in a save
@@ -33,15 +33,16 @@ def killed_runs(lab: Lab) -> Outcome:
     """SIGKILL at random moments from the start of the process on; after each, the run is resumed."""
     tally, most_lost = Tally(), 0
     photos = make_photos(lab.folder / "photos")
+    settings = words({**LONG, "epochs": lab.count(40, 8)})
     began = time.monotonic()
-    whole = start(lab.folder, [photos.name, "--out", "whole", *words(LONG)])
+    whole = start(lab.folder, [photos.name, "--out", "whole", *settings])
     whole.communicate()
     seconds = time.monotonic() - began
     wanted, number = lab.count(20, 1), 0
     while tally.injected < wanted:
         number += 1
         out = lab.folder / f"killed{number}"
-        arguments, is_last = [photos.name, "--out", out.name, *words(LONG)], False
+        arguments, is_last = [photos.name, "--out", out.name, *settings], False
         while not is_last:
             is_last = tally.injected == wanted
             process = start(lab.folder, arguments)
