@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.reliability import __main__ as command
 from benchmarks.reliability import document
+from benchmarks.reliability.disks import mounted
 from benchmarks.reliability.document import Row
 from benchmarks.reliability.outcome import Lab, Outcome, Tally
 from benchmarks.reliability.table import EXPERIMENTS, Experiment
@@ -74,6 +75,26 @@ def test_the_table_and_the_document(tmp_path):
     path.write_text("before\n<!-- reliability -->\nold\n<!-- /reliability -->\nafter\n", encoding="utf-8")
     document.write("new\\1", path)
     assert path.read_text(encoding="utf-8").splitlines()[2] == "new\\1"
+
+
+def test_what_the_machine_lacks_is_left_out_and_said(tmp_path, monkeypatch, capsys):
+    def run(lab: Lab) -> Outcome:
+        with mounted(lab.folder / "disk", "-t", "tmpfs", "tmpfs"):
+            return GOOD
+
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(command, "EXPERIMENTS", (Experiment(10, "a full disk", "", run),))
+    assert command.main([]) == 0
+    assert "| 10 | a full disk | | left out | | | | mounting needs root" in capsys.readouterr().out
+
+
+def test_an_experiment_that_breaks_does_not_pass(monkeypatch, capsys):
+    def run(lab: Lab) -> Outcome:
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(command, "EXPERIMENTS", (Experiment(1, "a fault", "", run),))
+    assert command.main([]) == 1
+    assert "no such thing" in capsys.readouterr().err
 
 
 def test_a_child_is_killed_before_each_call(tmp_path):

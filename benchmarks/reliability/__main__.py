@@ -32,13 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen:
         parser.error(f"the lines are {', '.join(str(e.line) for e in EXPERIMENTS)}")
     print(f"seed {given.seed}", flush=True)
-    rows = [measured(experiment, given.seed, given.short) for experiment in chosen]
-    found = "\n\n".join((document.machine(given.seed, given.short), document.table(rows)))
+    rows, found = [], ""
+    for experiment in chosen:
+        rows.append(measured(experiment, given.seed, given.short))
+        found = "\n\n".join((document.machine(given.seed, given.short), document.table(rows)))
+        if given.out is not None:
+            document.write(found, given.out)
     print(found)
     problems = document.failures(rows)
     print("\n".join(problems), file=sys.stderr)
-    if given.out is not None:
-        document.write(found, given.out)
     return int(any(row.outcome is not None and not row.outcome.passed for row in rows))
 
 
@@ -60,10 +62,8 @@ def measured(experiment: Experiment, seed: int, short: bool) -> Row:
             outcome = Outcome(1, 0, 0, "not reached", False, ("the experiment itself failed; see above",))
         seconds = time.monotonic() - began
     state = "passed" if outcome.passed else "FAILED"
-    print(
-        f"line {experiment.line}: {experiment.fault}: {outcome.survived} of {outcome.injected}, {state} in {seconds:.0f} s",
-        flush=True,
-    )
+    counts = f"{outcome.survived} of {outcome.injected}, {state} in {seconds:.0f} s"
+    print(f"line {experiment.line}: {experiment.fault}: {counts}", flush=True)
     return Row(experiment, outcome, seconds)
 
 

@@ -26,10 +26,12 @@ LONG = {**SETTINGS, "epochs": 4000}
 @contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[Path]:
     """A folder with another file system on it. Raises LeftOut if this user cannot mount."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        raise LeftOut("mounting needs root and the command mount")
     folder.mkdir(exist_ok=True)
     done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
     if done.returncode:
-        raise LeftOut("mounting needs root")
+        raise LeftOut(done.stderr.strip())
     try:
         yield folder
     finally:
@@ -38,7 +40,7 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
 
 def disks(lab: Lab) -> Outcome:
     """A small tmpfs and a limit on files at every page of a save; folders that become read-only or vanish."""
-    tally, left_out = Tally(), ""
+    tally, note = Tally(), "a full disk at each page of a save, and folders"
     control = 0, 0
     try:
         with mounted(lab.folder / "small", "-t", "tmpfs", "-o", "size=2m", "tmpfs") as folder:
@@ -47,7 +49,7 @@ def disks(lab: Lab) -> Outcome:
         with mounted(lab.folder / "readonly", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs") as folder:
             tally.add(refused(lab, folder / "run"))
     except LeftOut as reason:
-        left_out = f"; a full and a read-only disk are left out: {reason}"
+        note = f"a limit on files, and folders; full and read-only disks are left out: {reason}"
         control = limited_control(lab)
     limited(lab, tally)
     for fault in (vanished, made_read_only)[: lab.count(2, 1)]:
@@ -56,7 +58,7 @@ def disks(lab: Lab) -> Outcome:
         tally.add(fault(lab))
     broken, tries = control
     text = f"`torch.save` in place: {broken} of {tries} do not load"
-    return tally.outcome(text, broken == tries > 0, f"a full disk at each page of a save, and folders{left_out}")
+    return tally.outcome(text, broken == tries > 0, note)
 
 
 def write_fails(checkpoints: Checkpoints, old: bytes) -> tuple[bool, str | None]:

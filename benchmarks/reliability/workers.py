@@ -42,7 +42,7 @@ def lost_workers(lab: Lab) -> Outcome:
     tally, slowest, epoch = Tally(), 0.0, 0
     with tuned_and_seeded(plan), plan.processes:
         for name, number in FAULTS.items():
-            for _ in range(lab.count(7, 1)):
+            for _ in range(lab.count(4, 1)):
                 epoch += 1
                 expected, _ = epoch_of(plan, epoch)
                 victim = lab.draw.randrange(len(expected) - 4), number, lab.draw
@@ -55,7 +55,7 @@ def lost_workers(lab: Lab) -> Outcome:
                     problem = f"noticed after {longest:.1f} s"
                 tally.add(None if problem is None else f"{name} in epoch {epoch}: {problem}")
     replaced = sum("another one loads its batch" in note for note in notes)
-    tries = lab.count(5, 1)
+    tries = lab.count(3, 1)
     failed = sum(loader_fails() for _ in range(tries))
     note = f"at most {slowest:.1f} s of waiting with worker_timeout={PATIENCE:g}; {replaced} batches loaded again"
     return tally.outcome(f"`DataLoader`, a worker killed: the epoch fails {failed} of {tries} times", failed > 0, note)
