@@ -114,6 +114,7 @@ def one_case(lab: Lab, case: Case, out: Path) -> tuple[float, str | None]:
     if not wait(process, lambda: case.reached(out)):
         return 0.0, f"the run ended before: {process.communicate()[1].strip()}"
     time.sleep(lab.draw.uniform(0, case.delay) + (4.0 if case.name == "validation" else 0.0))
+    sent = time.time()
     seconds = send(process, case.signals)
     output, error = process.communicate()
     if seconds > LIMIT:
@@ -122,7 +123,7 @@ def one_case(lab: Lab, case: Case, out: Path) -> tuple[float, str | None]:
         return seconds, f"exit status {process.returncode}, not {case.code}: {error.strip() or output[-200:]}"
     if "Traceback" in error:
         return seconds, "a traceback"
-    return seconds, after_signals(lab, case, out)
+    return seconds, after_signals(lab, case, out, sent)
 
 
 def wait(process: subprocess.Popen[str], reached: Callable[[], bool]) -> bool:
@@ -149,8 +150,8 @@ def send(process: subprocess.Popen[str], signals: tuple[int, ...]) -> float:
     return time.monotonic() - began
 
 
-def after_signals(lab: Lab, case: Case, out: Path) -> str | None:
-    """What is wrong with a stopped run: its checkpoint, or how it goes on."""
+def after_signals(lab: Lab, case: Case, out: Path, sent: float) -> str | None:
+    """What is wrong with a run that was sent a signal at a time: its checkpoint, or how it goes on."""
     lines: list[str] = []
     found = newest(out, lines)
     if lines:
@@ -158,6 +159,8 @@ def after_signals(lab: Lab, case: Case, out: Path) -> str | None:
     if found is None:
         return None if len(case.signals) > 1 else "no checkpoint"
     step = found.state["learner"]["step"]
+    if len(case.signals) == 1 and case.reached is not testing and found.path.stat().st_mtime < sent:
+        return f"the newest checkpoint, of step {step}, is older than the signal"
     if case.name == "validation" and found.state["log"]["row"] is None:
         return MISSED
     process = start(lab.folder, ["--resume", out.name])
