@@ -50,8 +50,8 @@ def test_a_later_model_cannot_be_written(size, tables, photos, tmp_path, quick, 
     """The earlier one is kept, and is the one that is tested."""
     finished, finish = [], loop.finish
 
-    def finish_and_keep(learner, log):
-        finished.append(finish(learner, log))
+    def finish_and_keep(learner, log, pause):
+        finished.append(finish(learner, log, pause))
         return finished[-1]
 
     monkeypatch.setattr("vitreous.training.run.finish", finish_and_keep)

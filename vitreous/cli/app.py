@@ -1,6 +1,5 @@
 """The command `vitreous`: its commands, the options they share, and how errors are printed."""
 
-import gc
 import os
 import signal
 import sys
@@ -146,7 +145,6 @@ def main() -> None:
     code = run(sys.argv[1:])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # at exit, Python would print a traceback
-    gc.freeze()  # at exit, Python would look for garbage among all objects of torch, for seconds
     sys.exit(code)
 
 
