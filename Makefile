@@ -13,7 +13,7 @@ PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --constraint
 CORE := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: help install install-dev demo test check format help-files pages equality coverage published loading results clean
+.PHONY: help install install-dev demo test check format help-files pages equality coverage published loading reliability results clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -55,6 +55,10 @@ published: $(DEV) ## download one small checkpoint of each family, and compare w
 
 loading: $(DEV) ## time loading B/16, next to timm, transformers and torchvision
 	@$(PYTHON) -m benchmarks.loading
+
+reliability: $(DEV) ## inject faults into training: ONLY=lines, SHORT=1 for few of each, WRITE=1 for docs/reliability.md
+	@$(PYTHON) -W ignore -m benchmarks.reliability $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short) \
+		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--out docs/reliability.md)
 
 results: $(DEV) ## run unfinished experiments: ONLY=name, DATA=folder of image sets, AGAIN=1 to repeat
 	@$(PYTHON) -m experiments $(if $(ONLY),--only '$(ONLY)') $(if $(DATA),--data '$(DATA)') $(if $(AGAIN),--again)

@@ -50,8 +50,8 @@ def test_a_later_model_cannot_be_written(size, tables, photos, tmp_path, quick, 
     """The earlier one is kept, and is the one that is tested."""
     finished, finish = [], loop.finish
 
-    def finish_and_keep(learner, log):
-        finished.append(finish(learner, log))
+    def finish_and_keep(learner, log, pause):
+        finished.append(finish(learner, log, pause))
         return finished[-1]
 
     monkeypatch.setattr("vitreous.training.run.finish", finish_and_keep)
@@ -81,3 +81,13 @@ def test_a_line_of_metrics_is_written_whole_or_not_at_all(tmp_path, limit):
     limit(resource.RLIM_INFINITY)
     assert (folder.path / METRICS).read_bytes() == written
     folder.release()
+
+
+def test_a_folder_that_vanishes_is_named_in_one_line(photos, tmp_path, quick, monkeypatch):
+    """Not by what the test of its model then misses; and no part of it comes back."""
+    out = tmp_path / "out"
+    monkeypatch.setattr("vitreous.training.records.log.is_better", lambda row, best, keep_by: True)
+    at_save(monkeypatch, 2, lambda: out.rename(tmp_path / "elsewhere"))
+    with pytest.raises(InputError, match=r"cannot write '.*model\.safetensors': No such file or directory"):
+        run_training(photos, out=out, settings=quick | {"epochs": 3}, quiet=True)
+    assert not out.exists()

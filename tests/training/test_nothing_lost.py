@@ -176,7 +176,7 @@ def test_images_that_vanish_during_training_end_it_with_results(gone, cause, pho
 
 
 def test_an_interrupt_of_the_test_keeps_model_and_epochs(photos, tmp_path, quick, monkeypatch):
-    def interrupted(learner, log):
+    def interrupted(learner, log, pause):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "finish", interrupted)

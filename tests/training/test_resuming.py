@@ -231,3 +231,21 @@ def test_a_checkpoint_of_any_moment_goes_on(place, count, photos, tmp_path, quic
             run_training(photos, "auto", None, tmp_path / "killed", settings, quiet=True)
     run_training(resume=tmp_path / "killed", settings={"checkpoint_minutes": "auto"}, quiet=True)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_signal_in_the_test_is_not_lost(photos, tmp_path, quick, monkeypatch):
+    """It may come while Python runs a finalizer, which ignores exceptions."""
+
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    def working(display, what, done, count):
+        if what == "testing":
+            Finalized()
+
+    monkeypatch.setattr(Display, "working", working)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        run_training(photos, "auto", None, tmp_path / "run", quick, quiet=True)
+    monkeypatch.undo()
+    assert run_training(resume=tmp_path / "run", quiet=True).outcome is not None

@@ -1,6 +1,7 @@
 """The training loop: epochs of updates, validation in between, the test once at the end."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def fit(learner: Learner, log: Log, watch: Watch | None = None) -> None:
         while (learner.step < learner.plan.total_steps and not log.is_stalled) or log.row is not None:
             train_epoch(learner, log, watch)
     except InputError as error:
-        if log.best is None:
+        if log.best is None or not log.folder.model.is_file():  # the folder may be gone
             raise
         log.fail(error)
     if not any(math.isfinite(row["train_loss"]) for row in log.rows):
@@ -114,10 +115,11 @@ def keep(learner: Learner, log: Log, row: dict[str, Any]) -> None:
     log.best, log.worse = row, 0
 
 
-def finish(learner: Learner, log: Log) -> Run:
+def finish(learner: Learner, log: Log, pause: Callable[[], None] = lambda: None) -> Run:
     """Tests the kept model, on validation if there is no test split, and returns the finished run.
 
-    Broken images are left out, however many there are; if none can be read, the run has no outcome.
+    Broken images are left out, however many there are; if none can be read, the run has no outcome. `pause` is called
+    after each batch, and may raise.
     """
     assert log.best is not None, "fit keeps a model, or raises"
     plan, outcome = learner.plan, None
@@ -125,7 +127,12 @@ def finish(learner: Learner, log: Log) -> Run:
     if plan.class_names is not None:  # otherwise the objective's own parameters are needed, which no file has
         model = load_model(log.folder.model).model.to(plan.device)
         try:
-            progress = partial(log.display.working, "testing" if split.name == "test" else "validating")
+            show = partial(log.display.working, "testing" if split.name == "test" else "validating")
+
+            def progress(done: int, images: int) -> None:
+                show(done, images)
+                pause()
+
             result = evaluate(learner, model, split, log.bad_files.tolerant(), progress)
         except NoneReadable as error:
             log.display.print(f"warning: {error.cause}, so the model of epoch {log.best['epoch']} is not tested")

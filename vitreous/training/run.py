@@ -21,6 +21,7 @@ from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
 from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
+from vitreous.training.interruption import StopRequest
 from vitreous.training.learner import Learner
 from vitreous.training.loop import finish, fit
 from vitreous.training.optimization.precision import HALVES
@@ -149,9 +150,10 @@ def carry_out(plan: Plan, log: Log, source: str | None, checkpoint: Checkpoint |
         with Safeguard(learner, log, facts) as safeguard:
             fit(learner, log, safeguard)
         assert log.best is not None, "fit keeps a model, or raises"
-        with log.writing():  # before the test, which may be interrupted
-            write_epochs(log.folder, log.rows, log.best, display.print)
-        run = finish(learner, log)
+        with StopRequest() as request:  # a handler that raises could be lost, in a callback of Python's own
+            with log.writing():  # before the test, which may be interrupted
+                write_epochs(log.folder, log.rows, log.best, display.print)
+            run = finish(learner, log, request.raise_if_any)
         with log.writing():
             write_results(run, display.print)
         for line in conclusion(run, log.bad_files):

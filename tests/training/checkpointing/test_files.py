@@ -51,6 +51,16 @@ def test_the_newest_two_are_kept(checkpoints, lines):
     assert lines == []
 
 
+def test_damaged_ones_do_not_count_among_those_kept(checkpoints):
+    for number in (1, 2, 3):
+        path = checkpoints.write(state(number), step=number)
+        if number > 1:
+            (path / "state.json").write_bytes(b"")
+            assert number_of(checkpoints) == 1
+    checkpoints.write(state(4), step=4)
+    assert sorted(path.name for path in checkpoints.path.iterdir()) == ["000001-step-1", "000004-step-4"]
+
+
 def test_sha256sum_agrees(checkpoints):
     path = checkpoints.write(state(1), step=1)
     done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=path, capture_output=True, text=True, check=True)
@@ -169,6 +179,17 @@ def test_a_failed_write_leaves_the_others(name, checkpoints, monkeypatch):
             checkpoints.write(state(2), step=2)
     assert number_of(checkpoints) == 1
     assert len([*checkpoints.path.iterdir()]) == 1
+
+
+def test_a_folder_that_is_gone_does_not_come_back(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    checkpoints = Checkpoints(folder, print)
+    checkpoints.write(state(1), step=1)
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match=r"cannot write .*: No such file or directory"):
+        checkpoints.write(state(2), step=2)
+    assert not folder.exists()
 
 
 def test_another_format_is_no_checkpoint(checkpoints):

@@ -23,7 +23,7 @@ from vitreous.training.records.folder import CHECKPOINTS
 TENSORS, VALUES, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
 NAME = re.compile(r"(\d{6,})-step-(\d+)")
 UNFINISHED = ".saving-"  # how the name of a folder begins while it is written
-KEPT = 2  # the newest, besides the one that is being written
+KEPT = 2  # undamaged ones, besides the one that is being written
 
 
 class Checkpoint(NamedTuple):
@@ -55,7 +55,7 @@ class Checkpoints:
         self.path = folder / CHECKPOINTS
 
     def write(self, state: dict[str, Any], step: int) -> Path:
-        """Writes a state, and removes all but the newest checkpoints; if it fails, the others stay as they are.
+        """Writes a state, and removes all but the newest undamaged checkpoints; if it fails, the others stay.
 
         Args:
             state: as `pack` takes it.
@@ -68,7 +68,8 @@ class Checkpoints:
         number = max((number for number, _ in self._numbered()), default=0) + 1
         unfinished = self.path / f"{UNFINISHED}{secrets.token_hex(8)}"
         try:
-            unfinished.mkdir(parents=True)
+            self.path.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone does not come back in part
+            unfinished.mkdir()
             write_tensors(unfinished / TENSORS, tensors)
             _write(unfinished / VALUES, json.dumps(values, allow_nan=False).encode())
             with suppress(FileNotFoundError):  # no epoch was validated yet
@@ -114,9 +115,17 @@ class Checkpoints:
                     yield int(found[1]), path
 
     def _remove_old(self) -> None:
-        """Removes older checkpoints, and unfinished ones that a crash left; this process owns the folder."""
-        old = [path for _, path in sorted(self._numbered())[:-KEPT]]
-        for path in (*old, *self.path.glob(f"{UNFINISHED}*")):
+        """Keeps the newest checkpoint, just written, and the newest undamaged ones before it, and removes all else.
+
+        That includes unfinished ones that a crash left; this process owns the folder.
+        """
+        kept = 0
+        for _, path in sorted(self._numbered(), reverse=True):
+            if kept == 0 or (kept < KEPT and damage(path) is None):
+                kept += 1
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+        for path in self.path.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -1,0 +1,128 @@
+"""`make reliability`, with few faults of each kind, and its document."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reliability import __main__ as command
+from benchmarks.reliability import document
+from benchmarks.reliability.disks import mounted
+from benchmarks.reliability.document import Row
+from benchmarks.reliability.outcome import Lab, Outcome, Tally
+from benchmarks.reliability.table import EXPERIMENTS, Experiment
+from benchmarks.reliability.tracing import killed_before
+
+ROOT = Path(__file__).parents[1]
+GOOD = Outcome(3, 3, 0, "2 of 3 do not load", True)
+
+
+def experiment(outcome: Outcome) -> Experiment:
+    return Experiment(1, "a fault", "it goes on", lambda lab: outcome)
+
+
+def test_few_faults_of_each_kind_are_survived(fresh_process):
+    code = "import sys; from benchmarks.reliability.__main__ import main; sys.exit(main(['--short']))"
+    done = fresh_process(code, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(", passed") == len(EXPERIMENTS)
+    assert "FAILED" not in done.stdout
+
+
+def test_each_line_has_a_row_in_the_document():
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    for row in EXPERIMENTS:
+        assert f"| {row.line} | {row.fault} |" in text
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        GOOD._replace(survived=2),
+        GOOD._replace(lost=1),
+        GOOD._replace(control_failed=False),
+        GOOD._replace(injected=0, survived=0),
+    ],
+)
+def test_what_is_not_survived_fails(outcome, monkeypatch, capsys):
+    assert GOOD.passed
+    assert not outcome.passed
+    for found, code in ((GOOD, 0), (outcome, 1)):
+        monkeypatch.setattr(command, "EXPERIMENTS", (experiment(found),))
+        assert command.main(["--seed", "7"]) == code
+    assert "seed 7" in capsys.readouterr().out
+
+
+def test_a_fault_counts_once():
+    tally = Tally()
+    tally.add(None)
+    tally.add("it is gone", lost=5)
+    outcome = tally.outcome("the same", True)
+    assert outcome == Outcome(2, 1, 5, "the same", True, ("it is gone",))
+    assert document.failures([Row(experiment(outcome), outcome, 1.0)]) == ["line 1: it is gone"]
+    control = GOOD._replace(control_failed=False)
+    lines = document.failures([Row(experiment(control), control, 1.0)])
+    assert lines == ["line 1: the control did not fail: 2 of 3 do not load"]
+
+
+def test_the_table_and_the_document(tmp_path):
+    rows = [Row(experiment(GOOD), GOOD, 1.4), Row(experiment(GOOD), None, 0.0, "mounting needs root")]
+    head, _, first, second = document.table(rows).splitlines()
+    assert head.startswith("| line | fault |")
+    assert first == "| 1 | a fault | it goes on | 3 | 3 | 0 | 1 | 2 of 3 do not load |"
+    assert second == "| 1 | a fault | it goes on | left out | | | | mounting needs root |"
+    path = tmp_path / "reliability.md"
+    path.write_text("before\n<!-- reliability -->\nold\n<!-- /reliability -->\nafter\n", encoding="utf-8")
+    document.write("new\\1", path)
+    assert path.read_text(encoding="utf-8").splitlines()[2] == "new\\1"
+
+
+def test_what_the_machine_lacks_is_left_out_and_said(tmp_path, monkeypatch, capsys):
+    def run(lab: Lab) -> Outcome:
+        with mounted(lab.folder / "disk", "-t", "tmpfs", "tmpfs"):
+            return GOOD
+
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(command, "EXPERIMENTS", (Experiment(10, "a full disk", "", run),))
+    assert command.main([]) == 0
+    assert "| 10 | a full disk | | left out | | | | mounting needs root" in capsys.readouterr().out
+
+
+def test_an_experiment_that_breaks_does_not_pass(monkeypatch, capsys):
+    def run(lab: Lab) -> Outcome:
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(command, "EXPERIMENTS", (Experiment(1, "a fault", "", run),))
+    assert command.main([]) == 1
+    assert "no such thing" in capsys.readouterr().err
+
+
+def test_a_child_is_killed_before_each_call(tmp_path):
+    """It makes files one by one; those that are there are the first ones, and one more only after more calls."""
+    found = []
+    for call in range(100):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        killed = killed_before(call, lambda: [(tmp_path / f"{number}").touch() for number in range(3)])
+        found.append(sorted(path.name for path in tmp_path.iterdir()))
+        if not killed:
+            break
+    assert found[0] == []
+    assert found[-1] == ["0", "1", "2"]
+    assert [len(names) for names in found] == sorted(map(len, found))
+    assert {1, 2} <= {*map(len, found)}
+
+
+def test_the_same_seed_draws_the_same_moments(tmp_path):
+    drawn = []
+
+    def run(lab: Lab) -> Outcome:
+        assert isinstance(lab.draw, random.Random)
+        assert not [*lab.folder.iterdir()]
+        drawn.append((lab.draw.random(), lab.count(100, 1)))
+        return GOOD
+
+    for short in (False, True):
+        command.measured(Experiment(1, "", "", run), 7, short)
+    assert drawn[0][0] == drawn[1][0]
+    assert [count for _, count in drawn] == [100, 1]
