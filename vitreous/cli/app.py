@@ -64,6 +64,7 @@ MaxPixelsOption = Annotated[
 ]
 
 BAD_INPUT = 2
+STOPPED = 128 + signal.SIGINT  # the shell's exit code for a process that a signal ended
 BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows does not define
 
 
