@@ -74,7 +74,7 @@ def run_training(
     Raises:
         InputError: any of these is not usable, and no folder is made; or there are too many broken images, or no finite
             loss. If a model was kept before, its results are written first; otherwise only bad_files.csv may stay,
-            which the next run can replace. An interrupted run keeps its folder if it has a model.
+            which the next run can replace. An interrupted run keeps its folder if it has a model or a checkpoint.
     """
     check_is_alone()
     if resume is not None:

@@ -24,7 +24,7 @@ CLASS_SCORES = ("balanced_accuracy", "macro_f1")  # that only an Outcome has
 
 
 class NotFinite(InputError):
-    """The loss is not finite: no state of the run is worth to go on from."""
+    """The loss is not finite: no state of the run is worth going on from."""
 
 
 class Log:
