@@ -56,9 +56,9 @@ def test_while_one_is_written_no_other_is_begun(tmp_path, monkeypatch):
     checkpoints, may_end = Checkpoints(tmp_path, print), threading.Event()
     write = checkpoints.write
 
-    def slow(state, step):
+    def slow(*arguments):
         may_end.wait(60)
-        return write(state, step)
+        return write(*arguments)
 
     monkeypatch.setattr(checkpoints, "write", slow)
     with Saver(checkpoints, None, print) as saver:
@@ -73,7 +73,7 @@ def test_one_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
     lines: list[str] = []
     checkpoints = Checkpoints(tmp_path, lines.append)
 
-    def full(state, step):
+    def full(*arguments):
         raise InputError("cannot write a checkpoint: No space left on device", "free some space")
 
     with Saver(checkpoints, None, lines.append) as saver:
@@ -93,3 +93,26 @@ def test_a_fault_of_the_program_is_raised(tmp_path):
     saver.save(lambda: {"number": object()}, step=1)
     with pytest.raises(TypeError, match="cannot be saved"):
         saver.wait()
+
+
+def test_the_model_is_that_of_the_moment_too(tmp_path):
+    """Another model may replace it while the checkpoint is written."""
+    checkpoints, model = Checkpoints(tmp_path, print), tmp_path / "model.safetensors"
+    model.write_bytes(b"the best so far")
+    unfinished = checkpoints.begin()
+    (tmp_path / "new").write_bytes(b"a better one")
+    (tmp_path / "new").replace(model)
+    path = checkpoints.write({"number": 1}, 1, unfinished)
+    assert (path / "model.safetensors").read_bytes() == b"the best so far"
+    assert sorted(file.name for file in path.iterdir()) == [
+        *("SHA256SUMS", "model.safetensors", "state.json", "state.safetensors")
+    ]
+
+
+def test_one_that_cannot_be_begun_is_a_warning(tmp_path):
+    lines: list[str] = []
+    folder = tmp_path / "run"
+    folder.write_bytes(b"not a folder")
+    with Saver(Checkpoints(folder, lines.append), None, lines.append) as saver:
+        assert not saver.save(lambda: {"number": 1}, step=1)
+    assert [line.startswith("warning: cannot write a checkpoint to") for line in lines] == [True]

@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from vitreous.training.records.folder import CHECKPOINTS
 
 TENSORS, VALUES, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
 NAME = re.compile(r"(\d{6,})-step-(\d+)")
+LINK = "model"  # in an unfinished checkpoint, a second name of the best model
 UNFINISHED = ".saving-"  # how the name of a folder begins while it is written
 KEPT = 2  # undamaged ones, besides the one that is being written
 
@@ -54,40 +55,60 @@ class Checkpoints:
         self.folder, self.notify = folder, notify
         self.path = folder / CHECKPOINTS
 
-    def write(self, state: dict[str, Any], step: int) -> Path:
+    def begin(self) -> Path:
+        """Makes an unfinished checkpoint with the best model so far, even if another one replaces it meanwhile.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        unfinished = self.path / f"{UNFINISHED}{secrets.token_hex(8)}"
+        with self._writing(unfinished):
+            self.path.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone does not come back in part
+            unfinished.mkdir()
+            with suppress(FileNotFoundError):  # no epoch was validated yet
+                _link(self.folder / MODEL_FILE, unfinished / LINK)
+        return unfinished
+
+    def write(self, state: dict[str, Any], step: int, unfinished: Path | None = None) -> Path:
         """Writes a state, and removes all but the newest undamaged checkpoints; if it fails, the others stay.
 
         Args:
             state: as `pack` takes it.
             step: of training, for the name.
+            unfinished: of `begin`, if that was called before.
 
         Raises:
             InputError: the folder cannot be written, or the disk is full.
         """
         tensors, values = pack(state)
         number = max((number for number, _ in self._numbered()), default=0) + 1
-        unfinished = self.path / f"{UNFINISHED}{secrets.token_hex(8)}"
-        try:
-            self.path.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone does not come back in part
-            unfinished.mkdir()
+        unfinished = unfinished or self.begin()
+        with self._writing(unfinished):
             write_tensors(unfinished / TENSORS, tensors)
             _write(unfinished / VALUES, json.dumps(values, allow_nan=False).encode())
-            with suppress(FileNotFoundError):  # no epoch was validated yet
-                _copy(self.folder / MODEL_FILE, unfinished / MODEL_FILE)
+            if (unfinished / LINK).exists():  # a copy of its own: damage to one checkpoint is none to the others
+                _copy(unfinished / LINK, unfinished / MODEL_FILE)
+                (unfinished / LINK).unlink()
             _write(unfinished / SUMS, sums(unfinished))
             flush_folder(unfinished)
             path = self.path / f"{number:06}-step-{step}"
             unfinished.rename(path)
             flush_folder(self.path)
             flush_folder(self.folder)
+        self._remove_old()
+        return path
+
+    @contextmanager
+    def _writing(self, unfinished: Path) -> Iterator[None]:
+        """Removes an unfinished checkpoint if the block fails. Raises InputError for an error of the disk."""
+        try:
+            yield
         except BaseException as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             if isinstance(error, OSError):
                 cause = f"cannot write a checkpoint to {str(self.path)!r}: {error.strerror}"
                 raise InputError(cause, "free some space, or write elsewhere with --out") from error
             raise
-        self._remove_old()
-        return path
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is complete and undamaged; None if there is none."""
@@ -166,8 +187,18 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def _link(source: Path, target: Path) -> None:
+    """A second name of a file that others only ever replace; a copy where there are no links."""
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def _copy(source: Path, target: Path) -> None:
-    """Copies a file into an unfinished folder, and flushes it. Raises FileNotFoundError."""
+    """Copies a file into an unfinished folder, and flushes it."""
     shutil.copyfile(source, target)
     with target.open("rb+") as file:
         os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -65,14 +66,19 @@ class Saver:
         return passed >= (LONGEST if seconds is None else min(LONGEST, SHARE * seconds))
 
     def save(self, state: Callable[[], dict[str, Any]], step: int) -> bool:
-        """Copies a state and begins to write it; returns False, and does nothing, while another one is written."""
+        """Copies a state and begins to write it; returns False while another one is written, or if it cannot."""
         if self.thread is not None and self.thread.is_alive():
             return False
         self.wait()
         started = self.begun = self.clock()
+        try:
+            unfinished = self.checkpoints.begin()
+        except InputError as error:
+            self.failure = error
+            return False
         copy = copied(state())
         self.waited += self.clock() - started
-        self.thread = threading.Thread(target=self._write, args=(copy, step), name="checkpoint")
+        self.thread = threading.Thread(target=self._write, args=(copy, step, unfinished), name="checkpoint")
         self.thread.start()
         return True
 
@@ -94,9 +100,9 @@ class Saver:
             raise failure
         return failure is None
 
-    def _write(self, state: dict[str, Any], step: int) -> None:
+    def _write(self, state: dict[str, Any], step: int, unfinished: Path | None = None) -> None:
         try:
-            self.checkpoints.write(state, step)
+            self.checkpoints.write(state, step, unfinished)
         except BaseException as error:  # of a thread: reported by `wait`
             self.failure = error
 
