@@ -383,17 +383,14 @@ def train(
 
     Args:
         data: "digits", a folder or archive with a folder per class, a table, a DataFrame or a dataset; see `open_data`.
-        model: a variant such as "S/16", from scratch; or weights, as for `load`; "auto" fine-tunes the default weights
-            if they are available, and otherwise trains a model that suits the images.
+        model: a variant such as "S/16", from scratch; weights, as for `load`; or "auto": known weights, if available.
         recipe: a TOML file, a built-in name, also with options ("augreg+light1"), or a Recipe; the default if None.
         out: the run folder, new or empty, and outside the data; runs/ and the name of the data if None.
         settings: values that override the recipe's, by leaf or dotted path, such as {"lr": 1e-3}.
         init: "random" for fresh weights, "pretrained" for published ones of the variant; as in the recipe if None.
-        resume: the folder of a run that stopped, to go on with. It needs `data` only if that came from Python or is
-            elsewhere now; `settings` may prolong the run (`epochs`) or move it to another machine.
+        resume: the folder of a run to go on with; `data` only if it came from Python or moved, `settings` for `epochs`.
 
-    Returns:
-        The best model on validation, as saved in the run folder.
+    Returns the best model on validation, as saved in the run folder.
 
     Raises:
         InputError: an argument is not usable, and no folder is made; or training cannot continue.

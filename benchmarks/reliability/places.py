@@ -28,20 +28,24 @@ PLACES: dict[str, tuple[type, str, int]] = {  # the call of a method at which th
 WORKERS = (0, 1, 2, 4)
 
 
-def stopped_at(place: str, photos: Path, out: Path, settings: dict[str, Any]) -> bool:
-    """Trains until a signal at a place; returns whether the run stopped."""
-    owner, name, count = PLACES[place]
-    original: Callable[..., Any] = getattr(owner, name)
+def with_signal(function: Callable[..., Any], count: int, number: int) -> Callable[..., Any]:
+    """The function, before whose call of that count this process gets a signal."""
     calls = 0
 
     def stopping(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == count:
-            signal.raise_signal(signal.SIGTERM)
-        return original(*arguments)
+            signal.raise_signal(number)
+        return function(*arguments)
 
-    with patch.object(owner, name, stopping):
+    return stopping
+
+
+def stopped_at(place: str, photos: Path, out: Path, settings: dict[str, Any]) -> bool:
+    """Trains until a signal at a place; returns whether the run stopped."""
+    owner, name, count = PLACES[place]
+    with patch.object(owner, name, with_signal(getattr(owner, name), count, signal.SIGTERM)):
         try:
             run_training(photos, out=out, settings=settings, quiet=True)
         except Stopped:

@@ -3,13 +3,13 @@
 import json
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.reliability.places import with_signal
 from tests.training.same_run import assert_same_run
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
@@ -49,17 +49,7 @@ PLACES: dict[str, tuple[type, str]] = {
 def stop_at(monkeypatch: pytest.MonkeyPatch, place: str, count: int, number: int = signal.SIGINT) -> None:
     """Sends a signal to this process at the call of that number."""
     owner, name = PLACES[place]
-    original: Callable[..., Any] = getattr(owner, name)
-    calls = 0
-
-    def stopping(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == count:
-            signal.raise_signal(number)
-        return original(*arguments)
-
-    monkeypatch.setattr(owner, name, stopping)
+    monkeypatch.setattr(owner, name, with_signal(getattr(owner, name), count, number))
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -13,6 +13,7 @@ from vitreous.data.preprocessing import Preprocessing
 from vitreous.data.sources.chosen import without
 from vitreous.data.sources.open import open_data
 from vitreous.data.sources.splits import ImageData, Split
+from vitreous.data.summary import data_lines
 from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
@@ -156,6 +157,8 @@ def resumed_plan(run: Resumption, notify: Callable[[str], None]) -> Plan:
     assert run.checkpoint is not None, "a run without a checkpoint starts afresh"
     state, recipe = run.checkpoint.state, run.recipe
     data = open_data(run.source, recipe.data.options)
+    for line in data_lines(data):
+        notify(line)
     check_data(data, state)
     config = ViTConfig.from_dict(state["config"])
     preprocessing = Preprocessing.from_dict(state["preprocessing"])

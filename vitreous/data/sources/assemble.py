@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, compress
 from statistics import median_low
 
@@ -65,14 +65,7 @@ def assemble(
     def split(name: str, decoding: Decoding) -> Split:
         return _split(name, [by_split[name].get(each, []) for each in names], lambda kept: loader(kept, decoding))
 
-    decoding = Decoding(options.max_pixels, options.max_value or MAX_VALUE)
-    channels, about = choose_channels(source, split("train", decoding), channels, options.channels)
-    notes += about
-    decoding = replace(decoding, channels=channels)
-    if options.max_value is None:
-        max_value, about = value_range(split("train", decoding))
-        notes += about
-        decoding = replace(decoding, max_value=max_value)
+    decoding, about = choose_decoding(source, partial(split, "train"), channels, options)
     train = split("train", decoding)
     return ImageData(
         name=source,
@@ -81,12 +74,32 @@ def assemble(
         validation=split("validation", decoding),
         test=split("test", decoding) if "test" in by_split else None,
         native_size=native_size(source, train),
-        channels=channels,
+        channels=decoding.channels,
         flip_ok=flip_ok,
         ignored=dict(sorted((ignored or {}).items())),
-        notes=tuple(notes),
+        notes=(*notes, *about),
         decoding=decoding,
     )
+
+
+def choose_decoding(
+    source: str, train: Callable[[Decoding], Split], channels: int, options: DataOptions
+) -> tuple[Decoding, list[str]]:
+    """How the images are decoded, as far as some training images decide it, and notes on that.
+
+    Args:
+        source: as the user named it.
+        train: makes the split to train on.
+        channels: of the images, unless the user or the images say otherwise.
+        options: how to read the source.
+    """
+    decoding = Decoding(options.max_pixels, options.max_value or MAX_VALUE)
+    channels, notes = choose_channels(source, train(decoding), channels, options.channels)
+    decoding = replace(decoding, channels=channels)
+    if options.max_value is not None:
+        return decoding, notes
+    max_value, about = value_range(train(decoding))
+    return replace(decoding, max_value=max_value), [*notes, *about]
 
 
 def class_notes(source: str, by_split: Mapping[str, Mapping[str, Sequence[str]]], names: Sequence[str]) -> list[str]:

@@ -143,18 +143,15 @@ def train_step(
     Raises:
         ValueError: the optimizer is not fused.
     """
-    size = micro_batch or len(images)
-    done, loss, correct = begun or Accumulated(0, images.new_zeros(()), images.new_zeros(()))
     scale = images.new_ones(()) if loss_scale is None else loss_scale.factor
+    batch = begun or Accumulated(0, images.new_zeros(()), images.new_zeros(()))
+    size = micro_batch or len(images)
     parts = [*zip(images.split(size), targets.split(size), strict=True)]
-    for image_part, target_part in parts[done // size :]:
-        with autocast(precision, images.device):
-            verdict = objective(model, image_part, target_part)
-        with attention_kernel(precision, images.device):
-            (verdict.loss * (scale / len(images))).backward()
-        done, loss, correct = done + len(image_part), loss + verdict.loss.detach(), correct + verdict.correct
-        if done < len(images):
-            between(Accumulated(done, loss, correct))
+    for image_part, target_part in parts[batch.done // size :]:
+        if batch.done and batch is not begun:
+            between(batch)
+        batch = accumulate(batch, model, objective, image_part, target_part, scale / len(images), precision)
+    loss, correct = batch.loss, batch.correct
 
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]) / scale
@@ -173,6 +170,23 @@ def train_step(
         grad_norm=norm,
         skipped=~healthy,
     )
+
+
+def accumulate(
+    batch: Accumulated,
+    model: VisionTransformer,
+    objective: Objective,
+    images: Images,
+    targets: Targets,
+    factor: Tensor,
+    precision: Precision,
+) -> Accumulated:
+    """Adds some images of a batch to its sums, and `factor` times the gradient of their loss to the parameters'."""
+    with autocast(precision, images.device):
+        verdict = objective(model, images, targets)
+    with attention_kernel(precision, images.device):
+        (verdict.loss * factor).backward()
+    return Accumulated(batch.done + len(images), batch.loss + verdict.loss.detach(), batch.correct + verdict.correct)
 
 
 def step_or_skip(optimizer: torch.optim.Optimizer, divisor: Tensor, healthy: Tensor) -> None:
