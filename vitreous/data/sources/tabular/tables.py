@@ -11,12 +11,12 @@ from vitreous.data.sources.assemble import assemble
 from vitreous.data.sources.names import TRAIN, split_of
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.splits import ImageData
-from vitreous.data.sources.tabular.json_rows import read_json, read_json_lines
+from vitreous.data.sources.tabular.formats.json_rows import read_json, read_json_lines
+from vitreous.data.sources.tabular.formats.parquet import StoredLoader, read_parquet, store_images
+from vitreous.data.sources.tabular.formats.reading import ImageCells, Table, read_csv
 from vitreous.data.sources.tabular.labels import class_labels
 from vitreous.data.sources.tabular.listed import open_listed
 from vitreous.data.sources.tabular.lookup import find_files
-from vitreous.data.sources.tabular.parquet import StoredLoader, read_parquet, store_images
-from vitreous.data.sources.tabular.reading import ImageCells, Table, read_csv
 from vitreous.data.sources.tabular.samples import NO_IMAGE, group, splits_of_cells
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed

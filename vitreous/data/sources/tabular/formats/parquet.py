@@ -13,7 +13,7 @@ from vitreous.data.decoding.images import MAX_BYTES, BadImage, check_bytes
 from vitreous.data.sources.names import distinct, normalized
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.columns import choose_columns, shared_names
-from vitreous.data.sources.tabular.reading import ImageCells, Table
+from vitreous.data.sources.tabular.formats.reading import ImageCells, Table
 from vitreous.data.sources.trees.spool import check_space, new_spool, remove_spool
 from vitreous.data.sources.trees.tree import ImageLoader
 from vitreous.support.errors import InputError

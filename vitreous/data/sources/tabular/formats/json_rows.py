@@ -9,7 +9,7 @@ from typing import TextIO
 from vitreous.data.decoding.images import is_image_name
 from vitreous.data.sources.options import DataOptions
 from vitreous.data.sources.tabular.columns import choose_columns, shared_names
-from vitreous.data.sources.tabular.reading import Table, lines_of, opened
+from vitreous.data.sources.tabular.formats.reading import Table, lines_of, opened
 from vitreous.support.errors import InputError
 
 MOST_BYTES = 2**30  # of a file that is read at once

@@ -1,0 +1,1 @@
+"""Files of tables: rows of text, JSON and Parquet."""
