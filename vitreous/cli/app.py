@@ -1,9 +1,11 @@
 """The command `vitreous`: its commands, the options they share, and how errors are printed."""
 
+import atexit
 import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -147,7 +149,18 @@ def main() -> None:
     code = run(sys.argv[1:])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # at exit, Python would print a traceback
-    sys.exit(code)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once: freeing torch's objects one by one would take seconds, and nobody needs them.
+
+    What was registered to run at exit runs, such as removing temporary folders; the output was flushed before.
+    """
+    if threading.active_count() > 1:
+        sys.exit(code)  # which waits for the others
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def terminate(number: int, frame: object) -> NoReturn:
