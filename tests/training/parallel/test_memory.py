@@ -130,14 +130,16 @@ def test_the_peak_with_activation_checkpointing():
 
 @pytest.mark.parametrize("ranks", [8, 64])
 def test_a_shard_is_what_the_first_rank_has(ranks: int):
+    """To the byte, if every first axis can be divided."""
     config = variant("B/16")
     with fake_ranks(ranks) as mesh:
         model = sharded(on_meta(config), mesh)
         shard = sum(parameter.to_local().nbytes for parameter in model.parameters())
-    padding = 4 * sum(math.prod(p.shape[1:]) for p in model.parameters() if p.shape[0] % ranks)
+    uneven = [p for p in model.parameters() if p.shape[0] > 1 and p.shape[0] % ranks]  # 1,000 classes on 64 ranks
+    padding = 4 * sum(math.prod(p.shape[1:]) for p in uneven)
+    assert bool(padding) == (ranks == 64)
     memory = device_memory("fsdp", ranks, shape_of(config), 0)
     assert shard - padding <= memory.weights <= shard
-    assert memory.weights == pytest.approx(shard, rel=0.01)
     assert memory.gradients == memory.weights
     assert memory.moments == 2 * memory.weights
 
