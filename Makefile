@@ -40,8 +40,9 @@ format: $(DEV) ## format the code and apply ruff's fixes
 help-files: $(DEV) ## update the frozen help texts after an intended change
 	@$(PYTHON) -m tests.cli.help_files
 
-pages: $(CORE) ## update the code, shapes and outputs in the docs, and the notebook
+pages: $(CORE) ## update the code, shapes, tables and outputs in the docs, and the notebook
 	@$(PYTHON) -m docs.include_source
+	@$(PYTHON) -m docs.scale_tables
 	@$(PYTHON) -m docs.make_notebook
 
 equality: $(CORE) ## measure the difference to the authors' code

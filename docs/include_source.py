@@ -33,11 +33,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "paper"
 DOCUMENTS = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("explain", "inspect", "models", "predict")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("explain", "inspect", "models", "predict", "scale")),
     *sorted(PAGES.glob("*.md")),
 )
 MODEL = "B/16"
-READERS_FILES = ("runs/", "photos/", "photo.jpg")  # a block that names one of these is not run
+READERS_FILES = ("runs/", "photos/", "photo.jpg", "sys.argv")  # a block that names one of these is not run
 CODE = re.compile(r"(<!-- code: (.+?) -->\n).*?(<!-- /code -->)", re.DOTALL)
 SHAPES = re.compile(r"(<!-- shapes: (.+?) -->\n).*?(<!-- /shapes -->)", re.DOTALL)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -45,6 +45,8 @@ def text_of(path: Path) -> str:
 
 # --- commands in documents
 
+LAUNCHERS = ("torchrun", "srun")  # of a module, after -m
+
 
 def shell_commands(document: str) -> list[list[str]]:
     """The commands in the fenced shell blocks of a Markdown document, split into words."""
@@ -66,6 +68,9 @@ def make_targets() -> set[str]:
 def unknown_words(words: list[str]) -> list[str]:
     """The targets, commands and options of a `make` or `vitreous` command line that do not exist."""
     program = Path(words[0]).name
+    if program in LAUNCHERS:
+        start = words.index("-m") if "-m" in words else len(words)
+        return unknown_launcher_options(words[:start]) + unknown_words(["python", *words[start:]])
     if program == "make":
         return [word for word in words[1:] if re.fullmatch(r"[a-z-]+", word) and word not in make_targets()]
     if program.startswith("python") and words[1:3] == ["-m", "vitreous"]:
@@ -80,6 +85,20 @@ def unknown_words(words: list[str]) -> list[str]:
     if names:
         options |= set(option_names(app.LazyCommands().get_command(None, names[0])))
     return [word for word in words[1:] if word.startswith("-") and word.partition("=")[0] not in options | {"-"}]
+
+
+def unknown_launcher_options(words: list[str]) -> list[str]:
+    """The options before `-m` that torchrun lacks; those of srun before it are not checked."""
+    from torch.distributed.run import get_args_parser
+
+    known = get_args_parser()._option_string_actions
+    options = words[[Path(word).name for word in words].index("torchrun") :] if "srun" in words[0] else words
+    return [word for word in options if word.startswith("-") and word.partition("=")[0] not in known]
+
+
+def launched(words: list[str]) -> list[str]:
+    """The command that torchrun starts, or the command itself."""
+    return words[words.index("-m") + 1 :] if Path(words[0]).name in LAUNCHERS and "-m" in words else words
 
 
 def option_names(command: Any) -> Iterator[str]:
@@ -108,6 +127,9 @@ def test_commands_in_documents_exist(path: Path):
         ("OMP_NUM_THREADS=1 .venv/bin/python -m vitreous list \\\n  models --jsn=1", ["--jsn=1"]),
         ("vitreous --version -v", []),
         ("pip install something --upgrade", []),
+        ("torchrun --standalone --nproc-per-node=8 -m vitreous train photos/ --set lr=1", []),
+        ("torchrun --standalon --nproc-per-node=8 -m vitreous train photos/ --st lr=1", ["--standalon", "--st"]),
+        ("srun --nodes=2 torchrun --nnode=2 -m vitreous trian photos/", ["--nnode=2", "trian"]),
     ],
 )
 def test_an_unknown_command_is_found(line: str, unknown: list[str]):

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from tests.docs.test_documents import rows
-from tests.test_repository import shell_commands
+from tests.test_repository import launched, shell_commands
 from vitreous.checkpoints.sources.pretrained import KNOWN
 from vitreous.cli import app
 from vitreous.cli.app import read_settings
@@ -134,11 +134,11 @@ def test_the_tables_of_a_run_are_what_it_writes(tmp_path, monkeypatch):
 
 
 def documented() -> list[list[str]]:
-    """The commands `vitreous train` of this document, the README and the recipes' headers, as words."""
-    texts = [TEXT, (ROOT / "README.md").read_text(encoding="utf-8")]
+    """The commands `vitreous train` of these documents and the recipes' headers, as words, without torchrun."""
+    texts = [TEXT, *((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/scale.md"))]
     headers = [line.partition("Command:")[2] for path in built_in().values() for line in path.read_text().splitlines()]
     texts.append("```sh\n" + "\n".join(filter(None, map(str.strip, headers))) + "\n```\n")
-    commands = [words for text in texts for words in shell_commands(text)]
+    commands = [launched(words) for text in texts for words in shell_commands(text)]
     return [list(words) for words in dict.fromkeys(map(tuple, commands)) if words[:2] == ("vitreous", "train")]
 
 
@@ -152,7 +152,7 @@ def mine(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     [text] = MINE
     (tmp_path / "mine.toml").write_text(text)
-    for name in ("photos", "masked", "pretrained"):
+    for name in ("photos", "masked", "pretrained", "in21k"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     (tmp_path / "B_16.npz").touch()
     monkeypatch.setattr("vitreous.training.planning.weights.default_weights", lambda notify: None)
