@@ -14,20 +14,13 @@ from vitreous.support.errors import InputError
 from vitreous.training.objectives.goals import objective_class
 from vitreous.training.objectives.objective import VALIDATION, Objective, Targets
 from vitreous.training.optimization.averaging import WeightAverage
-from vitreous.training.optimization.memory import (
-    WEIGHT_COPIES,
-    MicroBatch,
-    fits_replicated,
-    free_bytes,
-    largest_fit,
-    parameter_bytes,
-    saved_bytes,
-)
+from vitreous.training.optimization.memory import MicroBatch, free_bytes, largest_fit, parameter_bytes, saved_bytes
 from vitreous.training.optimization.optimizer import freeze, make_optimizer
 from vitreous.training.optimization.precision import HALVES, LossScale, autocast
 from vitreous.training.optimization.schedule import lr_factor
 from vitreous.training.optimization.step import Accumulated, StepResult, Streak, Whole, train_step
 from vitreous.training.parallel.group import ALONE_GROUP, Group, LocalError, Turn
+from vitreous.training.parallel.memory import fits_replicated, state_bytes
 from vitreous.training.parallel.passes import ONE_PROCESS, Passes
 from vitreous.training.parallel.place import rank_seed
 from vitreous.training.parallel.state import placed
@@ -219,8 +212,10 @@ class Learner:
             return None, ONE_PROCESS
         trained = (self.model, self.objective)
         if asked == "auto":
-            state = (WEIGHT_COPIES + 1) * parameter_bytes(*trained)
-            (crowded,) = self.group.highest(not fits_replicated(state, self._free()))
+            parameters, free = sum(p.numel() for module in trained for p in module.parameters()), self._free()
+            moments = 1 if self.plan.recipe.optimizer.algorithm == "sgd" else 2
+            state = state_bytes(parameters, moments, self.average is not None)
+            (crowded,) = self.group.highest(free is not None and not fits_replicated(state, free))
             asked = "fsdp" if crowded else "ddp"
         if asked == "ddp":
             from vitreous.training.parallel.replicas import Replicas

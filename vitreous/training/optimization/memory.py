@@ -17,7 +17,6 @@ from vitreous.training.parallel.group import LocalError
 Result = TypeVar("Result")
 FREE_SHARE = 0.8  # of the free memory, that a step may fill
 PEAK = 1.5  # bytes that a step takes at its peak for each byte that it saves for the backward pass
-REPLICATED_SHARE = 0.5  # of the free memory, that weights, gradients, moments and average may take in each process
 WEIGHT_COPIES = 4  # gradients, two moments, an average
 
 
@@ -84,11 +83,6 @@ def largest_fit(size: int, bytes_per_image: int, weights: int, free: int | None)
     while size > 1 and size * bytes_per_image * PEAK > room:
         size = -(-size // 2)
     return size
-
-
-def fits_replicated(state: int, free: int | None) -> bool:
-    """Whether each process can have all of a training's state, in bytes, and room for activations."""
-    return free is None or state <= REPLICATED_SHARE * free
 
 
 def saved_bytes(
