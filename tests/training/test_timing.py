@@ -13,8 +13,8 @@ from vitreous.training import run as runs
 from vitreous.training import timing
 from vitreous.training.learner import Learner
 from vitreous.training.optimization.memory import MicroBatch
+from vitreous.training.parallel import place
 from vitreous.training.planning import budget
-from vitreous.training.planning import plan as planning
 from vitreous.training.planning.plan import Plan, make_plan
 from vitreous.training.recipe.recipe import Recipe
 from vitreous.training.run import run_training
@@ -107,7 +107,7 @@ def test_the_faster_threads_are_taken_if_they_are_worth_it(plan, monkeypatch, se
 
 
 def test_free_cores_load_images_where_that_takes_time(plan, monkeypatch):
-    for module in (timing, planning):
+    for module in (timing, place):
         monkeypatch.setattr(module, "usable_cores", lambda: 4)
     is_open = with_run(plan, workers="auto")
     assert choose_loading(is_open, threads=1, load=0.2, update=1.0) == 3

@@ -57,7 +57,7 @@ def fit(learner: Learner, log: Log, watch: Watch | None = None) -> None:
     except LocalError:
         raise
     except InputError as error:
-        if log.best is None or not learner.group.told(log.folder.model.is_file()):  # the folder may be gone
+        if log.best is None or not learner.group.from_first(log.folder.model.is_file()):  # the folder may be gone
             raise
         log.fail(error)
     if not any(math.isfinite(row["train_loss"]) for row in log.rows):

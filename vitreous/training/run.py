@@ -189,7 +189,7 @@ def conclude(learner: Learner, log: Log) -> Run:
 def was_restarted(folder: Path, group: Group) -> bool:
     """Whether torchrun started the processes again, after a run of theirs in this folder had failed."""
     begun = group.leads and group.place.restarts > 0 and (folder / RECIPE).is_file()
-    return group.told(begun and RunFolder(folder).environment().get("job") == job())
+    return group.from_first(begun and RunFolder(folder).environment().get("job") == job())
 
 
 def place_of(source: Any) -> str | None:
@@ -214,7 +214,7 @@ def measured(group: Group, plan: Plan) -> Cost:
         cost = measure(replace(plan, share=ALONE))
     times = group.gather([cost.training, cost.validation])
     training, validation = (max(column) / group.size for column in zip(*times, strict=True))
-    threads, workers = group.told([cost.threads, cost.workers])
+    threads, workers = group.from_first([cost.threads, cost.workers])
     return Cost(training, validation, threads, workers)
 
 

@@ -94,7 +94,7 @@ def test_nothing_that_decides_the_result_is_left_open():
     recipe = resolve(Recipe(), data_of((64, 64)))
     chosen = recipe.model_dump()
     open_ones = {leaf for table in chosen.values() for leaf, value in table.items() if value == "auto"}
-    assert open_ones == {"device", "precision", "threads", "workers", "check_images", "checkpoint_minutes"}
+    assert open_ones == {"device", "precision", "threads", "workers", "check_images", "checkpoint_minutes", "parallel"}
     assert resolve(recipe, data_of((64, 64))) == recipe
 
 

@@ -76,7 +76,9 @@ class Checkpoints:
         """
         if self.others is None:
             return self._begin()
-        return Path(self.group.told(str(self.group.agree(self._begin if self.group.leads else lambda: self.path))))
+        return Path(
+            self.group.from_first(str(self.group.agree(self._begin if self.group.leads else lambda: self.path)))
+        )
 
     def _begin(self) -> Path:
         unfinished = self.path / f"{UNFINISHED}{secrets.token_hex(8)}"

@@ -76,7 +76,8 @@ class Group:
             if torch.cuda.is_available():
                 torch.cuda.set_device(self.place.local_rank % torch.cuda.device_count())
                 backend = "cpu:gloo,cuda:nccl"
-            self.store, _, _ = next(dist.rendezvous("env://"))
+            store, _, _ = next(dist.rendezvous("env://"))
+            self.store = dist.PrefixStore(f"attempt/{self.place.restarts}", store)  # it may be that of the last attempt
             dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
         return self
 
@@ -108,7 +109,7 @@ class Group:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor.tolist()
 
-    def told(self, value: Result) -> Result:
+    def from_first(self, value: Result) -> Result:
         """The first rank's value, which JSON can hold; that of the others does not matter."""
         if self.size == 1:
             return value

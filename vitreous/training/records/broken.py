@@ -30,12 +30,12 @@ def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, dict[str, list[int]]]:
             in the folder by then.
     """
     group, started = log.group, time.perf_counter()
-    how: How = group.told(choose(plan, log) if group.leads else "none")
+    how: How = group.from_first(choose(plan, log) if group.leads else "none")
     count = checked_count(plan.data, how)
     broken, remarked = Found({}, 0)
     if count and group.leads:
         broken, remarked = find_broken(plan.data, how, lambda done: log.display.working(WORK[how], done, count))
-    broken = group.told(broken)
+    broken = group.from_first(broken)
     for split in plan.data.splits:
         log.bad_files.record(split, [(split.names[index], reason) for index, reason in broken.get(split.name, [])])
     if log.bad_files.count:
