@@ -45,6 +45,7 @@ class Safeguard(Watch):
                 state = self.state()
                 if self.saver.checkpoints.writes:
                     self.saver.save_now(state, self.learner.step)
+                self.group.wait()  # torchrun ends all ranks when one has left
 
     def state(self) -> dict[str, Any]:
         """Everything that a run needs to go on; its tensors are those of the learner. All ranks call it together."""

@@ -7,6 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,12 @@ def after_epoch(process: subprocess.Popen[str]) -> None:
     """Waits until an epoch has ended."""
     assert process.stdout is not None
     next(line for line in process.stdout if line.startswith("epoch"))
+
+
+def until(found: Callable[[], Iterable[object]]) -> None:
+    """Waits until something is found."""
+    while not any(True for _ in found()):
+        time.sleep(0.01)
 
 
 def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
@@ -126,8 +135,8 @@ def test_a_killed_rank_and_restarts(words, tmp_path):
     whole = train(*words, *settings, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     process = started(*words, *settings, "--out", tmp_path / "run", options=("--max-restarts=2",))
-    for rank in (1, 0):
-        after_epoch(process)
+    for number, rank in (("1", 1), ("2", 0)):
+        until(partial((tmp_path / "run").glob, f"checkpoints/00000[{number}-9]*"))
         os.kill(ranks_of(process)[rank], signal.SIGKILL)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
@@ -153,7 +162,7 @@ def test_all_ranks_fail_together(words, photos, tmp_path):
     settings = ("--set", "check_images=none", "--set", "max_bad_fraction=0")
     done = train(*words, *settings, "--out", tmp_path / "run")
     assert done.returncode != 0
-    assert done.stderr.count("error: 1 of the 36 train images are broken") == 1
+    assert done.stderr.count("error: 1 of the 33 train images are broken") == 1
     assert "rank" not in done.stderr.split("error:")[0]
     assert "red/0.png" in (tmp_path / "run/bad_files.csv").read_text()
     assert not (tmp_path / "run/recipe.toml").exists()
@@ -162,13 +171,14 @@ def test_all_ranks_fail_together(words, photos, tmp_path):
 def test_bad_input_is_one_line(tmp_path):
     done = train(tmp_path / "nothing", "--out", tmp_path / "run")
     assert done.returncode != 0
-    assert done.stderr.count("error: there is no") == 1
+    assert done.stderr.count("error:") == done.stderr.count("does not exist") == 1
+    assert "stopped" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_more_ranks_than_images(words, tmp_path):
     """Batches of two images for three ranks: one has none each time, and every image counts once."""
-    settings = ("--set", "batch_size=2", "--set", "micro_batch=1", "--set", "epochs=1", "--set", "mixup=0")
+    settings = ("--set", "batch_size=2", "--set", "micro_batch=1", "--set", "warmup_epochs=0", "--set", "epochs=1")
     done = train(*words, *settings, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 0, done.stderr
     (row, test) = numbers(tmp_path / "run")

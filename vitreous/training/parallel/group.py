@@ -2,8 +2,11 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import timedelta
+from itertools import count
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -16,6 +19,8 @@ from vitreous.training.parallel.place import ALONE_PLACE, Place
 
 Result = TypeVar("Result")
 TIMEOUT = timedelta(minutes=30)  # that ranks wait for the first one, which checks the images alone
+LATER = 0.5  # seconds that other ranks leave the first one to clean up and report: torchrun ends all if one has failed
+JOINED = count()  # groups of this process
 FAILURE = "vitreous/failure"  # a key in the store: the rank that reports what went wrong
 LOST = re.compile(r"gloo|nccl|connection|broken pipe|socket|timed? ?out", re.IGNORECASE)  # in errors about other ranks
 
@@ -77,7 +82,8 @@ class Group:
                 torch.cuda.set_device(self.place.local_rank % torch.cuda.device_count())
                 backend = "cpu:gloo,cuda:nccl"
             store, _, _ = next(dist.rendezvous("env://"))
-            self.store = dist.PrefixStore(f"attempt/{self.place.restarts}", store)  # it may be that of the last attempt
+            # The store may be that of an earlier attempt, or of an earlier run of this process.
+            self.store = dist.PrefixStore(f"attempt/{self.place.restarts}/{next(JOINED)}", store)
             dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
         return self
 
@@ -85,6 +91,9 @@ class Group:
         if self.store is None:
             return
         lost = isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
+        if error is not None and not self.leads:
+            with suppress(KeyboardInterrupt):  # by torchrun
+                time.sleep(LATER)
         reported = error is not None and self.size > 1 and not self._reports()
         dist.destroy_process_group()
         failure = InputError("another process of this run has ended", "see its messages; --resume goes on")
@@ -100,6 +109,10 @@ class Group:
             return self.store.compare_set(FAILURE, "", str(self.rank)) == str(self.rank).encode()
         except RuntimeError:  # torchrun is gone, and with it the store
             return self.leads
+
+    def wait(self) -> None:
+        """Waits until all ranks are here."""
+        self.highest(0)
 
     def highest(self, *numbers: int) -> list[int]:
         """The highest of each number over the ranks."""
