@@ -126,3 +126,43 @@ def test_the_same_seed_draws_the_same_moments(tmp_path):
         command.measured(Experiment(1, "", "", run), 7, short)
     assert drawn[0][0] == drawn[1][0]
     assert [count for _, count in drawn] == [100, 1]
+
+
+FORKS = """
+import os, signal, subprocess
+from pathlib import Path
+from benchmarks.reliability.warm import fork
+
+def run(program):
+    return fork(Path("/"), ["list", "recipes"], {"A": "1"}, program)
+
+process = run(None)
+output, error = process.communicate()
+print("whole", process.returncode, "small-data" in output, error == "")
+process = run("import sys, os; print(os.getcwd(), dict(os.environ)); print('bad', file=sys.stderr); sys.exit(3)")
+print("ended", process.communicate(), process.returncode)
+process = run("raise ValueError('no such thing')")
+print("raised", "no such thing" in process.communicate()[1], process.returncode)
+process = run("import time; print('here', flush=True); time.sleep(600)")
+print("line", next(process.stdout).strip(), process.poll())
+try:
+    process.wait(0.1)
+except subprocess.TimeoutExpired:
+    print("late")
+process.send_signal(signal.SIGTERM)
+print("signal", process.wait(60))
+process.kill()
+"""
+
+
+def test_a_fork_is_a_process_of_its_own(fresh_process):
+    done = fresh_process(FORKS, timeout=600)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "whole 0 True True",
+        "ended (\"/ {'A': '1'}\\n\", 'bad\\n') 3",
+        "raised True 1",
+        "line here None",
+        "late",
+        "signal -15",
+    ]

@@ -144,7 +144,7 @@ def out_of_memory(lab: Lab) -> Outcome:
     tally, photos = Tally(), make_photos(lab.folder / "photos")
     run_training(photos, out=lab.folder / "whole", settings=PLAIN, quiet=True)
     whole, largest = torch_weights(lab.folder / "whole"), 0.0
-    for trial in range(lab.count(8, 1)):
+    for trial in range(lab.count(24, 1)):
         out, printed = lab.folder / f"run{trial}", io.StringIO()
         with redirect_stdout(printed):
             train_with(limited_memory(lab, 1), photos, out)
