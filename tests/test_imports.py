@@ -23,19 +23,21 @@ TRAINING = [
     for part, names in {
         "fields": "",
         "objectives": "objectives fields",
-        "optimization": "optimization objectives",
+        "parallel": "parallel",
+        "optimization": "optimization parallel objectives",
         "recipe": "recipe optimization objectives fields",
-        "planning": "planning recipe optimization objectives",
-        "learner": "planning recipe optimization objectives",
-        "records": "records planning recipe optimization objectives",
-        "validation": "learner records planning optimization objectives",
+        "planning": "planning recipe optimization parallel objectives",
+        "learner": "planning recipe optimization parallel objectives",
+        "records": "records planning recipe optimization parallel objectives",
+        "validation": "learner records planning optimization parallel objectives",
         "timing": "validation learner planning objectives",
-        "loop": "validation learner records planning",
-        "checkpointing": "checkpointing records",
+        "loop": "validation learner records planning parallel",
+        "checkpointing": "checkpointing records parallel",
         "interruption": "",
         "safeguard": "checkpointing interruption loop learner records planning",
-        "resuming": "checkpointing records planning recipe",
-        "run": "safeguard resuming checkpointing interruption loop timing learner records planning recipe optimization",
+        "resuming": "checkpointing records planning recipe parallel",
+        "run": "safeguard resuming checkpointing interruption loop timing learner records planning recipe optimization "
+        "parallel",
     }.items()
 ]
 # The vitreous modules each part may import; the longest matching row counts.

@@ -1,15 +1,18 @@
 """Whether two runs are the same, to the bit."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from vitreous.checkpoints.files.tensors import read_tensors
 from vitreous.checkpoints.store import load_model
 from vitreous.training.checkpointing.files import Checkpoints
 from vitreous.training.checkpointing.packing import pack
+from vitreous.training.parallel.state import Stored
 
 TIMES = ("images_per_second", "data_wait", "memory_bytes", "seconds")
 
@@ -22,7 +25,18 @@ def numbers(folder: Path) -> list[dict]:
 def last_state(folder: Path) -> dict[str, Any]:
     checkpoint = Checkpoints(folder, pytest.fail).newest()
     assert checkpoint is not None
-    return checkpoint.state
+    return read_shards(checkpoint.state)
+
+
+def read_shards(state: Any) -> Any:
+    """A state whose tensors in shards are lists of those, in the order of the ranks."""
+    if isinstance(state, Stored):
+        files = [read_tensors(path) for path in sorted(state.folder.iterdir())]
+        with ExitStack() as stack:
+            return [stack.enter_context(file)[state.name] for file in files]
+    if isinstance(state, dict):
+        return {key: read_shards(value) for key, value in state.items()}
+    return state
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -215,12 +215,3 @@ def test_the_folder_is_claimed_until_the_results_are_written(photos, tmp_path, q
     result = run_training(photos, out=tmp_path / "out", settings=quick, quiet=True)
     assert refused == [result.folder]
     assert not (result.folder / folder.LOCK).exists()
-
-
-def test_processes_of_torchrun_are_refused_until_they_cooperate(photos, tmp_path, quick, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match=r"WORLD_SIZE is 2, but .*; start one process, without torchrun"):
-        run_training(photos, out=tmp_path / "out", settings=quick)
-    assert not (tmp_path / "out").exists()
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    run_training(photos, out=tmp_path / "out", settings=quick, quiet=True)

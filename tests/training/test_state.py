@@ -33,7 +33,10 @@ CHANGING = {
 }  # fmt: skip
 NAN = torch.tensor(torch.nan, requires_grad=True)
 SHOWN = {"display", "board"}  # what users see: made anew from the rows
-FIXED = {"plan", "objective", "folder", "loss_scale", "failure", "before", "pause"}
+FIXED = {
+    *("plan", "objective", "folder", "loss_scale", "failure", "before", "pause"),
+    *("group", "parallel", "passes", "blank", "whole"),  # of several processes
+}
 
 
 def copied(state: dict) -> dict:

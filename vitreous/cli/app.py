@@ -13,7 +13,7 @@ import typer.core
 import typer.main
 
 from vitreous import __version__
-from vitreous.support.errors import InputError, unknown
+from vitreous.support.errors import REPORTED, InputError, unknown
 from vitreous.support.text import printable, toml_value
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ def run(arguments: Sequence[str]) -> int:
         discard_output()
         return BROKEN_PIPE
     except KeyboardInterrupt as error:
-        print("stopped", file=sys.stderr)
+        if not hasattr(error, REPORTED):
+            print("stopped", file=sys.stderr)
         return 128 + getattr(error, "number", signal.SIGINT)  # as a shell says that a signal ended a process
     except (typer.TyperException, ValueError, OSError) as error:
         if traceback:
@@ -190,6 +191,8 @@ def run(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
         except OSError:
             discard_output()
+        if hasattr(error, REPORTED):
+            return BAD_INPUT
         cause, hint = cause_and_hint(error)
         print(f"error: {printable(cause)}", file=sys.stderr)
         if hint:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vitreous.cli.app import read_settings
-from vitreous.support.errors import InputError
+from vitreous.support.errors import REPORTED, InputError
 from vitreous.support.text import printable
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def command(
     """Train a model on your images."""
     from vitreous.classifier import load
     from vitreous.pages.report import write_report
+    from vitreous.training.parallel.place import Place
     from vitreous.training.resuming import Finished
     from vitreous.training.run import run_training
 
@@ -68,7 +69,10 @@ def command(
     try:
         run = run_training(data, model, recipe, out, read_settings(settings or []), init=init, resume=resume)
     except Finished as finished:
-        print(printable(f"{finished.cause}; {finished.hint}"))
+        if not hasattr(finished, REPORTED):
+            print(printable(f"{finished.cause}; {finished.hint}"))
+        return
+    if not Place.here().leads:
         return
     if run.outcome is not None:
         report = write_report(run.folder, load(run.folder), run.data, run.outcome)

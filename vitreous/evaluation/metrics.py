@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -29,6 +30,22 @@ class Outcome:
     classes: Int64[ndarray, "samples top"]
     probabilities: Float[ndarray, "samples top"]
     loss: float
+
+    @classmethod
+    def empty(cls, top: int) -> Self:
+        """Of no samples."""
+        none = np.empty((0, top), dtype=np.int64)
+        return cls(none[:, 0], none[:, 0], none, none.astype(np.float32), 0.0)
+
+    @property
+    def count(self) -> int:
+        """The number of samples."""
+        return len(self.labels)
+
+    @property
+    def top(self) -> int:
+        """How many classes there are for each sample."""
+        return self.classes.shape[1]
 
     @property
     def predictions(self) -> Int64[ndarray, " samples"]:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from vitreous.support.text import printable
 
 MAX_CHOICES = 12  # to list after "did you mean"
+REPORTED = "reported"  # an attribute of an error that another process of the run prints
 
 
 class InputError(ValueError):

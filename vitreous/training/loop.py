@@ -12,6 +12,7 @@ from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, printable
 from vitreous.training.learner import Learner
+from vitreous.training.parallel.group import LocalError
 from vitreous.training.records.log import Log, NotFinite
 from vitreous.training.records.results import Run
 from vitreous.training.validation import NoneReadable, evaluate
@@ -41,19 +42,22 @@ def fit(learner: Learner, log: Log, watch: Watch | None = None) -> None:
     Args:
         learner: with the updates so far.
         log: of the same plan, with the epochs so far and what of the current one is done.
-        watch: called in between, if given.
+        watch: called in between, if given; between micro-batches only where one process trains.
 
     Raises:
         InputError: before a model was kept, too many images are broken, or too many steps in a row have no finite loss;
             or no validation had one.
     """
     watch = watch or Watch()
-    learner.pause = watch.pause
+    if learner.group.size == 1:
+        learner.pause = watch.pause
     try:
         while (learner.step < learner.plan.total_steps and not log.is_stalled) or log.row is not None:
             train_epoch(learner, log, watch)
+    except LocalError:
+        raise
     except InputError as error:
-        if log.best is None or not log.folder.model.is_file():  # the folder may be gone
+        if log.best is None or not learner.group.told(log.folder.model.is_file()):  # the folder may be gone
             raise
         log.fail(error)
     if not any(math.isfinite(row["train_loss"]) for row in log.rows):
@@ -76,10 +80,11 @@ def train_epoch(learner: Learner, log: Log, watch: Watch) -> None:
             log.display.validating(done, images)
             watch.pause()
 
-        score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files, progress)
-        if log.add_validation(score):
-            assert log.row is not None, "the updates are made"
-            keep(learner, log, log.row)
+        with learner.evaluating():
+            score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files, progress)
+            if log.add_validation(score):
+                assert log.row is not None, "the updates are made"
+                keep(learner, log, log.row)
     log.end_epoch()
     watch.after_epoch()
 
@@ -89,12 +94,12 @@ def make_updates(learner: Learner, log: Log, epoch: int, watch: Watch) -> None:
     plan = learner.plan
     learner.train()
     batches = plan.training_batches(epoch, learner.step - (epoch - 1) * plan.steps_per_epoch)
-    for batch in log.meter.timed(batches):
-        log.bad_files.add(plan.data.train, batch.bad)
-        if len(batch) and not log.pictured:
-            log.write_picture(learner.objective.views(*learner.prepare(batch), plan.setup))
+    for turn in log.meter.timed(learner.group.turns(batches)):
+        log.bad_files.add(plan.data.train, turn.bad)
+        if len(turn.batch) and not log.pictured:
+            log.write_picture(learner.objective.views(*learner.prepare(turn.batch), plan.setup))
         step, lr = learner.step, learner.lr
-        result = learner.update(batch)
+        result = learner.update(turn)
         log.add_step(step, lr, result)
         if learner.step % CHECK_EVERY == 0:
             check_streak(learner, batches)
@@ -111,7 +116,8 @@ def keep(learner: Learner, log: Log, row: dict[str, Any]) -> None:
     plan = learner.plan
     metadata = {} if plan.start is None else dict(plan.start.stored.metadata)
     metadata |= {"data": Path(plan.data.name).name, **{key: row[key] for key in ("epoch", "val_accuracy")}}
-    save_model(log.folder.model, learner.eval_model, plan.preprocessing, plan.class_names, metadata)
+    model = learner.eval_model
+    learner.group.lead(lambda: save_model(log.folder.model, model, plan.preprocessing, plan.class_names, metadata))
     log.best, log.worse = row, 0
 
 
@@ -125,7 +131,7 @@ def finish(learner: Learner, log: Log, pause: Callable[[], None] = lambda: None)
     plan, outcome = learner.plan, None
     split = plan.data.validation if plan.data.test is None else plan.data.test
     if plan.class_names is not None:  # otherwise the objective's own parameters are needed, which no file has
-        model = load_model(log.folder.model).model.to(plan.device)
+        model = learner.group.agree(lambda: load_model(log.folder.model)).model.to(plan.device)
         try:
             show = partial(log.display.working, "testing" if split.name == "test" else "validating")
 

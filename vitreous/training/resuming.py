@@ -18,13 +18,15 @@ from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
+from vitreous.training.parallel.place import ALONE_PLACE, Place
 from vitreous.training.planning.plan import Plan, plan_of
 from vitreous.training.planning.weights import Start
 from vitreous.training.recipe.recipe import Recipe, find_leaf
 from vitreous.training.records.folder import RECIPE, RunFolder
 
-FORMAT = 1  # of a checkpoint's state
-MOVING = ("device", "threads", "workers", "worker_timeout", "checkpoint_minutes")  # settings that change no result
+FORMAT = 2  # of a checkpoint's state
+# Settings that change no result beyond rounding and the draws of dropout.
+MOVING = ("device", "parallel", "threads", "workers", "worker_timeout", "micro_batch", "checkpoint_minutes")
 PROLONGING = "epochs"
 SHOWN = 5  # settings in a message
 
@@ -148,8 +150,8 @@ def check_longer(recipe: Recipe, epochs: int | str) -> None:
         raise InputError(f"epochs is {epochs}, but {before} in this run", "a run can become longer, not shorter")
 
 
-def resumed_plan(run: Resumption, notify: Callable[[str], None]) -> Plan:
-    """The plan of a run that goes on from a checkpoint.
+def resumed_plan(run: Resumption, notify: Callable[[str], None], place: Place = ALONE_PLACE) -> Plan:
+    """The plan of a run that goes on from a checkpoint, in the process at that place.
 
     Raises:
         InputError: the data cannot be opened, or is not what it was.
@@ -169,7 +171,7 @@ def resumed_plan(run: Resumption, notify: Callable[[str], None]) -> Plan:
         start = Start(stored, [], state["start"]["source"])
     data = without(data, state["dropped"])
     obstacle_of = partial(obstacle, *(split.load for split in data.splits))
-    return plan_of(data, recipe, config, preprocessing, start, obstacle_of, notify)
+    return plan_of(data, recipe, config, preprocessing, start, obstacle_of, notify, place)
 
 
 def check_data(data: ImageData, state: Mapping[str, Any]) -> None:

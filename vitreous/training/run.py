@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vitreous import __version__
+from vitreous.data.loading.shares import ALONE
 from vitreous.data.sources.names import split_of
 from vitreous.data.sources.tabular.objects import source_name
 from vitreous.data.summary import class_counts
@@ -21,10 +23,12 @@ from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
 from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
-from vitreous.training.interruption import StopRequest
+from vitreous.training.interruption import Stopped, StopRequest
 from vitreous.training.learner import Learner
 from vitreous.training.loop import finish, fit
 from vitreous.training.optimization.precision import HALVES
+from vitreous.training.parallel.group import Group
+from vitreous.training.parallel.place import ALONE_PLACE, Place, job
 from vitreous.training.planning.budget import Cost
 from vitreous.training.planning.caching import with_cache
 from vitreous.training.planning.plan import Plan, is_digits, make_plan
@@ -76,49 +80,52 @@ def run_training(
             loss. If a model was kept before, its results are written first; otherwise only bad_files.csv may stay,
             which the next run can replace. An interrupted run keeps its folder if it has a model or a checkpoint.
     """
-    check_is_alone()
-    if resume is not None:
-        return resume_training(Path(resume), data, settings or {}, quiet)
-    settings = {**({} if init is None else {"init": init}), **(settings or {})}
-    by_name = isinstance(data, str | Path)
-    folder = folder_of(str(data) if by_name else source_name(data), out)
-    if by_name and not is_digits(data):
-        check_is_outside(folder, Path(data))
-    check_unused(folder)  # before weights are downloaded
-    with Display(quiet) as display:
-        plan = make_plan(data, model, recipe, settings, display.print, measured)
-        log = Log(folder_of(plan.data.name, out), plan, display)
+    with Group(Place.here()) as group, Display(quiet or not group.leads) as display:
+        if resume is not None:
+            return resume_training(Path(resume), data, settings or {}, group, display)
+        settings = {**({} if init is None else {"init": init}), **(settings or {})}
+        by_name = isinstance(data, str | Path)
+        folder = folder_of(str(data) if by_name else source_name(data), out)
+        if by_name and not is_digits(data):
+            check_is_outside(folder, Path(data))
+        if was_restarted(folder, group):
+            return resume_training(folder, None if by_name else data, {}, group, display)
+        group.lead(lambda: check_unused(folder))  # before weights are downloaded
+        cost = partial(measured, group)
+        plan = make_plan(data, model, recipe, settings, display.print, cost, group.place)
+        log = Log(folder_of(plan.data.name, out), plan, display, group)
         return carry_out(plan, log, place_of(data))
 
 
-def resume_training(path: Path, data: Any, settings: Mapping[str, Any], quiet: bool) -> Run:
+def resume_training(path: Path, data: Any, settings: Mapping[str, Any], group: Group, display: Display) -> Run:
     """Goes on with a run from its newest checkpoint, to the same bits; without one it starts afresh.
 
     Args:
         path: of the run's folder.
         data: of the run, if it came from Python or is not where it was; otherwise None.
         settings: as `changed_recipe` allows.
-        quiet: print nothing.
+        group: the processes to go on with, of any number.
+        display: to print to.
 
     Raises:
         Finished: there is nothing left to do.
         InputError: this is not a run's folder, another process writes to it, settings or data have changed, or as
             `run_training`.
     """
-    with Display(quiet) as display:
-        folder = RunFolder.reopen(path)
-        try:
-            run = take_up(folder, data, settings, display.print)
-            if run.checkpoint is None:
-                plan = make_plan(run.source, "auto", run.recipe, {}, display.print, measured)
-                folder.restart()
-            else:
-                plan = resumed_plan(run, display.print)
-            log = Log(folder, plan, display)
-        except BaseException:
-            folder.release()
-            raise
-        return carry_out(plan, log, place_of(run.source), run.checkpoint)
+    folder = RunFolder.claimed(path, group, again=True)
+    try:
+        run = take_up(folder, data, settings, display.print)
+        if run.checkpoint is None:
+            cost = partial(measured, group)
+            plan = make_plan(run.source, "auto", run.recipe, {}, display.print, cost, group.place)
+            group.lead(folder.restart)
+        else:
+            plan = resumed_plan(run, display.print, group.place)
+        log = Log(folder, plan, display, group)
+    except BaseException:
+        folder.release()
+        raise
+    return carry_out(plan, log, place_of(run.source), run.checkpoint)
 
 
 def carry_out(plan: Plan, log: Log, source: str | None, checkpoint: Checkpoint | None = None) -> Run:
@@ -130,8 +137,8 @@ def carry_out(plan: Plan, log: Log, source: str | None, checkpoint: Checkpoint |
         source: of the data, for those who go on with the run; None if it came from Python.
         checkpoint: to go on from.
     """
-    display = log.display
-    with tuned_and_seeded(plan), plan.processes, log:  # the folder is this run's until the log ends
+    display, group = log.display, log.group
+    with tuned_and_seeded(plan, group.place), plan.processes, log:  # the folder is this run's until the log ends
         plan = replace(plan, data=with_cache(plan, display.working, display.print))
         if checkpoint is None:
             whole = plan.data
@@ -140,8 +147,8 @@ def carry_out(plan: Plan, log: Log, source: str | None, checkpoint: Checkpoint |
         else:
             facts = {key: value for key, value in checkpoint.state.items() if key not in ("learner", "log")}
         log.plan = plan
-        learner = Learner(plan, display.print)
-        learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads())
+        learner = Learner(plan, display.print, group)
+        learner.plan = plan.with_machine(learner.micro_batch.size, torch.get_num_threads(), learner.parallel)
         facts |= {"recipe": learner.plan.recipe.model_dump(exclude_none=True)}
         if checkpoint is None:
             begin(learner, log, source)
@@ -149,19 +156,40 @@ def carry_out(plan: Plan, log: Log, source: str | None, checkpoint: Checkpoint |
             go_on(learner, log, checkpoint)
         with Safeguard(learner, log, facts) as safeguard:
             fit(learner, log, safeguard)
-        assert log.best is not None, "fit keeps a model, or raises"
-        with StopRequest() as request:  # a handler that raises could be lost, in a callback of Python's own
+        return conclude(learner, log)
+
+
+def conclude(learner: Learner, log: Log) -> Run:
+    """Tests the kept model and writes the results of a run whose training has ended."""
+    group, show = learner.group, log.display.print
+    assert log.best is not None, "fit keeps a model, or raises"
+    with StopRequest() as request:  # a handler that raises could be lost, in a callback of Python's own
+
+        def pause() -> None:
+            (number,) = group.highest(request.number or 0)
+            if number:
+                raise Stopped(number)
+
+        if group.leads:
             with log.writing():  # before the test, which may be interrupted
-                write_epochs(log.folder, log.rows, log.best, display.print)
-            run = finish(learner, log, request.raise_if_any)
+                write_epochs(log.folder, log.rows, log.best, show)
+        run = finish(learner, log, pause)
+    if group.leads:
         with log.writing():
-            write_results(run, display.print)
+            write_results(run, show)
         for line in conclusion(run, log.bad_files):
-            display.print(line)
-        if log.failure is not None:
-            raise log.failure
+            show(line)
+    if log.failure is not None:
+        raise log.failure
+    if group.leads:
         log.folder.update_environment(finished=now())
     return run
+
+
+def was_restarted(folder: Path, group: Group) -> bool:
+    """Whether torchrun started the processes again, after a run of theirs in this folder had failed."""
+    begun = group.leads and group.place.restarts > 0 and (folder / RECIPE).is_file()
+    return group.told(begun and RunFolder(folder).environment().get("job") == job())
 
 
 def place_of(source: Any) -> str | None:
@@ -177,10 +205,17 @@ def folder_of(data: str, out: str | Path | None) -> Path:
     return Path(out) if out else RUNS / run_name(data)
 
 
-def measured(plan: Plan) -> Cost:
-    """What an image costs in the run of a plan, with its threads."""
-    with tuned_and_seeded(plan):
-        return measure(plan)
+def measured(group: Group, plan: Plan) -> Cost:
+    """What an image costs in the run of a plan, with its threads: the slowest rank's time, over their number.
+
+    All ranks measure at the same time, each as if it were alone: what they tell each other is not counted.
+    """
+    with tuned_and_seeded(plan, group.place):
+        cost = measure(replace(plan, share=ALONE))
+    times = group.gather([cost.training, cost.validation])
+    training, validation = (max(column) / group.size for column in zip(*times, strict=True))
+    threads, workers = group.told([cost.threads, cost.workers])
+    return Cost(training, validation, threads, workers)
 
 
 def run_name(source: str) -> str:
@@ -197,21 +232,31 @@ def begin(learner: Learner, log: Log, source: str | None) -> None:
     for line in introduction(learner.plan, learner.model, learner.micro_batch.size):
         log.display.print(line)
     show(learner, log)
-    write_text(log.folder.path / RECIPE, learner.plan.recipe.to_toml())
-    write_json(log.folder.path / ENVIRONMENT, environment(learner.plan, learner.micro_batch.size, source))
+
+    def write() -> None:
+        write_text(log.folder.path / RECIPE, learner.plan.recipe.to_toml())
+        write_json(log.folder.path / ENVIRONMENT, environment(learner.plan, learner.micro_batch.size, source))
+
+    learner.group.lead(write)
+    learner.seed_rank()
 
 
 def go_on(learner: Learner, log: Log, checkpoint: Checkpoint) -> None:
     """Loads the states of a checkpoint, prints where the run is, and records that it goes on."""
     learner.load_state_dict(checkpoint.state["learner"])
-    Checkpoints(log.folder.path, log.display.print).restore_model(checkpoint)
+    learner.group.lead(lambda: Checkpoints(log.folder.path, log.display.print).restore_model(checkpoint))
     log.load_state_dict(checkpoint.state["log"])
     best = "" if log.best is None else f", best validation accuracy so far {log.best['val_accuracy']:.1%}"
     log.display.print(f"going on after step {learner.step:,} of {learner.plan.total_steps:,}{best}")
     show(learner, log)
-    write_text(log.folder.path / RECIPE, learner.plan.recipe.to_toml())
     resumed = {"at": now(), "step": learner.step, "host": describe_host(), "device": str(learner.plan.device)}
-    log.folder.update_environment(resumed=resumed)
+    resumed |= {"processes": learner.group.size}
+
+    def write() -> None:
+        write_text(log.folder.path / RECIPE, learner.plan.recipe.to_toml())
+        log.folder.update_environment(resumed=resumed, job=job())
+
+    learner.group.lead(write)
 
 
 def show(learner: Learner, log: Log) -> None:
@@ -237,6 +282,9 @@ def environment(plan: Plan, micro_batch: int, source: str | None) -> dict[str, A
     return {
         "vitreous": __version__,
         "begun": now(),
+        "job": job(),
+        "processes": plan.share.size,
+        "parallel": plan.parallel,
         "resumed": [],
         "finished": None,
         "source": source,
@@ -255,14 +303,6 @@ def environment(plan: Plan, micro_batch: int, source: str | None) -> dict[str, A
     }
 
 
-def check_is_alone() -> None:
-    """Raises InputError in a process that torchrun started along with others: each would train by itself."""
-    processes = os.environ.get("WORLD_SIZE", "")
-    if processes.isdecimal() and int(processes) > 1:
-        cause = f"WORLD_SIZE is {processes}, but training in several processes is not supported yet"
-        raise InputError(cause, "start one process, without torchrun: vitreous train …")
-
-
 def check_is_outside(folder: Path, data: Path) -> None:
     """Raises InputError for a run's folder inside the data, where the next run would read it as a class."""
     if folder.resolve().is_relative_to(data.resolve()):
@@ -272,10 +312,10 @@ def check_is_outside(folder: Path, data: Path) -> None:
 
 
 @contextmanager
-def tuned_and_seeded(plan: Plan) -> Iterator[None]:
+def tuned_and_seeded(plan: Plan, place: Place = ALONE_PLACE) -> Iterator[None]:
     """Tunes the host and seeds torch's generators; threads and generators are restored afterwards."""
     threads, section = torch.get_num_threads(), plan.recipe.run
-    tune_host(None if section.threads == "auto" else section.threads)
+    tune_host(place.threads(section.threads))
     try:
         with torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []):
             torch.manual_seed(section.seed)

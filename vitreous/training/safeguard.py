@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Self
 
+import torch
+
 from vitreous.training.checkpointing.files import Checkpoints
 from vitreous.training.checkpointing.saver import Saver
 from vitreous.training.interruption import Stopped, StopRequest
@@ -25,9 +27,9 @@ class Safeguard(Watch):
     """
 
     def __init__(self, learner: Learner, log: Log, facts: Mapping[str, Any]) -> None:
-        self.learner, self.log, self.facts = learner, log, facts
+        self.learner, self.log, self.facts, self.group = learner, log, facts, learner.group
         minutes = learner.plan.recipe.run.checkpoint_minutes
-        checkpoints = Checkpoints(log.folder.path, log.display.print)
+        checkpoints = Checkpoints(log.folder.path, log.display.print, self.group, learner.passes.in_shards)
         self.saver = Saver(checkpoints, None if minutes == "auto" else minutes, log.display.print)
         self.request = StopRequest()
         self.stack = ExitStack()
@@ -40,22 +42,32 @@ class Safeguard(Watch):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         with self.stack:
             if error is None or isinstance(error, Stopped):
-                self.saver.save_now(self.state, self.learner.step)
+                state = self.state()
+                if self.saver.checkpoints.writes:
+                    self.saver.save_now(state, self.learner.step)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a run needs to go on; its tensors are those of the learner."""
+        """Everything that a run needs to go on; its tensors are those of the learner. All ranks call it together."""
         return {**self.facts, "learner": self.learner.state_dict(), "log": self.log.state_dict()}
 
     def pause(self) -> None:
-        """Saves the state if it is time, and raises Stopped if a signal came."""
-        if self.saver.is_due(self.expected):
-            self.saver.save(self.state, self.learner.step)
-        self.request.raise_if_any()
+        """Saves the state if it is time, and raises Stopped if a signal came to any rank."""
+        due = self.group.leads and self.saver.is_due(self.expected)
+        self._look(due)
 
     def after_epoch(self) -> None:
-        """Saves the state, and raises Stopped if a signal came."""
-        self.saver.save(self.state, self.learner.step)
-        self.request.raise_if_any()
+        """Saves the state, and raises Stopped if a signal came to any rank."""
+        self._look(due=True)
+
+    def _look(self, due: bool | int) -> None:
+        number, due, busy = self.group.highest(self.request.number or 0, due, self.saver.is_busy)
+        if due and not busy:
+            with torch.inference_mode(False):  # validation is inside of it, which shards do not allow
+                state = self.state()
+                if self.saver.checkpoints.writes:
+                    self.saver.save(state, self.learner.step)
+        if number:
+            raise Stopped(number)
 
     def expected(self) -> float | None:
         """The seconds that the whole run takes, as far as they can be known."""

@@ -307,8 +307,10 @@ def test_a_launcher_that_cannot_import_is_no_end(alone, monkeypatch, capfd):
 
 # ---- scripts
 
+# A shell starts what runs in its background with SIGINT ignored, and so would be this test's own process.
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.data.difficult_loaders import Plain, Slow, Killed, split_of
 from tests.data.loading.test_workers import GRAY
 from vitreous.data.loading.batches import batches

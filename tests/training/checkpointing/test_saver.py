@@ -45,7 +45,7 @@ def test_minutes_can_be_set(tmp_path, clock):
 def test_what_is_saved_is_the_state_of_that_moment(tmp_path):
     weights = torch.zeros(1000)
     with Saver(Checkpoints(tmp_path, print), None, print) as saver:
-        saver.save(lambda: {"weights": weights, "rows": [1]}, step=1)
+        saver.save({"weights": weights, "rows": [1]}, step=1)
         weights += 1
     newest = Checkpoints(tmp_path, print).newest()
     assert newest is not None
@@ -62,10 +62,10 @@ def test_while_one_is_written_no_other_is_begun(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "write", slow)
     with Saver(checkpoints, None, print) as saver:
-        assert saver.save(lambda: {"number": 1}, step=1)
-        assert not saver.save(lambda: {"number": 2}, step=2)
+        assert saver.save({"number": 1}, step=1)
+        assert not saver.save({"number": 2}, step=2)
         may_end.set()
-        assert saver.save_now(lambda: {"number": 3}, step=3)
+        assert saver.save_now({"number": 3}, step=3)
     assert sorted(path.name for path in checkpoints.path.iterdir()) == ["000001-step-1", "000002-step-3"]
 
 
@@ -79,9 +79,9 @@ def test_one_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
     with Saver(checkpoints, None, lines.append) as saver:
         with monkeypatch.context() as patch:
             patch.setattr(checkpoints, "write", full)
-            assert saver.save(lambda: {"number": 1}, step=1)
+            assert saver.save({"number": 1}, step=1)
             assert not saver.wait()
-        assert saver.save_now(lambda: {"number": 2}, step=2)
+        assert saver.save_now({"number": 2}, step=2)
     assert lines == [
         "warning: cannot write a checkpoint: No space left on device; the run goes on, and the last checkpoint stays; "
         "free some space"
@@ -90,7 +90,7 @@ def test_one_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
 
 def test_a_fault_of_the_program_is_raised(tmp_path):
     saver = Saver(Checkpoints(tmp_path, print), None, print)
-    saver.save(lambda: {"number": object()}, step=1)
+    saver.save({"number": object()}, step=1)
     with pytest.raises(TypeError, match="cannot be saved"):
         saver.wait()
 
@@ -114,5 +114,5 @@ def test_one_that_cannot_be_begun_is_a_warning(tmp_path):
     folder = tmp_path / "run"
     folder.write_bytes(b"not a folder")
     with Saver(Checkpoints(folder, lines.append), None, lines.append) as saver:
-        assert not saver.save(lambda: {"number": 1}, step=1)
+        assert not saver.save({"number": 1}, step=1)
     assert [line.startswith("warning: cannot write a checkpoint to") for line in lines] == [True]

@@ -1,6 +1,12 @@
 """Loading processes: started once for a run, shared by its splits, replaced when one dies.
 
 Each has a thread here that sends it requests and receives its batches, into pinned memory if there is a GPU.
+
+Ctrl-C raises KeyboardInterrupt between any two instructions of the main thread. It must find no lock taken that nobody
+releases, for which the threads would wait forever. `with` is safe for the locks and queues of the interpreter, but not
+for what is written in Python, as `Condition` and `Future`: between taking the lock and entering the block, their code
+can be interrupted. So the main thread takes `Workers.lock` itself, waits for results in a `SimpleQueue`, and never
+waits for a condition.
 """
 
 import atexit
@@ -10,10 +16,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from queue import SimpleQueue
 from types import FunctionType
 from typing import Any, Self
 
@@ -52,11 +58,12 @@ class Source:
 
 @dataclass(eq=False)
 class Job:
-    """A batch to load, and how often a process died on it."""
+    """A batch to load, what came of it, whether it is still wanted, and how often a process died on it."""
 
     source: Source
     request: Request
-    future: "Future[Loaded]" = field(default_factory=Future)
+    outcome: "SimpleQueue[Loaded | BaseException]" = field(default_factory=SimpleQueue)
+    canceled: bool = False
     deaths: int = 0
 
 
@@ -84,7 +91,8 @@ class Workers:
         self.noted: set[str] = set()
         self.sources: list[Source] = []
         self.jobs: deque[Job] = deque()
-        self.changed = threading.Condition()  # of the fields from here on
+        self.lock = threading.RLock()  # of the fields from here on
+        self.changed = threading.Condition(self.lock)
         self.idle = 0  # threads without a job
         self.is_open = False
         self.threads: list[threading.Thread] = []
@@ -100,13 +108,11 @@ class Workers:
             except Unavailable as error:
                 self.failure = error
                 return self
-            self.is_open, self.idle, self.owner = True, 0, os.getpid()
+            self.is_open, self.idle, self.owner = True, self.count, os.getpid()
             atexit.register(self.close)  # a thread that outlives the interpreter would abort it
             self.threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(self.count)]
             for thread in self.threads:
                 thread.start()
-            with self.changed:
-                self.changed.wait_for(lambda: self.idle == self.count)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -122,19 +128,19 @@ class Workers:
                 yield workers
 
     def close(self) -> None:
-        """Ends the processes."""
-        if not self.is_open or os.getpid() != self.owner:  # not in a fork of the main process
+        """Ends the processes; may be called again after an interrupt."""
+        if self.launcher is None or os.getpid() != self.owner:  # not in a fork of the main process
             return
-        atexit.unregister(self.close)
-        with self.changed:
+        with self.lock:
             self.is_open = False
             self.jobs.clear()
             self.changed.notify_all()
-        assert self.launcher is not None
         self.launcher.close()
         for thread in self.threads:
-            thread.join()
+            if thread.ident is not None:  # an interrupt may have come before its start
+                thread.join()
         self.launcher, self.threads, self.sources = None, [], []
+        atexit.unregister(self.close)
 
     def load(self, views: Views, requests: Sequence[Request]) -> Iterator[Loaded]:
         """The batches of these requests in order, some of them loaded ahead.
@@ -152,14 +158,14 @@ class Workers:
                 if len(waiting) == AHEAD * self.count:
                     yield self._next(waiting)
                 waiting.append(Job(source, request))
-                with self.changed:
+                with self.lock:
                     self.jobs.append(waiting[-1])
                     self.changed.notify()
             while waiting:
                 yield self._next(waiting)
         finally:
             for job in waiting:
-                job.future.cancel()
+                job.canceled = True
 
     def note_once(self, line: str) -> None:
         """Notifies the user of something that need not be repeated."""
@@ -179,11 +185,13 @@ class Workers:
         """The first of the waiting batches, once it is there."""
         if not self.is_open:
             raise self.failure
-        loaded = waiting[0].future.result()
+        outcome = waiting[0].outcome.get()
         waiting.popleft()
+        if isinstance(outcome, BaseException):
+            raise outcome
         while self.notes:
             self.notify(self.notes.popleft())
-        return loaded
+        return outcome
 
     # ---- the thread of each process
 
@@ -206,26 +214,22 @@ class Workers:
                 worker, requested = None, 0
                 if outcome is None:
                     continue
-            if isinstance(outcome, Loaded):
-                taken.popleft().future.set_result(outcome)
-            else:
-                taken.popleft().future.set_exception(outcome)
+            taken.popleft().outcome.put(outcome)
             requested = max(0, requested - 1)
+            with self.lock:
+                self.idle += not taken
         if worker is not None:
             worker.connection.close()
         for job in taken:
-            job.future.set_exception(self.failure)
+            job.outcome.put(self.failure)
 
     def _take(self, taken: deque[Job]) -> bool:
         """Takes a job, and another to send ahead if nobody is idle; waits for one. Returns whether these are open."""
-        with self.changed:
-            self.idle += not taken
-            if self.idle == self.count:
-                self.changed.notify_all()  # wakes `__enter__`
+        with self.lock:
             while self.is_open:
                 while self.jobs and (not taken or (len(taken) < AHEAD and not self.idle)):
                     job = self.jobs.popleft()
-                    if job.future.set_running_or_notify_cancel():
+                    if not job.canceled:
                         self.idle -= not taken
                         taken.append(job)
                 if taken:

@@ -18,9 +18,13 @@ from vitreous.checkpoints.files.tensors import read_tensors, write_tensors
 from vitreous.support.errors import InputError
 from vitreous.support.files import atomic_path, flush_folder
 from vitreous.training.checkpointing.packing import pack, unpack
+from vitreous.training.parallel.group import ALONE_GROUP, Group
+from vitreous.training.parallel.passes import is_shard
+from vitreous.training.parallel.state import Stored, save_shards, writers
 from vitreous.training.records.folder import CHECKPOINTS
 
 TENSORS, VALUES, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
+SHARDS = "shards"  # a folder with what each process has of the other tensors
 NAME = re.compile(r"(\d{6,})-step-(\d+)")
 LINK = "model"  # in an unfinished checkpoint, a second name of the best model
 UNFINISHED = ".saving-"  # how the name of a folder begins while it is written
@@ -46,14 +50,23 @@ class Checkpoints:
     and the SHA-256 of each in a file for `sha256sum --check`. It is written under another name; files and folder are
     flushed, the sums come last, and then it is renamed: after a crash at any moment it is complete, or not there.
 
+    Of several processes the first one writes. Where the state is in shards, all of them write those, at the same time;
+    they are read by any number of processes.
+
     Args:
         folder: of the run.
         notify: called with a line about each damaged checkpoint.
+        group: the processes of the run.
+        in_shards: whether all of them write.
     """
 
-    def __init__(self, folder: Path, notify: Callable[[str], None]) -> None:
-        self.folder, self.notify = folder, notify
+    def __init__(
+        self, folder: Path, notify: Callable[[str], None], group: Group = ALONE_GROUP, in_shards: bool = False
+    ) -> None:
+        self.folder, self.notify, self.group = folder, notify, group
         self.path = folder / CHECKPOINTS
+        self.others = writers() if in_shards else None
+        self.writes = group.leads or in_shards
 
     def begin(self) -> Path:
         """Makes an unfinished checkpoint with the best model so far, even if another one replaces it meanwhile.
@@ -61,6 +74,11 @@ class Checkpoints:
         Raises:
             InputError: the folder cannot be written.
         """
+        if self.others is None:
+            return self._begin()
+        return Path(self.group.told(str(self.group.agree(self._begin if self.group.leads else lambda: self.path))))
+
+    def _begin(self) -> Path:
         unfinished = self.path / f"{UNFINISHED}{secrets.token_hex(8)}"
         with self._writing(unfinished):
             self.path.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone does not come back in part
@@ -83,15 +101,19 @@ class Checkpoints:
         tensors, values = pack(state)
         number = max((number for number, _ in self._numbered()), default=0) + 1
         unfinished = unfinished or self.begin()
+        path = self.path / f"{number:06}-step-{step}"
         with self._writing(unfinished):
-            write_tensors(unfinished / TENSORS, tensors)
+            if self.others is not None:
+                save_shards(unfinished / SHARDS, {name: x for name, x in tensors.items() if is_shard(x)}, self.others)
+            if not self.group.leads:
+                return path
+            write_tensors(unfinished / TENSORS, {name: x for name, x in tensors.items() if not is_shard(x)})
             _write(unfinished / VALUES, json.dumps(values, allow_nan=False).encode())
             if (unfinished / LINK).exists():  # a copy of its own: damage to one checkpoint is none to the others
                 _copy(unfinished / LINK, unfinished / MODEL_FILE)
                 (unfinished / LINK).unlink()
             _write(unfinished / SUMS, sums(unfinished))
             flush_folder(unfinished)
-            path = self.path / f"{number:06}-step-{step}"
             unfinished.rename(path)
             flush_folder(self.path)
             flush_folder(self.folder)
@@ -105,8 +127,9 @@ class Checkpoints:
             yield
         except BaseException as error:
             shutil.rmtree(unfinished, ignore_errors=True)
-            if isinstance(error, OSError):
-                cause = f"cannot write a checkpoint to {str(self.path)!r}: {error.strerror}"
+            reason = failed_write(error)
+            if reason is not None:
+                cause = f"cannot write a checkpoint to {str(self.path)!r}: {reason}"
                 raise InputError(cause, "free some space, or write elsewhere with --out") from error
             raise
 
@@ -150,6 +173,14 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def failed_write(error: BaseException) -> str | None:
+    """Why a file could not be written, by this process or another one; None for any other error."""
+    for inner in (error, *(failure for failure, _ in getattr(error, "failures", {}).values())):
+        if isinstance(inner, OSError):
+            return inner.strerror
+    return None
+
+
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint; None if it is as it was written."""
     try:
@@ -165,18 +196,19 @@ def damage(path: Path) -> str | None:
 def sums(path: Path) -> bytes:
     """The SHA-256 of each file of a checkpoint, as `sha256sum` writes them."""
     lines = []
-    for file in sorted(path.iterdir()):
-        if file.name != SUMS:
+    for file in sorted(path.rglob("*")):
+        if file.name != SUMS and file.is_file():
             with file.open("rb") as opened:
-                lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {file.name}\n")
+                name = file.relative_to(path).as_posix()
+                lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {name}\n")
     return "".join(lines).encode()
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The state of a checkpoint, without verifying it."""
+    """The state of a checkpoint, without verifying it; what several processes wrote is `Stored`, and not read yet."""
     with read_tensors(path / TENSORS) as file:
         tensors: dict[str, Tensor] = {name: file[name] for name in file}
-    return unpack(tensors, json.loads((path / VALUES).read_bytes()))
+    return unpack(lambda name: tensors.get(name, Stored(path / SHARDS, name)), json.loads((path / VALUES).read_bytes()))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """A nested state as tensors and JSON, and back: no pickle, and every number to the bit."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -23,27 +24,28 @@ def pack(state: object) -> tuple[dict[str, Tensor], Any]:
     return tensors, _pack(state, "", tensors)
 
 
-def unpack(tensors: dict[str, Tensor], packed: Any) -> Any:
+def unpack(tensor: Callable[[str], Any], packed: Any) -> Any:
     """The state that was packed.
 
-    Raises:
-        KeyError: a tensor is missing.
+    Args:
+        tensor: gives the tensor with a name.
+        packed: the values.
     """
     if isinstance(packed, list):
-        return [unpack(tensors, item) for item in packed]
+        return [unpack(tensor, item) for item in packed]
     if not isinstance(packed, dict):
         return packed
     mark = next(iter(packed), "")
     if mark not in MARKS:
-        return {key: unpack(tensors, value) for key, value in packed.items()}
+        return {key: unpack(tensor, value) for key, value in packed.items()}
     content = packed[mark]
     if mark == TENSOR:
-        return tensors[content]
+        return tensor(content)
     if mark == NUMBER:
         return float(content)
     if mark == TUPLE:
-        return tuple(unpack(tensors, item) for item in content)
-    return {key: unpack(tensors, value) for key, value in content}
+        return tuple(unpack(tensor, item) for item in content)
+    return {key: unpack(tensor, value) for key, value in content}
 
 
 def _pack(value: object, place: str, tensors: dict[str, Tensor]) -> Any:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from vitreous.support.errors import InputError
 from vitreous.training.checkpointing.files import Checkpoints
+from vitreous.training.parallel.passes import is_shard
+from vitreous.training.parallel.state import host_copy
 
 SHARE = 0.05  # of the run, between two checkpoints
 SHORTEST, LONGEST = 1.0, 600.0  # seconds between two checkpoints
@@ -65,9 +67,14 @@ class Saver:
         seconds = expected()
         return passed >= (LONGEST if seconds is None else min(LONGEST, SHARE * seconds))
 
-    def save(self, state: Callable[[], dict[str, Any]], step: int) -> bool:
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self.thread is not None and self.thread.is_alive()
+
+    def save(self, state: dict[str, Any], step: int) -> bool:
         """Copies a state and begins to write it; returns False while another one is written, or if it cannot."""
-        if self.thread is not None and self.thread.is_alive():
+        if self.is_busy:
             return False
         self.wait()
         started = self.begun = self.clock()
@@ -76,16 +83,16 @@ class Saver:
         except InputError as error:
             self.failure = error
             return False
-        copy = copied(state())
+        copy = copied(state)
         self.waited += self.clock() - started
         self.thread = threading.Thread(target=self._write, args=(copy, step, unfinished), name="checkpoint")
         self.thread.start()
         return True
 
-    def save_now(self, state: Callable[[], dict[str, Any]], step: int) -> bool:
+    def save_now(self, state: dict[str, Any], step: int) -> bool:
         """Writes a state, after the one that is being written; returns whether it is there."""
         self.wait()
-        self._write(state(), step)
+        self._write(state, step)
         return self.wait()
 
     def wait(self) -> bool:
@@ -109,6 +116,8 @@ class Saver:
 
 def copied(state: Any) -> Any:
     """A state whose tensors are copies in the host's memory; lists and dicts are new, too."""
+    if isinstance(state, Tensor) and is_shard(state):
+        return host_copy(state)
     if isinstance(state, Tensor):
         return torch.clone(state.detach()) if state.device.type == "cpu" else state.detach().to("cpu")
     if isinstance(state, dict):

@@ -130,7 +130,7 @@ class MaskedPatchPrediction(Objective):
         """
         grid = grid_of((images.shape[2], images.shape[3]), self.patch)
         part = part or Part.whole(len(images))
-        masks = (part.cut(drawn) for drawn in draw_masks(part.size, math.prod(grid), self.fraction, generator))
+        masks = draw_masks(part.size, math.prod(grid), self.fraction, generator, part)
         corrupted, swapped, hidden = (torch.from_numpy(m).to(images.device, non_blocking=True) for m in masks)
         match self.target:
             case "mean_color":
@@ -193,7 +193,7 @@ def corrupted_count(patches: int, fraction: float) -> int:
 
 
 def draw_masks(
-    count: int, patches: int, fraction: float, generator: np.random.Generator
+    count: int, patches: int, fraction: float, generator: np.random.Generator, part: Part | None = None
 ) -> tuple[Bool[np.ndarray, "batch patches"], Int64[np.ndarray, "batch patches"], Bool[np.ndarray, "batch patches"]]:
     """Draws which patches are corrupted, and how; the same for the same state of the generator.
 
@@ -203,10 +203,11 @@ def draw_masks(
     are corrupted.
 
     Args:
-        count: images.
+        count: images of the whole batch.
         patches: of each image, N.
         fraction: of them that are corrupted.
         generator: to draw from.
+        part: which images to return, all drawn for the whole batch; None for all of them.
 
     Returns:
         corrupted: the same number in each image.
@@ -214,10 +215,11 @@ def draw_masks(
             patch stays.
         hidden: those that the mask token replaces.
     """
+    part = part or Part.whole(count)
     chosen = np.arange(patches) < corrupted_count(patches, fraction)
-    corrupted = generator.permuted(np.tile(chosen, (count, 1)), axis=1)
-    fate = generator.random((count, patches))
-    steps = generator.integers(1, max(2, patches), (count, patches))  # to another patch, around the end
+    corrupted = part.cut(generator.permuted(np.tile(chosen, (count, 1)), axis=1))
+    fate = part.cut(generator.random((count, patches)))
+    steps = part.cut(generator.integers(1, max(2, patches), (count, patches)))  # to another patch, around the end
     own = np.arange(patches)
     moved = corrupted & (fate >= HIDDEN) & (fate < HIDDEN + SWAPPED)
     return corrupted, np.where(moved, (own + steps) % patches, own), corrupted & (fate < HIDDEN)

@@ -56,10 +56,12 @@ class Score:
     Args:
         loss: in nats, or the objective's own unit.
         accuracy: in [0, 1]; 0 for an objective that has none.
+        count: of the images.
     """
 
     loss: float
     accuracy: float
+    count: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +166,7 @@ class Objective(nn.Module):
             sums += torch.stack([torch.stack(verdict).double().cpu() for verdict in verdicts]).sum(0)
             count += len(batch)
         loss, accuracy = (sums / count).tolist()
-        return Score(loss, accuracy)
+        return Score(loss, accuracy, count)
 
     def views(self, images: Images, targets: Targets, setup: Setup) -> list[View]:
         """The first images of a batch with a caption each, for the run's picture of its first batch."""

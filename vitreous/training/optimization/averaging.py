@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objectives.objective import Objective
+from vitreous.training.parallel.passes import local
 
 
 class WeightAverage(nn.Module):
@@ -40,4 +41,4 @@ class WeightAverage(nn.Module):
         decay = min(self.decay, (1 + count) / (10 + count))
         averages: list[Tensor] = [*self.model.parameters(), *self.objective.parameters()]
         weights: list[Tensor] = [*model.parameters(), *objective.parameters()]
-        torch._foreach_lerp_(averages, weights, weight=1 - decay)
+        torch._foreach_lerp_([*map(local, averages)], [*map(local, weights)], weight=1 - decay)

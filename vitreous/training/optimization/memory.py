@@ -12,10 +12,12 @@ from vitreous.support.errors import InputError
 from vitreous.support.host import free_memory
 from vitreous.training.objectives.objective import Objective, Targets
 from vitreous.training.optimization.precision import Precision, autocast
+from vitreous.training.parallel.group import LocalError
 
 Result = TypeVar("Result")
 FREE_SHARE = 0.8  # of the free memory, that a step may fill
 PEAK = 1.5  # bytes that a step takes at its peak for each byte that it saves for the backward pass
+REPLICATED_SHARE = 0.5  # of the free memory, that weights, gradients, moments and average may take in each process
 WEIGHT_COPIES = 4  # gradients, two moments, an average
 
 
@@ -25,10 +27,11 @@ class MicroBatch:
     Args:
         size: images to begin with.
         notify: called with a line each time the size changes.
+        can_shrink: whether the size may change; with other ranks it may not, since all make as many passes.
     """
 
-    def __init__(self, size: int, notify: Callable[[str], None]) -> None:
-        self.size, self.notify = size, notify
+    def __init__(self, size: int, notify: Callable[[str], None], can_shrink: bool = True) -> None:
+        self.size, self.notify, self.can_shrink = size, notify, can_shrink
 
     def run(self, step: Callable[..., Result], clear: Callable[[], None] = lambda: None) -> Result:
         """Makes one step, halving the micro-batch until it fits.
@@ -39,6 +42,7 @@ class MicroBatch:
 
         Raises:
             InputError: not even one image fits.
+            LocalError: the images do not fit, and the size may not change.
         """
         while True:
             try:
@@ -50,6 +54,9 @@ class MicroBatch:
             if self.size == 1:
                 cause = "one image of this size does not fit into the device's memory"
                 raise InputError(cause, "use a smaller model, a smaller image_size, or another device")
+            if not self.can_shrink:
+                smaller = f"--set micro_batch={-(-self.size // 2)}"
+                raise LocalError(f"out of memory with {self.size} images at once", f"go on with {smaller}")
             clear()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -77,6 +84,11 @@ def largest_fit(size: int, bytes_per_image: int, weights: int, free: int | None)
     while size > 1 and size * bytes_per_image * PEAK > room:
         size = -(-size // 2)
     return size
+
+
+def fits_replicated(state: int, free: int | None) -> bool:
+    """Whether each process can have all of a training's state, in bytes, and room for activations."""
+    return free is None or state <= REPLICATED_SHARE * free
 
 
 def saved_bytes(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objectives.objective import Objective, Targets
 from vitreous.training.optimization.precision import LossScale, Precision, attention_kernel, autocast
+from vitreous.training.parallel.passes import ONE_PROCESS, Passes
 
 
 class StepResult(NamedTuple):
@@ -32,6 +34,20 @@ class Accumulated(NamedTuple):
     done: int  # images
     loss: Tensor  # sums over them, as in StepResult
     correct: Tensor
+
+
+class Whole(NamedTuple):
+    """What a rank has to know of the batch of all ranks, so that all make as many passes.
+
+    Args:
+        count: images of all ranks.
+        most: of the rank that has the most.
+        blank: an image with its target for passes of a rank that has fewer; nothing is learned from it.
+    """
+
+    count: int
+    most: int
+    blank: tuple[Images, Targets]
 
 
 class Totals:
@@ -120,8 +136,10 @@ def train_step(
     loss_scale: LossScale | None = None,
     begun: Accumulated | None = None,
     between: Callable[[Accumulated], None] = lambda begun: None,
+    passes: Passes = ONE_PROCESS,
+    whole: Whole | None = None,
 ) -> StepResult:
-    """Moves the weights once along the clipped gradient of the mean loss.
+    """Moves the weights once along the clipped gradient of the mean loss over the images of all ranks.
 
     If the loss or the gradient is not finite, weights and optimizer stay unchanged, to the bit.
 
@@ -130,7 +148,7 @@ def train_step(
         optimizer: fused, of the trainable parameters of the model and the objective; a group's "lr_scale", if it has
             one, is a factor of the lr.
         objective: computes the summed loss.
-        images: normalized, on the model's device.
+        images: of this rank, normalized, on the model's device; there may be none if there are other ranks.
         targets: of these images.
         lr: the learning rate of this step.
         clip_norm: the largest norm of all gradients together; inf for no clipping.
@@ -139,22 +157,31 @@ def train_step(
         loss_scale: for float16; updated by the step.
         begun: what of this batch is done, with this micro-batch; None for nothing.
         between: called after each micro-batch but the last one.
+        passes: how a micro-batch goes through model and objective.
+        whole: the batch of all ranks; None if this is the only one.
 
     Raises:
         ValueError: the optimizer is not fused.
     """
     scale = images.new_ones(()) if loss_scale is None else loss_scale.factor
     batch = begun or Accumulated(0, images.new_zeros(()), images.new_zeros(()))
-    size = micro_batch or len(images)
-    parts = [*zip(images.split(size), targets.split(size), strict=True)]
-    for image_part, target_part in parts[batch.done // size :]:
+    whole = whole or Whole(len(images), len(images), (images, targets))
+    size = micro_batch or whole.most
+    factor = scale * (passes.size / whole.count)  # passes average over the ranks
+    parts = [*zip(images.split(size), targets.split(size), strict=True)] if len(images) else []
+    last = -(-whole.most // size) - 1
+    run = partial(accumulate, passes=passes, model=model, objective=objective, precision=precision)
+    for number in range(batch.done // size, last + 1):
         if batch.done and batch is not begun:
             between(batch)
-        batch = accumulate(batch, model, objective, image_part, target_part, scale / len(images), precision)
-    loss, correct = batch.loss, batch.correct
+        if number < len(parts):
+            batch = run(batch, *parts[number], factor=factor, is_last=number == last)
+        else:
+            run(batch, *whole.blank, factor=0 * factor, is_last=number == last)
+    loss, correct = passes.total(batch.loss, batch.correct)
 
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]) / scale
+    norm = passes.norm([p.grad for p in trained if p.grad is not None]) / scale
     healthy = norm.isfinite() & loss.isfinite()
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -166,7 +193,7 @@ def train_step(
     return StepResult(
         loss=torch.where(healthy, loss, 0),
         correct=torch.where(healthy, correct, 0),
-        count=healthy * len(images),
+        count=healthy * whole.count,
         grad_norm=norm,
         skipped=~healthy,
     )
@@ -174,18 +201,22 @@ def train_step(
 
 def accumulate(
     batch: Accumulated,
-    model: VisionTransformer,
-    objective: Objective,
     images: Images,
     targets: Targets,
+    *,
     factor: Tensor,
+    is_last: bool,
+    passes: Passes,
+    model: VisionTransformer,
+    objective: Objective,
     precision: Precision,
 ) -> Accumulated:
     """Adds some images of a batch to its sums, and `factor` times the gradient of their loss to the parameters'."""
-    with autocast(precision, images.device):
-        verdict = objective(model, images, targets)
-    with attention_kernel(precision, images.device):
-        (verdict.loss * factor).backward()
+    with passes.accumulating(is_last):
+        with autocast(precision, images.device):
+            verdict = passes(partial(objective, model), images, targets)
+        with attention_kernel(precision, images.device):
+            (verdict.loss * factor).backward()
     return Accumulated(batch.done + len(images), batch.loss + verdict.loss.detach(), batch.correct + verdict.correct)
 
 

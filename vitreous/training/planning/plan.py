@@ -27,15 +27,17 @@ from vitreous.data.summary import data_lines
 from vitreous.model.config import ViTConfig
 from vitreous.model.variants import is_variant, variant
 from vitreous.support.errors import InputError
-from vitreous.support.host import best_device, free_memory, usable_cores
-from vitreous.support.text import first_line
+from vitreous.support.host import best_device, free_memory
+from vitreous.support.text import counted, first_line
 from vitreous.training.objectives.goals import objective_class
 from vitreous.training.objectives.objective import Setup
 from vitreous.training.optimization.precision import Precision, choose_precision
+from vitreous.training.parallel.place import ALONE_PLACE, Place
 from vitreous.training.planning.budget import Budget, Cost, fit
 from vitreous.training.planning.defaults import resolve_recipe
 from vitreous.training.planning.weights import Start, choose_weights, load_start
 from vitreous.training.recipe.recipe import Recipe
+from vitreous.training.recipe.sections import Parallel
 
 AUTO = "auto"
 FROM_SCRATCH, FROM_WEIGHTS = "small-data", "finetune"  # the default recipes
@@ -63,6 +65,7 @@ class Plan:
         start: the weights to start from, adapted; None for fresh ones.
         budget: how the run was fitted into its minutes; None if nothing was measured.
         share: of this process, if several train the model.
+        parallel: how they share it; None if there is one.
     """
 
     data: ImageData
@@ -79,6 +82,7 @@ class Plan:
     start: Start | None
     budget: Budget | None = None
     share: Share = ALONE
+    parallel: Parallel | None = None
 
     @property
     def batch_size(self) -> int:
@@ -132,16 +136,17 @@ class Plan:
             share=self.share,
         )  # fmt: skip
 
-    def with_machine(self, micro_batch: int, threads: int) -> Self:
+    def with_machine(self, micro_batch: int, threads: int, parallel: Parallel | None = None) -> Self:
         """A copy whose recipe records what was chosen for this machine, so that the run can be repeated bit for bit."""
         chosen = {
-            "device": str(self.device),
+            "device": self.device.type if self.share.size > 1 else str(self.device),
             "precision": self.precision,
             "threads": threads,
             "workers": self.workers,
             "micro_batch": micro_batch,
+            **({} if parallel is None else {"parallel": parallel}),
         }
-        return replace(self, recipe=self.recipe.with_settings(chosen))
+        return replace(self, recipe=self.recipe.with_settings(chosen), parallel=parallel)
 
 
 def make_plan(
@@ -151,6 +156,7 @@ def make_plan(
     settings: Mapping[str, Any],
     notify: Callable[[str], None],
     measure: Callable[[Plan], Cost] | None = None,
+    place: Place = ALONE_PLACE,
 ) -> Plan:
     """Decides everything about a run: the recipe, the data, the weights, the model and the device.
 
@@ -161,6 +167,7 @@ def make_plan(
         settings: values that differ from the recipe's.
         notify: called with lines on the data, and with each automatic choice.
         measure: what an image costs in the run of a plan, if the run is to fit its minutes; None to ignore them.
+        place: of this process.
 
     Raises:
         InputError: any of these is not usable.
@@ -182,10 +189,10 @@ def make_plan(
     if measure is not None:
 
         def cost_of(resolved: Recipe, config: ViTConfig, preprocessing: Preprocessing) -> Cost:
-            return measure(plan_of(data, resolved, config, preprocessing, start, obstacle_of, lambda line: None))
+            return measure(plan_of(data, resolved, config, preprocessing, start, obstacle_of, lambda line: None, place))
 
         draft, budget = fit(draft, data, start, cost_of, notify)
-    return replace(plan_of(data, *resolve_recipe(draft, data, start), start, obstacle_of, notify), budget=budget)
+    return replace(plan_of(data, *resolve_recipe(draft, data, start), start, obstacle_of, notify, place), budget=budget)
 
 
 def plan_of(
@@ -196,8 +203,9 @@ def plan_of(
     start: Start | None,
     obstacle_of: Callable[[], str | None],
     notify: Callable[[str], None],
+    place: Place = ALONE_PLACE,
 ) -> Plan:
-    """The plan of a resolved recipe, with what is chosen for this machine."""
+    """The plan of a resolved recipe, with what is chosen for this machine and this process."""
     views, run = resolved.augmentation, resolved.run
     assert isinstance(views.flip, bool)  # the recipe is resolved
     augmentation = Augmentation(
@@ -209,10 +217,10 @@ def plan_of(
         side = augmentation.needed_side(preprocessing.image_size)
         data = replace(data, train=replace(data.train, load=data.train.load.at_least(side)))
     mixing = Mixing(views.mixup, views.cutmix, views.mix_per_sample)
-    device = choose_device(run.device)
+    device = choose_device(run.device, place)
     workers = run.workers
     if workers == AUTO:  # on a CPU, the model needs all cores
-        workers = 0 if device.type == "cpu" else choose_workers(resolved, data, preprocessing)
+        workers = 0 if device.type == "cpu" else choose_workers(resolved, data, preprocessing, place)
     if workers and (reason := obstacle_of()):
         notify(f"images are loaded in the main process: {reason}")
         workers = 0
@@ -220,7 +228,7 @@ def plan_of(
     precision = choose_precision(run.precision, device)
     return Plan(
         data, resolved, config, preprocessing, augmentation, mixing, device, precision, workers, processes, obstacle_of,
-        start,
+        start, share=place.share,
     )  # fmt: skip
 
 
@@ -286,19 +294,33 @@ def is_digits(source: Any) -> bool:
 # ---- the machine
 
 
-def choose_workers(recipe: Recipe, data: ImageData, preprocessing: Preprocessing) -> int:
-    """A process per core, but not more than an epoch has batches or than memory has room for."""
+def choose_workers(recipe: Recipe, data: ImageData, preprocessing: Preprocessing, place: Place = ALONE_PLACE) -> int:
+    """A process per core, but not more than an epoch has batches or than memory has room for.
+
+    The processes that train on this machine share both.
+    """
     assert isinstance(recipe.data.batch_size, int), "the recipe is not resolved"
-    prefetched = AHEAD * recipe.data.batch_size * preprocessing.channels * math.prod(preprocessing.image_size)
+    images = math.ceil(recipe.data.batch_size / place.share.size)  # of a rank's part of a batch
+    prefetched = AHEAD * images * preprocessing.channels * math.prod(preprocessing.image_size)
     free = free_memory()
-    room = MOST_WORKERS if free is None else int(BATCHES_SHARE * free / prefetched)
-    return max(1, min(usable_cores(), MOST_WORKERS, math.ceil(len(data.train) / recipe.data.batch_size), room))
+    room = MOST_WORKERS if free is None else int(BATCHES_SHARE * free / place.local_size / prefetched)
+    return max(1, min(place.cores, MOST_WORKERS, math.ceil(len(data.train) / recipe.data.batch_size), room))
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name, or the fastest one for "auto". Raises InputError if it does not work."""
+def choose_device(name: str, place: Place = ALONE_PLACE) -> torch.device:
+    """The device of that name, or the fastest one for "auto"; each of several processes has its own GPU.
+
+    Raises:
+        InputError: it does not work, or there are more processes than GPUs.
+    """
     try:
         device = torch.device(best_device() if name == AUTO else name)
+        if place.is_launched and device.type == "cuda":
+            count = torch.cuda.device_count()
+            if place.local_size > count:
+                cause = f"torchrun started {place.local_size} processes, and this machine has {counted(count, 'GPU')}"
+                raise InputError(cause, f"start as many: torchrun --nproc-per-node={count}; or set device=cpu")
+            device = torch.device("cuda", place.local_rank)
         torch.zeros(1, device=device).item()
     except UNAVAILABLE as error:
         raise InputError(f"the device {name!r} cannot be used: {first_line(error)}", "set device=auto") from error

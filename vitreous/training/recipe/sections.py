@@ -28,6 +28,7 @@ from vitreous.training.optimization.optimizer import Algorithm
 from vitreous.training.optimization.precision import Precision
 from vitreous.training.optimization.schedule import Decay
 
+Parallel = Literal["ddp", "fsdp"]  # how several processes share a model: replicas, or shards
 KeepBy = Literal["accuracy", "balanced_accuracy", "macro_f1", "loss"]  # what validation compares epochs by
 
 WARMUPS = 5  # the default warmup is at most this fraction of the run: a fifth
@@ -221,6 +222,7 @@ class RunSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"
     precision: Precision | Auto = "auto"  # of activations: bfloat16 on a GPU that has it, float32 elsewhere
+    parallel: Parallel | Auto = "auto"  # under torchrun; auto: fsdp where a replica would fill half of the memory
     compile: bool = False  # by torch.compile
     checkpoint_activations: bool = False  # less memory for a second forward pass
     tensorboard: bool = False  # also write for TensorBoard; pip install '.[logging]'

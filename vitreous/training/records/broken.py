@@ -29,16 +29,17 @@ def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, dict[str, list[int]]]:
         InputError: all training images of a class are broken, or all images of a split, or too many. They are listed
             in the folder by then.
     """
-    how = choose(plan, log)
-    started = time.perf_counter()
+    group, started = log.group, time.perf_counter()
+    how: How = group.told(choose(plan, log) if group.leads else "none")
     count = checked_count(plan.data, how)
     broken, remarked = Found({}, 0)
-    if count:
+    if count and group.leads:
         broken, remarked = find_broken(plan.data, how, lambda done: log.display.working(WORK[how], done, count))
+    broken = group.told(broken)
     for split in plan.data.splits:
         log.bad_files.record(split, [(split.names[index], reason) for index, reason in broken.get(split.name, [])])
     if log.bad_files.count:
-        log.bad_files.write()
+        group.lead(log.bad_files.write)
     require_readable(plan.data, broken, log.bad_files)
     for split in plan.data.splits:
         log.bad_files.check(split.name)

@@ -8,6 +8,7 @@ import math
 import os
 import shlex
 import shutil
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from vitreous.support.counts import too_many_broken
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.text import csv_cell
+from vitreous.training.parallel.group import Group
 
 RECIPE, ENVIRONMENT, METRICS, BAD_FILES = "recipe.toml", "environment.json", "metrics.jsonl", "bad_files.csv"
 FIRST_BATCH = "train_batch.png"
@@ -46,6 +48,27 @@ class RunFolder:
     lock: BaseFileLock | None = None
 
     @classmethod
+    def claimed(cls, path: Path, group: Group, again: bool = False) -> Self:
+        """Claims a new folder for a group of processes, or with `again` that of a run; the first one holds the lock.
+
+        Raises:
+            InputError: as `create` or `reopen`, on all ranks; or some rank does not see the folder.
+        """
+        folder = group.agree(lambda: (cls.reopen(path) if again else cls.create(path)) if group.leads else cls(path))
+
+        def look() -> None:
+            if not path.is_dir():
+                cause = f"the run's folder {str(path)!r} is not visible from {socket.gethostname()}"
+                raise InputError(cause, "choose one with --out on a disk that all machines of the run see")
+
+        try:
+            group.agree(look)
+        except InputError:
+            folder.release()
+            raise
+        return folder
+
+    @classmethod
     def create(cls, path: Path) -> Self:
         """Creates the folder and its parents, and claims it for this process.
 
@@ -62,7 +85,7 @@ class RunFolder:
             used = is_used(path)
         except Timeout as error:
             cause = f"another run is writing to the folder {str(path)!r}"
-            raise InputError(cause, "choose another with --out; a run has one process, under torchrun too") from error
+            raise InputError(cause, "choose another with --out; several processes of one run need torchrun") from error
         except OSError as error:
             cause = f"cannot create the folder {str(path)!r}: {error.strerror}"
             raise InputError(cause, "choose another with --out") from error
@@ -135,10 +158,14 @@ class RunFolder:
                 return content
         return {"finished": None}
 
-    def update_environment(self, resumed: Mapping[str, Any] | None = None, finished: str | None = None) -> None:
-        """Records in environment.json that the run goes on, or has finished."""
+    def update_environment(
+        self, resumed: Mapping[str, Any] | None = None, finished: str | None = None, job: str | None = None
+    ) -> None:
+        """Records in environment.json that the run goes on, in which job, or has finished."""
         content = self.environment()
         content["finished"] = finished
+        if job is not None:
+            content["job"] = job
         if resumed is not None:
             content["resumed"] = [*content.get("resumed", []), resumed]
         write_json(self.path / ENVIRONMENT, content)

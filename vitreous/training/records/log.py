@@ -12,6 +12,7 @@ from vitreous.evaluation.metrics import Outcome
 from vitreous.support.errors import InputError
 from vitreous.training.objectives.objective import Score, View
 from vitreous.training.optimization.step import StepResult, Totals
+from vitreous.training.parallel.group import ALONE_GROUP, Group
 from vitreous.training.planning.plan import Plan
 from vitreous.training.recipe.sections import KeepBy
 from vitreous.training.records.display import Display
@@ -37,6 +38,7 @@ class Log:
         folder: of the run, claimed by this process; or the path of a new or empty one.
         plan: of the run.
         display: shows the progress.
+        group: the processes of the run. Each has a log of the same numbers; only the first one writes.
 
     Raises:
         InputError: the folder is not empty, or TensorBoard is requested and not installed; nothing is written then.
@@ -52,10 +54,11 @@ class Log:
         failure: what ended the training after a model was kept; it is raised when the results are written.
     """
 
-    def __init__(self, folder: RunFolder | Path, plan: Plan, display: Display) -> None:
-        self.plan, self.display = plan, display
-        self.board = Board(folder if isinstance(folder, Path) else folder.path, plan.recipe.run.tensorboard)
-        self.folder = RunFolder.create(folder) if isinstance(folder, Path) else folder
+    def __init__(self, folder: RunFolder | Path, plan: Plan, display: Display, group: Group = ALONE_GROUP) -> None:
+        self.plan, self.display, self.group = plan, display, group
+        path = folder if isinstance(folder, Path) else folder.path
+        self.board = group.agree(lambda: Board(path, plan.recipe.run.tensorboard))
+        self.folder = RunFolder.claimed(path, group) if isinstance(folder, Path) else folder
         self.bad_files = BadFiles(self.folder, plan.recipe.data.max_bad_fraction)
         self.rows: list[dict[str, Any]] = []
         self.row: dict[str, Any] | None = None
@@ -72,6 +75,8 @@ class Log:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.board.close()
+        if not self.group.leads:
+            return
         going_on = self.folder.has_checkpoint and not isinstance(error, NotFinite)
         failed = error is not None and not self.folder.model.exists() and not going_on
         with self.writing():
@@ -131,7 +136,8 @@ class Log:
     def write_picture(self, views: Sequence[View]) -> None:
         """Writes train_batch.png, the first batch as the model sees it."""
         self.pictured = True
-        draw(lambda: picture(views), self.folder.path / FIRST_BATCH, self.display.print)
+        if self.group.leads:
+            draw(lambda: picture(views), self.folder.path / FIRST_BATCH, self.display.print)
 
     def add_step(self, step: int, lr: float, result: StepResult | None) -> None:
         """Adds an update, from 0, to the epoch's sums and the progress bar; None is one without a readable image."""
@@ -182,8 +188,11 @@ class Log:
             self._write(row | scores_of(outcome, "test"))
 
     def _write(self, row: dict[str, Any]) -> None:
-        self.folder.append_metrics(row)
-        self.board.add(row)
+        def write() -> None:
+            self.folder.append_metrics(row)
+            self.board.add(row)
+
+        self.group.lead(write)
 
     def state_dict(self) -> dict[str, Any]:
         """What the log has collected."""
@@ -207,8 +216,12 @@ class Log:
         self.totals.load_state_dict(state["totals"], self.plan.device)
         self.meter.load_state_dict(state["meter"])
         self.bad_files.load_state_dict(state["bad_files"])
-        self.folder.write_metrics(self.rows)
-        self.board.restart(self.rows)
+
+        def write() -> None:
+            self.folder.write_metrics(self.rows)
+            self.board.restart(self.rows)
+
+        self.group.lead(write)
 
 
 def scores_of(score: Outcome | Score, split: str) -> dict[str, float]:

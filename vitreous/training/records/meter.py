@@ -4,17 +4,17 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from vitreous.data.loading.batches import Batch
 from vitreous.model.cost import nominal_multiply_adds
 from vitreous.support.host import peak_memory
 from vitreous.training.objectives.goals import objective_class
 from vitreous.training.optimization.precision import HALVES
 from vitreous.training.planning.plan import Plan
 
+Item = TypeVar("Item")
 PASSES = 3  # forward, and a backward pass of twice its cost
 SIDE, REPEATS = 8192, 10  # of the matrix product that measures a GPU
 
@@ -45,8 +45,8 @@ class Meter:
         self.before, self.waited = state["seconds"], state["waited"]
         self.start()
 
-    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, timing how long the program waits for each."""
+    def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """The batches, or turns, timing how long the program waits for each."""
         iterator = iter(batches)
         while True:
             requested = time.perf_counter()

@@ -29,7 +29,11 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     trained = "" if trainable == parameters else f", {trainable / 1e6:.2f} M of them trained"
-    at_once = "" if micro_batch >= plan.batch_size else f", {micro_batch} at once"
+    part = -(-plan.batch_size // plan.share.size)
+    at_once = "" if micro_batch >= part else f", {micro_batch} at once"
+    device = str(plan.device)
+    if plan.parallel is not None:
+        device = f"{plan.share.size} × {plan.device.type} with {part} images each (parallel={plan.parallel})"
     flip = "flipped, " if plan.augmentation.flip else ""
     steps = plan.recipe.schedule.steps
     length = counted(plan.epochs, "epoch") if steps is None else f"{plan.total_steps:,} steps"
@@ -37,7 +41,7 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
         f"{counted(config.depth, 'block')} of width {config.width}, {parameters / 1e6:.2f} M parameters{trained}; "
         f"{height}×{width} pixels in {'×'.join(map(str, config.token_stride))}-pixel patches "
         f"(a grid of {rows}×{columns}), {flip}batches of {plan.batch_size}{at_once}, "
-        f"{length} on {plan.device} in {plan.precision}, {counted(torch.get_num_threads(), 'thread')}, "
+        f"{length} on {device} in {plan.precision}, {counted(torch.get_num_threads(), 'thread')}, "
         f"{counted(plan.workers, 'loading process')}"
     )
     if plan.budget is not None:

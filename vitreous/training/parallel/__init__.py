@@ -1,0 +1,1 @@
+"""Training in several processes: replicas (DDP) or shards (FSDP2)."""
