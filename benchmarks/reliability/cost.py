@@ -80,7 +80,7 @@ def measure(folder: Path, settings: Mapping[str, Any] = MODEL, pairs: int = PAIR
                 learner.update(batch)
                 if saves and number == 0:
                     before = saver.waited
-                    saver.save(learner.state_dict, learner.step)
+                    saver.save(learner.state_dict(), learner.step)
                     waits.append(saver.waited - before)
             seconds = time.monotonic() - began
             saver.wait()
