@@ -57,7 +57,7 @@ published: $(DEV) ## download one small checkpoint of each family, and compare w
 loading: $(DEV) ## time loading B/16, next to timm, transformers and torchvision
 	@$(PYTHON) -m benchmarks.loading
 
-reliability: $(DEV) ## inject faults into training: ONLY=lines, SHORT=1 for few of each, WRITE=1 for docs/reliability.md
+reliability: $(DEV) ## inject faults into training: ONLY=lines or cost, SHORT=1 for few of each, WRITE=1 for docs/reliability.md
 	@$(PYTHON) -W ignore -m benchmarks.reliability $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short) \
 		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--out docs/reliability.md)
 

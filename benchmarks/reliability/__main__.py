@@ -1,6 +1,6 @@
 """Injects the faults and prints what survived; `--out` updates a document.
 
-python -m benchmarks.reliability [--only LINES] [--short] [--seed N] [--out docs/reliability.md]
+python -m benchmarks.reliability [--only LINES or cost] [--short] [--seed N] [--out docs/reliability.md]
 """
 
 import argparse
@@ -12,36 +12,57 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.reliability import document
+from benchmarks.reliability import cost, document
 from benchmarks.reliability.document import Row
 from benchmarks.reliability.outcome import Lab, LeftOut, Outcome
 from benchmarks.reliability.table import EXPERIMENTS, Experiment
+
+COST = "cost"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 1 if something was not survived, or a control did not fail."""
     parser = argparse.ArgumentParser(prog="make reliability", description="Faults injected, and what survived.")
-    parser.add_argument("--only", type=int, nargs="+", metavar="LINE", help="only the faults with these numbers")
-    parser.add_argument("--short", action="store_true", help="inject each fault a few times")
+    lines = ", ".join(str(experiment.line) for experiment in EXPERIMENTS)
+    parser.add_argument("--only", nargs="+", metavar="LINE", help=f"only some of {lines} and {COST}")
+    parser.add_argument("--short", action="store_true", help="inject each fault a few times, and leave out the cost")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="of the random moments")
     parser.add_argument("--out", type=Path, help="a document to update")
     given = parser.parse_args(arguments)
-    if given.out is not None and given.only:
-        parser.error("--out needs all lines, not --only some")
-    chosen = [e for e in EXPERIMENTS if given.only is None or e.line in given.only]
-    if not chosen:
-        parser.error(f"the lines are {', '.join(str(e.line) for e in EXPERIMENTS)}")
-    print(f"seed {given.seed}", flush=True)
+    if given.out is not None and given.only not in (None, [COST]):
+        parser.error(f"--out needs all lines, or {COST} alone, not --only some")
+    chosen = [e for e in EXPERIMENTS if given.only is None or str(e.line) in given.only]
+    has_cost = not given.short if given.only is None else COST in given.only
+    if not chosen and not has_cost:
+        parser.error(f"the lines are {lines} and {COST}")
+    passed = not chosen or injected(chosen, given.seed, given.short, given.out)
+    if has_cost:
+        cost_of_checkpoints(given.out)
+    return int(not passed)
+
+
+def injected(chosen: Sequence[Experiment], seed: int, short: bool, out: Path | None) -> bool:
+    """Runs experiments and prints their table, or writes it; returns whether all passed."""
+    print(f"seed {seed}", flush=True)
     rows, found = [], ""
     for experiment in chosen:
-        rows.append(measured(experiment, given.seed, given.short))
-        found = "\n\n".join((document.machine(given.seed, given.short), document.table(rows)))
-        if given.out is not None:
-            document.write(found, given.out)
+        rows.append(measured(experiment, seed, short))
+        found = "\n\n".join((document.machine(seed, short), document.table(rows)))
+        if out is not None:
+            document.write(found, out)
     print(found)
-    problems = document.failures(rows)
-    print("\n".join(problems), file=sys.stderr)
-    return int(any(row.outcome is not None and not row.outcome.passed for row in rows))
+    print("\n".join(document.failures(rows)), file=sys.stderr)
+    return all(row.outcome is None or row.outcome.passed for row in rows)
+
+
+def cost_of_checkpoints(out: Path | None) -> None:
+    """Measures the cost of checkpoints and prints its table, or writes it."""
+    with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
+        found = cost.measured(Path(folder))
+    found = f"Measured on {document.host()}.\n\n{found}"
+    print(found)
+    if out is not None:
+        document.write(found, out, COST)
 
 
 def measured(experiment: Experiment, seed: int, short: bool) -> Row:

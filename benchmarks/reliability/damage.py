@@ -48,7 +48,7 @@ def truncated(lab: Lab) -> Outcome:
     """The newest checkpoint's files, cut at many lengths."""
     out, last, before = finished_run(lab)
     expected, tally = expected_state(out, last), Tally()
-    count = lab.count(100, 8)
+    count = lab.count(200, 8)
     for file in sorted(last.iterdir()):
         content = file.read_bytes()
         lengths = {0, 1, len(content) - 1}

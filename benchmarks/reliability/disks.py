@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.reliability.kills import NUMBERS, is_loaded, state_of
 from benchmarks.reliability.outcome import Lab, LeftOut, Outcome, Tally
-from benchmarks.reliability.runs import SETTINGS, make_photos, newest, size_of, start, words
+from benchmarks.reliability.runs import SETTINGS, Process, make_photos, newest, size_of, start, words
 from vitreous.support.errors import InputError
 from vitreous.training.checkpointing.files import Checkpoints
 
@@ -167,7 +167,7 @@ def with_limit(limit: int, function: Callable[[], Result]) -> Result:
 # ---- folders
 
 
-def one_clear_line(process: subprocess.Popen[str]) -> str | None:
+def one_clear_line(process: Process) -> str | None:
     """What is wrong with how a run ends that cannot write: a line of cause and one of hint, and exit status 2."""
     try:
         _, error = process.communicate(timeout=120)

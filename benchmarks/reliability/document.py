@@ -50,11 +50,13 @@ def table(rows: Iterable[Row]) -> str:
 
 def machine(seed: int, short: bool) -> str:
     """What the numbers were measured on, and how to draw the same moments."""
-    cores = os.cpu_count()
-    counts = "the short counts" if short else "the full counts"
-    system = f"{platform.system()} {platform.machine()}, {cores} cores"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"Measured with seed {seed} and {counts}: {versions}, {system}."
+    return f"Measured with seed {seed} and {'the short counts' if short else 'the full counts'}: {host()}."
+
+
+def host() -> str:
+    """This machine in a line."""
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"Python {platform.python_version()}, torch {torch.__version__}, {system}"
 
 
 def failures(rows: Iterable[Row]) -> list[str]:
@@ -68,10 +70,10 @@ def failures(rows: Iterable[Row]) -> list[str]:
     return lines
 
 
-def write(content: str, path: Path) -> None:
-    """Replaces what is between the marks in a document."""
+def write(content: str, path: Path, mark: str = "reliability") -> None:
+    """Replaces what is between two marks in a document."""
     text = path.read_text(encoding="utf-8")
-    pattern = r"(<!-- reliability -->\n).*?(<!-- /reliability -->)"
+    pattern = rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)"
     text, count = re.subn(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
     assert count == 1, f"{path} has no marks"
     path.write_text(text, encoding="utf-8")

@@ -1,7 +1,6 @@
 """Lines 14 and 15: two runs in one folder, and what is removed from it."""
 
 import random
-import subprocess
 import time
 from pathlib import Path
 from unittest.mock import patch
@@ -9,7 +8,7 @@ from unittest.mock import patch
 from benchmarks.reliability.damage import with_flip
 from benchmarks.reliability.kills import state_of
 from benchmarks.reliability.outcome import Lab, Outcome, Tally
-from benchmarks.reliability.runs import SETTINGS, make_photos, newest, size_of, start, words
+from benchmarks.reliability.runs import SETTINGS, Process, make_photos, newest, size_of, start, words
 from vitreous.checkpoints.store import load_model
 from vitreous.training.checkpointing.files import Checkpoints
 from vitreous.training.run import run_training
@@ -22,7 +21,7 @@ WRITES = 12  # in a trial of what is kept
 def two_runs(lab: Lab) -> Outcome:
     """Two processes train into one folder, started together or one a little later."""
     tally, photos = Tally(), make_photos(lab.folder / "photos")
-    for trial in range(lab.count(4, 1)):
+    for trial in range(lab.count(20, 1)):
         arguments = [photos.name, "--out", f"run{trial}", *words({**SETTINGS, "epochs": lab.count(60, 9)})]
         first = start(lab.folder, arguments)
         time.sleep(lab.draw.choice([0.0, lab.draw.uniform(0, 4)]))
@@ -49,7 +48,7 @@ def two_runs(lab: Lab) -> Outcome:
     return tally.outcome(control, all(goes_on))
 
 
-def is_going_on(process: subprocess.Popen[str]) -> bool:
+def is_going_on(process: Process) -> bool:
     """Whether a resumed run trains; waits until it does, or ends."""
     assert process.stdout is not None
     return any(line.startswith("going on") for line in process.stdout)

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,17 @@ from typing import Any
 import torch
 
 from benchmarks.reliability.outcome import Lab, Outcome, Tally
-from benchmarks.reliability.runs import SETTINGS, make_photos, newest, rows, run_distance, size_of, start, words
+from benchmarks.reliability.runs import (
+    SETTINGS,
+    Process,
+    make_photos,
+    newest,
+    rows,
+    run_distance,
+    size_of,
+    start,
+    words,
+)
 from benchmarks.reliability.tracing import killed_before
 from vitreous.training.checkpointing.files import NAME, Checkpoints
 
@@ -25,7 +34,7 @@ import sys, torch
 weights = torch.zeros(100_000)
 while True:
     weights += 1
-    torch.save({"weights": weights, "step": int(weights[0])}, sys.argv[1])
+    torch.save({"weights": weights, "step": int(weights[0])}, sys.argv[-1])
 """
 
 
@@ -38,7 +47,7 @@ def killed_runs(lab: Lab) -> Outcome:
     whole = start(lab.folder, [photos.name, "--out", "whole", *settings])
     whole.communicate()
     seconds = time.monotonic() - began
-    wanted, number = lab.count(12, 1), 0
+    wanted, number = lab.count(100, 1), 0
     while tally.injected < wanted:
         number += 1
         out = lab.folder / f"killed{number}"
@@ -66,13 +75,13 @@ def killed_runs(lab: Lab) -> Outcome:
                 arguments = ["--resume", out.name]
             elif out.exists():
                 shutil.rmtree(out)
-    tries = lab.count(10, 2)
+    tries = lab.count(20, 2)
     broken = sum(not loads_after_kill(lab, trial) for trial in range(tries))
     note = f"besides the epoch in flight, at most {most_lost} steps lost, of {STEPS_PER_EPOCH} in an epoch"
     return tally.outcome(f"`torch.save` in place: {broken} of {tries} do not load", broken > 0, note)
 
 
-def ended_within(process: subprocess.Popen[str], seconds: float) -> bool:
+def ended_within(process: Process, seconds: float) -> bool:
     """Whether a process ends by itself within a time."""
     try:
         process.wait(seconds)
@@ -98,12 +107,12 @@ def after_kill(out: Path) -> tuple[str | None, int, int]:
 def loads_after_kill(lab: Lab, trial: int) -> bool:
     """Whether a state that is overwritten in place loads after a SIGKILL at a random moment."""
     path = lab.folder / f"control{trial}.pt"
-    process = subprocess.Popen([sys.executable, "-c", IN_PLACE, str(path)])
+    process = start(lab.folder, [str(path)], IN_PLACE)
     while not path.exists() or path.stat().st_size == 0:
         time.sleep(0.01)
     time.sleep(lab.draw.uniform(0.05, 0.3))
     process.kill()
-    process.wait()
+    process.communicate()
     return is_loaded(path)
 
 

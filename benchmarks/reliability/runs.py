@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.reliability.warm import Fork, fork
 from vitreous.checkpoints.files.tensors import read_tensors
 from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
 from vitreous.training.checkpointing.packing import pack
 
+Process = Fork | subprocess.Popen[str]
 ROOT = Path(__file__).parents[2]
 COLORS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 # Random crops, mixing, dropout, stochastic depth, averaging, and four micro-batches to an update.
@@ -46,23 +48,35 @@ def words(settings: Mapping[str, Any]) -> list[str]:
     return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
-def start(folder: Path, arguments: Sequence[str], program: str | None = None) -> subprocess.Popen[str]:
-    """Starts `vitreous train` in a folder.
+def start(folder: Path, arguments: Sequence[str], program: str | None = None) -> Process:
+    """Starts `vitreous train` in a folder, as a fork of a process that has imported everything; see `warm`.
 
     Args:
         folder: to work in.
         arguments: of the command.
         program: Python that runs before the command, in its process.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    environment.pop("WORLD_SIZE", None)
+    if not sys.platform.startswith("linux"):
+        return start_anew(folder, arguments, program)
+    return fork(folder, ["train", *arguments], environment(), program)
+
+
+def start_anew(folder: Path, arguments: Sequence[str], program: str | None = None) -> subprocess.Popen[str]:
+    """Starts `vitreous train` as users do."""
     head = ["-m", "vitreous"]
     if program is not None:
         head = ["-c", f"import sys; sys.argv[0] = 'vitreous'\n{program}\nfrom vitreous.cli.app import main; main()"]
     return subprocess.Popen(
         [sys.executable, *head, "train", *arguments],
-        cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """The variables of a run: of one thread, which is alone."""
+    found = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    found.pop("WORLD_SIZE", None)
+    return found
 
 
 def newest(folder: Path, lines: list[str] | None = None) -> Checkpoint | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.reliability.outcome import Lab, Outcome, Tally
-from benchmarks.reliability.runs import SETTINGS, make_photos, newest, size_of, start, words
+from benchmarks.reliability.runs import SETTINGS, Process, make_photos, newest, size_of, start, start_anew, words
 
 LIMIT = 5.0  # seconds until the process has ended, the micro-batch in flight included
 MISSED, TRIES = "the signal did not come in the validation", 3
@@ -106,11 +106,16 @@ def stopped(lab: Lab) -> Outcome:
     return tally.outcome(text, not kept, note)
 
 
+def started(lab: Lab) -> Callable[..., Process]:
+    """What starts a run: as users do, Python's own start and end included, but in the short version."""
+    return start if lab.short else start_anew
+
+
 def one_case(lab: Lab, case: Case, out: Path) -> tuple[float, str | None]:
     """The seconds until a run has ended after its signals, and what is wrong then."""
     settings = {key: value for key, value in case.settings.items() if key != "limit"}
     data = "more" if "limit" in case.settings or case.reached is testing else "photos"
-    process = start(lab.folder, [data, "--out", out.name, *words(settings)])
+    process = started(lab)(lab.folder, [data, "--out", out.name, *words(settings)])
     if not wait(process, lambda: case.reached(out)):
         return 0.0, f"the run ended before: {process.communicate()[1].strip()}"
     time.sleep(lab.draw.uniform(0, case.delay) + (4.0 if case.name == "validation" else 0.0))
@@ -126,7 +131,7 @@ def one_case(lab: Lab, case: Case, out: Path) -> tuple[float, str | None]:
     return seconds, after_signals(lab, case, out, sent)
 
 
-def wait(process: subprocess.Popen[str], reached: Callable[[], bool]) -> bool:
+def wait(process: Process, reached: Callable[[], bool]) -> bool:
     """Waits for a place; False if the process ends before."""
     began = time.monotonic()
     while not reached():
@@ -137,7 +142,7 @@ def wait(process: subprocess.Popen[str], reached: Callable[[], bool]) -> bool:
     return True
 
 
-def send(process: subprocess.Popen[str], signals: tuple[int, ...]) -> float:
+def send(process: Process, signals: tuple[int, ...]) -> float:
     """Sends signals, and returns the seconds until the process has ended."""
     began = time.monotonic()
     for number in signals:
@@ -163,7 +168,7 @@ def after_signals(lab: Lab, case: Case, out: Path, sent: float) -> str | None:
         return f"the newest checkpoint, of step {step}, is older than the signal"
     if case.name == "validation" and found.state["log"]["row"] is None:
         return MISSED
-    process = start(lab.folder, ["--resume", out.name])
+    process = started(lab)(lab.folder, ["--resume", out.name])
     assert process.stdout is not None
     line = next((line for line in process.stdout if line.startswith("going on after step")), "")
     process.kill()
@@ -175,7 +180,7 @@ def control(lab: Lab) -> bool:
     """Whether a run that SIGTERM ends as it ends any program has saved its first step."""
     out = lab.folder / "control"
     program = "import signal; signal.signal = lambda number, handler: None\n"  # nothing is handled
-    process = start(lab.folder, ["photos", "--out", out.name, *words(QUICK if lab.short else TINY)], program)
+    process = started(lab)(lab.folder, ["photos", "--out", out.name, *words(QUICK if lab.short else TINY)], program)
     wait(process, lambda: in_training(out))
     send(process, (signal.SIGTERM,))
     process.communicate()

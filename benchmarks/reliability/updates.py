@@ -18,6 +18,7 @@ from vitreous.data.loading.batches import Batch
 from vitreous.training.checkpointing.saver import copied
 from vitreous.training.learner import Learner
 from vitreous.training.optimization.memory import MicroBatch
+from vitreous.training.parallel.group import Turn
 from vitreous.training.run import run_training
 
 VALUES = (math.nan, math.inf, -math.inf)
@@ -44,17 +45,17 @@ class Spoiler:
         self.unchanged: dict[int, bool] = {}  # by step
         self.names: dict[int, str] = {}
 
-    def update(self, learner: Learner, batch: Batch) -> Any:
+    def update(self, learner: Learner, turn: Turn) -> Any:
         """Stands for `Learner.update`."""
         if learner.step not in self.steps:
-            return self.original(learner, batch)
+            return self.original(learner, turn)
         step, is_first = learner.step, not learner.optimizer.state  # whose moments are made by the first step, zero
         before = copied(state_of(learner, is_first))
         handle = self.inject(learner)
-        result = self.original(learner, batch)
+        result = self.original(learner, turn)
         handle()
         self.unchanged[step] = state_distance(before, state_of(learner, is_first)) == 0
-        self.names[step] = learner.plan.data.train.names[int(batch.indices[0])]
+        self.names[step] = learner.plan.data.train.names[int(turn.batch.indices[0])]
         return result
 
     def inject(self, learner: Learner) -> Callable[[], object]:
@@ -96,7 +97,7 @@ def not_finite(lab: Lab) -> Outcome:
             spoiler, printed = Spoiler(lab, kind, value), io.StringIO()
             out = lab.folder / f"{kind} {value}"
             with (
-                patch.object(Learner, "update", lambda learner, batch, s=spoiler: s.update(learner, batch)),
+                patch.object(Learner, "update", lambda learner, turn, s=spoiler: s.update(learner, turn)),
                 redirect_stdout(printed),
             ):
                 run_training(photos, out=out, settings=SETTINGS)
@@ -144,7 +145,7 @@ def out_of_memory(lab: Lab) -> Outcome:
     tally, photos = Tally(), make_photos(lab.folder / "photos")
     run_training(photos, out=lab.folder / "whole", settings=PLAIN, quiet=True)
     whole, largest = torch_weights(lab.folder / "whole"), 0.0
-    for trial in range(lab.count(8, 1)):
+    for trial in range(lab.count(24, 1)):
         out, printed = lab.folder / f"run{trial}", io.StringIO()
         with redirect_stdout(printed):
             train_with(limited_memory(lab, 1), photos, out)

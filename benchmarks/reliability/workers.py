@@ -3,26 +3,25 @@
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from benchmarks.reliability.outcome import Lab, LeftOut, Outcome, Tally
-from benchmarks.reliability.runs import SETTINGS, make_photos
+from benchmarks.reliability.runs import SETTINGS, make_photos, start
 from vitreous.training.planning.plan import Plan, make_plan
 from vitreous.training.run import tuned_and_seeded
 
-PATIENCE = 5.0  # the setting worker_timeout
+PATIENCE, SHORT_PATIENCE = 5.0, 2.0  # the setting worker_timeout
 NOTICED = 10.0  # seconds
 FAULTS = {"killed": signal.SIGKILL, "hung": signal.SIGSTOP, "crashed": signal.SIGSEGV}
 
 LOADER = """
-import multiprocessing, torch
+import multiprocessing, sys, torch
 from torch.utils.data import DataLoader, TensorDataset
 for number, _ in enumerate(DataLoader(TensorDataset(torch.zeros(400, 3)), 4, num_workers=2)):
     if number == 2:
         multiprocessing.active_children()[0].kill()
+sys.exit()
 """
 
 
@@ -37,12 +36,13 @@ def children(process: int) -> list[int]:
 def lost_workers(lab: Lab) -> Outcome:
     """Signals to random loading processes at random batches, and the batches of that epoch."""
     photos, notes = make_photos(lab.folder / "photos", size=(200, 150)), []
-    settings = {**SETTINGS, "workers": 2, "worker_timeout": PATIENCE, "batch_size": 4}
+    patience = SHORT_PATIENCE if lab.short else PATIENCE
+    settings = {**SETTINGS, "workers": 2, "worker_timeout": patience, "batch_size": 4}
     plan = make_plan(photos, "auto", None, settings, notes.append)
     tally, slowest, epoch = Tally(), 0.0, 0
     with tuned_and_seeded(plan), plan.processes:
         for name, number in FAULTS.items():
-            for _ in range(lab.count(4, 1)):
+            for _ in range(lab.count(7, 1)):
                 epoch += 1
                 expected, _ = epoch_of(plan, epoch)
                 victim = lab.draw.randrange(len(expected) - 4), number, lab.draw
@@ -56,8 +56,8 @@ def lost_workers(lab: Lab) -> Outcome:
                 tally.add(None if problem is None else f"{name} in epoch {epoch}: {problem}")
     replaced = sum("another one loads its batch" in note for note in notes)
     tries = lab.count(3, 1)
-    failed = sum(loader_fails() for _ in range(tries))
-    note = f"at most {slowest:.1f} s of waiting with worker_timeout={PATIENCE:g}; {replaced} batches loaded again"
+    failed = sum(loader_fails(lab) for _ in range(tries))
+    note = f"at most {slowest:.1f} s of waiting with worker_timeout={patience:g}; {replaced} batches loaded again"
     return tally.outcome(f"`DataLoader`, a worker killed: the epoch fails {failed} of {tries} times", failed > 0, note)
 
 
@@ -82,6 +82,8 @@ def epoch_of(plan: Plan, epoch: int, victim: tuple | None = None) -> tuple[list[
     return digests, longest
 
 
-def loader_fails() -> bool:
+def loader_fails(lab: Lab) -> bool:
     """Whether an epoch of torch's DataLoader fails when a worker of it is killed."""
-    return subprocess.run([sys.executable, "-c", LOADER], capture_output=True).returncode != 0
+    process = start(lab.folder, [], LOADER)
+    process.communicate()
+    return process.returncode != 0
