@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.reliability import damage, disks, folders, kills, places, signals, updates, workers
+from benchmarks.reliability import damage, disks, folders, kills, places, ranks, signals, updates, workers
 from benchmarks.reliability.outcome import Lab, Outcome
 
 
@@ -30,7 +30,11 @@ EXPERIMENTS = (
     Experiment(4, "newest checkpoint with one bit flipped", "noticed; the previous one loads", damage.flipped),
     Experiment(5, "stop at an epoch's end, mid-epoch, mid-accumulation", "the same bits at the end", places.resumed),
     Experiment(6, "0, 1, 2, 4 workers", "identical batches", places.batches_by_workers),
+    Experiment(
+        7, "1, 2, 1 ranks, stopped in between", "each sample once an epoch, the loss to 1e-5", ranks.changing_ranks
+    ),
     Experiment(8, "SIGTERM and SIGINT, once and twice", "a checkpoint of that step, ended in 5 s", signals.stopped),
+    Experiment(9, "one of two ranks killed, under torchrun", "the weights of a run without a kill", ranks.killed_ranks),
     Experiment(10, "full, read-only and vanished disks", "the old state stays; one clear line", disks.disks),
     Experiment(
         11, "NaN or infinity in an image, a loss, a gradient", "weights unchanged, batch named", updates.not_finite

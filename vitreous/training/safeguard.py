@@ -57,8 +57,8 @@ class Safeguard(Watch):
         self._look(due)
 
     def after_epoch(self) -> None:
-        """Saves the state, and raises Stopped if a signal came to any rank."""
-        self._look(due=True)
+        """Saves the state unless that was done a second ago, and raises Stopped if a signal came to any rank."""
+        self._look(self.group.leads and self.saver.is_worth)
 
     def _look(self, due: bool | int) -> None:
         number, due, busy = self.group.highest(self.request.number or 0, due, self.saver.is_busy)

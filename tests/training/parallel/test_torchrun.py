@@ -131,7 +131,7 @@ def test_a_signal_to_one_rank_stops_all_after_a_checkpoint(parallel, words, tmp_
 
 
 def test_a_killed_rank_and_restarts(words, tmp_path):
-    settings = ("--set", "epochs=20", "--set", "dropout=0.2")
+    settings = ("--set", "epochs=20", "--set", "dropout=0.2", "--set", "checkpoint_minutes=0.0001")
     whole = train(*words, *settings, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     process = started(*words, *settings, "--out", tmp_path / "run", options=("--max-restarts=2",))

@@ -62,10 +62,15 @@ class Saver:
         passed = self.clock() - self.begun
         if self.minutes is not None:
             return passed >= self.minutes * 60
-        if passed < SHORTEST:
+        if not self.is_worth:
             return False
         seconds = expected()
         return passed >= (LONGEST if seconds is None else min(LONGEST, SHARE * seconds))
+
+    @property
+    def is_worth(self) -> bool:
+        """Whether enough time has passed since the last checkpoint for another one to be worth its cost."""
+        return self.clock() - self.begun >= SHORTEST
 
     @property
     def is_busy(self) -> bool:
