@@ -16,7 +16,7 @@ from vitreous.training.objectives.objective import VALIDATION, Objective, Target
 from vitreous.training.optimization.averaging import WeightAverage
 from vitreous.training.optimization.memory import MicroBatch, free_bytes, largest_fit, parameter_bytes, saved_bytes
 from vitreous.training.optimization.optimizer import freeze, make_optimizer
-from vitreous.training.optimization.precision import HALVES, LossScale, autocast
+from vitreous.training.optimization.precision import HALVES, LossScale, attention_kernel, autocast
 from vitreous.training.optimization.schedule import lr_factor
 from vitreous.training.optimization.step import Accumulated, StepResult, Streak, Whole, train_step
 from vitreous.training.parallel.group import ALONE_GROUP, Group, LocalError, Turn
@@ -70,13 +70,13 @@ class Learner:
         decay = recipe.averaging.ema_decay
         self.average = WeightAverage(self.model, decay, self.objective) if decay else None
         self.model.encoder.checkpoint_activations = recipe.run.checkpoint_activations
+        probe = self._blank(PROBE)
+        has_unused = group.size > 1 and self._has_unused(*probe)  # before compiling, which may fail
         if recipe.run.compile:
             compile_blocks(self.model)
-        self.parallel, self.passes = None, ONE_PROCESS
-        probe = self._blank(PROBE)
         size = recipe.data.micro_batch or self._largest_micro_batch(*probe)
         self.micro_batch = MicroBatch(size, notify, can_shrink=group.size == 1)
-        self.parallel, self.passes = self._spread(*probe, notify)
+        self.parallel, self.passes = self._spread(has_unused, notify)
         self.blank = probe if self.passes.size == 1 else self._blank(1)
         self.whole: tuple[VisionTransformer, Objective] | None = None
         self.optimizer = make_optimizer(
@@ -201,9 +201,7 @@ class Learner:
         free = free_bytes(self.plan.device)
         return free if free is None or self.plan.device.type == "cuda" else free // self.group.place.local_size
 
-    def _spread(
-        self, images: Images, targets: Targets, notify: Callable[[str], None]
-    ) -> tuple[Parallel | None, Passes]:
+    def _spread(self, has_unused: bool, notify: Callable[[str], None]) -> tuple[Parallel | None, Passes]:
         """How the processes share the model; what they share becomes shards, or replicas."""
         asked = self.plan.recipe.run.parallel
         if not self.group.is_joined or (self.group.size == 1 and asked == "auto"):
@@ -220,7 +218,7 @@ class Learner:
         if asked == "ddp":
             from vitreous.training.parallel.replicas import Replicas
 
-            return asked, Replicas(*trained, has_unused=self._has_unused(images, targets))
+            return asked, Replicas(*trained, has_unused=has_unused)
         from vitreous.training.parallel.shards import Shards
 
         shards = Shards(*trained, device=self.plan.device, precision=HALVES.get(self.plan.precision))
@@ -232,9 +230,14 @@ class Learner:
         """Whether the gradient of some trained parameter is missing after a pass."""
         trained = [p for module in (self.model, self.objective) for p in module.parameters() if p.requires_grad]
         device = self.plan.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), autocast(self.plan.precision, device):
-            loss = self.objective(self.model, images, targets).loss
-        return any(gradient is None for gradient in torch.autograd.grad(loss, trained, allow_unused=True))
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            attention_kernel(self.plan.precision, device),
+        ):
+            with autocast(self.plan.precision, device):
+                loss = self.objective(self.model, images, targets).loss
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+        return any(gradient is None for gradient in gradients)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an update changes, torch's random states included; its tensors are the learner's own.

@@ -18,6 +18,7 @@ from vitreous.model.config import ViTConfig
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
+from vitreous.training.parallel.group import Group
 from vitreous.training.parallel.place import ALONE_PLACE, Place
 from vitreous.training.planning.plan import Plan, plan_of
 from vitreous.training.planning.weights import Start
@@ -80,7 +81,9 @@ def fingerprint(split: Split) -> dict[str, Any]:
     return {"images": len(split), "digest": digest.hexdigest()}
 
 
-def take_up(folder: RunFolder, source: Any, settings: Mapping[str, Any], notify: Callable[[str], None]) -> Resumption:
+def take_up(
+    folder: RunFolder, source: Any, settings: Mapping[str, Any], notify: Callable[[str], None], group: Group
+) -> Resumption:
     """Finds out how to go on with a run.
 
     Args:
@@ -88,13 +91,14 @@ def take_up(folder: RunFolder, source: Any, settings: Mapping[str, Any], notify:
         source: of the data, if it is not where it was; otherwise None.
         settings: that may differ from the run's.
         notify: called with a line about damaged or missing checkpoints.
+        group: the processes that go on with it.
 
     Raises:
         Finished: the run has ended, and no more epochs are asked for.
         InputError: settings differ, or the data came from Python and is not given.
     """
     environment = folder.environment()
-    checkpoint = Checkpoints(folder.path, notify).newest()
+    checkpoint = Checkpoints(folder.path, notify, group).newest()
     recorded = folder.path / RECIPE if checkpoint is None else checkpoint.state["recipe"]
     recipe = Recipe.load(recorded) if isinstance(recorded, Path) else Recipe.from_dict(recorded)
     changed = changed_recipe(recipe, settings)

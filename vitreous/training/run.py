@@ -114,7 +114,7 @@ def resume_training(path: Path, data: Any, settings: Mapping[str, Any], group: G
     """
     folder = RunFolder.claimed(path, group, again=True)
     try:
-        run = take_up(folder, data, settings, display.print)
+        run = take_up(folder, data, settings, display.print, group)
         if run.checkpoint is None:
             cost = partial(measured, group)
             plan = make_plan(run.source, "auto", run.recipe, {}, display.print, cost, group.place)

@@ -11,7 +11,7 @@ from vitreous.training.parallel.place import Place, job, rank_seed
 
 TORCHRUN = {
     "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "localhost",
-    "TORCHELASTIC_RESTART_COUNT": "2", "OMP_NUM_THREADS": "1",
+    "MASTER_PORT": "29500", "TORCHELASTIC_RESTART_COUNT": "2", "OMP_NUM_THREADS": "1",
 }  # fmt: skip
 
 
@@ -19,17 +19,17 @@ def test_the_place_is_that_of_the_environment():
     assert Place.here(TORCHRUN) == Place(Share(5, 8), 1, 4, is_launched=True, restarts=2)
     assert not Place.here(TORCHRUN).leads
     assert Place.here({}) == Place(ALONE)
+    single = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    assert Place.here(single) == Place(ALONE)  # some schedulers set these for each job
+    assert Place.here(single | {"TORCHELASTIC_RUN_ID": "none"}) == Place(ALONE, is_launched=True)
     assert Place.here({}).leads
 
 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        (
-            {"WORLD_SIZE": "2"},
-            r"WORLD_SIZE is 2, but RANK or MASTER_ADDR is not set; start the processes with torchrun",
-        ),
-        ({"WORLD_SIZE": "2", "RANK": "1"}, r"WORLD_SIZE is 2, but RANK or MASTER_ADDR is not set"),
+        ({"WORLD_SIZE": "2"}, r"WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT not set; start the processes with"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "1"}, r"WORLD_SIZE is 2, but MASTER_ADDR not set"),
         (TORCHRUN | {"RANK": "8"}, r"RANK is 8 and WORLD_SIZE 8"),
         (TORCHRUN | {"WORLD_SIZE": "many"}, r"WORLD_SIZE is 'many' in the environment, and not a number"),
     ],

@@ -136,11 +136,15 @@ class Checkpoints:
             raise
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is complete and undamaged; None if there is none."""
+        """The newest checkpoint that is complete and undamaged, as the first process finds; None if there is none."""
+        name = self.group.from_first(self._newest() if self.group.leads else None)
+        return None if name is None else Checkpoint(self.path / name, read(self.path / name))
+
+    def _newest(self) -> str | None:
         for _, path in sorted(self._numbered(), reverse=True):
             reason = damage(path)
             if reason is None:
-                return Checkpoint(path, read(path))
+                return path.name
             self.notify(f"the checkpoint {path.name} is damaged ({reason}); an older one is taken if there is one")
         return None
 

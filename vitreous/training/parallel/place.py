@@ -11,6 +11,7 @@ from typing import Self
 from vitreous.data.loading.shares import ALONE, Share
 from vitreous.support.errors import InputError
 from vitreous.support.host import usable_cores
+from vitreous.support.text import listed
 
 START = "start the processes with torchrun, or unset WORLD_SIZE"
 TORCHRUNS_THREADS = "1"  # what torchrun sets OMP_NUM_THREADS to, unless it is set
@@ -42,16 +43,17 @@ class Place:
             InputError: the environment says that there are several processes, but not which one this is.
         """
         size = _number(environment, "WORLD_SIZE", 1)
-        if "RANK" not in environment or "MASTER_ADDR" not in environment:
-            if size > 1:
-                raise InputError(f"WORLD_SIZE is {size}, but RANK or MASTER_ADDR is not set", START)
+        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
+        if size == 1 and (missing or "TORCHELASTIC_RUN_ID" not in environment):
             return cls()
+        if missing:
+            raise InputError(f"WORLD_SIZE is {size}, but {listed(missing)} not set", START)
         rank = _number(environment, "RANK", 0)
         if rank >= size:
             raise InputError(f"RANK is {rank} and WORLD_SIZE {size}", START)
         return cls(
             Share(rank, size),
-            _number(environment, "LOCAL_RANK", rank),
+            _number(environment, "LOCAL_RANK", 0),
             _number(environment, "LOCAL_WORLD_SIZE", 1),
             is_launched=True,
             restarts=_number(environment, "TORCHELASTIC_RESTART_COUNT", 0),

@@ -65,7 +65,8 @@ class Meter:
             "memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory(),
         }
         if measures_mfu(self.plan):
-            flops = 2 * PASSES * nominal_multiply_adds(self.plan.config) * images / seconds
+            each = images / self.plan.share.size / seconds  # images of a rank in a second
+            flops = 2 * PASSES * nominal_multiply_adds(self.plan.config) * each
             row["mfu"] = flops / best_flops(device, HALVES.get(self.plan.precision, torch.float32))
         return row
 
