@@ -43,6 +43,7 @@ CASES = [
     *(Case(kind, parts, size) for kind in ("ddp", "fsdp") for parts in PARTS for size in (None, 2)),
     *(Case(kind, "shared", 2, "checkpointed") for kind in ("ddp", "fsdp")),
     *(Case(kind, "shared", 2, "unused") for kind in ("ddp", "fsdp")),
+    *(Case(kind, "shared", 2, "sgd") for kind in ("ddp", "fsdp")),
     *(Case(kind, "shared", 2, precision="bfloat16") for kind in ("ddp", "fsdp")),
     *(Case(kind, "shared", 2, "compiled") for kind in ("ddp", "fsdp")),
 ]
@@ -69,7 +70,8 @@ def update(
     whole = Whole(
         COUNT, COUNT if passes is ONE_PROCESS else max(PARTS[case.parts]), (torch.zeros(1, 3, 32, 32), labels[:1])
     )
-    optimizer = make_optimizer(model, objective, lr=1e-3, weight_decay=0.1)
+    algorithm = "sgd" if case.option == "sgd" else "adamw"
+    optimizer = make_optimizer(model, objective, algorithm=algorithm, lr=1e-3, weight_decay=0.1)
     gradients: list[Tensor] = []
     step = optimizer.step
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError, unknown
+from vitreous.training.parallel.passes import is_shard, local
 
 Algorithm = Literal["adamw", "adam", "sgd"]
 BACKBONE, CLASSIFIERS = "backbone", ("head.classifier.", "head.distillation.")  # BACKBONE is all but CLASSIFIERS
@@ -80,6 +81,32 @@ def freeze(model: VisionTransformer, parts: Sequence[str]) -> None:
         raise InputError(f"frozen = {list(parts)} leaves nothing of the model to train", "freeze fewer parts")
 
 
+class FusedSGD(torch.optim.SGD):
+    """SGD whose fused step takes shards too, each process its own part of them; torch's takes whole tensors alone."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Moves the parameters that have a gradient."""
+        if not any(is_shard(parameter) for group in self.param_groups for parameter in group["params"]):
+            super().step(closure)
+            return
+        for group in self.param_groups:
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            momenta = [self.state[parameter]["momentum_buffer"] for parameter in moved] if group["momentum"] else []
+            torch._fused_sgd_(
+                [*map(local, moved)],
+                [local(parameter.grad) for parameter in moved],
+                [*map(local, momenta)],
+                **{
+                    name: group[name]
+                    for name in ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
+                },
+                is_first_step=False,
+                grad_scale=getattr(self, "grad_scale", None),
+                found_inf=getattr(self, "found_inf", None),
+            )
+
+
 def make_optimizer(
     *modules: nn.Module,
     algorithm: Algorithm = "adamw",
@@ -109,7 +136,7 @@ def make_optimizer(
     if algorithm != "sgd":
         make = torch.optim.AdamW if algorithm == "adamw" else torch.optim.Adam
         return make(parts, lr=lr, betas=betas, eps=eps, fused=True)
-    optimizer = torch.optim.SGD(parts, lr=lr, momentum=momentum, fused=True)
+    optimizer = FusedSGD(parts, lr=lr, momentum=momentum, fused=True)
     # Made here and not at the first step: if that one is skipped, torch would leave them uninitialized.
     for group in optimizer.param_groups if momentum else ():
         for parameter in group["params"]:
