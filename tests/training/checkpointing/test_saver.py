@@ -42,6 +42,15 @@ def test_minutes_can_be_set(tmp_path, clock):
     assert saver.is_due(lambda: 1.0)
 
 
+def test_an_epoch_of_less_than_a_second_is_not_worth_one(tmp_path):
+    clock = Clock()
+    saver = Saver(Checkpoints(tmp_path, print), 0.5, print, clock)
+    clock.now += 0.99
+    assert not saver.is_worth
+    clock.now += 0.02
+    assert saver.is_worth
+
+
 def test_what_is_saved_is_the_state_of_that_moment(tmp_path):
     weights = torch.zeros(1000)
     with Saver(Checkpoints(tmp_path, print), None, print) as saver:
