@@ -11,6 +11,7 @@ from PIL import Image
 
 from vitreous.data import precheck
 from vitreous.data.decoding.images import BadImage
+from vitreous.data.loading.shares import Share
 from vitreous.data.precheck import checked_count, choose_check, find_broken
 from vitreous.data.sources.chosen import without
 from vitreous.data.sources.open import open_data
@@ -61,6 +62,15 @@ def test_each_check_finds_what_it_looks_at(how, found, photos):
     assert seen[-1:] == ([] if how == "none" else [26])
     if how == "all":
         assert broken["test"][0][1] == "is empty"
+
+
+def test_ranks_look_at_each_image_once(photos):
+    data, seen = open_data(photos), [[], [], []]
+    parts = [find_broken(data, "all", seen[rank].append, Share(rank, 3), cores=1).broken for rank in range(3)]
+    together = {split.name: sorted(bad for part in parts for bad in part[split.name]) for split in data.splits}
+    assert together == find_broken(data, "all", print).broken
+    assert sum(done[-1] for done in seen) == 26
+    assert all(done[-1] < 26 for done in seen)
 
 
 def test_without_the_broken_ones_the_rest_is_the_same(photos):

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from vitreous.data.decoding.images import BadImage, remarks
+from vitreous.data.loading.shares import ALONE, Share
 from vitreous.data.sources.splits import ImageData, Loader, Split
 from vitreous.support.counts import spread
 from vitreous.support.host import usable_cores
@@ -85,23 +86,25 @@ def seconds_per_image(splits: Sequence[Split], how: How) -> float:
     return (time.perf_counter() - started) / done
 
 
-def find_broken(data: ImageData, how: How, progress: Progress) -> Found:
+def find_broken(data: ImageData, how: How, progress: Progress, share: Share = ALONE, cores: int | None = None) -> Found:
     """The broken images of each split, as far as this check finds them.
 
     Args:
         data: of the run.
         how: "all" decodes the images, "headers" reads their headers, "sample" those of some, "none" does nothing.
         progress: called from time to time.
+        share: of this process, which looks at its part of the images.
+        cores: that this process may use; all if None.
     """
     splits = [split for split in data.splits if not split.load.in_memory and how != "none"]
     broken: Broken = {}
     done = remarked = 0
     for split in splits:
-        indices = checked_indices(split, splits, how)
+        indices = checked_indices(split, splits, how)[share.rank :: share.size]
         size = CHUNK[how]
         chunks = (indices[start : start + size].tolist() for start in range(0, len(indices), size))
 
-        with closing(in_order(partial(looked_at, split.load, how=how), chunks, threads_for(how))) as results:
+        with closing(in_order(partial(looked_at, split.load, how=how), chunks, threads_for(how, cores))) as results:
             for count, bad, repaired in results:
                 done += count
                 remarked += repaired
@@ -110,9 +113,9 @@ def find_broken(data: ImageData, how: How, progress: Progress) -> Found:
     return Found(broken, remarked)
 
 
-def threads_for(how: How) -> int:
-    """The threads of a check."""
-    return usable_cores() * THREADS_PER_CORE[how]
+def threads_for(how: How, cores: int | None = None) -> int:
+    """The threads of a check, on so many cores; on all if None."""
+    return (cores or usable_cores()) * THREADS_PER_CORE[how]
 
 
 def checked_count(data: ImageData, how: How) -> int:

@@ -32,10 +32,7 @@ def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, dict[str, list[int]]]:
     group, started = log.group, time.perf_counter()
     how: How = group.from_first(choose(plan, log) if group.leads else "none")
     count = checked_count(plan.data, how)
-    broken, remarked = Found({}, 0)
-    if count and group.leads:
-        broken, remarked = find_broken(plan.data, how, lambda done: log.display.working(WORK[how], done, count))
-    broken = group.from_first(broken)
+    broken, remarked = look(plan.data, how, count, log)
     for split in plan.data.splits:
         log.bad_files.record(split, [(split.names[index], reason) for index, reason in broken.get(split.name, [])])
     if log.bad_files.count:
@@ -52,6 +49,22 @@ def leave_out_broken(plan: Plan, log: Log) -> tuple[Plan, dict[str, list[int]]]:
         for line in lost_classes(plan.data.class_names, before, after.labels):
             log.display.print(line)
     return replace(plan, data=kept, recipe=recipe), dropped
+
+
+def look(data: ImageData, how: How, count: int, log: Log) -> Found:
+    """What all ranks find, each in its part of the images."""
+    group = log.group
+
+    def progress(done: int) -> None:
+        log.display.working(WORK[how], min(done * group.size, count), count)
+
+    found = find_broken(data, how, progress, group.place.share, group.place.cores) if count else Found({}, 0)
+    parts = group.gather(found)
+    broken: Broken = {}
+    for part, _ in parts:
+        for name, images in part.items():
+            broken.setdefault(name, []).extend((index, reason) for index, reason in images)
+    return Found({name: sorted(images) for name, images in broken.items()}, sum(remarked for _, remarked in parts))
 
 
 def lost_classes(class_names: Sequence[str], split: Split, labels: np.ndarray) -> Iterator[str]:
