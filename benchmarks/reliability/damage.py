@@ -7,7 +7,7 @@ from safetensors.torch import load
 
 from benchmarks.reliability.kills import is_loaded
 from benchmarks.reliability.outcome import Lab, Outcome, Tally
-from benchmarks.reliability.runs import SETTINGS, distance, make_photos, newest, size_of, state_distance
+from benchmarks.reliability.runs import OFTEN, SETTINGS, distance, make_photos, newest, size_of, state_distance
 from vitreous.training.run import run_training
 
 TENSORS = "state.safetensors"
@@ -16,7 +16,7 @@ TENSORS = "state.safetensors"
 def finished_run(lab: Lab) -> tuple[Path, Path, Path]:
     """The folder of a run, its newest checkpoint, and the one before."""
     photos = make_photos(lab.folder / "photos")
-    out = run_training(photos, out=lab.folder / "run", settings=SETTINGS, quiet=True).folder
+    out = run_training(photos, out=lab.folder / "run", settings={**SETTINGS, **OFTEN}, quiet=True).folder
     before, last = sorted((out / "checkpoints").iterdir())
     return out, last, before
 

@@ -8,7 +8,7 @@ from unittest.mock import patch
 from benchmarks.reliability.damage import with_flip
 from benchmarks.reliability.kills import state_of
 from benchmarks.reliability.outcome import Lab, Outcome, Tally
-from benchmarks.reliability.runs import SETTINGS, Process, make_photos, newest, size_of, start, words
+from benchmarks.reliability.runs import OFTEN, SETTINGS, Process, make_photos, newest, size_of, start, words
 from vitreous.checkpoints.store import load_model
 from vitreous.training.checkpointing.files import Checkpoints
 from vitreous.training.run import run_training
@@ -101,7 +101,9 @@ def best_epoch_stays(lab: Lab) -> str | None:
     """What is wrong with the model of a run whose first epoch is the best of many."""
     photos = make_photos(lab.folder / "photos")
     with patch("vitreous.training.records.log.is_better", lambda row, best, keep_by: best is None):
-        out = run_training(photos, out=lab.folder / "run", settings={**SETTINGS, "epochs": 9}, quiet=True).folder
+        out = run_training(
+            photos, out=lab.folder / "run", settings={**SETTINGS, **OFTEN, "epochs": 9}, quiet=True
+        ).folder
     files = [out / "model.safetensors", *(path / "model.safetensors" for path in (out / "checkpoints").iterdir())]
     epochs = [load_model(file).metadata["epoch"] for file in files]
     return None if epochs == [1, 1, 1] else f"the models are of epochs {epochs}"

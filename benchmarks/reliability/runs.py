@@ -23,6 +23,7 @@ Process = Fork | subprocess.Popen[str]
 ROOT = Path(__file__).parents[2]
 COLORS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 # Random crops, mixing, dropout, stochastic depth, averaging, and four micro-batches to an update.
+OFTEN = {"checkpoint_minutes": 1e-6}  # a checkpoint whenever none is being written
 SETTINGS: Mapping[str, Any] = {
     "variant": "mu/4", "image_size": 8, "epochs": 3, "warmup_epochs": 1, "batch_size": 16, "micro_batch": 4,
     "device": "cpu", "threads": 1, "workers": 0, "crop_scale": [0.5, 1.0], "mixup": 0.2, "cutmix": 0.0,

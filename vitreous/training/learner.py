@@ -100,6 +100,11 @@ class Learner:
             return self.whole[1]
         return self.objective if self.average is None else self.average.objective
 
+    @property
+    def can_pause(self) -> bool:
+        """Whether a state of a batch that is done in part is whole: of one process, and not in shards."""
+        return self.group.size == 1 and not self.passes.in_shards
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Around evaluation and saving: where the model is in shards, every rank has a whole copy meanwhile."""
@@ -270,7 +275,7 @@ class Learner:
         for name in ("model", "objective", "optimizer", "average", "loss_scale", "streak"):
             if state[name] is not None:
                 getattr(self, name).load_state_dict(state[name])
-        self._load_begun(state["begun"] if self.group.size == 1 else None)
+        self._load_begun(state["begun"] if self.can_pause else None)
         self._load_random(state["random"], state["device_random"])
 
     def seed_rank(self) -> None:
@@ -280,12 +285,11 @@ class Learner:
 
     def _load_random(self, states: Sequence[Tensor], device_states: Sequence[Tensor] | None) -> None:
         rank = self.group.rank
-        if rank >= len(states):
-            return self.seed_rank()
-        torch.set_rng_state(states[rank])
-        if device_states is not None and self.plan.device.type == "cuda":
+        self.seed_rank()  # where there are no states for it
+        if rank < len(states):
+            torch.set_rng_state(states[rank])
+        if device_states is not None and rank < len(device_states) and self.plan.device.type == "cuda":
             torch.cuda.set_rng_state(device_states[rank], self.plan.device)
-        return None
 
     def _like(self) -> dict[str, Any]:
         """A tensor for each place of a state, spread over the processes as those are."""

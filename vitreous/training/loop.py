@@ -9,6 +9,7 @@ from typing import Any
 from vitreous.checkpoints.store import load_model, save_model
 from vitreous.data.loading.batches import Batches
 from vitreous.evaluation.metrics import Outcome
+from vitreous.model.vit import VisionTransformer
 from vitreous.support.errors import InputError
 from vitreous.support.text import listed, printable
 from vitreous.training.learner import Learner
@@ -49,7 +50,7 @@ def fit(learner: Learner, log: Log, watch: Watch | None = None) -> None:
             or no validation had one.
     """
     watch = watch or Watch()
-    if learner.group.size == 1:
+    if learner.can_pause:
         learner.pause = watch.pause
     try:
         while (learner.step < learner.plan.total_steps and not log.is_stalled) or log.row is not None:
@@ -82,7 +83,7 @@ def train_epoch(learner: Learner, log: Log, watch: Watch) -> None:
 
         with learner.evaluating():
             score = evaluate(learner, learner.eval_model, plan.data.validation, log.bad_files, progress)
-            if log.add_validation(score):
+            if learner.group.from_first(log.add_validation(score)):  # other ranks may round differently
                 assert log.row is not None, "the updates are made"
                 keep(learner, log, log.row)
     log.end_epoch()
@@ -131,7 +132,7 @@ def finish(learner: Learner, log: Log, pause: Callable[[], None] = lambda: None)
     plan, outcome = learner.plan, None
     split = plan.data.validation if plan.data.test is None else plan.data.test
     if plan.class_names is not None:  # otherwise the objective's own parameters are needed, which no file has
-        model = learner.group.agree(lambda: load_model(log.folder.model)).model.to(plan.device)
+        model = kept_model(learner, log).to(plan.device)
         try:
             show = partial(log.display.working, "testing" if split.name == "test" else "validating")
 
@@ -150,6 +151,16 @@ def finish(learner: Learner, log: Log, pause: Callable[[], None] = lambda: None)
     return Run(log.folder.path, plan.data, plan.recipe, log.rows, log.best, outcome, split.name)
 
 
+def kept_model(learner: Learner, log: Log) -> VisionTransformer:
+    """The model of the best epoch; the first rank reads it, since other machines may still see an older file."""
+    group = learner.group
+    model = group.agree(
+        lambda: load_model(log.folder.model).model if group.leads else VisionTransformer(learner.plan.config)
+    )
+    group.spread(model)
+    return model
+
+
 # ---- skipped steps
 
 
@@ -159,7 +170,7 @@ def check_streak(learner: Learner, batches: Batches) -> None:
     if step is not None:
         raise NotFinite(
             f"no finite loss or gradient in {learner.streak.most} steps in a row; the last, step {step + 1}, had "
-            f"{names_of(batches, step % learner.plan.steps_per_epoch)}",
+            f"{names_of(learner, batches, step % learner.plan.steps_per_epoch)}",
             f"{LOWER_LR}, or a higher max_skipped",
         )
 
@@ -171,10 +182,11 @@ def report_skipped(learner: Learner, batches: Batches, log: Log) -> None:
         numbers = listed([str(step + 1) for step in steps])
         log.display.print(
             f"epoch {len(log.rows) + 1}: skipped updates without a finite loss and gradient at steps {numbers}; "
-            f"the first had {names_of(batches, steps[0] % learner.plan.steps_per_epoch)}"
+            f"the first had {names_of(learner, batches, steps[0] % learner.plan.steps_per_epoch)}"
         )
 
 
-def names_of(batches: Batches, number: int) -> str:
-    """The names of some images of a batch."""
-    return listed([printable(name) for name in batches.names(number)], SHOWN)
+def names_of(learner: Learner, batches: Batches, number: int) -> str:
+    """The names of some images of a batch of all ranks."""
+    parts = learner.group.gather(batches.names(number))
+    return listed([printable(name) for part in parts for name in part], SHOWN)

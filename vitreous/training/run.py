@@ -92,7 +92,7 @@ def run_training(
             return resume_training(folder, None if by_name else data, {}, group, display)
         group.lead(lambda: check_unused(folder))  # before weights are downloaded
         cost = partial(measured, group)
-        plan = make_plan(data, model, recipe, settings, display.print, cost, group.place)
+        plan = make_plan(data, model, recipe, settings, display.print, cost, group)
         log = Log(folder_of(plan.data.name, out), plan, display, group)
         return carry_out(plan, log, place_of(data))
 
@@ -117,7 +117,7 @@ def resume_training(path: Path, data: Any, settings: Mapping[str, Any], group: G
         run = take_up(folder, data, settings, display.print, group)
         if run.checkpoint is None:
             cost = partial(measured, group)
-            plan = make_plan(run.source, "auto", run.recipe, {}, display.print, cost, group.place)
+            plan = make_plan(run.source, "auto", run.recipe, {}, display.print, cost, group)
             group.lead(folder.restart)
         else:
             plan = resumed_plan(run, display.print, group.place)
@@ -188,8 +188,10 @@ def conclude(learner: Learner, log: Log) -> Run:
 
 def was_restarted(folder: Path, group: Group) -> bool:
     """Whether torchrun started the processes again, after a run of theirs in this folder had failed."""
-    begun = group.leads and group.place.restarts > 0 and (folder / RECIPE).is_file()
-    return group.from_first(begun and RunFolder(folder).environment().get("job") == job())
+    begun = group.leads and group.place.restarts > 0 and RunFolder(folder).environment().get("job") == job()
+    if begun and not (folder / RECIPE).is_file():  # killed between the two
+        (folder / ENVIRONMENT).unlink()
+    return group.from_first(begun and (folder / RECIPE).is_file())
 
 
 def place_of(source: Any) -> str | None:
@@ -211,7 +213,7 @@ def measured(group: Group, plan: Plan) -> Cost:
     All ranks measure at the same time, each as if it were alone: what they tell each other is not counted.
     """
     with tuned_and_seeded(plan, group.place):
-        cost = measure(replace(plan, share=ALONE))
+        cost = group.agree(lambda: measure(replace(plan, share=ALONE)))
     times = group.gather([cost.training, cost.validation])
     training, validation = (max(column) / group.size for column in zip(*times, strict=True))
     threads, workers = group.from_first([cost.threads, cost.workers])
@@ -234,8 +236,8 @@ def begin(learner: Learner, log: Log, source: str | None) -> None:
     show(learner, log)
 
     def write() -> None:
-        write_text(log.folder.path / RECIPE, learner.plan.recipe.to_toml())
         write_json(log.folder.path / ENVIRONMENT, environment(learner.plan, learner.micro_batch.size, source))
+        write_text(log.folder.path / RECIPE, learner.plan.recipe.to_toml())  # last: with it, the run can go on
 
     learner.group.lead(write)
     learner.seed_rank()
@@ -243,7 +245,10 @@ def begin(learner: Learner, log: Log, source: str | None) -> None:
 
 def go_on(learner: Learner, log: Log, checkpoint: Checkpoint) -> None:
     """Loads the states of a checkpoint, prints where the run is, and records that it goes on."""
-    learner.load_state_dict(checkpoint.state["learner"])
+    state, size = checkpoint.state["learner"], learner.plan.recipe.data.micro_batch
+    if size != checkpoint.state["recipe"]["data"]["micro_batch"]:  # another one is asked for
+        state |= {"micro_batch": size, "begun": None}
+    learner.load_state_dict(state)
     learner.group.lead(lambda: Checkpoints(log.folder.path, log.display.print).restore_model(checkpoint))
     log.load_state_dict(checkpoint.state["log"])
     best = "" if log.best is None else f", best validation accuracy so far {log.best['val_accuracy']:.1%}"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.debug import CommDebugMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitreous.model.variants import variant
 from vitreous.model.vit import VisionTransformer
@@ -29,6 +29,18 @@ from vitreous.training.parallel.shards import Shards
 COUNT, CLASSES, CLIP = 11, 10, 0.5
 CPU = torch.device("cpu")
 PARTS = {"shared": (6, 5), "one has none": (11, 0)}  # images of each rank
+
+
+class Exchanges(TorchDispatchMode):
+    """Counts the sums over processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.count += function.namespace in ("c10d", "_c10d_functional") and "reduce" in function.name()
+        return function(*arguments, **(options or {}))
 
 
 class Case(NamedTuple):
@@ -109,11 +121,10 @@ def distance(case: Case, group: Group) -> dict[str, Any]:
     passes = spread(case, model, objective)
     counts = PARTS[case.parts]
     with ExitStack() as stack:
-        exchanged = stack.enter_context(CommDebugMode()) if case.option != "compiled" else None
+        exchanged = stack.enter_context(Exchanges()) if case.option != "compiled" else None
         result, ours = update(case, passes, model, objective, sum(counts[: group.rank]), counts[group.rank])
     weights = passes.gathered(model, objective)
     numbers = torch.cat([parameter.detach().flatten() for parameter in weights[0].parameters()])
-    sums = {} if exchanged is None else {str(name): count for name, count in exchanged.get_comm_counts().items()}
     both = torch.cat(theirs), torch.cat(ours)
     return {
         "case": "/".join(map(str, case)),
@@ -123,7 +134,7 @@ def distance(case: Case, group: Group) -> dict[str, Any]:
         "count": int(result.count),
         "weights": float((numbers - torch.cat([p.detach().flatten() for p in alone[0].parameters()])).abs().max()),
         "same": len(set(group.gather(numbers.double().sum().item()))) == 1,
-        "sums": sum(count for name, count in sums.items() if "reduce" in name),
+        "sums": 0 if exchanged is None else exchanged.count,
     }
 
 

@@ -109,6 +109,8 @@ class Checkpoints:
                 save_shards(unfinished / SHARDS, {name: x for name, x in tensors.items() if is_shard(x)}, self.others)
             if not self.group.leads:
                 return path
+            if self.others is not None:
+                flush_folder(unfinished / SHARDS)
             write_tensors(unfinished / TENSORS, {name: x for name, x in tensors.items() if not is_shard(x)})
             _write(unfinished / VALUES, json.dumps(values, allow_nan=False).encode())
             if (unfinished / LINK).exists():  # a copy of its own: damage to one checkpoint is none to the others
@@ -195,8 +197,9 @@ def damage(path: Path) -> str | None:
         return f"{Path(error.filename or SUMS).name}: {error.strerror}"
     if written == now:
         return None
-    changed = [line for line in now.decode().splitlines() if line.encode() not in written.splitlines()]
-    return f"{changed[0].partition('  ')[2] if changed else SUMS} has changed"
+    before, after = (set(lines.decode(errors="replace").splitlines()) for lines in (written, now))
+    names = sorted(line.partition("  ")[2] for line in before ^ after)
+    return f"{names[0] if names else SUMS} has changed"
 
 
 def sums(path: Path) -> bytes:

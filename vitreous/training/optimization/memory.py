@@ -50,12 +50,13 @@ class MicroBatch:
                 if not is_out_of_memory(error):
                     raise
             # The error is gone here, and with it the tensors that it holds.
+            kind = InputError if self.can_shrink else LocalError
             if self.size == 1:
                 cause = "one image of this size does not fit into the device's memory"
-                raise InputError(cause, "use a smaller model, a smaller image_size, or another device")
+                raise kind(cause, "use a smaller model, a smaller image_size, or another device")
             if not self.can_shrink:
                 smaller = f"--set micro_batch={-(-self.size // 2)}"
-                raise LocalError(f"out of memory with {self.size} images at once", f"go on with {smaller}")
+                raise kind(f"out of memory with {self.size} images at once", f"go on with {smaller}")
             clear()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

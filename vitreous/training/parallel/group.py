@@ -10,11 +10,12 @@ from itertools import count
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from vitreous.data.loading.batches import Batch
 from vitreous.support.errors import REPORTED, InputError
+from vitreous.support.text import first_line
 from vitreous.training.parallel.place import ALONE_PLACE, Place
 
 Result = TypeVar("Result")
@@ -22,7 +23,7 @@ TIMEOUT = timedelta(minutes=30)  # that ranks wait for the first one, which chec
 LATER = 0.5  # seconds that other ranks leave the first one to clean up and report: torchrun ends all if one has failed
 JOINED = count()  # groups of this process
 FAILURE = "vitreous/failure"  # a key in the store: the rank that reports what went wrong
-LOST = re.compile(r"gloo|nccl|connection|broken pipe|socket|timed? ?out", re.IGNORECASE)  # in errors about other ranks
+LOST = re.compile(r"(closed|reset) by peer|broken pipe|refused|remote process|timed ?out", re.IGNORECASE)
 
 
 class LocalError(InputError):
@@ -95,8 +96,10 @@ class Group:
             with suppress(KeyboardInterrupt):  # by torchrun
                 time.sleep(LATER)
         reported = error is not None and self.size > 1 and not self._reports()
-        dist.destroy_process_group()
-        failure = InputError("another process of this run has ended", "see its messages; --resume goes on")
+        if error is None or not torch.cuda.is_available():  # NCCL may wait for kernels that other ranks will never join
+            dist.destroy_process_group()
+        cause = f"the connection to another process of this run is lost: {first_line(error)}" if lost else ""
+        failure = InputError(cause, "see the messages of the others; --resume goes on")
         if reported:
             setattr(failure if lost else error, REPORTED, True)
         if lost:
@@ -151,6 +154,11 @@ class Group:
         dist.all_gather_into_tensor(everything, padded)
         chunks = everything.unflatten(0, (self.size, len(padded)))
         return [chunk[:length] for chunk, length in zip(chunks, lengths.tolist(), strict=True)]
+
+    def spread(self, module: nn.Module) -> None:
+        """Gives a module of every rank the tensors of the first one's, in the host's memory."""
+        for tensor in module.state_dict().values() if self.size > 1 else ():
+            dist.broadcast(tensor, 0)
 
     def lead(self, action: Callable[[], object]) -> None:
         """The first rank acts. Raises InputError on every rank if it cannot."""

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from torch import distributed as dist
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
-    from typing_extensions import TypeIs
 
 Result = TypeVar("Result")
 
@@ -75,7 +74,7 @@ class Several(Passes):
 ONE_PROCESS = Passes()
 
 
-def is_shard(tensor: Tensor) -> "TypeIs[DTensor]":
+def is_shard(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Whether a tensor is one process's part of a larger one; does not import what makes them, which takes a second."""
     tensors = sys.modules.get("torch.distributed.tensor")
     return tensors is not None and isinstance(tensor, tensors.DTensor)

@@ -1,5 +1,6 @@
 """Replicas of a model: each process has all of it, and they average their gradients (DDP)."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ class Replicas(Several):
 
     def __init__(self, *modules: nn.Module, has_unused: bool) -> None:
         super().__init__()
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # of single images
         self.replica = DistributedDataParallel(
             Together(*modules),
             gradient_as_bucket_view=True,

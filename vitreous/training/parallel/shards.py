@@ -35,7 +35,7 @@ class Shards(Several):
         self.mesh = init_device_mesh(device.type, (self.size,))
         self.policy = MixedPrecisionPolicy(precision, torch.float32, cast_forward_inputs=False)
         # A module without parameters is whole anyway, and may have another model inside.
-        self.wholes = [deepcopy(module).to("meta") if _learns(module) else None for module in modules]
+        self.wholes = [_outline(module) if _learns(module) else None for module in modules]
         self.together = self.shard(*modules)
 
     def shard(self, *modules: nn.Module) -> Together:
@@ -73,6 +73,17 @@ class Shards(Several):
             shard = shards[name]
             tensor.copy_(shard.full_tensor() if isinstance(shard, DTensor) else shard)
         return whole
+
+
+def _outline(module: nn.Module) -> nn.Module:
+    """A copy of a module whose tensors have no memory."""
+    tensors = chain(module.parameters(), module.buffers())
+    return deepcopy(module, {id(tensor): _on_meta(tensor) for tensor in tensors})
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def _learns(module: nn.Module) -> bool:

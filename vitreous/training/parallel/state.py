@@ -1,5 +1,6 @@
 """Tensors that several processes have together: written and read in parts, for any number of processes."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -7,9 +8,11 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from vitreous.support.errors import InputError
 from vitreous.training.parallel.passes import is_shard
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
 
@@ -51,15 +54,22 @@ def save_shards(folder: Path, shards: dict[str, Tensor], group: dist.ProcessGrou
 
 def host_copy(shard: "DTensor") -> "DTensor":
     """A copy of a shard in the host's memory."""
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor
 
     mesh = shard.device_mesh
     if mesh.device_type != "cpu":
-        mesh = init_device_mesh("cpu", (mesh.size(),))
+        mesh = _host_mesh(dist.group.WORLD)
     part = shard.to_local().detach()
     part = part.clone() if part.device.type == "cpu" else part.cpu()
     return DTensor.from_local(part, mesh, shard.placements, run_check=False, shape=shard.shape, stride=shard.stride())
+
+
+@lru_cache(maxsize=1)
+def _host_mesh(group: dist.ProcessGroup) -> "DeviceMesh":
+    """All processes of a group, on the host."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh("cpu", (group.size(),))
 
 
 def placed(state: Any, like: Any) -> Any:
@@ -102,4 +112,9 @@ def _load_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
     from torch.distributed import checkpoint
 
     reader = checkpoint.HuggingFaceStorageReader(str(folder))
-    checkpoint.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+    try:
+        checkpoint.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+    except checkpoint.CheckpointException as error:
+        reasons = [str(failure).partition("\n")[0] for failure, _ in error.failures.values()]
+        cause = f"cannot read {str(folder)!r}: {reasons[0] if reasons else error}"
+        raise InputError(cause, "check the disk, or remove this checkpoint to take an older one") from error

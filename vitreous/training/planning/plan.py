@@ -32,6 +32,7 @@ from vitreous.support.text import counted, first_line
 from vitreous.training.objectives.goals import objective_class
 from vitreous.training.objectives.objective import Setup
 from vitreous.training.optimization.precision import Precision, choose_precision
+from vitreous.training.parallel.group import ALONE_GROUP, Group
 from vitreous.training.parallel.place import ALONE_PLACE, Place
 from vitreous.training.planning.budget import Budget, Cost, fit
 from vitreous.training.planning.defaults import resolve_recipe
@@ -156,7 +157,7 @@ def make_plan(
     settings: Mapping[str, Any],
     notify: Callable[[str], None],
     measure: Callable[[Plan], Cost] | None = None,
-    place: Place = ALONE_PLACE,
+    group: Group = ALONE_GROUP,
 ) -> Plan:
     """Decides everything about a run: the recipe, the data, the weights, the model and the device.
 
@@ -167,7 +168,7 @@ def make_plan(
         settings: values that differ from the recipe's.
         notify: called with lines on the data, and with each automatic choice.
         measure: what an image costs in the run of a plan, if the run is to fit its minutes; None to ignore them.
-        place: of this process.
+        group: the processes of the run, which decide the same.
 
     Raises:
         InputError: any of these is not usable.
@@ -178,7 +179,7 @@ def make_plan(
     data = open_data(source, options)  # before any weights are downloaded
     for line in chain(data_lines(data), check_lines(data)):
         notify(line)
-    draft, weights = choose_recipe(named, model, settings, notify)
+    draft, weights = choose_recipe(named, model, settings, notify, group)
     start = None
     if weights is not None:
         objective = objective_class(draft.objective)
@@ -189,10 +190,14 @@ def make_plan(
     if measure is not None:
 
         def cost_of(resolved: Recipe, config: ViTConfig, preprocessing: Preprocessing) -> Cost:
-            return measure(plan_of(data, resolved, config, preprocessing, start, obstacle_of, lambda line: None, place))
+            return measure(
+                plan_of(data, resolved, config, preprocessing, start, obstacle_of, lambda line: None, group.place)
+            )
 
         draft, budget = fit(draft, data, start, cost_of, notify)
-    return replace(plan_of(data, *resolve_recipe(draft, data, start), start, obstacle_of, notify, place), budget=budget)
+    return replace(
+        plan_of(data, *resolve_recipe(draft, data, start), start, obstacle_of, notify, group.place), budget=budget
+    )
 
 
 def plan_of(
@@ -249,10 +254,16 @@ def named_recipe(
 
 
 def choose_recipe(
-    named: Recipe | None, model: str, settings: Mapping[str, Any], notify: Callable[[str], None]
+    named: Recipe | None,
+    model: str,
+    settings: Mapping[str, Any],
+    notify: Callable[[str], None],
+    group: Group,
 ) -> tuple[Recipe, str | None]:
     """The recipe with everything that was requested, and the weights to start from; None for fresh ones."""
-    weights = choose_weights(apply_request(named or Recipe(), model, settings).model, notify)
+    section = apply_request(named or Recipe(), model, settings).model
+    # One rank asks the network, which may answer each of them differently.
+    weights = group.from_first(group.agree(lambda: choose_weights(section, notify) if group.leads else None))
     if named is None:
         named = load_recipe(FROM_SCRATCH if weights is None else FROM_WEIGHTS, model, settings)
     if weights is None or named.model.weights is not None:
