@@ -33,7 +33,7 @@ TRAINING = [
         "timing": "validation learner planning objectives",
         "loop": "validation learner records planning parallel",
         "checkpointing": "checkpointing records parallel",
-        "interruption": "",
+        "interruption": "parallel",
         "safeguard": "checkpointing interruption loop learner records planning",
         "resuming": "checkpointing records planning recipe parallel",
         "run": "safeguard resuming checkpointing interruption loop timing learner records planning recipe optimization "

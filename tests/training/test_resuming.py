@@ -124,7 +124,12 @@ def stopped(photos, tmp_path, quick, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "model.safetensors", "SHA256SUMS"])
-def test_a_damaged_checkpoint_is_passed_over(name, stopped, capsys):
+def test_a_damaged_checkpoint_is_passed_over(name, photos, tmp_path, quick, monkeypatch, capsys):
+    stopped = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, "epoch", 1)
+        with pytest.raises(Stopped):
+            run_training(photos, "auto", None, stopped, quick | {"checkpoint_minutes": 1e-9}, quiet=True)
     newest = max((stopped / "checkpoints").iterdir())
     content = bytearray((newest / name).read_bytes())
     content[len(content) // 2] ^= 4
@@ -135,10 +140,20 @@ def test_a_damaged_checkpoint_is_passed_over(name, stopped, capsys):
     assert name in line or name == "SHA256SUMS"
 
 
+def test_without_an_undamaged_checkpoint_nothing_is_lost(stopped):
+    """The model and the metrics of a run are more than a run that starts afresh."""
+    for path in (stopped / "checkpoints").iterdir():
+        (path / "state.json").write_bytes(b"{}")
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(InputError, match=r"all checkpoints in .* are damaged"):
+        run_training(resume=stopped)
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
 def test_settings_that_differ_are_refused(stopped):
     with pytest.raises(InputError, match=r"lr 0\.5, not .*; leave them out"):
         run_training(resume=stopped, settings={"lr": 0.5, "threads": 2})
-    with pytest.raises(InputError, match="epochs is 1, but 2 in this run"):
+    with pytest.raises(InputError, match="a run of 2 epochs cannot be shortened to 1"):
         run_training(resume=stopped, settings={"epochs": 1})
 
 

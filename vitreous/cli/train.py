@@ -51,7 +51,7 @@ def command(
         typer.Option(
             metavar="RUN",
             help="Go on with a run that stopped, from its folder; DATA only if that is elsewhere now, --set only to "
-            "prolong it (epochs) or to move it (device, workers, threads).",
+            "prolong it (epochs) or to move it (device, parallel, workers, threads, micro_batch).",
         ),
     ] = None,
 ) -> None:
@@ -65,7 +65,7 @@ def command(
     if resume is None and data is None:
         raise InputError("there are no images to train on", "give a folder: vitreous train photos")
     if resume is not None and (model != "auto" or init or recipe or out):
-        raise InputError("a run goes on as it began", "leave out --model, --init, --recipe and --out")
+        raise InputError("--model, --init, --recipe and --out cannot be combined with --resume", "leave them out")
     try:
         run = run_training(data, model, recipe, out, read_settings(settings or []), init=init, resume=resume)
     except Finished as finished:

@@ -1,10 +1,15 @@
 """Ctrl-C and SIGTERM as a request to stop where nothing is lost."""
 
+import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
+from vitreous.training.parallel.place import ALONE_PLACE, Place
+
+STOPPING_SOON, AGAIN = "stopping", "; a second signal ends the run at once, without a checkpoint"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -23,13 +28,19 @@ class Stopped(KeyboardInterrupt):
 class StopRequest:
     """Notes the first SIGINT or SIGTERM inside a `with` statement; a second one ends the process at once.
 
+    Under torchrun a second one is ignored: a scheduler may signal both, and torchrun passes its own on.
+
     In other threads than the main one, where Python handles no signals, it does nothing.
+
+    Args:
+        place: of this process; the first one says that it is stopping.
 
     Attributes:
         number: of the signal that came; None if none did.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place = ALONE_PLACE) -> None:
+        self.place = place
         self.number: int | None = None
         self.before: dict[int, Any] = {}
 
@@ -50,4 +61,7 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         for other in STOPPING:
-            signal.signal(other, signal.SIG_DFL)
+            signal.signal(other, signal.SIG_IGN if self.place.is_launched else signal.SIG_DFL)
+        if self.place.leads:
+            with suppress(OSError):  # nobody reads it
+                os.write(2, (STOPPING_SOON + ("" if self.place.is_launched else AGAIN) + "\n").encode())

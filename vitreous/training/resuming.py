@@ -1,6 +1,7 @@
 """Going on with a run, from its folder alone."""
 
 import hashlib
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,12 +46,14 @@ class Resumption:
         source: of the data, as `open_data` takes it.
         recipe: of the run, with settings that may differ.
         checkpoint: the newest; None if there is none.
+        may_have_moved: whether the source is where the data was when the run began.
     """
 
     folder: RunFolder
     source: Any
     recipe: Recipe
     checkpoint: Checkpoint | None
+    may_have_moved: bool = False
 
 
 def facts_of(plan: Plan, whole: ImageData, dropped: Mapping[str, Sequence[int]]) -> dict[str, Any]:
@@ -99,11 +102,16 @@ def take_up(
     """
     environment = folder.environment()
     checkpoint = Checkpoints(folder.path, notify, group).newest()
+    if checkpoint is not None and checkpoint.state["format"] != FORMAT:
+        cause = f"the checkpoint has format {checkpoint.state['format']!r}, but this version reads {FORMAT}"
+        raise InputError(cause, "go on with the version of vitreous that began the run")
     recorded = folder.path / RECIPE if checkpoint is None else checkpoint.state["recipe"]
     recipe = Recipe.load(recorded) if isinstance(recorded, Path) else Recipe.from_dict(recorded)
     changed = changed_recipe(recipe, settings)
     if environment.get("finished", True) and changed.schedule == recipe.schedule:  # True: older than checkpoints
-        raise Finished(f"the run in {str(folder.path)!r} is finished", "predict with it, or set more epochs")
+        longer = "" if recipe.schedule.steps is not None else ", or set more epochs"
+        raise Finished(f"the run in {str(folder.path)!r} is finished", f"predict with it{longer}")
+    moved = source is None
     if source is None:
         source = environment.get("source")
     if source is None:
@@ -112,11 +120,7 @@ def take_up(
     if checkpoint is None:
         notify("no checkpoint was finished yet: the run starts afresh")
         return Resumption(folder, source, changed, None)
-    state = checkpoint.state
-    if state["format"] != FORMAT:
-        cause = f"the checkpoint has format {state['format']!r}, but this version reads {FORMAT}"
-        raise InputError(cause, "go on with the version of vitreous that began the run")
-    return Resumption(folder, source, changed, checkpoint)
+    return Resumption(folder, source, changed, checkpoint, may_have_moved=moved)
 
 
 def changed_recipe(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
@@ -151,7 +155,7 @@ def check_longer(recipe: Recipe, epochs: int | str) -> None:
         raise InputError("this run has a number of steps, and epochs differ", "leave epochs out")
     before = recipe.schedule.epochs
     if not (isinstance(epochs, int) and isinstance(before, int) and epochs > before):
-        raise InputError(f"epochs is {epochs}, but {before} in this run", "a run can become longer, not shorter")
+        raise InputError(f"a run of {before} epochs cannot be shortened to {epochs}", "set more, or leave epochs out")
 
 
 def resumed_plan(run: Resumption, notify: Callable[[str], None], place: Place = ALONE_PLACE) -> Plan:
@@ -162,7 +166,13 @@ def resumed_plan(run: Resumption, notify: Callable[[str], None], place: Place = 
     """
     assert run.checkpoint is not None, "a run without a checkpoint starts afresh"
     state, recipe = run.checkpoint.state, run.recipe
-    data = open_data(run.source, recipe.data.options)
+    try:
+        data = open_data(run.source, recipe.data.options)
+    except InputError as error:
+        if not run.may_have_moved:
+            raise
+        resume = shlex.join(["vitreous", "train", "DATA", "--resume", str(run.folder.path)])
+        raise InputError(error.cause, f"if the images have moved, say where they are: {resume}") from error
     for line in data_lines(data):
         notify(line)
     check_data(data, state)

@@ -39,7 +39,7 @@ from vitreous.training.records.folder import ENVIRONMENT, RECIPE, RunFolder, che
 from vitreous.training.records.log import Log
 from vitreous.training.records.meter import best_flops, measures_mfu
 from vitreous.training.records.results import Run, write_epochs, write_results
-from vitreous.training.records.summary import conclusion, introduction
+from vitreous.training.records.summary import conclusion, introduction, machine
 from vitreous.training.resuming import facts_of, resumed_plan, take_up
 from vitreous.training.safeguard import Safeguard
 from vitreous.training.timing import measure
@@ -163,7 +163,7 @@ def conclude(learner: Learner, log: Log) -> Run:
     """Tests the kept model and writes the results of a run whose training has ended."""
     group, show = learner.group, log.display.print
     assert log.best is not None, "fit keeps a model, or raises"
-    with StopRequest() as request:  # a handler that raises could be lost, in a callback of Python's own
+    with StopRequest(group.place) as request:  # a handler that raises could be lost, in a callback of Python's own
 
         def pause() -> None:
             (number,) = group.highest(request.number or 0)
@@ -252,10 +252,11 @@ def go_on(learner: Learner, log: Log, checkpoint: Checkpoint) -> None:
     learner.group.lead(lambda: Checkpoints(log.folder.path, log.display.print).restore_model(checkpoint))
     log.load_state_dict(checkpoint.state["log"])
     best = "" if log.best is None else f", best validation accuracy so far {log.best['val_accuracy']:.1%}"
-    log.display.print(f"going on after step {learner.step:,} of {learner.plan.total_steps:,}{best}")
+    where = machine(learner.plan)
+    log.display.print(f"going on after step {learner.step:,} of {learner.plan.total_steps:,} {where}{best}")
     show(learner, log)
     resumed = {"at": now(), "step": learner.step, "host": describe_host(), "device": str(learner.plan.device)}
-    resumed |= {"processes": learner.group.size}
+    resumed |= {"processes": learner.group.size, "parallel": learner.parallel}
 
     def write() -> None:
         write_text(log.folder.path / RECIPE, learner.plan.recipe.to_toml())

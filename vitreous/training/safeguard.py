@@ -31,7 +31,7 @@ class Safeguard(Watch):
         minutes = learner.plan.recipe.run.checkpoint_minutes
         checkpoints = Checkpoints(log.folder.path, log.display.print, self.group, learner.passes.in_shards)
         self.saver = Saver(checkpoints, None if minutes == "auto" else minutes, log.display.print)
-        self.request = StopRequest()
+        self.request = StopRequest(self.group.place)
         self.stack = ExitStack()
 
     def __enter__(self) -> Self:

@@ -79,8 +79,8 @@ def test_the_model_comes_back(checkpoints, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"of a later epoch")
     newest = checkpoints.newest()
     assert newest is not None
-    checkpoints.restore_model(newest)
-    assert not (tmp_path / "model.safetensors").exists()
+    checkpoints.restore_model(newest)  # there was none then: what is there stays until another one is kept
+    assert (tmp_path / "model.safetensors").read_bytes() == b"of a later epoch"
 
 
 def test_any_flipped_bit_is_found(checkpoints, lines):
@@ -111,8 +111,8 @@ def test_a_cut_or_missing_file_is_found(name, checkpoints):
     assert number_of(checkpoints) == 1
     (path / name).write_bytes(content)
     assert number_of(checkpoints) == 2
-    (path / "more").write_bytes(b"")
-    assert number_of(checkpoints) == 1
+    (path / ".DS_Store").write_bytes(b"")  # of the system: not the checkpoint's
+    assert number_of(checkpoints) == 2
 
 
 def in_a_child(function, *arguments) -> int:
@@ -194,6 +194,8 @@ def test_a_folder_that_is_gone_does_not_come_back(tmp_path):
 
 def test_another_format_is_no_checkpoint(checkpoints):
     (checkpoints.path / "notes").mkdir(parents=True)
-    (checkpoints.path / "000009-step-1").mkdir()
     assert checkpoints.newest() is None
+    (checkpoints.path / "000009-step-1").mkdir()
+    with pytest.raises(InputError, match=r"all checkpoints in .* are damaged; restore one, or remove them all"):
+        checkpoints.newest()
     assert files.damage(checkpoints.path / "000009-step-1") == "SHA256SUMS: No such file or directory"

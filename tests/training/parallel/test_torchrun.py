@@ -72,7 +72,7 @@ def test_two_ranks_train_as_one_process(parallel, words, photos, tmp_path):
     done = train(*words, *settings, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("epoch")] == ["1/3", "2/3", "3/3"]
-    assert f"on 2 × cpu with 8 images each (parallel={parallel})" in done.stdout
+    assert f"on 2 × cpu with up to 8 images each (parallel={parallel})" in done.stdout
     alone = subprocess.run(
         [sys.executable, "-m", "vitreous", "train", *words, "--set", "ema_decay=0.9", "--out", str(tmp_path / "one")],
         env=environment(), capture_output=True, text=True, check=True,
@@ -122,7 +122,7 @@ def test_a_signal_to_one_rank_stops_all_after_a_checkpoint(parallel, words, tmp_
     after_epoch(process)
     os.kill(ranks_of(process)[1], signal.SIGINT)
     output, errors = process.communicate(timeout=60)
-    assert output.count("go on with: vitreous train --resume") == 1
+    assert output.count("go on with: torchrun --standalone --nproc-per-node=2 -m vitreous train --resume") == 1
     assert errors.count("stopped") == 1
     assert "rank0" not in errors + output  # where torchrun shows a traceback of a rank
     rest = train("--resume", tmp_path / "run")

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +116,7 @@ class Checkpoints:
             if (unfinished / LINK).exists():  # a copy of its own: damage to one checkpoint is none to the others
                 _copy(unfinished / LINK, unfinished / MODEL_FILE)
                 (unfinished / LINK).unlink()
-            _write(unfinished / SUMS, sums(unfinished))
+            _write(unfinished / SUMS, sums(unfinished, sorted(filter(Path.is_file, unfinished.rglob("*")))))
             flush_folder(unfinished)
             unfinished.rename(path)
             flush_folder(self.path)
@@ -138,26 +138,32 @@ class Checkpoints:
             raise
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is complete and undamaged, as the first process finds; None if there is none."""
-        name = self.group.from_first(self._newest() if self.group.leads else None)
+        """The newest checkpoint that is complete and undamaged, as the first process finds; None if none was finished.
+
+        Raises:
+            InputError: there are some, and all are damaged.
+        """
+        name = self.group.from_first(self.group.agree(self._newest if self.group.leads else lambda: None))
         return None if name is None else Checkpoint(self.path / name, read(self.path / name))
 
     def _newest(self) -> str | None:
+        reason = None
         for _, path in sorted(self._numbered(), reverse=True):
             reason = damage(path)
             if reason is None:
                 return path.name
             self.notify(f"the checkpoint {path.name} is damaged ({reason}); an older one is taken if there is one")
+        if reason is not None:
+            cause = f"all checkpoints in {str(self.path)!r} are damaged"
+            raise InputError(cause, f"restore one, or remove them all to start afresh; the best model is {MODEL_FILE}")
         return None
 
     def restore_model(self, checkpoint: Checkpoint) -> None:
-        """Makes the run's model the best one at the time of a checkpoint."""
+        """Makes the run's model the best one at the time of a checkpoint, if there was one; otherwise it stays."""
         model = self.folder / MODEL_FILE
         if (checkpoint.path / MODEL_FILE).is_file():
             with atomic_path(model) as temporary:
                 shutil.copyfile(checkpoint.path / MODEL_FILE, temporary)
-        else:
-            model.unlink(missing_ok=True)
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
         """All finished checkpoints with their numbers, in any order."""
@@ -192,24 +198,26 @@ def failed_write(error: BaseException) -> str | None:
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint; None if it is as it was written."""
     try:
-        written, now = (path / SUMS).read_bytes(), sums(path)
-    except OSError as error:
-        return f"{Path(error.filename or SUMS).name}: {error.strerror}"
-    if written == now:
+        written = (path / SUMS).read_bytes()
+        lines = written.decode(errors="replace").splitlines()
+        now = sums(path, [path / line.partition("  ")[2] for line in lines])  # and no other files, such as .DS_Store
+    except (OSError, ValueError) as error:
+        return f"{Path(getattr(error, 'filename', None) or SUMS).name}: {getattr(error, 'strerror', None) or error}"
+    if written == now and {TENSORS, VALUES} <= {line.partition("  ")[2] for line in lines}:
         return None
-    before, after = (set(lines.decode(errors="replace").splitlines()) for lines in (written, now))
-    names = sorted(line.partition("  ")[2] for line in before ^ after)
-    return f"{names[0] if names else SUMS} has changed"
+    changed = (
+        line.partition("  ")[2] for line, other in zip(lines, now.decode().splitlines(), strict=False) if line != other
+    )
+    return f"{next(changed, SUMS)} has changed"
 
 
-def sums(path: Path) -> bytes:
-    """The SHA-256 of each file of a checkpoint, as `sha256sum` writes them."""
+def sums(path: Path, files: Iterable[Path]) -> bytes:
+    """The SHA-256 of files of a checkpoint, as `sha256sum` writes them."""
     lines = []
-    for file in sorted(path.rglob("*")):
-        if file.name != SUMS and file.is_file():
-            with file.open("rb") as opened:
-                name = file.relative_to(path).as_posix()
-                lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {name}\n")
+    for file in files:
+        with file.open("rb") as opened:
+            name = file.relative_to(path).as_posix()
+            lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {name}\n")
     return "".join(lines).encode()
 
 

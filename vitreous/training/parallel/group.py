@@ -1,7 +1,10 @@
 """What the processes of a run tell each other, on the host: numbers, lists, errors. Gradients go other ways."""
 
+import ctypes
 import json
 import re
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -21,6 +24,7 @@ from vitreous.training.parallel.place import ALONE_PLACE, Place
 Result = TypeVar("Result")
 TIMEOUT = timedelta(minutes=30)  # that ranks wait for the first one, which checks the images alone
 LATER = 0.5  # seconds that other ranks leave the first one to clean up and report: torchrun ends all if one has failed
+PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 JOINED = count()  # groups of this process
 FAILURE = "vitreous/failure"  # a key in the store: the rank that reports what went wrong
 LOST = re.compile(r"(closed|reset) by peer|broken pipe|refused|remote process|timed ?out", re.IGNORECASE)
@@ -78,6 +82,7 @@ class Group:
 
     def __enter__(self) -> Self:
         if self.place.is_launched and not dist.is_initialized():
+            end_with_parent()
             backend = "gloo"
             if torch.cuda.is_available():
                 torch.cuda.set_device(self.place.local_rank % torch.cuda.device_count())
@@ -207,6 +212,12 @@ class Group:
             raise error
         cause, hint = next(filter(None, errors))
         raise InputError(cause, hint)
+
+
+def end_with_parent() -> None:
+    """Has the system send SIGTERM to this process when torchrun is gone, even if that was killed; on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 ALONE_GROUP = Group(ALONE_PLACE)

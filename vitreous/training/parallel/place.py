@@ -55,7 +55,7 @@ class Place:
             Share(rank, size),
             _number(environment, "LOCAL_RANK", 0),
             _number(environment, "LOCAL_WORLD_SIZE", 1),
-            is_launched=True,
+            is_launched=_number(environment, "MASTER_PORT", 0) > 0,
             restarts=_number(environment, "TORCHELASTIC_RESTART_COUNT", 0),
         )
 

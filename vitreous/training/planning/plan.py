@@ -258,7 +258,7 @@ def choose_recipe(
     model: str,
     settings: Mapping[str, Any],
     notify: Callable[[str], None],
-    group: Group,
+    group: Group = ALONE_GROUP,
 ) -> tuple[Recipe, str | None]:
     """The recipe with everything that was requested, and the weights to start from; None for fresh ones."""
     section = apply_request(named or Recipe(), model, settings).model

@@ -112,7 +112,9 @@ class Log:
         elif interrupted:
             yield "no model is kept: no epoch was validated"
         if self.folder.has_checkpoint:
-            yield f"go on with: {shlex.join(['vitreous', 'train', '--resume', str(self.folder.path)])}"
+            launch = ["torchrun", "--standalone", f"--nproc-per-node={self.group.place.local_size}", "-m"]
+            words = [*(launch if self.group.size > 1 else []), "vitreous", "train", "--resume", str(self.folder.path)]
+            yield f"go on with: {shlex.join(words)}"
 
     @property
     def is_stalled(self) -> bool:

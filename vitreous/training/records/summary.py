@@ -29,11 +29,7 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     trained = "" if trainable == parameters else f", {trainable / 1e6:.2f} M of them trained"
-    part = -(-plan.batch_size // plan.share.size)
-    at_once = "" if micro_batch >= part else f", {micro_batch} at once"
-    device = str(plan.device)
-    if plan.parallel is not None:
-        device = f"{plan.share.size} × {plan.device.type} with {part} images each (parallel={plan.parallel})"
+    at_once = "" if micro_batch >= part_of_batch(plan) else f", {micro_batch} at once"
     flip = "flipped, " if plan.augmentation.flip else ""
     steps = plan.recipe.schedule.steps
     length = counted(plan.epochs, "epoch") if steps is None else f"{plan.total_steps:,} steps"
@@ -41,9 +37,9 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
         f"{counted(config.depth, 'block')} of width {config.width}, {parameters / 1e6:.2f} M parameters{trained}; "
         f"{height}×{width} pixels in {'×'.join(map(str, config.token_stride))}-pixel patches "
         f"(a grid of {rows}×{columns}), {flip}batches of {plan.batch_size}{at_once}, "
-        f"{length} on {device} in {plan.precision}, {counted(torch.get_num_threads(), 'thread')}, "
-        f"{counted(plan.workers, 'loading process')}"
+        f"{length} {machine(plan)}"
     )
+    yield from idle_devices(plan)
     if plan.budget is not None:
         yield budget_line(plan.budget)
     if is_chosen_for_photos(plan):
@@ -57,6 +53,29 @@ def introduction(plan: Plan, model: VisionTransformer, micro_batch: int) -> Iter
         )
     if rows * columns == 1:
         yield "warning: one patch covers the whole image; use smaller patches or a larger image_size"
+
+
+def part_of_batch(plan: Plan) -> int:
+    """The most images of an update that one process has."""
+    return -(-min(plan.batch_size, len(plan.data.train)) // plan.share.size)
+
+
+def machine(plan: Plan) -> str:
+    """Where and how a run computes: on cpu in float32, 2 threads, 0 loading processes."""
+    device = str(plan.device)
+    if plan.parallel is not None:
+        images = counted(part_of_batch(plan), "image")
+        device = f"{plan.share.size} × {plan.device.type} with up to {images} each (parallel={plan.parallel})"
+    threads, workers = counted(torch.get_num_threads(), "thread"), counted(plan.workers, "loading process")
+    return f"on {device} in {plan.precision}, {threads}, {workers}"
+
+
+def idle_devices(plan: Plan) -> Iterator[str]:
+    """A line if this machine has GPUs that the run does not use."""
+    count = torch.cuda.device_count() if plan.device.type == "cuda" and plan.parallel is None else 1
+    if count > 1:
+        launch = f"torchrun --standalone --nproc-per-node={count} -m vitreous train …"
+        yield f"one of {count} GPUs is used; to use all of them: {launch}"
 
 
 def is_chosen_for_photos(plan: Plan) -> bool:
