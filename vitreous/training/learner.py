@@ -20,7 +20,7 @@ from vitreous.training.optimization.precision import HALVES, LossScale, attentio
 from vitreous.training.optimization.schedule import lr_factor
 from vitreous.training.optimization.step import Accumulated, StepResult, Streak, Whole, train_step
 from vitreous.training.parallel.group import ALONE_GROUP, Group, LocalError, Turn
-from vitreous.training.parallel.memory import fits_replicated, state_bytes
+from vitreous.training.parallel.memory import GATHERED_BLOCKS, fits_replicated, state_bytes
 from vitreous.training.parallel.passes import ONE_PROCESS, Passes
 from vitreous.training.parallel.place import rank_seed
 from vitreous.training.parallel.state import placed
@@ -74,9 +74,10 @@ class Learner:
         has_unused = group.size > 1 and self._has_unused(*probe)  # before compiling, which may fail
         if recipe.run.compile:
             compile_blocks(self.model)
+        self.parallel = self._choose_parallel(notify)
         size = recipe.data.micro_batch or self._largest_micro_batch(*probe)
         self.micro_batch = MicroBatch(size, notify, can_shrink=group.size == 1)
-        self.parallel, self.passes = self._spread(has_unused, notify)
+        self.passes = self._spread(has_unused)
         self.blank = probe if self.passes.size == 1 else self._blank(1)
         self.whole: tuple[VisionTransformer, Objective] | None = None
         self.optimizer = make_optimizer(
@@ -197,6 +198,9 @@ class Learner:
         self.train()
         per_image = saved_bytes(self.model, self.objective, images, targets, self.plan.precision)
         weights = parameter_bytes(self.model, self.objective)
+        if self.parallel == "fsdp":  # a share, and the blocks that are gathered meanwhile
+            block = max(parameter_bytes(block) for block in self.model.encoder.blocks)
+            weights = weights // self.group.size + GATHERED_BLOCKS * block
         part = -(-self.plan.batch_size // self.group.size)
         (most,) = self.group.highest(-largest_fit(part, per_image, weights, self._free()))
         return -most
@@ -206,30 +210,36 @@ class Learner:
         free = free_bytes(self.plan.device)
         return free if free is None or self.plan.device.type == "cuda" else free // self.group.place.local_size
 
-    def _spread(self, has_unused: bool, notify: Callable[[str], None]) -> tuple[Parallel | None, Passes]:
-        """How the processes share the model; what they share becomes shards, or replicas."""
+    def _choose_parallel(self, notify: Callable[[str], None]) -> Parallel | None:
+        """How the processes share the model; None if there is one."""
         asked = self.plan.recipe.run.parallel
         if not self.group.is_joined or (self.group.size == 1 and asked == "auto"):
             if asked != "auto":
                 notify(f"parallel={asked} has no effect on one process; torchrun starts several")
-            return None, ONE_PROCESS
-        trained = (self.model, self.objective)
-        if asked == "auto":
-            parameters, free = sum(p.numel() for module in trained for p in module.parameters()), self._free()
-            moments = 1 if self.plan.recipe.optimizer.algorithm == "sgd" else 2
-            state = state_bytes(parameters, moments, self.average is not None)
-            (crowded,) = self.group.highest(free is not None and not fits_replicated(state, free))
-            asked = "fsdp" if crowded else "ddp"
-        if asked == "ddp":
+            return None
+        if asked != "auto":
+            return asked
+        parameters = sum(p.numel() for module in (self.model, self.objective) for p in module.parameters())
+        moments = 1 if self.plan.recipe.optimizer.algorithm == "sgd" else 2
+        state, free = state_bytes(parameters, moments, self.average is not None), self._free()
+        (crowded,) = self.group.highest(free is not None and not fits_replicated(state, free))
+        return "fsdp" if crowded else "ddp"
+
+    def _spread(self, has_unused: bool) -> Passes:
+        """Makes replicas or shards of what is trained, if several processes train it."""
+        if self.parallel is None:
+            return ONE_PROCESS
+        if self.parallel == "ddp":
             from vitreous.training.parallel.replicas import Replicas
 
-            return asked, Replicas(*trained, has_unused=has_unused)
+            return Replicas(self.model, self.objective, has_unused=has_unused)
         from vitreous.training.parallel.shards import Shards
 
-        shards = Shards(*trained, device=self.plan.device, precision=HALVES.get(self.plan.precision))
+        precision = HALVES.get(self.plan.precision)
+        shards = Shards(self.model, self.objective, device=self.plan.device, precision=precision)
         if self.average is not None:
             shards.shard(self.average.model, self.average.objective)
-        return asked, shards
+        return shards
 
     def _has_unused(self, images: Images, targets: Targets) -> bool:
         """Whether the gradient of some trained parameter is missing after a pass."""

@@ -17,6 +17,7 @@ import pytest
 from tests.training.parallel.launching import command, environment, train
 from tests.training.same_run import TIMES, assert_same_run, numbers
 from vitreous.checkpoints.store import load_model
+from vitreous.training.checkpointing.files import Checkpoints
 from vitreous.training.run import run_training
 
 LONG = ("--set", "epochs=60")
@@ -184,3 +185,33 @@ def test_more_ranks_than_images(words, tmp_path):
     (row, test) = numbers(tmp_path / "run")
     assert row["step"] == 17
     assert not set(TIMES) & set(test)
+
+
+def test_signals_to_everything_at_once_save_too(words, tmp_path):
+    """As schedulers and service managers send them: torchrun then passes its own on, which must not end a rank."""
+    process = started(*words, *LONG, "--out", tmp_path / "run")
+    after_epoch(process)
+    for pid in (*ranks_of(process), process.pid):
+        os.kill(pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert "go on with: torchrun" in output, errors
+    newest = Checkpoints(tmp_path / "run", pytest.fail).newest()
+    assert newest is not None
+    assert newest.state["learner"]["step"] >= numbers(tmp_path / "run")[-1]["step"]
+
+
+def test_one_process_in_shards_stops_after_an_update(words, tmp_path):
+    """Gradients of a batch that is done in part are not in its shards yet."""
+    settings = ("--set", "parallel=fsdp", "--set", "dropout=0.2", "--set", "micro_batch=1", "--set", "epochs=6")
+    whole = train(*words, *settings, "--out", tmp_path / "whole", ranks=1)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        command(["-m", "vitreous", "train", *words, *settings, "--out", tmp_path / "run"], ranks=1),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
+    )  # fmt: skip
+    after_epoch(process)
+    os.kill(ranks_of(process)[0], signal.SIGINT)
+    process.communicate(timeout=60)
+    rest = train("--resume", tmp_path / "run", ranks=1)
+    assert rest.returncode == 0, rest.stderr
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
