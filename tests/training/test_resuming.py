@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.reliability.places import with_signal
-from tests.training.same_run import assert_same_run
+from tests.training.same_run import assert_same_run, last_state
 from vitreous.support.errors import InputError
 from vitreous.support.files import write_text
 from vitreous.training.checkpointing.saver import Saver
@@ -254,3 +254,17 @@ def test_a_signal_in_the_test_is_not_lost(photos, tmp_path, quick, monkeypatch):
         run_training(photos, "auto", None, tmp_path / "run", quick, quiet=True)
     monkeypatch.undo()
     assert run_training(resume=tmp_path / "run", quiet=True).outcome is not None
+
+
+def test_a_micro_batch_that_is_asked_for_is_taken(stopped):
+    """Where memory was short, and the first one would not fit again."""
+    run_training(resume=stopped, settings={"micro_batch": 2}, quiet=True)
+    assert last_state(stopped)["learner"]["micro_batch"] == 2
+    assert "micro_batch = 2" in (stopped / "recipe.toml").read_text()
+
+
+def test_images_that_have_moved(stopped, photos, tmp_path):
+    photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"if the images have moved, say where they are: vitreous train DATA --resume"):
+        run_training(resume=stopped)
+    run_training(tmp_path / "elsewhere", resume=stopped, quiet=True)
