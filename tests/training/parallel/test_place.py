@@ -39,6 +39,12 @@ def test_an_environment_that_makes_no_sense(environment, message):
         Place.here(environment)
 
 
+def test_the_command_that_starts_as_many():
+    assert Place().launch == ""
+    assert Place(Share(0, 4), 0, 4).launch == "torchrun --standalone --nproc-per-node=4 -m "
+    assert Place(Share(0, 8), 0, 4).launch == "torchrun … -m "
+
+
 def test_processes_share_the_cores():
     place = Place.here(TORCHRUN)
     assert place.cores == max(1, usable_cores() // 4)

@@ -22,7 +22,7 @@ from vitreous.support.text import first_line
 from vitreous.training.parallel.place import ALONE_PLACE, Place
 
 Result = TypeVar("Result")
-TIMEOUT = timedelta(minutes=30)  # that ranks wait for the first one, which checks the images alone
+TIMEOUT = timedelta(minutes=30)  # that ranks wait for each other
 LATER = 0.5  # seconds that other ranks leave the first one to clean up and report: torchrun ends all if one has failed
 PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 JOINED = count()  # groups of this process
@@ -58,8 +58,8 @@ class Turn(NamedTuple):
 class Group:
     """The processes that train one model. Use it as a context, around everything that they do together.
 
-    All of them call the same methods in the same order. When the context ends, however it does, the process group of
-    torch is destroyed; after an error, one rank reports it, and the errors of the others are marked as reported.
+    All of them call the same methods in the same order. When the context ends, the process group of torch is destroyed,
+    unless an error on GPUs may have left others waiting in it. One rank reports an error; those of the others are marked.
 
     Args:
         place: of this process; without others, nothing is sent.

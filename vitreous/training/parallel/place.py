@@ -65,6 +65,14 @@ class Place:
         return self.share.rank == 0
 
     @property
+    def launch(self) -> str:
+        """How a command begins that starts as many processes; the options for several machines are not known here."""
+        if self.share.size == 1:
+            return ""
+        alone = self.share.size == self.local_size
+        return f"torchrun {f'--standalone --nproc-per-node={self.local_size}' if alone else '…'} -m "
+
+    @property
     def cores(self) -> int:
         """This process's part of the machine's cores; at least 1."""
         return max(1, usable_cores() // self.local_size)

@@ -112,9 +112,8 @@ class Log:
         elif interrupted:
             yield "no model is kept: no epoch was validated"
         if self.folder.has_checkpoint:
-            launch = ["torchrun", "--standalone", f"--nproc-per-node={self.group.place.local_size}", "-m"]
-            words = [*(launch if self.group.size > 1 else []), "vitreous", "train", "--resume", str(self.folder.path)]
-            yield f"go on with: {shlex.join(words)}"
+            resume = shlex.join(["vitreous", "train", "--resume", str(self.folder.path)])
+            yield f"go on with: {self.group.place.launch}{resume}"
 
     @property
     def is_stalled(self) -> bool:
