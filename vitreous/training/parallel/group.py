@@ -59,7 +59,7 @@ class Group:
     """The processes that train one model. Use it as a context, around everything that they do together.
 
     All of them call the same methods in the same order. When the context ends, the process group of torch is destroyed,
-    unless an error on GPUs may have left others waiting in it. One rank reports an error; those of the others are marked.
+    unless an error on GPUs may have left others waiting in it. One rank reports an error; those of others are marked.
 
     Args:
         place: of this process; without others, nothing is sent.
