@@ -215,3 +215,14 @@ def test_one_process_in_shards_stops_after_an_update(words, tmp_path):
     rest = train("--resume", tmp_path / "run", ranks=1)
     assert rest.returncode == 0, rest.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent was killed")
+def test_when_torchrun_is_killed_the_ranks_save_and_leave(words, tmp_path):
+    process = started(*words, *LONG, "--out", tmp_path / "run")
+    after_epoch(process)
+    process.kill()
+    output, errors = process.communicate(timeout=60)  # whose pipes the ranks have, too
+    assert "go on with: torchrun" in output
+    assert "frame #" not in errors
+    assert Checkpoints(tmp_path / "run", pytest.fail).newest() is not None

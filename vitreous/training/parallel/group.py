@@ -100,7 +100,7 @@ class Group:
         if error is not None and not self.leads:
             with suppress(KeyboardInterrupt):  # by torchrun
                 time.sleep(LATER)
-        reported = error is not None and self.size > 1 and not self._reports()
+        reported = error is not None and self.size > 1 and not self._reports(error)
         if error is None or not torch.cuda.is_available():  # NCCL may wait for kernels that other ranks will never join
             dist.destroy_process_group()
         cause = f"the connection to another process of this run is lost: {first_line(error)}" if lost else ""
@@ -110,8 +110,10 @@ class Group:
         if lost:
             raise failure from None
 
-    def _reports(self) -> bool:
-        """Whether this rank reports what went wrong: the first that asks."""
+    def _reports(self, error: BaseException) -> bool:
+        """Whether this rank reports what went wrong: the first that asks; of an interruption, the first rank."""
+        if isinstance(error, KeyboardInterrupt):
+            return self.leads
         assert self.store is not None
         try:
             return self.store.compare_set(FAILURE, "", str(self.rank)) == str(self.rank).encode()
