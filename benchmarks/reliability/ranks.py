@@ -81,7 +81,7 @@ def changing_ranks(lab: Lab) -> Outcome:
     epochs, tally, largest = lab.count(9, 3), Tally(), 0.0
     whole, _ = whole_run(lab, "whole", 1, epochs)
     steps = len(updates(whole / "samples"))
-    for trial in range(lab.count(20, 1)):
+    for trial in range(lab.count(10, 1)):
         folder = lab.sub(f"trial{trial}")
         problem = three_parts(lab, folder, epochs, steps)
         if problem is None:
@@ -190,7 +190,7 @@ def killed_ranks(lab: Lab) -> Outcome:
     whole, seconds = whole_run(lab, "whole", 2, epochs)
     again, _ = whole_run(lab, "again", 2, epochs)
     repeated = weights_distance(whole / "run", again / "run")
-    wanted, missed = lab.count(20, 1), 0
+    wanted, missed = lab.count(10, 1), 0
     while tally.injected < wanted:
         folder = lab.sub(f"trial{tally.injected + missed}")
         moment = lab.draw.uniform(0, seconds)
