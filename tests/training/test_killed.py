@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.same_run import assert_same_run
+from vitreous.training.interruption import AGAIN, STOPPING_SOON
 from vitreous.training.run import run_training
 
 SETTINGS = {"epochs": 40, "dropout": 0.2, "ema_decay": 0.9, "micro_batch": 4}
@@ -77,4 +78,4 @@ def test_a_second_interrupt_ends_the_run_at_once(arguments, tmp_path):
     _, error = process.communicate(timeout=60)
     assert time.monotonic() - began < 5
     assert process.returncode == -signal.SIGINT
-    assert error == ""
+    assert error == f"{STOPPING_SOON}{AGAIN}\n"
