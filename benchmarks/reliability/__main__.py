@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from benchmarks.reliability import cost, document
 from benchmarks.reliability.document import Row
 from benchmarks.reliability.outcome import Lab, LeftOut, Outcome
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="of the random moments")
     parser.add_argument("--out", type=Path, help="a document to update")
     given = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # line 2 forks this process, and OpenMP's threads do not survive that
     if given.out is not None and given.only not in (None, [COST]):
         parser.error(f"--out needs all lines, or {COST} alone, not --only some")
     chosen = [e for e in EXPERIMENTS if given.only is None or str(e.line) in given.only]
