@@ -217,7 +217,7 @@ def test_one_process_in_shards_stops_after_an_update(words, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent was killed")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals that a parent was killed")
 def test_when_torchrun_is_killed_the_ranks_save_and_leave(words, tmp_path):
     process = started(*words, *LONG, "--out", tmp_path / "run")
     after_epoch(process)
