@@ -66,7 +66,9 @@ def test_a_run_that_gets_no_better_ends_early(photos, tmp_path, quick, monkeypat
 
     def pretend(learner, model, split, bad_files, progress):
         return (
-            Score(1.0, next(accuracies)) if split.name == "validation" else evaluate(learner, model, split, bad_files)
+            Score(1.0, next(accuracies), 1)
+            if split.name == "validation"
+            else evaluate(learner, model, split, bad_files)
         )
 
     monkeypatch.setattr(loop, "evaluate", pretend)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
-from vitreous.training.parallel.place import ALONE_PLACE, Place
+from vitreous.training.parallel.group import Group
 
 STOPPING_SOON, AGAIN = "stopping", "; a second signal ends the run at once, without a checkpoint"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -33,14 +33,14 @@ class StopRequest:
     In other threads than the main one, where Python handles no signals, it does nothing.
 
     Args:
-        place: of this process; the first one says that it is stopping.
+        group: the processes of the run; the first one says that it is stopping.
 
     Attributes:
         number: of the signal that came; None if none did.
     """
 
-    def __init__(self, place: Place = ALONE_PLACE) -> None:
-        self.place = place
+    def __init__(self, group: Group) -> None:
+        self.group = group
         self.number: int | None = None
         self.before: dict[int, Any] = {}
 
@@ -54,14 +54,15 @@ class StopRequest:
             signal.signal(number, handler)
 
     def raise_if_any(self) -> None:
-        """Raises Stopped if a signal came."""
-        if self.number is not None:
-            raise Stopped(self.number)
+        """Raises Stopped if a signal came to any process. All of them call it together."""
+        (number,) = self.group.highest(self.number or 0)
+        if number:
+            raise Stopped(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         for other in STOPPING:
-            signal.signal(other, signal.SIG_IGN if self.place.is_launched else signal.SIG_DFL)
-        if self.place.leads:
+            signal.signal(other, signal.SIG_IGN if self.group.place.is_launched else signal.SIG_DFL)
+        if self.group.leads:
             with suppress(OSError):  # nobody reads it
-                os.write(2, (STOPPING_SOON + ("" if self.place.is_launched else AGAIN) + "\n").encode())
+                os.write(2, (STOPPING_SOON + ("" if self.group.place.is_launched else AGAIN) + "\n").encode())

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitreous.data.loading.batches import Batch
 from vitreous.model.shapes import Images
@@ -15,7 +15,7 @@ from vitreous.training.objectives.goals import objective_class
 from vitreous.training.objectives.objective import VALIDATION, Objective, Targets
 from vitreous.training.optimization.averaging import WeightAverage
 from vitreous.training.optimization.memory import MicroBatch, free_bytes, largest_fit, parameter_bytes, saved_bytes
-from vitreous.training.optimization.optimizer import freeze, make_optimizer
+from vitreous.training.optimization.optimizer import freeze, make_optimizer, trained
 from vitreous.training.optimization.precision import HALVES, LossScale, attention_kernel, autocast
 from vitreous.training.optimization.schedule import lr_factor
 from vitreous.training.optimization.step import Accumulated, StepResult, Streak, Whole, train_step
@@ -71,10 +71,10 @@ class Learner:
         self.average = WeightAverage(self.model, decay, self.objective) if decay else None
         self.model.encoder.checkpoint_activations = recipe.run.checkpoint_activations
         probe = self._blank(PROBE)
-        has_unused = group.size > 1 and self._has_unused(*probe)  # before compiling, which may fail
+        self.parallel = self._choose_parallel(notify)
+        has_unused = self.parallel == "ddp" and self._has_unused(*probe)  # before compiling, which may fail
         if recipe.run.compile:
             compile_blocks(self.model)
-        self.parallel = self._choose_parallel(notify)
         size = recipe.data.micro_batch or self._largest_micro_batch(*probe)
         self.micro_batch = MicroBatch(size, notify, can_shrink=group.size == 1)
         self.passes = self._spread(has_unused)
@@ -243,7 +243,7 @@ class Learner:
 
     def _has_unused(self, images: Images, targets: Targets) -> bool:
         """Whether the gradient of some trained parameter is missing after a pass."""
-        trained = [p for module in (self.model, self.objective) for p in module.parameters() if p.requires_grad]
+        parameters = [p for module in (self.model, self.objective) for p in module.parameters() if p.requires_grad]
         device = self.plan.device
         with (
             torch.random.fork_rng([device] if device.type == "cuda" else []),
@@ -251,7 +251,7 @@ class Learner:
         ):
             with autocast(self.plan.precision, device):
                 loss = self.objective(self.model, images, targets).loss
-            gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         return any(gradient is None for gradient in gradients)
 
     def state_dict(self) -> dict[str, Any]:
@@ -305,13 +305,10 @@ class Learner:
         """A tensor for each place of a state, spread over the processes as those are."""
         names = ("model", "objective", "average")
         modules = {name: module.state_dict() for name in names if (module := getattr(self, name)) is not None}
-        return modules | {"optimizer": {"state": dict(enumerate(self._trained()))}}
-
-    def _trained(self) -> list[nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return modules | {"optimizer": {"state": dict(enumerate(trained(self.optimizer)))}}
 
     def _begun_state(self, begun: Accumulated) -> dict[str, Any]:
-        gradients = {number: p.grad for number, p in enumerate(self._trained()) if p.grad is not None}
+        gradients = {number: p.grad for number, p in enumerate(trained(self.optimizer)) if p.grad is not None}
         return begun._asdict() | {"gradients": gradients}
 
     def _load_begun(self, state: dict[str, Any] | None) -> None:
@@ -320,7 +317,7 @@ class Learner:
             return
         device = self.plan.device
         self.begun = Accumulated(state["done"], state["loss"].to(device), state["correct"].to(device))
-        for number, parameter in enumerate(self._trained()):
+        for number, parameter in enumerate(trained(self.optimizer)):
             if number in state["gradients"]:
                 parameter.grad = state["gradients"][number].to(device)
 

@@ -23,7 +23,7 @@ from vitreous.support.errors import InputError
 from vitreous.support.files import write_json, write_text
 from vitreous.support.host import describe_host, tune_host
 from vitreous.training.checkpointing.files import Checkpoint, Checkpoints
-from vitreous.training.interruption import Stopped, StopRequest
+from vitreous.training.interruption import StopRequest
 from vitreous.training.learner import Learner
 from vitreous.training.loop import finish, fit
 from vitreous.training.optimization.precision import HALVES
@@ -163,17 +163,11 @@ def conclude(learner: Learner, log: Log) -> Run:
     """Tests the kept model and writes the results of a run whose training has ended."""
     group, show = learner.group, log.display.print
     assert log.best is not None, "fit keeps a model, or raises"
-    with StopRequest(group.place) as request:  # a handler that raises could be lost, in a callback of Python's own
-
-        def pause() -> None:
-            (number,) = group.highest(request.number or 0)
-            if number:
-                raise Stopped(number)
-
+    with StopRequest(group) as request:  # a handler that raises could be lost, in a callback of Python's own
         if group.leads:
             with log.writing():  # before the test, which may be interrupted
                 write_epochs(log.folder, log.rows, log.best, show)
-        run = finish(learner, log, pause)
+        run = finish(learner, log, request.raise_if_any)
     if group.leads:
         with log.writing():
             write_results(run, show)

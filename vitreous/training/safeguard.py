@@ -17,8 +17,8 @@ from vitreous.training.records.log import Log
 class Safeguard(Watch):
     """Saves the state of a run; use it as a context, around the training.
 
-    A checkpoint is written while training goes on, when one is due and after each epoch. SIGINT and SIGTERM stop the
-    run at the next update or micro-batch, after another checkpoint; a second one ends the process at once.
+    A checkpoint is written while training goes on, when one is due, and after an epoch unless the last one is a second
+    old. SIGINT and SIGTERM stop the run at the next update or, of one process, micro-batch, after another checkpoint.
 
     Args:
         learner: of the run.
@@ -31,7 +31,7 @@ class Safeguard(Watch):
         minutes = learner.plan.recipe.run.checkpoint_minutes
         checkpoints = Checkpoints(log.folder.path, log.display.print, self.group, learner.passes.in_shards)
         self.saver = Saver(checkpoints, None if minutes == "auto" else minutes, log.display.print)
-        self.request = StopRequest(self.group.place)
+        self.request = StopRequest(self.group)
         self.stack = ExitStack()
 
     def __enter__(self) -> Self:

@@ -76,9 +76,7 @@ class Checkpoints:
         """
         if self.others is None:
             return self._begin()
-        return Path(
-            self.group.from_first(str(self.group.agree(self._begin if self.group.leads else lambda: self.path)))
-        )
+        return Path(self.group.lead(lambda: str(self._begin())))
 
     def _begin(self) -> Path:
         unfinished = self.path / f"{UNFINISHED}{secrets.token_hex(8)}"
@@ -143,7 +141,7 @@ class Checkpoints:
         Raises:
             InputError: there are some, and all are damaged.
         """
-        name = self.group.from_first(self.group.agree(self._newest if self.group.leads else lambda: None))
+        name = self.group.lead(self._newest)
         return None if name is None else Checkpoint(self.path / name, read(self.path / name))
 
     def _newest(self) -> str | None:

@@ -61,7 +61,7 @@ class Score:
 
     loss: float
     accuracy: float
-    count: int = 1
+    count: int
 
 
 @dataclass(frozen=True, eq=False)

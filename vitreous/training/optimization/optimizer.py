@@ -81,13 +81,18 @@ def freeze(model: VisionTransformer, parts: Sequence[str]) -> None:
         raise InputError(f"frozen = {list(parts)} leaves nothing of the model to train", "freeze fewer parts")
 
 
+def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """The parameters that an optimizer moves, in its order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 class FusedSGD(torch.optim.SGD):
     """SGD whose fused step takes shards too, each process its own part of them; torch's takes whole tensors alone."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """Moves the parameters that have a gradient."""
-        if not any(is_shard(parameter) for group in self.param_groups for parameter in group["params"]):
+        if not any(map(is_shard, trained(self))):
             super().step(closure)
             return
         for group in self.param_groups:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vitreous.model.shapes import Images
 from vitreous.model.vit import VisionTransformer
 from vitreous.training.objectives.objective import Objective, Targets
+from vitreous.training.optimization.optimizer import trained
 from vitreous.training.optimization.precision import LossScale, Precision, attention_kernel, autocast
 from vitreous.training.parallel.passes import ONE_PROCESS, Passes
 
@@ -164,24 +165,13 @@ def train_step(
         ValueError: the optimizer is not fused.
     """
     scale = images.new_ones(()) if loss_scale is None else loss_scale.factor
-    batch = begun or Accumulated(0, images.new_zeros(()), images.new_zeros(()))
     whole = whole or Whole(len(images), len(images), (images, targets))
-    size = micro_batch or whole.most
-    factor = scale * (passes.size / whole.count)  # passes average over the ranks
-    parts = [*zip(images.split(size), targets.split(size), strict=True)] if len(images) else []
-    last = -(-whole.most // size) - 1
     run = partial(accumulate, passes=passes, model=model, objective=objective, precision=precision)
-    for number in range(batch.done // size, last + 1):
-        if batch.done and batch is not begun:
-            between(batch)
-        if number < len(parts):
-            batch = run(batch, *parts[number], factor=factor, is_last=number == last)
-        else:
-            run(batch, *whole.blank, factor=0 * factor, is_last=number == last)
+    factor = scale * (passes.size / whole.count)  # passes average over the ranks
+    batch = begun or Accumulated(0, images.new_zeros(()), images.new_zeros(()))
+    batch = in_parts(run, batch, images, targets, factor, whole, micro_batch or whole.most, between)
     loss, correct = passes.total(batch.loss, batch.correct)
-
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = passes.norm([p.grad for p in trained if p.grad is not None]) / scale
+    norm = passes.norm([p.grad for p in trained(optimizer) if p.grad is not None]) / scale
     healthy = norm.isfinite() & loss.isfinite()
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -197,6 +187,40 @@ def train_step(
         grad_norm=norm,
         skipped=~healthy,
     )
+
+
+def in_parts(
+    run: Callable[..., Accumulated],
+    batch: Accumulated,
+    images: Images,
+    targets: Targets,
+    factor: Tensor,
+    whole: Whole,
+    size: int,
+    between: Callable[[Accumulated], None],
+) -> Accumulated:
+    """Runs what is left of a rank's micro-batches, and blank ones where another rank has more: all make as many passes.
+
+    Args:
+        run: `accumulate`, with a model.
+        batch: what is done of it.
+        images: all of this rank's.
+        targets: of these images.
+        factor: of the gradients.
+        whole: the batch of all ranks.
+        size: of a micro-batch.
+        between: called after each micro-batch but the last one.
+    """
+    parts = [*zip(images.split(size), targets.split(size), strict=True)] if len(images) else []
+    first, last = batch.done // size, -(-whole.most // size) - 1
+    for number in range(first, last + 1):
+        if number > first:
+            between(batch)
+        if number < len(parts):
+            batch = run(batch, *parts[number], factor=factor, is_last=number == last)
+        else:
+            run(batch, *whole.blank, factor=0 * factor, is_last=number == last)
+    return batch
 
 
 def accumulate(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from itertools import count
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -96,22 +96,22 @@ class Group:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.store is None:
             return
-        lost = isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
-        if error is not None and not self.leads:
-            with suppress(KeyboardInterrupt):  # by torchrun
-                time.sleep(LATER)
         reported = error is not None and self.size > 1 and not self._reports(error)
         if error is None or not torch.cuda.is_available():  # NCCL may wait for kernels that other ranks will never join
             dist.destroy_process_group()
-        cause = f"the connection to another process of this run is lost: {first_line(error)}" if lost else ""
-        failure = InputError(cause, "see the messages of the others; --resume goes on")
+        if error is None:
+            return
+        failure = lost_connection(error) or error
         if reported:
-            setattr(failure if lost else error, REPORTED, True)
-        if lost:
+            setattr(failure, REPORTED, True)
+        if failure is not error:
             raise failure from None
 
     def _reports(self, error: BaseException) -> bool:
         """Whether this rank reports what went wrong: the first that asks; of an interruption, the first rank."""
+        if not self.leads:
+            with suppress(KeyboardInterrupt):  # by torchrun
+                time.sleep(LATER)
         if isinstance(error, KeyboardInterrupt):
             return self.leads
         assert self.store is not None
@@ -167,9 +167,12 @@ class Group:
         for tensor in module.state_dict().values() if self.size > 1 else ():
             dist.broadcast(tensor, 0)
 
-    def lead(self, action: Callable[[], object]) -> None:
-        """The first rank acts. Raises InputError on every rank if it cannot."""
-        self.agree(action if self.leads else lambda: None)
+    def lead(self, action: Callable[[], Result]) -> Result:
+        """What the first rank's action returns, which JSON can hold. If it raises InputError, every rank does."""
+        if self.leads:
+            return self.from_first(self.agree(action))
+        self.agree(lambda: None)
+        return self.from_first(cast("Result", None))
 
     def agree(self, action: Callable[[], Result]) -> Result:
         """What this rank's action returns. Raises InputError on every rank if it does on any."""
@@ -214,6 +217,14 @@ class Group:
             raise error
         cause, hint = next(filter(None, errors))
         raise InputError(cause, hint)
+
+
+def lost_connection(error: BaseException) -> InputError | None:
+    """What to say of an error that only means that another process has ended; None for any other."""
+    if not (isinstance(error, RuntimeError) and LOST.search(str(error))):
+        return None
+    cause = f"the connection to another process of this run is lost: {first_line(error)}"
+    return InputError(cause, "see the messages of the others; --resume goes on")
 
 
 def end_with_parent() -> None:

@@ -48,6 +48,7 @@ class Place:
             return cls()
         if missing:
             raise InputError(f"WORLD_SIZE is {size}, but {listed(missing)} not set", START)
+        _number(environment, "MASTER_PORT", 0)
         rank = _number(environment, "RANK", 0)
         if rank >= size:
             raise InputError(f"RANK is {rank} and WORLD_SIZE {size}", START)
@@ -55,7 +56,7 @@ class Place:
             Share(rank, size),
             _number(environment, "LOCAL_RANK", 0),
             _number(environment, "LOCAL_WORLD_SIZE", 1),
-            is_launched=_number(environment, "MASTER_PORT", 0) > 0,
+            is_launched=True,
             restarts=_number(environment, "TORCHELASTIC_RESTART_COUNT", 0),
         )
 

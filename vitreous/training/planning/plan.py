@@ -263,7 +263,7 @@ def choose_recipe(
     """The recipe with everything that was requested, and the weights to start from; None for fresh ones."""
     section = apply_request(named or Recipe(), model, settings).model
     # One rank asks the network, which may answer each of them differently.
-    weights = group.from_first(group.agree(lambda: choose_weights(section, notify) if group.leads else None))
+    weights = group.lead(lambda: choose_weights(section, notify))
     if named is None:
         named = load_recipe(FROM_SCRATCH if weights is None else FROM_WEIGHTS, model, settings)
     if weights is None or named.model.weights is not None:
